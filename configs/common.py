@@ -1,0 +1,122 @@
+"""Every setting there is, with its default. A config is a short file that starts from ``base()`` and changes a few.
+
+A file's ``get_config(arg)`` may take ``configs/name.py:key=value,key=value`` for choices that change several settings;
+``--config.key=value`` on the command line changes one.
+"""
+
+from types import SimpleNamespace
+
+from ml_collections import ConfigDict, config_dict
+
+
+def optimizer(learning_rate: float, **changes) -> ConfigDict:
+    """adamw | muon | sgd; schedule constant | linear | cosine, down to ``final`` times the peak."""
+    return ConfigDict(
+        dict(
+            name="adamw",
+            learning_rate=learning_rate,
+            schedule="cosine",
+            warmup=20,
+            final=0.1,
+            b1=0.9,
+            b2=0.95,
+            eps=1e-8,
+            weight_decay=0.01,
+            clip_norm=1.0,  # of the whole gradient; 0: none
+        )
+        | changes
+    )
+
+
+def base() -> ConfigDict:
+    c = ConfigDict()
+    c.seed = 0
+    c.workers = 1  # processes that verify text; 0: verify in the main one
+    c.task = dict(name="shop", options=dict())
+    c.mesh = dict(data=-1, fsdp=1)  # devices along each axis; -1: all that fsdp leaves
+    c.checkpoint = dict(keep_latest=2, keep_best=1)
+    c.model = dict(
+        layers=2,
+        width=64,
+        heads=2,
+        kv_heads=2,
+        head_width=32,
+        ff_width=256,
+        max_length=512,
+        activation="silu",
+        norm_eps=1e-6,
+        norm_plus_one=False,
+        post_norms=False,
+        qk_norm=False,
+        qkv_bias=False,
+        out_bias=False,
+        rope_base=10_000.0,
+        rope_base_sliding=config_dict.placeholder(float),
+        rope_scaling=(),
+        window=config_dict.placeholder(int),
+        sliding=(),
+        attention_scale=config_dict.placeholder(float),
+        attention_softcap=config_dict.placeholder(float),
+        logit_softcap=config_dict.placeholder(float),
+        tied_head=False,
+        scale_embedding=False,
+        weight_dtype="float32",
+        dtype="float32",
+        cache_dtype="float32",
+        remat=False,
+        logprob_chunk=0,
+    )
+    stage = dict(log_every=10, eval_every=500, max_skipped=10, micro_batch=16, widths=())
+    c.pretrain = stage | dict(
+        steps=1000,
+        batch=32,  # pages a step
+        length=96,  # tokens a page
+        text_file="",  # a UTF-8 file to learn from instead of the task's own pages
+        optimizer=optimizer(3e-3),
+    )
+    c.sft = stage | dict(
+        start="pretrain",  # the stage to start from; "": random weights
+        steps=1000,
+        batch=64,  # demonstrations a step
+        distinct=20_000,  # different training problems; 0: never the same twice
+        max_new_tokens=144,
+        optimizer=optimizer(2e-3),
+    )
+    c.rl = stage | dict(
+        start="sft",
+        steps=200,
+        prompts=16,  # B, problems a step
+        group_size=16,  # G, attempts at each
+        max_new_tokens=144,  # T
+        temperature=1.0,
+        top_k=0,
+        top_p=1.0,
+        algorithm="dr_grpo",
+        row=dict(  # changes to the algorithm's row, see rljax.policy_gradient.Algorithm
+            advantage=config_dict.placeholder(str),
+            surrogate=config_dict.placeholder(str),
+            aggregation=config_dict.placeholder(str),
+            clip_low=config_dict.placeholder(float),
+            clip_high=config_dict.placeholder(float),
+            kl=config_dict.placeholder(str),
+            kl_coef=config_dict.placeholder(float),
+        ),
+        updates=1,  # optimiser steps on each rollout
+        refresh_reference=0,  # copy the policy to the reference every so many optimiser steps; 0: never
+        optimizer=optimizer(4e-4, schedule="constant", warmup=5, weight_decay=0.0),
+    )
+    c.rl.eval_every, c.rl.log_every = 20, 1
+    c.eval = dict(split="test", problems=128, attempts=16, temperature=1.0, top_k=0, top_p=1.0, greedy=True)
+    return c
+
+
+def parse_arg(arg: str | None, **defaults):
+    """``"items=6,fast"`` with defaults -> a namespace; types follow the defaults, a bare name means True."""
+    out = SimpleNamespace(**defaults)
+    for part in filter(None, (arg or "").split(",")):
+        key, _, value = part.partition("=")
+        if key not in defaults:
+            raise ValueError(f"config argument {key!r} is unknown, choose from {sorted(defaults)}")
+        kind = type(defaults[key])
+        setattr(out, key, (value or "true").lower() in ("true", "1") if kind is bool else kind(value))
+    return out

@@ -1,0 +1,44 @@
+"""Pretraining: predict the next token of raw text, the task's own textbook or a file.
+
+python -m experiments.pretrain --config configs/shop.py --workdir runs/shop
+"""
+
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from rljax import data, launch, settings, stages
+from rljax.settings import Settings
+
+HELD_OUT_SEED = 1 << 30  # added to the seed: pages that training never draws
+
+
+def make_pages(s: Settings):
+    """``pages(split, start, count) -> batch``: windows of a text file where the config names one, else textbook pages."""
+    c, seed = s.config.pretrain, s.config.seed
+    if not c.text_file:
+        of = {"train": seed, "validation": seed + HELD_OUT_SEED}
+        return lambda split, start, count: data.pages(s.task, of[split], start, count, c.length)
+    train, held_out = data.read_text(c.text_file, s.task.tokenizer, c.length)
+    texts = {"train": train, "validation": held_out}
+    return lambda split, start, count: data.file_pages(texts[split], seed, start, count, c.length)
+
+
+def run(config: ConfigDict, workdir: Path) -> None:
+    s, c = settings.resolve(config), config.pretrain
+    pages = make_pages(s)
+    update, measure = settings.supervised(s, c, settings.split(c, 0, s.mesh))
+    held_out = pages("validation", 0, 4 * c.batch)
+
+    def iteration(state):
+        return update(state, pages("train", int(state.step) * c.batch, c.batch))
+
+    def evaluate(params):
+        return {"eval/loss": measure(params, held_out)}, []
+
+    state = settings.new_state(s, c, None)
+    stages.train("pretrain", state, iteration, evaluate, score="-eval/loss", **settings.loop(s, "pretrain", workdir))
+
+
+if __name__ == "__main__":
+    launch.main(run)

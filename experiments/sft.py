@@ -1,0 +1,41 @@
+"""Supervised fine-tuning: imitate demonstrations.
+
+python -m experiments.sft --config configs/shop.py --workdir runs/shop
+"""
+
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from rljax import data, launch, settings, stages
+from rljax.settings import Settings
+
+
+def make_batch(s: Settings, split: str, start: int, count: int) -> data.Batch:
+    """Demonstrations number ``start`` .. of a split."""
+    c = s.config.sft
+    distinct = c.distinct if split == "train" else 0
+    return data.demonstrations(s.task, s.config.seed, start, count, c.max_new_tokens, split=split, distinct=distinct)
+
+
+def run(config: ConfigDict, workdir: Path) -> None:
+    s, c = settings.resolve(config), config.sft
+    split = settings.split(c, s.task.prompt_slots, s.mesh)
+    update, measure = settings.supervised(s, c, split)
+    held_out = make_batch(s, "validation", 0, 8 * c.batch)
+    look = settings.evaluator(s)
+
+    def iteration(state):
+        batch = make_batch(s, "train", int(state.step) * c.batch, c.batch)
+        return update(state, batch)
+
+    def evaluate(params):
+        metrics, samples = look(params)
+        return {"eval/loss": measure(params, held_out)} | metrics, samples
+
+    state = settings.new_state(s, c, settings.start_params(s, c.start, workdir))
+    stages.train("sft", state, iteration, evaluate, score="-eval/loss", **settings.loop(s, "sft", workdir))
+
+
+if __name__ == "__main__":
+    launch.main(run)

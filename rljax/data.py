@@ -1,0 +1,80 @@
+"""(seed, index) -> batch. The data position of every stage is one integer; nothing is shuffled, stored or read ahead.
+
+A supervised batch is a dict of arrays [N, S]: tokens int32, mask bool (real), learn bool (counted in the loss).
+"""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rljax.errors import UserError
+from rljax.tasks import Task
+from rljax.text import Tokenizer, pad_batch
+
+Batch = dict[str, np.ndarray]
+STREAMS = {"page": 1, "demonstration": 2}  # keeps the randomness of different uses apart
+
+
+def generator(seed: int, stream: str, index: int) -> np.random.Generator:
+    return np.random.default_rng((seed, STREAMS[stream], index))
+
+
+def demonstrations(
+    task: Task, seed: int, start: int, count: int, max_new_tokens: int, *, split: str = "train", distinct: int = 0
+) -> Batch:
+    """Demonstrations number start .. start + count - 1; ``distinct`` > 0 repeats the first so many for ever.
+
+    The loss counts the response, its stop token included, and not the prompt.
+    """
+    index = np.arange(start, start + count)
+    index = index % distinct if distinct else index
+    problems = jax.device_get(ask(task)(seed, jnp.asarray(index), split))
+    records = task.records(problems.facts)
+    texts = [task.demonstration(r, generator(seed, "demonstration", int(i))) for r, i in zip(records, index, strict=True)]
+    rows = [task.tokenizer.encode(text) + [task.tokenizer.eos] for text in texts]
+    response, live = pad_batch(rows, max_new_tokens, task.tokenizer.pad)
+    tokens = np.concatenate([np.asarray(problems.prompt), response], 1)
+    mask = np.concatenate([np.asarray(problems.prompt_mask), live], 1)
+    return {"tokens": tokens, "mask": mask, "learn": np.concatenate([np.zeros_like(problems.prompt_mask), live], 1)}
+
+
+def pages(task: Task, seed: int, start: int, count: int, length: int) -> Batch:
+    """Raw text: ``count`` pages of ``length`` tokens; every token but the first is learned."""
+    rows = [task.page(generator(seed, "page", i), length) for i in range(start, start + count)]
+    tokens, mask = pad_batch(rows, length, task.tokenizer.pad)
+    return {"tokens": tokens, "mask": mask, "learn": mask}
+
+
+def file_pages(tokens: np.ndarray, seed: int, start: int, count: int, length: int) -> Batch:
+    """Windows of ``length`` tokens at random places of one long text, as ``read_text`` returned it."""
+    places = [int(generator(seed, "page", i).integers(len(tokens) - length + 1)) for i in range(start, start + count)]
+    rows = np.stack([tokens[p : p + length] for p in places])
+    mask = np.ones(rows.shape, bool)
+    return {"tokens": rows, "mask": mask, "learn": mask}
+
+
+def read_text(path: str, tokenizer: Tokenizer, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """(training, held-out) ids of a UTF-8 text file; the last twentieth is held out.
+
+    Raises UserError for a file that is missing, is not UTF-8, or is too short for windows of ``length`` tokens.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as e:
+        raise UserError(f"pretrain.text_file: cannot read {path}: {e}") from None
+    ids = np.asarray(tokenizer.encode(text), np.int32)
+    cut = len(ids) - len(ids) // 20
+    if min(cut, len(ids) - cut) < length:
+        raise UserError(f"pretrain.text_file: {path} has {len(ids)} tokens, too few: 20 windows of {length} are needed")
+    return ids[:cut], ids[cut:]
+
+
+_COMPILED: dict[Any, Any] = {}
+
+
+def ask(task: Task) -> Any:
+    """``task.problems``, jitted where it is jnp."""
+    return jax.jit(task.problems, static_argnums=2) if task.on_device else task.problems

@@ -1,0 +1,200 @@
+"""Look at a policy on problems it never trained on: pass@k, cons@k, lengths, strategies, and the attempts themselves.
+
+Every evaluation of a run asks the same problems with the same noise: number q and attempt n always share a key. A
+truncated response counts as wrong and is reported.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rljax import metrics, rewards, sampler, transformer
+from rljax.structs import Problems
+from rljax.tasks import Attempt, Task
+
+Sample = dict[str, Any]
+Evaluate = Callable[[Any], tuple[dict[str, float], list[Sample]]]
+ASKED_AT_ONCE = 1024  # rows sampled together
+
+
+def make(
+    task: Task,
+    model: transformer.Config,
+    *,
+    seed: int,
+    split: str,
+    problems: int,
+    attempts: int,
+    max_new_tokens: int,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    greedy: bool = True,
+    keep: int = 16,
+    workers: int = 1,
+) -> Evaluate:
+    """``evaluate(params) -> (metrics {"eval/...": number}, samples)`` over the first ``problems`` of a held-out split.
+
+    ``attempts`` n a problem; pass@k for k = 1, 2, 4, ... n and cons@n; ``greedy`` adds one greedy attempt a problem.
+    The samples are all attempts at the first ``keep`` problems.
+    """
+    asked = jax.tree.map(lambda x: x, task.problems(seed, jnp.arange(problems), split))
+    records = task.records(asked.facts)
+    at_once = max(1, min(problems, ASKED_AT_ONCE // attempts))
+    draw = functools.partial(
+        sampler.sample,
+        config=model,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        stop_ids=task.tokenizer.stop_ids,
+    )
+    key = jax.random.fold_in(jax.random.key(seed), 0x5EED)
+    judges = {n: rewards.verifier(task, n, workers) for n in {attempts, 1}}
+
+    def attempt(params: Any, n: int, greedy: bool) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        parts = []
+        for start in range(0, problems, at_once):
+            part = take(asked, start, at_once)
+            rows = draw(
+                params,
+                prompt=part.prompt,
+                prompt_mask=part.prompt_mask,
+                key=jax.random.fold_in(key, start),
+                group_size=n,
+                greedy=greedy,
+            )
+            reward, _ = judges[n](rows, part)
+            live = min(at_once, problems - start)
+            columns = {
+                "response": rows.response,
+                "mask": rows.mask,
+                "finished": rows.finished,
+                "logprobs": rows.logprobs,
+            }
+            host = jax.device_get({"reward": reward} | {k: rewards.by_group(v, n) for k, v in columns.items()})
+            parts.append({k: np.asarray(v)[:live] for k, v in host.items()})
+        merged = {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
+        return merged.pop("reward"), merged
+
+    def evaluate(params: Any) -> tuple[dict[str, float], list[Sample]]:
+        reward, rows = attempt(params, attempts, False)
+        texts, read = read_attempts(task, rows, records)
+        out = estimates(reward, rows, texts, read, records, task)
+        if greedy:
+            out["eval/greedy"] = float(attempt(params, 1, True)[0].mean())
+        return out, list(samples(task, asked, reward, rows, texts, read, keep))
+
+    return evaluate
+
+
+def take(problems: Problems, start: int, count: int) -> Problems:
+    """``count`` problems from ``start``, the last one repeated where they run out: every call has the same shape."""
+    index = np.minimum(np.arange(start, start + count), problems.prompt.shape[0] - 1)
+    facts = problems.facts
+    picked = tuple(facts[i] for i in index) if isinstance(facts, tuple) else jax.tree.map(lambda x: x[index], facts)
+    return Problems(prompt=problems.prompt[index], prompt_mask=problems.prompt_mask[index], facts=picked)
+
+
+def read_attempts(
+    task: Task, rows: dict[str, np.ndarray], records: list[Any]
+) -> tuple[list[list[str]], list[list[Attempt]]]:
+    """The text of each response, and what it did: both [Q][n]."""
+    lengths = rows["mask"].sum(-1)
+    decode = lambda q, n: task.tokenizer.decode(rows["response"][q, n, : lengths[q, n]])
+    texts = [[decode(q, n) for n in range(lengths.shape[1])] for q in range(len(records))]
+    return texts, [[task.describe(t, r) for t in row] for row, r in zip(texts, records, strict=True)]
+
+
+def estimates(
+    reward: np.ndarray,
+    rows: dict[str, np.ndarray],
+    texts: list[list[str]],
+    read: list[list[Attempt]],
+    records: list[Any],
+    task: Task,
+) -> dict[str, float]:
+    """Every number of an evaluation; reward [Q, n]."""
+    attempts, length = reward.shape[1], rows["mask"].sum(-1)
+    by_question = reward.mean(1)
+    out = {"eval/pass@1": by_question.mean(), "eval/pass@1/se": metrics.standard_error(by_question)}
+    for k in [2**i for i in range(1, attempts.bit_length()) if 2**i <= attempts]:
+        out[f"eval/pass@{k}"] = metrics.pass_at_k(reward, k).mean()
+    votes, gold = votes_of(read, reward)
+    cons = metrics.cons_at_k(votes, gold, attempts)
+    out |= {f"eval/cons@{attempts}": cons.mean(), f"eval/cons@{attempts}/se": metrics.standard_error(cons)}
+    out |= {f"eval/response_length/{k}": v for k, v in metrics.lengths(length).items()}
+    for name, chosen in (("correct", reward > 0), ("wrong", reward <= 0)):
+        if chosen.any():
+            out[f"eval/response_length/{name}"] = length[chosen].mean()
+    out["eval/truncated"] = 1 - rows["finished"].mean()
+    flat, words = [a for row in read for a in row], [t for row in texts for t in row]
+    for strategy in ("jump", "steps", "check", "retry"):
+        out[f"eval/strategy/{strategy}"] = np.mean([a.strategy == strategy for a in flat])
+    for word, (share, rate) in metrics.word_rates(words, length.reshape(-1).tolist(), task.words).items():
+        out |= {f"eval/behaviour/{word}": share, f"eval/behaviour/{word}/per_1k": rate}
+    return {k: float(v) for k, v in (out | skills(flat)).items()}
+
+
+def votes_of(read: list[list[Attempt]], reward: np.ndarray) -> tuple[list[list[str | None]], list[str]]:
+    """Answers to vote with, and the answer that is right: any that was rewarded (answers are canonical)."""
+    votes, gold = [], []
+    for row, rewarded in zip(read, reward, strict=True):
+        right = {a.answer for a, r in zip(row, rewarded, strict=True) if r > 0 and a.answer is not None}
+        votes.append([("right" if a.answer in right else a.answer) for a in row])
+        gold.append("right")
+    return votes, gold
+
+
+def skills(attempts: list[Attempt]) -> dict[str, float]:
+    """Shares of calculations and verdicts that are right, verdicts by number of the try, and of "same" that are false."""
+    facts = [f for a in attempts for f in a.facts]
+    verdicts = [v for a in attempts for v in a.verdicts]
+    out = {}
+    if facts:
+        out["eval/facts_right"] = np.mean(facts)
+    if verdicts:
+        out["eval/verdicts_right"] = np.mean([right for right, _, _ in verdicts])
+        said_yes = [right for right, yes, _ in verdicts if yes]
+        out["eval/false_yes"] = 1 - np.mean(said_yes) if said_yes else 0.0
+        for number in range(min(9, max(n for _, _, n in verdicts) + 1)):
+            here = [right for right, _, n in verdicts if n == number]
+            if here:
+                out[f"eval/verdicts_right/try_{number + 1}"] = np.mean(here)
+    return out
+
+
+def samples(
+    task: Task,
+    asked: Problems,
+    reward: np.ndarray,
+    rows: dict[str, np.ndarray],
+    texts: list[list[str]],
+    read: list[list[Attempt]],
+    keep: int,
+) -> list[Sample]:
+    """One line an attempt at each of the first ``keep`` problems."""
+    out, lengths = [], rows["mask"].sum(-1)
+    for q in range(min(keep, len(texts))):
+        prompt = task.tokenizer.decode(np.asarray(asked.prompt[q])[np.asarray(asked.prompt_mask[q])])
+        for n, text in enumerate(texts[q]):
+            tokens = rows["response"][q, n, : lengths[q, n]].tolist()
+            out.append(
+                {
+                    "problem": q,
+                    "prompt": prompt,
+                    "response": text,
+                    "answer": read[q][n].answer,
+                    "reward": float(reward[q, n]),
+                    "strategy": read[q][n].strategy,
+                    "tokens": tokens,
+                    "pieces": [task.tokenizer.decode([t]) for t in tokens],
+                    "logprobs": [round(float(x), 4) for x in rows["logprobs"][q, n, : lengths[q, n]]],
+                }
+            )
+    return out

@@ -1,0 +1,198 @@
+"""From a command line to a run: config, workdir, compilation cache, and errors that are one line.
+
+python -m experiments.rl --config configs/shop.py[:name=value,...] --workdir DIR [--config.key=value ...]
+"""
+
+import contextlib
+import difflib
+import errno
+import fcntl
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from rljax import journal
+from rljax.errors import UserError
+from rljax.stages import Interrupted
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "ml-collections", "numpy")
+
+
+def main(run: Callable[[ConfigDict, Path], None], *, writes: bool = True) -> None:
+    """Parse the command line, make the workdir this run's own, and call ``run(config, workdir)``.
+
+    Exits with status 1 and one line on stderr for what the user can mend, 130 after an interrupt. ``writes=False`` is
+    for scripts that only read the workdir: they neither lock it nor record a config.
+    """
+    with one_line_errors():
+        config, workdir = parse(sys.argv)
+        use_compilation_cache()
+        with own(workdir, config) if writes else contextlib.nullcontext():
+            run(config, workdir)
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Turn what the user can mend into one line and an exit status; leave defects their traceback."""
+    try:
+        yield
+    except UserError as e:
+        sys.exit(f"error: {e}")
+    except Interrupted as e:
+        print(e, file=sys.stderr)
+        sys.exit(130)
+    except KeyboardInterrupt:
+        print("interrupted: the last checkpoint stands, the same command continues from it", file=sys.stderr)
+        sys.exit(130)
+    except Exception as e:
+        full = (isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT)) or "No space left" in str(e)
+        if not full:
+            raise
+        sys.exit(
+            "error: the disk is full; what was finished is whole: free some space, then the same command continues"
+        )
+
+
+def parse(argv: Sequence[str]) -> tuple[ConfigDict, Path]:
+    """The locked config and the workdir of a command line. Raises UserError for anything that does not fit."""
+    values = flags.FlagValues()
+    parser = config_flags.DEFINE_config_file("config", None, "configs/NAME.py[:arguments]", flag_values=values)
+    flags.DEFINE_string("workdir", None, "where the run leaves everything", flag_values=values)
+    path = flag_value(argv, "config")
+    workdir = flag_value(argv, "workdir")
+    if not path or not workdir:
+        raise UserError(
+            f"usage: {Path(argv[0]).name} --config configs/NAME.py[:arguments] --workdir DIR [--config.key=value]"
+        )
+    if not Path(path.split(":")[0]).is_file():
+        raise UserError(f"--config: there is no file {path.split(':')[0]}")
+    try:
+        only_file = flags.FlagValues()
+        holder = config_flags.DEFINE_config_file("config", None, flag_values=only_file)
+        only_file([argv[0], f"--config={path}"])
+        check_names(argv, only_file[holder.name].value)
+        rest = values(argv)
+    except (flags.Error, TypeError, ValueError) as e:
+        raise UserError(str(e).replace("\n", " ")) from None
+    if len(rest) > 1:
+        raise UserError(f"do not know what to do with {rest[1]!r}: overrides are written --config.key=value")
+    return values[parser.name].value, Path(workdir)
+
+
+def flag_value(argv: Sequence[str], name: str) -> str | None:
+    """The value of --name=VALUE or --name VALUE."""
+    for i, arg in enumerate(argv):
+        for dashes in ("-", "--"):
+            if arg.startswith(f"{dashes}{name}="):
+                return arg.split("=", 1)[1]
+            if arg == dashes + name and i + 1 < len(argv):
+                return argv[i + 1]
+    return None
+
+
+def check_names(argv: Sequence[str], config: ConfigDict) -> None:
+    """Raise UserError for an override of a key that the config does not have, with the nearest one it has."""
+    known = list(flatten(config.to_dict()))
+    groups = {key.rsplit(".", i)[0] for key in known for i in range(1, key.count(".") + 1)}
+    for arg in argv[1:]:
+        if arg.startswith("-") and "config." in arg.split("=")[0]:
+            key = arg.split("=")[0].lstrip("-").removeprefix("config.")
+            if key in groups:
+                raise UserError(
+                    f"--config.{key} is a group of settings, set one of them, for example --config.{nearest(key + '.', known)}"
+                )
+            if key not in known:
+                raise UserError(
+                    f"--config.{key}: there is no such setting; did you mean --config.{nearest(key, known)}?"
+                )
+
+
+def nearest(key: str, known: list[str]) -> str:
+    """The known key that most resembles this one, judged whole and by its last part."""
+    last = key.rsplit(".", 1)[-1]
+    score = lambda k: max(
+        difflib.SequenceMatcher(None, key, k).ratio(),
+        0.9 * difflib.SequenceMatcher(None, last, k.rsplit(".", 1)[-1]).ratio(),
+    )
+    return max(known, key=score)
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}."""
+    out: dict[str, Any] = {}
+    for key, value in tree.items():
+        out |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return out
+
+
+def use_compilation_cache() -> None:
+    """Keep compiled programs in the user's cache folder, unless JAX_COMPILATION_CACHE_DIR says where (or "" for none)."""
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        jax.config.update("jax_compilation_cache_dir", str(Path(base) / "rljax" / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+@contextlib.contextmanager
+def own(workdir: Path, config: ConfigDict) -> Iterator[None]:
+    """Hold the workdir for one process and one config. Raises UserError where another holds it, or another config."""
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        lock = (workdir / ".lock").open("w")
+    except OSError as e:
+        raise UserError(f"--workdir: cannot write to {workdir}: {e.strerror}") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"--workdir: {workdir} is in use by another process") from None
+        record_config(workdir, config)
+        yield
+
+
+def record_config(workdir: Path, config: ConfigDict) -> None:
+    """Write config.json, or check that the one there says the same."""
+    path = workdir / "config.json"
+    now = json.loads(json.dumps(config.to_dict()))
+    if path.exists():
+        try:
+            before = json.loads(path.read_text())["config"]
+        except (ValueError, KeyError):
+            raise UserError(f"{path} is damaged: restore it, or use another --workdir") from None
+        old, new = flatten(before), flatten(now)
+        different = [k for k in {**old, **new} if old.get(k) != new.get(k)]
+        if different:
+            k = different[0]
+            more = f" (and {len(different) - 1} more)" if len(different) > 1 else ""
+            raise UserError(
+                f"--workdir: {workdir} holds a run with {k}={old.get(k)!r}, this one says {new.get(k)!r}{more}: "
+                "use another --workdir, or the config that the run began with"
+            )
+        return
+    about = {"config": now, "versions": versions(), "commit": commit(), "devices": [str(d) for d in jax.devices()]}
+    journal.replace_text(path, json.dumps(about, indent=1) + "\n")
+
+
+def versions() -> dict[str, str]:
+    return {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in PACKAGES}
+
+
+def commit() -> str | None:
+    """The checked-out commit of the source, where it is a git checkout."""
+    try:
+        here = Path(__file__).parent
+        out = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True)
+        return out.stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,66 @@
+"""Estimators over attempts at questions: pure numpy, a question a row.
+
+The question is the unit of every error: the attempts at one question resemble each other, so a binomial over all of
+them would claim too much (SPEC of errors: Miller, arXiv 2411.00640).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def pass_at_k(correct: np.ndarray, k: int) -> np.ndarray:
+    """Unbiased chance that at least one of k attempts is right, a question (arXiv 2107.03374, eq. 1).
+
+    correct [Q, n] of 0 and 1, n >= k -> [Q] float64: 1 - C(n - c, k) / C(n, k). Raises ValueError where n < k.
+    """
+    correct = np.asarray(correct, np.float64)
+    n = correct.shape[1]
+    if not 1 <= k <= n:
+        raise ValueError(f"pass@{k} needs between 1 and n={n} attempts a question")
+    c = correct.sum(1)
+    # C(n - c, k) / C(n, k) as a product: no overflow, and 0 as soon as fewer than k attempts are wrong
+    steps = np.arange(k)
+    return 1.0 - np.prod(np.clip((n - c)[:, None] - steps, 0, None) / (n - steps), axis=1)
+
+
+def cons_at_k(answers: Sequence[Sequence[str | None]], gold: Sequence[str], k: int) -> np.ndarray:
+    """Chance that a majority vote of k attempts is right, a question -> [Q] float64.
+
+    ``answers`` holds each question's extracted answers in canonical form, None where none could be read (those do not
+    vote); the first k vote. A tie counts by the share of the tied answers that is right; no vote counts 0.
+    """
+    out = []
+    for row, right in zip(answers, gold, strict=True):
+        if len(row) < k:
+            raise ValueError(f"cons@{k} needs k attempts a question, one has {len(row)}")
+        votes: dict[str, int] = {}
+        for answer in row[:k]:
+            if answer is not None:
+                votes[answer] = votes.get(answer, 0) + 1
+        first = [a for a, count in votes.items() if count == max(votes.values())]
+        out.append((right in first) / len(first) if first else 0.0)
+    return np.asarray(out)
+
+
+def standard_error(by_question: np.ndarray) -> float:
+    """Standard error of the mean over questions, from their sample deviation; nan for a single question."""
+    x = np.asarray(by_question, np.float64)
+    return float(x.std(ddof=1) / np.sqrt(len(x))) if len(x) > 1 else float("nan")
+
+
+def word_rates(texts: Sequence[str], tokens: Sequence[int], words: Sequence[str]) -> dict[str, tuple[float, float]]:
+    """For each word: (share of texts with it, occurrences per 1,000 tokens), whole words, case ignored."""
+    split = [text.lower().split() for text in texts]
+    total = max(sum(tokens), 1)
+    out = {}
+    for word in words:
+        counts = np.array([row.count(word) for row in split])
+        out[word] = float((counts > 0).mean()), float(1000 * counts.sum() / total)
+    return out
+
+
+def lengths(values: np.ndarray) -> dict[str, float]:
+    """mean, median, p95 and max of response lengths, in tokens."""
+    x = np.asarray(values, np.float64)
+    return {"mean": x.mean(), "median": np.median(x), "p95": np.percentile(x, 95), "max": x.max()}

@@ -1,0 +1,65 @@
+"""The optimiser: an optax chain and a learning-rate schedule from a config."""
+
+import math
+from typing import Any
+
+import jax
+import optax
+
+from rljax import transformer
+from rljax.errors import UserError
+
+
+def schedule(config: Any, steps: int) -> optax.Schedule:
+    """Learning rate by update: linear warm-up, then constant, linear or cosine to ``final`` times the peak."""
+    peak, warm = config.learning_rate, config.warmup
+    rest = max(steps - warm, 1)
+    shapes = {
+        "constant": lambda: optax.constant_schedule(peak),
+        "linear": lambda: optax.linear_schedule(peak, peak * config.final, rest),
+        "cosine": lambda: optax.cosine_decay_schedule(peak, rest, config.final),
+    }
+    if config.schedule not in shapes:
+        raise UserError(f"optimizer: schedule={config.schedule!r} is unknown, choose from {sorted(shapes)}")
+    if not warm:
+        return shapes[config.schedule]()
+    return optax.join_schedules([optax.linear_schedule(0.0, peak, warm), shapes[config.schedule]()], [warm])
+
+
+def make(config: Any, model: transformer.Config, steps: int) -> optax.GradientTransformation:
+    """Global-norm clipping, then AdamW, Muon (matrices of the layers; AdamW for the rest) or SGD.
+
+    ``config``: name, learning_rate, schedule, warmup, final, b1, b2, eps, weight_decay, clip_norm. ``steps`` is the
+    number of updates that the schedule spans. Vectors (norms, biases) never decay.
+    """
+    rate, decays = schedule(config, steps), lambda params: jax.tree.map(lambda x: x.ndim > 1, params)
+    adam = dict(b1=config.b1, b2=config.b2, eps=config.eps, weight_decay=config.weight_decay)
+    kinds = {
+        "adamw": lambda: optax.adamw(rate, mask=decays, **adam),
+        "muon": lambda: optax.contrib.muon(
+            rate,
+            weight_decay=config.weight_decay,
+            adam_b1=config.b1,
+            adam_b2=config.b2,
+            muon_weight_dimension_numbers=lambda params: muon_dimensions(model),
+            consistent_rms=0.2,
+        ),
+        "sgd": lambda: optax.sgd(rate),
+    }
+    if config.name not in kinds:
+        raise UserError(f"optimizer: name={config.name!r} is unknown, choose from {sorted(kinds)}")
+    return optax.chain(optax.clip_by_global_norm(config.clip_norm or math.inf), kinds[config.name]())
+
+
+def muon_dimensions(model: transformer.Config) -> Any:
+    """Which axes of each weight Muon treats as a matrix's rows and columns; None leaves the weight to AdamW."""
+    from optax.contrib import MuonDimensionNumbers
+
+    def one(w: transformer.Weight) -> Any:
+        if "vocab" in w.axes or len(w.shape) < 2:
+            return None
+        inward = tuple(i for i, axis in enumerate(w.axes) if axis == "embed")
+        other = tuple(i for i in range(len(w.shape)) if i not in inward)
+        return MuonDimensionNumbers(inward, other)
+
+    return jax.tree.map(one, transformer.weights(model), is_leaf=lambda x: isinstance(x, transformer.Weight))

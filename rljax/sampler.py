@@ -1,0 +1,154 @@
+"""Sample many attempts at each prompt, in one jitted loop.
+
+The prompt is read once and shared by its attempts; the loop stops when every row has stopped; the cache grows in
+stages, so that columns nobody has reached are never read. The noise of row n at step t is
+``fold_in(fold_in(key, n), t)``: it depends on neither the batch's other rows nor the number of devices, and two
+attempts at one prompt never share it.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from rljax import transformer
+from rljax.errors import UserError
+from rljax.structs import Rollout
+
+Array = jax.Array
+BLOCK = 128  # vocabulary entries summed at a time by the inverse-CDF draw
+STAGES = 4  # at most this many cache sizes: each is one more compiled loop
+
+
+@functools.partial(
+    jax.jit, static_argnames=("config", "group_size", "max_new_tokens", "top_k", "top_p", "stop_ids", "greedy")
+)
+def sample(
+    params: transformer.Params,
+    config: transformer.Config,
+    prompt: Array,
+    prompt_mask: Array,
+    key: Array,
+    *,
+    group_size: int,
+    max_new_tokens: int,
+    temperature: Array | float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    stop_ids: tuple[int, ...] = (),
+    greedy: bool = False,
+) -> Rollout:
+    """Sample ``group_size`` responses of at most ``max_new_tokens`` tokens to each of the prompts.
+
+    prompt [B, P] int32 and prompt_mask [B, P] bool, each row's real tokens contiguous, padded on either side (the
+    rollout holds them padded on the left). ``temperature`` > 0 divides the logits; ``greedy=True`` takes the likeliest
+    token instead. ``top_k`` 0 and ``top_p`` 1 keep the whole distribution. A row ends with the first of ``stop_ids`` it
+    samples, which belongs to the response.
+
+    ``Rollout.logprobs`` are those of the distribution that was really sampled from: at this temperature, renormalised
+    over what top-k and top-p kept (0 for greedy). Raises UserError where the window is too short for prompt + response.
+    """
+    check_window(config, prompt.shape[1], max_new_tokens)
+    prompt, prompt_mask = align_left_padding(prompt, prompt_mask)
+    rows = prompt.shape[0] * group_size
+    stops = jnp.asarray(stop_ids, jnp.int32)
+    row_keys = jax.vmap(lambda n: jax.random.fold_in(key, n))(jnp.arange(rows))
+
+    def draw(logits: Array, step: Array) -> tuple[Array, Array]:
+        if greedy:
+            return jnp.argmax(logits, -1).astype(jnp.int32), jnp.zeros(rows)
+        uniform = jax.vmap(lambda k: jax.random.uniform(jax.random.fold_in(k, step)))(row_keys)
+        return inverse_cdf(truncate(logits / temperature, top_k, top_p), uniform)
+
+    def body(carry):
+        out, cache, logits = carry
+        token, logprob = draw(logits, cache.column)
+        live = ~out.finished
+        write = lambda to, x: jax.lax.dynamic_update_slice_in_dim(to, x[:, None], cache.column, 1)
+        out = out.replace(
+            response=write(out.response, jnp.where(live, token, 0)),
+            mask=write(out.mask, live),
+            logprobs=write(out.logprobs, jnp.where(live, logprob, 0.0)),
+            finished=out.finished | (live & jnp.isin(token, stops)),
+        )
+        logits, cache = transformer.decode(params, config, token, cache)
+        return out, cache, logits
+
+    logits, cache = transformer.prefill(params, config, prompt, prompt_mask, group_size)
+    out = Rollout(
+        prompt=jnp.repeat(prompt, group_size, 0),
+        prompt_mask=jnp.repeat(prompt_mask, group_size, 0),
+        response=jnp.zeros((rows, max_new_tokens), jnp.int32),
+        mask=jnp.zeros((rows, max_new_tokens), bool),
+        logprobs=jnp.zeros((rows, max_new_tokens), jnp.float32),
+        finished=jnp.zeros(rows, bool),
+    )
+    carry = out, cache, jnp.repeat(logits, group_size, 0)
+    for columns in stage_sizes(max_new_tokens):
+        carry = carry[0], transformer.grow(carry[1], columns), carry[2]
+        going = lambda carry, columns=columns: (carry[1].column < columns) & ~jnp.all(carry[0].finished)
+        carry = jax.lax.while_loop(going, body, carry)
+    return carry[0]
+
+
+def check_window(config: transformer.Config, prompt_slots: int, max_new_tokens: int) -> None:
+    """Raise UserError where prompt and response together do not fit the model's window."""
+    if prompt_slots + max_new_tokens > config.max_length:
+        raise UserError(
+            f"a prompt of {prompt_slots} tokens and a response of {max_new_tokens} need {prompt_slots + max_new_tokens} "
+            f"columns, but the model's window is {config.max_length}: raise model.max_length or ask for shorter responses"
+        )
+
+
+def stage_sizes(columns: int) -> list[int]:
+    """Cache sizes to grow through, equal steps rounded up to 8, the last one exact: 100 -> [32, 64, 96, 100]."""
+    step = max(16, -(-columns // (8 * STAGES)) * 8)
+    return [*range(step, columns, step), columns]
+
+
+def align_left_padding(prompt: Array, mask: Array) -> tuple[Array, Array]:
+    """Move each row's tokens to the right edge; a row already padded on the left is unchanged."""
+    width = prompt.shape[1]
+    shift = jnp.argmax(mask[:, ::-1], -1)  # [B], pads after the last real token
+    columns = (jnp.arange(width) - shift[:, None]) % width
+    move = lambda x: jnp.take_along_axis(x, columns, 1)
+    return move(prompt), move(mask)
+
+
+def truncate(logits: Array, top_k: int, top_p: float) -> Array:
+    """Keep the top_k likeliest tokens and of those the smallest set with mass top_p; the others become -inf.
+
+    top_k first, top_p on what it left, as everywhere in the field. The likeliest token always stays.
+    """
+    if top_k and top_k < logits.shape[-1]:
+        kth = jax.lax.top_k(logits, top_k)[0][..., -1:]
+        logits = jnp.where(logits < kth, -jnp.inf, logits)
+    if top_p < 1.0:
+        ordered = jnp.sort(logits, -1, descending=True)
+        before = jnp.cumsum(jax.nn.softmax(ordered), -1) - jax.nn.softmax(ordered)  # mass of likelier tokens
+        last = jnp.sum((before < top_p) | (jnp.arange(ordered.shape[-1]) == 0), -1, keepdims=True) - 1
+        logits = jnp.where(logits < jnp.take_along_axis(ordered, last, -1), -jnp.inf, logits)
+    return logits
+
+
+def inverse_cdf(logits: Array, uniform: Array) -> tuple[Array, Array]:
+    """Draw from softmax(logits [N, V]) with one uniform [N] in [0, 1) a row: token [N] int32, its log-probability [N].
+
+    Probabilities are summed in blocks; the draw finds its block, then its place in the block: V exponentials, two short
+    cumulative sums, and no V random numbers. A token of probability 0 is never drawn.
+    """
+    rows, size = logits.shape
+    blocks = -(-size // BLOCK)
+    shifted = logits - jnp.max(logits, -1, keepdims=True)
+    weight = jnp.pad(jnp.exp(shifted), [(0, 0), (0, blocks * BLOCK - size)]).reshape(rows, blocks, BLOCK)
+    up_to = jnp.cumsum(weight.sum(-1), -1)  # [N, blocks]
+    total = up_to[:, -1]
+    goal = uniform * total
+    block = jnp.sum(up_to <= goal[:, None], -1)
+    before = jnp.where(block > 0, jnp.take_along_axis(up_to, jnp.maximum(block - 1, 0)[:, None], 1)[:, 0], 0.0)
+    inside = jnp.cumsum(jnp.take_along_axis(weight, block[:, None, None], 1)[:, 0], -1)  # [N, BLOCK]
+    # Summed in another order, the block's end can fall a rounding short of the goal: stay strictly below it.
+    rest = jnp.minimum(goal - before, inside[:, -1] * (1 - 2.0**-23))
+    token = block * BLOCK + jnp.sum(inside <= rest[:, None], -1)
+    chosen = jnp.take_along_axis(shifted, token[:, None], 1)[:, 0]
+    return token.astype(jnp.int32), chosen - jnp.log(total)

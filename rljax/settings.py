@@ -1,0 +1,138 @@
+"""From a config to the objects that a run is made of, checked before any long work starts."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from rljax import evaluation, learner, optimizer, sampler, sharding, stages, tasks, transformer
+from rljax import policy_gradient as pg
+from rljax.errors import UserError
+from rljax.structs import TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """A resolved config: the world, the model, the devices."""
+
+    config: ConfigDict
+    task: tasks.Task
+    model: transformer.Config
+    mesh: Mesh
+
+
+def resolve(config: ConfigDict) -> Settings:
+    """Build and check everything that every stage shares. Raises UserError naming what does not fit."""
+    task = tasks.make(config.task.name, **config.task.options.to_dict())
+    model = transformer.Config(vocab_size=task.tokenizer.size, **config.model.to_dict())
+    mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
+    sharding.weight_shardings(model, mesh)
+    sampler.check_window(model, task.prompt_slots, max(config.rl.max_new_tokens, config.sft.max_new_tokens))
+    return Settings(config, task, model, mesh)
+
+
+def algorithm(rl: ConfigDict) -> pg.Algorithm:
+    """The named row, with whatever ``rl.row`` sets in its place. Raises UserError for what cannot be trained."""
+    if rl.algorithm not in pg.ALGORITHMS:
+        raise UserError(f"rl.algorithm={rl.algorithm!r} is unknown, choose from {sorted(pg.ALGORITHMS)}")
+    changes = {k: v for k, v in rl.row.to_dict().items() if v is not None}
+    row = dataclasses.replace(pg.ALGORITHMS[rl.algorithm], **changes)
+    if rl.group_size < 2 and row.advantage in pg.NEEDS_GROUP:
+        raise UserError(
+            f"rl.group_size={rl.group_size}, but the advantage {row.advantage!r} of {rl.algorithm!r} compares the attempts "
+            "at one prompt: use a group of 2 or more, or rl.row.advantage=raw"
+        )
+    if rl.temperature <= 0:
+        raise UserError(
+            f"rl.temperature={rl.temperature}: a greedy policy has no gradient, train at a temperature above 0"
+        )
+    if (rl.prompts * rl.group_size) % rl.updates:
+        raise UserError(
+            f"rl.updates={rl.updates} does not divide the {rl.prompts * rl.group_size} attempts of a rollout"
+        )
+    return row
+
+
+def split(stage: ConfigDict, prompt_slots: int, mesh: Mesh) -> learner.Split:
+    """How this stage's batches are computed; micro-batches are rounded up to whole rows a device."""
+    rows = -(-stage.micro_batch // mesh.size) * mesh.size if stage.micro_batch else 0
+    return learner.Split(rows, tuple(prompt_slots + w for w in stage.widths), mesh)
+
+
+def new_state(s: Settings, stage: ConfigDict, params: Any, with_reference: bool = False) -> TrainState:
+    """The state that a stage starts from, laid out over the mesh; ``params`` None means random ones."""
+    tx = optimizer.make(stage.optimizer, s.model, stage.steps * stage.get("updates", 1))
+
+    def create(params: Any) -> TrainState:
+        key = jax.random.key(s.config.seed)
+        if params is None:
+            params = transformer.init(s.model, jax.random.fold_in(key, 0x1217))
+        zero = jnp.zeros((), jnp.int32)
+        reference = jax.tree.map(jnp.copy, params) if with_reference else None
+        return TrainState(
+            step=zero, params=params, opt_state=tx.init(params), key=key, cursor=zero, reference=reference
+        )
+
+    shape = jax.eval_shape(create, params)
+    return jax.jit(create, out_shardings=sharding.state_shardings(shape, s.model, s.mesh))(params)
+
+
+def evaluator(s: Settings) -> evaluation.Evaluate:
+    """``evaluate(params)`` as ``config.eval`` asks for it."""
+    e = s.config.eval
+    return evaluation.make(
+        s.task,
+        s.model,
+        seed=s.config.seed,
+        split=e.split,
+        problems=e.problems,
+        attempts=e.attempts,
+        max_new_tokens=s.config.rl.max_new_tokens,
+        temperature=e.temperature,
+        top_k=e.top_k,
+        top_p=e.top_p,
+        greedy=e.greedy,
+        workers=s.config.workers,
+    )
+
+
+def loop(s: Settings, stage: str, workdir: str | Path) -> dict[str, Any]:
+    """The arguments of ``stages.train`` that come from the config."""
+    c = s.config[stage]
+    return dict(
+        steps=c.steps,
+        eval_every=c.eval_every,
+        log_every=c.log_every,
+        max_skipped=c.max_skipped,
+        keep=(s.config.checkpoint.keep_latest, s.config.checkpoint.keep_best),
+        workdir=workdir,
+    )
+
+
+def start_params(s: Settings, start: str, workdir: str | Path) -> Any:
+    """Parameters to start from: "" for random ones (None), "sft" for that stage of this workdir, "DIR:sft" of another.
+
+    Raises UserError where that stage has not finished, or holds another architecture.
+    """
+    if not start:
+        return None
+    folder, _, stage = start.rpartition(":")
+    shape = jax.eval_shape(lambda: transformer.init(s.model, jax.random.key(0)))
+    place = lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+    like = jax.tree.map(place, shape, sharding.weight_shardings(s.model, s.mesh))
+    steps = None if folder else s.config[stage].steps
+    return stages.load_params(folder or workdir, stage, steps, like)
+
+
+def supervised(s: Settings, stage: ConfigDict, split: learner.Split) -> tuple[Callable, Callable]:
+    """(update(state, batch) -> (state, metrics), measure(params, batch) -> held-out loss in nats a token), jitted."""
+    tx = optimizer.make(stage.optimizer, s.model, stage.steps)
+    update = functools.partial(learner.supervised_step, model=s.model, optimizer=tx, split=split)
+    measure = functools.partial(learner.supervised_loss, model=s.model, split=split)
+    return jax.jit(update, donate_argnums=0), lambda params, batch: float(jax.jit(measure)(params, batch))

@@ -1,0 +1,165 @@
+"""The loop around a stage: restore, repeat, look, keep. It knows nothing about what an iteration does.
+
+A stage writes its records first and its checkpoint after them, and on the way back drops every record newer than the
+checkpoint: killed anywhere, it goes on and leaves the same bytes as if it had never stopped.
+"""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from rljax import checkpoint
+from rljax.errors import UserError
+from rljax.journal import Journal
+from rljax.structs import TrainState
+
+Iteration = Callable[[TrainState], tuple[TrainState, dict[str, Any]]]
+Evaluate = Callable[[Any], tuple[dict[str, float], list[dict[str, Any]]]]
+
+
+class Interrupted(Exception):
+    """The person, or the cluster, asked the run to stop; everything up to here is on disk."""
+
+
+def train(
+    name: str,
+    state: TrainState,
+    iteration: Iteration,
+    evaluate: Evaluate,
+    *,
+    steps: int,
+    eval_every: int,
+    log_every: int,
+    max_skipped: int,
+    keep: tuple[int, int],
+    workdir: str | Path,
+    score: str,
+) -> TrainState:
+    """Run ``iteration`` until ``state.step == steps``; returns the final state.
+
+    Every ``log_every`` steps the metrics go to the journal; every ``eval_every`` steps and at both ends the policy is
+    evaluated and, after step 0, a checkpoint is written (``keep`` latest and best by the metric ``score``; a leading
+    "-" means smaller is better). Raises UserError after ``max_skipped`` steps in a row without a finite gradient.
+    """
+    manager = checkpoint.open_manager(Path(workdir) / "checkpoints" / name, *keep)
+    found = checkpoint.restore(manager, state)
+    if found:
+        state = found[0]
+        checkpoint.discard_after(manager, found[1])
+    first = int(state.step)
+    if first == steps:
+        manager.close()
+        return state
+    journal = Journal(workdir, name, first if found else -1, steps)
+
+    def look(state: TrainState, step: int) -> None:
+        metrics, samples = evaluate(state.params)
+        journal.write(step, metrics, evaluation=True)
+        if samples:
+            journal.samples(step, samples)
+        journal.say(headline(name, step, steps, metrics, journal.seconds_left(step, steps)))
+        if step:
+            sign = -1 if score.startswith("-") else 1
+            checkpoint.save(manager, step, state, sign * metrics[score.lstrip("-")])
+
+    def record(step: int, metrics: dict[str, Any]) -> None:
+        values = {k: float(v) for k, v in jax.device_get(metrics).items()}
+        tokens, skipped = values.pop("tokens", 0.0), values.pop("skipped_in_a_row", 0.0)
+        journal.advance(step, tokens, values)
+        if step % log_every == 0:
+            journal.write(step, {f"train/{k}": v for k, v in values.items()})
+        if skipped >= max_skipped:
+            raise UserError(
+                f"{name}: the gradient was not finite {int(skipped)} steps in a row (the last is step {step}); "
+                f"the newest checkpoint is step {manager.latest_step()}. Lower {name}.optimizer.learning_rate, or raise "
+                f"{name}.max_skipped"
+            )
+
+    try:
+        with asked_to_stop() as asked:
+            if not found:
+                look(state, 0)
+            waiting: list[tuple[int, dict[str, Any]]] = []  # the device works on step k while k - 1 is written down
+            for step in range(first + 1, steps + 1):
+                state, metrics = iteration(state)
+                for one in waiting:
+                    record(*one)
+                waiting = [(step, metrics)]
+                due = step % eval_every == 0 or step == steps
+                if due or asked.is_set():
+                    record(*waiting.pop())
+                if due:
+                    look(state, step)
+                if asked.is_set() and step < steps:
+                    checkpoint.save(manager, step, state)
+                    raise Interrupted(
+                        f"{name}: stopped at step {step} of {steps}, all is saved: the same command continues"
+                    )
+        manager.wait_until_finished()
+    finally:
+        journal.close()
+        manager.close()
+    return state
+
+
+def headline(name: str, step: int, steps: int, metrics: dict[str, float], seconds_left: float) -> str:
+    """The readable line of an evaluation."""
+    parts = [f"{name} {step:>5}/{steps}"]
+    if "eval/loss" in metrics:
+        parts.append(f"held-out loss {metrics['eval/loss']:.4f}")
+    if "eval/pass@1" in metrics:
+        parts.append(f"pass@1 {metrics['eval/pass@1']:.3f} ± {metrics['eval/pass@1/se']:.3f}")
+        parts += [f"{k[5:]} {v:.3f}" for k, v in metrics.items() if k.startswith("eval/cons@") and not k.endswith("se")]
+        parts.append(f"length {metrics['eval/response_length/mean']:.1f}")
+        parts.append(f"jumps {metrics['eval/strategy/jump']:.2f}")
+        parts.append(f"truncated {metrics['eval/truncated']:.3f}")
+    if seconds_left == seconds_left and step < steps:
+        parts.append(f"{seconds_left / 60:.1f} min left")
+    return "  ".join(parts)
+
+
+@contextmanager
+def asked_to_stop() -> Iterator[threading.Event]:
+    """An event that the first SIGINT or SIGTERM sets; the second acts as it always does."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+
+    def ask(number: int, frame: Any) -> None:
+        asked.set()
+        signal.signal(number, before[signal.Signals(number)])
+
+    for s in before:
+        signal.signal(s, ask)
+    try:
+        yield asked
+    finally:
+        for s, handler in before.items():
+            signal.signal(s, handler)
+
+
+def load_params(workdir: str | Path, stage: str, steps: int | None, like: Any) -> Any:
+    """The final parameters of a stage of a workdir. Raises UserError where it did not reach ``steps`` (None: any)."""
+    directory = Path(workdir) / "checkpoints" / stage
+    if not directory.is_dir():
+        raise UserError(
+            f"{workdir}: stage {stage!r} has not run: run `python -m experiments.{stage}` with this config first"
+        )
+    manager = checkpoint.open_manager(directory, 1, 0)
+    try:
+        latest = manager.latest_step()
+        if latest is None or (steps and latest < steps):
+            raise UserError(
+                f"{workdir}: stage {stage!r} stopped at step {latest or 0} of {steps or 'its run'}: "
+                f"run `python -m experiments.{stage}` with this config again, it continues"
+            )
+        return checkpoint.restore_params(manager, like, latest)
+    finally:
+        manager.close()

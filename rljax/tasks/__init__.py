@@ -1,0 +1,65 @@
+"""Worlds to practise in. A task is a record of pure functions; each world is one file."""
+
+import dataclasses
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from rljax.errors import UserError
+from rljax.structs import Array, Problems
+from rljax.text import Tokenizer
+
+SPLITS = ("train", "validation", "test")
+NAMES = ("shop", "fruit", "countdown", "gsm8k")
+Record = dict[str, Any]  # one problem in plain Python: what a demonstrator or a text verifier reads
+
+
+@dataclasses.dataclass(frozen=True)
+class Attempt:
+    """What a response did, read from its text. ``verdicts``: (said so rightly, said "yes", number of the try)."""
+
+    strategy: str  # jump | steps | check | retry
+    answer: str | None  # canonical form, for votes; None where none can be read
+    facts: tuple[bool, ...] = ()  # each calculation it wrote: right or wrong
+    verdicts: tuple[tuple[bool, bool, int], ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A world: problems, demonstrations, raw text and verifiers. Everything is a pure function of (seed, index)."""
+
+    name: str
+    tokenizer: Tokenizer
+    prompt_slots: int  # P
+    problems: Callable[[int, Array, str], Problems]  # (seed, index [B], split) -> B problems
+    records: Callable[[Any], list[Record]]  # Problems.facts -> one record a problem
+    verify: Callable[[str, Record], bool]  # (response text, record) -> right?
+    demonstration: Callable[[Record, np.random.Generator], str]  # a response worth imitating, or not
+    page: Callable[[np.random.Generator, int], list[int]]  # raw text to pretrain on, of about this many tokens
+    describe: Callable[[str, Record], Attempt]
+    words: tuple[str, ...] = ()  # words that tell a strategy, counted in responses
+    score: Callable[[Array, Array, Array, Any], Array] | None = None
+    # (response [B, G, T], mask [B, G, T], finished [B, G], facts) -> reward [B, G] float32, in jnp; None: text only
+
+    @property
+    def on_device(self) -> bool:
+        return self.score is not None
+
+
+def make(name: str, **options: Any) -> Task:
+    """Build a task by name. Raises UserError for an unknown name or option."""
+    if name not in NAMES:
+        raise UserError(f"task: {name!r} is unknown, choose from {NAMES}")
+    module = importlib.import_module(f"rljax.tasks.{name}")
+    known = {f.name for f in dataclasses.fields(module.Options)}
+    if unknown := set(options) - known:
+        raise UserError(f"task {name}: unknown option {sorted(unknown)[0]!r}, choose from {sorted(known)}")
+    return module.make(module.Options(**options))
+
+
+def split_number(split: str) -> int:
+    if split not in SPLITS:
+        raise UserError(f"task: split {split!r} is unknown, choose from {SPLITS}")
+    return SPLITS.index(split)

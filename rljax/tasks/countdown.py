@@ -1,0 +1,301 @@
+"""Reach a number from three or four others with + - * /, each used exactly once: search with retries.
+
+    make 14 from 2 3 4 ?
+    answer 3 + 4 = 7 , 7 * 2 = 14                                                                       a jump
+    try 2 + 3 = 5 , 5 * 4 = 20 vs 14 more wait 3 + 4 = 7 , 7 * 2 = 14 vs 14 same answer 3 + 4 = 7 , 7 * 2 = 14
+
+A step takes two of the numbers at hand and puts back its result, an integer within 0..limit; the last result is the
+target. Demonstrators jump often, try at random, and give up at random with an arbitrary attempt. Two problems are the
+same if target and numbers are, in whatever order. A problem has one solution or several: any of them is right.
+"""
+
+import dataclasses
+import functools
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rljax.errors import UserError
+from rljax.structs import Array, Problems
+from rljax.tasks import Attempt, Record, Task, generate
+from rljax.text import SYMBOL, SymbolTokenizer
+
+OPERATIONS = ("+", "-", "*", "/")
+VERDICTS = ("less", "more", "same")
+WORDS = ("make", "from", "?", "try", *OPERATIONS, "=", ",", "vs", *VERDICTS, "wait", "answer", ".")
+Step = tuple[int, str, int, int]  # a, operation, b, result
+STEP_TOKENS = 6  # a + b = c and the comma or stop token after it
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """The longest demonstration has 6 (numbers - 1) (tries + 1) + 3 tries + 1 tokens, its stop token included."""
+
+    numbers: int = 3  # given in each problem: 3 or 4
+    max_number: int = 9  # the largest given number
+    limit: int = 99  # the largest result of a step
+    jump: float = 0.5  # share of demonstrations that just answer
+    give_up: float = 0.35  # chance to give up after each failed try
+    tries: int = 6  # the right attempt comes as one of the first so many
+
+    def __post_init__(self):
+        if self.numbers not in (3, 4):
+            raise UserError(f"task countdown: numbers={self.numbers} must be 3 or 4")
+        if not 3 <= self.max_number < self.limit <= 999:
+            raise UserError(
+                f"task countdown: 3 <= max_number < limit <= 999 must hold, not {self.max_number}, {self.limit}"
+            )
+        if self.tries < 1:
+            raise UserError(f"task countdown: tries={self.tries} must be at least 1")
+
+
+def make(options: Options) -> Task:
+    """The task of these options."""
+    tokenizer = SymbolTokenizer(WORDS, numbers=options.limit)
+    return Task(
+        name="countdown",
+        tokenizer=tokenizer,
+        prompt_slots=5 + options.numbers,
+        problems=lambda seed, index, split: problems(options, tokenizer, seed, index, split),
+        records=lambda facts: records(options, facts),
+        verify=verify,
+        demonstration=lambda record, rng: demonstration(options, record, rng),
+        page=lambda rng, length: page(options, tokenizer, rng, length),
+        describe=describe,
+        words=("wait", "try"),
+        score=lambda response, mask, finished, facts: score(options, tokenizer, response, mask, finished, facts),
+    )
+
+
+# Problems
+
+
+def problems(o: Options, tokenizer: SymbolTokenizer, seed: int, index: Array, split: str) -> Problems:
+    def candidate(key: Array) -> tuple[dict[str, Array], Array, Array]:
+        numbers = jax.random.randint(jax.random.fold_in(key, 0), (o.numbers,), 1, o.max_number + 1)
+        solution, possible = random_chain(o, numbers, key)
+        target = solution[-1, 3]
+        facts = {"numbers": numbers, "target": target, "solution": solution}
+        sound = possible & jnp.all(numbers != target)  # a target that is given would be told, not reached
+        return facts, jnp.concatenate([target[None], jnp.sort(numbers)]), sound
+
+    facts = generate.draw(candidate, seed, index, split)
+    fixed = lambda word: jnp.full_like(facts["target"], tokenizer.ids[word])[:, None]
+    target, numbers = tokenizer.zero + facts["target"][:, None], tokenizer.zero + facts["numbers"]
+    parts = [fixed("<bos>"), fixed("make"), target, fixed("from"), numbers, fixed("?")]
+    prompt = jnp.concatenate(parts, 1).astype(jnp.int32)
+    return Problems(prompt=prompt, prompt_mask=jnp.ones(prompt.shape, bool), facts=facts)
+
+
+def random_chain(o: Options, numbers: Array, key: Array) -> tuple[Array, Array]:
+    """(steps [n - 1, 4] of a, operation number, b, result; was there always a legal operation? [])."""
+    left, steps, possible = numbers, [], jnp.asarray(True)
+    for n in range(1, o.numbers):
+        order, choice = jax.random.split(jax.random.fold_in(key, n))
+        left = jax.random.permutation(order, left)
+        a, b = left[0], left[1]
+        results = jnp.stack([a + b, a - b, a * b, a // jnp.maximum(b, 1)])
+        legal = (0 <= results) & (results <= o.limit) & jnp.stack([True, True, True, (b > 0) & (results[3] * b == a)])
+        operation = jax.random.categorical(choice, jnp.where(legal, 0.0, -jnp.inf))
+        steps.append(jnp.stack([a, operation, b, results[operation]]))
+        possible &= legal.any()
+        left = jnp.concatenate([results[operation][None], left[2:]])
+    return jnp.stack(steps).astype(jnp.int32), possible
+
+
+def records(o: Options, facts: dict[str, Array]) -> list[Record]:
+    known = lambda solution: [(a, OPERATIONS[operation], b, c) for a, operation, b, c in solution]
+    rows = zip(*(np.asarray(facts[k]).tolist() for k in ("numbers", "target", "solution")), strict=True)
+    return [{"numbers": n, "target": t, "limit": o.limit, "solution": known(s)} for n, t, s in rows]
+
+
+# Verifiers: the answer is the end of the response, and the only one.
+
+
+def score(o: Options, tokenizer: SymbolTokenizer, response: Array, mask: Array, finished: Array, facts: Any) -> Array:
+    """Reward 1 for a response [B, G, T] that ends "answer STEP , ... STEP <eos>", says it once, and is right; else 0."""
+    steps, ids = o.numbers - 1, tokenizer.ids
+    width, length = STEP_TOKENS * steps, mask.sum(-1)
+    places = (length - width)[..., None] + jnp.arange(-1, width)  # the word "answer", then the steps
+    tail = jnp.take_along_axis(response, jnp.clip(places, 0, response.shape[-1] - 1), -1)
+    says = ((response == ids["answer"]) & mask).sum(-1)
+    right = finished & (length > width) & (says == 1) & (tail[..., 0] == ids["answer"])
+    left = jnp.broadcast_to(facts["numbers"][:, None], (*response.shape[:2], o.numbers))
+    result = None
+    for n in range(steps):
+        a, operation, b, equals, result, end = jnp.moveaxis(tail[..., 1 + STEP_TOKENS * n :][..., :STEP_TOKENS], -1, 0)
+        a, b, result = (x - tokenizer.zero for x in (a, b, result))
+        left, had_a = swap(left, a, jnp.full_like(a, GONE))
+        left, had_b = swap(left, b, jnp.full_like(b, GONE))
+        left, _ = swap(left, jnp.full_like(a, GONE), result)
+        right &= had_a & had_b & holds(operation - ids["+"], a, b, result) & (0 <= result) & (result <= o.limit)
+        right &= (equals == ids["="]) & (end == (tokenizer.eos if n == steps - 1 else ids[","]))
+    return (right & (result == facts["target"][:, None])).astype(jnp.float32)
+
+
+GONE = -(1 << 20)  # a used-up number: no token, less ``zero``, is so small
+
+
+def swap(left: Array, old: Array, new: Array) -> tuple[Array, Array]:
+    """Put ``new`` [B, G] in the place of the first ``old`` [B, G] in ``left`` [B, G, n]; and whether there was one."""
+    found = left == old[..., None]
+    first = found & (jnp.cumsum(found, -1) == 1)
+    return jnp.where(first, new[..., None], left), found.any(-1)
+
+
+def holds(operation: Array, a: Array, b: Array, c: Array) -> Array:
+    """Is a (operation number) b = c? False for a number that is no operation. All [B, G]."""
+    cases = [a + b == c, a - b == c, a * b == c, (b > 0) & (b * c == a)]
+    return functools.reduce(jnp.logical_or, [(operation == n) & case for n, case in enumerate(cases)])
+
+
+WHOLE = re.compile(r"0|[1-9][0-9]{0,8}")
+
+
+def final_steps(response: str, numbers: int) -> list[Step] | None:
+    """The steps of a response that ends in a well-formed answer from so many numbers; None for any other."""
+    symbols, width = SYMBOL.findall(response), STEP_TOKENS * (numbers - 1)
+    if symbols.count("answer") != 1 or symbols[-width - 1 : -width] != ["answer"]:
+        return None
+    tail, steps = symbols[-width:], []
+    if tail[5::STEP_TOKENS] != [","] * (numbers - 2) + ["<eos>"]:
+        return None
+    for n in range(0, width, STEP_TOKENS):
+        a, operation, b, equals, c, _ = tail[n : n + STEP_TOKENS]
+        if equals != "=" or operation not in OPERATIONS or not all(WHOLE.fullmatch(x) for x in (a, b, c)):
+            return None
+        steps.append((int(a), operation, int(b), int(c)))
+    return steps
+
+
+def verify(response: str, record: Record) -> bool:
+    """The same verdict from the text of the response, its stop token included."""
+    steps, left = final_steps(response, len(record["numbers"])), list(record["numbers"])
+    if steps is None:
+        return False
+    for a, operation, b, c in steps:
+        for used in (a, b):
+            if used not in left:
+                return False
+            left.remove(used)
+        if calculate(a, operation, b, record["limit"]) != c:
+            return False
+        left.append(c)
+    return left == [record["target"]]
+
+
+# Text to learn from
+
+
+def calculate(a: int, operation: str, b: int, limit: int) -> int | None:
+    """The result, or None where it is no integer within 0..limit."""
+    if operation == "/" and (b == 0 or a % b):
+        return None
+    c = {"+": a + b, "-": a - b, "*": a * b, "/": a // max(b, 1)}[operation]
+    return c if 0 <= c <= limit else None
+
+
+def compare(a: int, b: int) -> str:
+    return VERDICTS[(a >= b) + (a == b)]
+
+
+def written(steps: list[Step]) -> str:
+    return " , ".join(f"{a} {operation} {b} = {c}" for a, operation, b, c in steps)
+
+
+def judged(steps: list[Step], target: int) -> str:
+    return f"{written(steps)} vs {target} {compare(steps[-1][3], target)}"
+
+
+def attempt(numbers: list[int], limit: int, rng: np.random.Generator) -> list[Step]:
+    """Legal steps at random that use up the numbers."""
+    left, steps = list(numbers), []
+    while len(left) > 1:
+        left = [left[i] for i in rng.permutation(len(left))]
+        a, b, *rest = left
+        legal = lambda a, b: [(a, x, b, c) for x in OPERATIONS if (c := calculate(a, x, b, limit)) is not None]
+        choices = legal(a, b) or legal(b, a)  # one of the two differences always is
+        steps.append(choices[rng.integers(len(choices))])
+        left = [*rest, steps[-1][3]]
+    return steps
+
+
+def demonstration(o: Options, record: Record, rng: np.random.Generator) -> str:
+    """A jump to a solution, or a search that tries, compares, and gives up at random."""
+    numbers, target = record["numbers"], record["target"]
+    answer, tries = record["solution"], []
+    if rng.random() < o.jump:
+        return f"answer {written(answer)}"
+    known = rng.integers(o.tries)  # the try that is the known solution, if the search lasts so long
+    for n in range(o.tries):
+        steps = record["solution"] if n == known else attempt(numbers, o.limit, rng)
+        tries.append(judged(steps, target))
+        if steps[-1][3] == target:
+            answer = steps
+            break
+        if rng.random() < o.give_up:
+            answer = attempt(numbers, o.limit, rng)
+            break
+    return f"try {' wait '.join(tries)} answer {written(answer)}"
+
+
+def page(o: Options, tokenizer: SymbolTokenizer, rng: np.random.Generator, length: int) -> list[int]:
+    """A page of a textbook: statements compared with a number, or attempts at random problems."""
+    write = statement if rng.random() < 0.5 else drill
+    out = [tokenizer.bos]
+    while len(out) < length:
+        out += tokenizer.encode(write(o, rng))
+    return out[:length]
+
+
+def statement(o: Options, rng: np.random.Generator) -> str:
+    """A sum, difference, product or quotient, each as likely, and how its result compares."""
+    c, kind, other = (int(rng.integers(n)) for n in (o.limit + 1, 4, o.limit + 1))
+    a = int(rng.integers(c + 1))
+    pairs = products(o.limit)
+    x, y = pairs[rng.integers(len(pairs))]
+    step = ((a, "+", c - a, c), (c, "-", a, c - a), (x, "*", y, x * y), (x * y, "/", x, y))[kind]
+    return judged([step], step[3] if rng.random() < 0.25 else other) + " ."
+
+
+@functools.cache
+def products(limit: int) -> list[tuple[int, int]]:
+    """All (a, b) with a >= 1, b >= 0 and a * b <= limit."""
+    return [(a, b) for a in range(1, limit + 1) for b in range(limit // a + 1)]
+
+
+def drill(o: Options, rng: np.random.Generator) -> str:
+    """Attempts at a problem with one number too large for a real one: no page gives away a held-out answer."""
+    numbers = rng.integers(1, o.max_number + 1, o.numbers).tolist()
+    numbers[rng.integers(o.numbers)] = int(rng.integers(o.max_number + 1, min(o.limit, 3 * o.max_number) + 1))
+    attempts = [attempt(numbers, o.limit, rng) for _ in range(6)]
+    target = attempts[rng.integers(6)][-1][3]
+    lines = [f"{judged(steps, target)} ." for steps in attempts]
+    return f"make {target} from {' '.join(map(str, numbers))} ? {' '.join(lines)}"
+
+
+# Reading an attempt
+
+CALCULATION = re.compile(r"\b(\d{1,9}) ([-+*/]) (\d{1,9}) = (\d{1,9})\b", re.ASCII)
+CHAIN = re.compile(
+    r"{0}(?: ?, {0})*(?: vs (\d{{1,9}}) (less|more|same))?".format(r"\b\d{1,9} [-+*/] \d{1,9} = \d{1,9}\b"), re.ASCII
+)
+
+
+def describe(response: str, record: Record) -> Attempt:
+    read = lambda text: [(int(a), x, int(b), int(c)) for a, x, b, c in CALCULATION.findall(text)]
+    facts = tuple(calculate(a, x, b, record["limit"]) == c for a, x, b, c in read(response))
+    tries = list(CHAIN.finditer(response.partition("answer")[0]))
+    verdicts = []
+    for n, found in enumerate(tries):
+        if verdict := found[2]:
+            right = int(found[1]) == record["target"] and compare(read(found[0])[-1][3], int(found[1])) == verdict
+            verdicts.append((right, verdict == "same", n))
+    strategy = "jump" if not tries else "retry" if len(tries) > 1 else "check" if verdicts else "steps"
+    final = final_steps(response, len(record["numbers"]))
+    ordered = lambda a, x, b, c: (b, x, a, c) if x in "+*" and b < a else (a, x, b, c)  # 4 + 3 and 3 + 4 vote together
+    answer = None if final is None else written([ordered(*step) for step in final])
+    return Attempt(strategy, answer, facts, tuple(verdicts))

@@ -1,0 +1,55 @@
+"""Problems drawn on the device, split by content.
+
+A candidate is a pure function of its key. Its content (what makes two problems the same to a solver, whatever order or
+name they are told with) is hashed; the hash alone says which split the problem belongs to. Problem number ``index`` of
+a split is the first candidate in its own endless sequence that is sound and hashes there: no list is stored, and no
+training problem can turn up among the held-out ones.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+TENTHS = {"train": (0, 8), "validation": (8, 9), "test": (9, 10)}  # of all contents
+
+
+def hash_content(content: Array) -> Array:
+    """[K] integers -> uint32, every bit depending on each (the finaliser of MurmurHash3)."""
+
+    def mix(h: Array, x: Array) -> tuple[Array, None]:
+        h = h ^ (x.astype(jnp.uint32) * jnp.uint32(0xCC9E2D51))
+        h = (h ^ (h >> 16)) * jnp.uint32(0x85EBCA6B)
+        h = (h ^ (h >> 13)) * jnp.uint32(0xC2B2AE35)
+        return h ^ (h >> 16), None
+
+    return jax.lax.scan(mix, jnp.uint32(0x9E3779B9), content)[0]
+
+
+def in_split(content: Array, split: str) -> Array:
+    low, high = TENTHS[split]
+    tenth = hash_content(content) % 10
+    return (low <= tenth) & (tenth < high)
+
+
+def draw(candidate: Callable[[Array], tuple[Any, Array, Array]], seed: int | Array, index: Array, split: str) -> Any:
+    """Facts of problems number ``index`` [B] of a split; ``candidate(key) -> (facts, content [K], sound [])``."""
+    root = jax.random.fold_in(jax.random.key(seed), list(TENTHS).index(split))
+
+    def one(index: Array) -> Any:
+        key = jax.random.fold_in(root, index)
+
+        def attempt(trial: Array) -> tuple[Any, Array]:
+            facts, content, sound = candidate(jax.random.fold_in(key, trial))
+            return facts, sound & in_split(content, split)
+
+        def again(carry: Any) -> Any:
+            trial, _, _ = carry
+            return trial + 1, *attempt(trial + 1)
+
+        start = jnp.zeros((), jnp.int32)
+        return jax.lax.while_loop(lambda c: ~c[2], again, (start, *attempt(start)))[1]
+
+    return jax.vmap(one)(jnp.asarray(index))

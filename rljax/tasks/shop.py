@@ -1,0 +1,203 @@
+"""Which two prices make the total? Search with retries.
+
+    Ben pays 14 for two of 6 3 2 11 9 ?
+    answer 3 11                                                              a jump
+    try 6 + 3 = 9 vs 14 less wait 11 + 9 = 20 vs 14 more answer 2 9          a search that gives up
+    try 6 + 3 = 9 vs 14 less wait 3 + 11 = 14 vs 14 same answer 3 11         a search that gets there
+
+A try is nine easy steps; an answer without one asks for all pairs to be weighed in a single token. Demonstrators jump
+often and give up at random. Two problems are the same if total and prices are, in whatever order (no reordered twins
+across splits). Exactly one pair makes the total.
+"""
+
+import dataclasses
+import itertools
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rljax.errors import UserError
+from rljax.structs import Array, Problems
+from rljax.tasks import Attempt, Record, Task, generate
+from rljax.text import SymbolTokenizer
+
+NAMES = ("Ben", "Emily", "Ada", "Omar", "Mia", "Leo", "Zoe", "Ravi")
+WORDS = (*NAMES, "pays", "for", "two", "of", "?", "try", "+", "=", "vs", "less", "more", "same", "wait", "answer", ".")
+VERDICTS = ("less", "more", "same")
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    prices: int = 5  # how many to choose from
+    max_price: int = 12
+    jump: float = 0.5  # share of demonstrations that just answer
+    jump_right: float = 0.0  # share of those that know the answer; the others name any pair
+    give_up: float = 0.35  # chance to give up after each failed try
+    in_order: float = 0.5  # share of searches that go through the pairs in order
+
+    def __post_init__(self):
+        if not 3 <= self.prices <= self.max_price:
+            raise UserError(f"task shop: prices={self.prices} must lie between 3 and max_price={self.max_price}")
+
+
+def make(options: Options) -> Task:
+    """The task of these options."""
+    tokenizer = SymbolTokenizer(WORDS, numbers=2 * options.max_price)
+    return Task(
+        name="shop",
+        tokenizer=tokenizer,
+        prompt_slots=8 + options.prices,
+        problems=lambda seed, index, split: problems(options, tokenizer, seed, index, split),
+        records=records,
+        verify=verify,
+        demonstration=lambda record, rng: demonstration(options, record, rng),
+        page=lambda rng, length: page(options, tokenizer, rng, length),
+        describe=describe,
+        words=("wait", "try"),
+        score=lambda response, mask, finished, facts: score(tokenizer, response, mask, finished, facts),
+    )
+
+
+# Problems
+
+
+def problems(o: Options, tokenizer: SymbolTokenizer, seed: int, index: Array, split: str) -> Problems:
+    pairs = np.asarray(list(itertools.combinations(range(o.prices), 2)))  # [pairs, 2]
+
+    def candidate(key: Array) -> tuple[dict[str, Array], Array, Array]:
+        keys = jax.random.split(key, 3)
+        prices = jax.random.permutation(keys[0], o.max_price)[: o.prices] + 1
+        sums = prices[pairs].sum(-1)
+        total = sums[jax.random.randint(keys[1], (), 0, len(pairs))]
+        name = jax.random.randint(keys[2], (), 0, len(NAMES))
+        facts = {"prices": prices, "total": total, "name": name}
+        return facts, jnp.concatenate([total[None], jnp.sort(prices)]), jnp.sum(sums == total) == 1
+
+    facts = generate.draw(candidate, seed, index, split)
+    fixed = lambda word: jnp.full_like(facts["total"], tokenizer.ids[word])[:, None]
+    number = lambda x: tokenizer.zero + x
+    prompt = jnp.concatenate(
+        [
+            fixed("<bos>"),
+            (tokenizer.ids[NAMES[0]] + facts["name"])[:, None],
+            fixed("pays"),
+            number(facts["total"])[:, None],
+            fixed("for"),
+            fixed("two"),
+            fixed("of"),
+            number(facts["prices"]),
+            fixed("?"),
+        ],
+        1,
+    ).astype(jnp.int32)
+    return Problems(prompt=prompt, prompt_mask=jnp.ones(prompt.shape, bool), facts=facts)
+
+
+def records(facts: dict[str, Array]) -> list[Record]:
+    prices, totals = np.asarray(facts["prices"]).tolist(), np.asarray(facts["total"]).tolist()
+    return [{"prices": p, "total": t} for p, t in zip(prices, totals, strict=True)]
+
+
+# Verifiers: the answer is the end of the response, and the only one.
+
+
+def score(tokenizer: SymbolTokenizer, response: Array, mask: Array, finished: Array, facts: Any) -> Array:
+    """Reward 1 for a response [B, G, T] that ends "answer a b <eos>", says "answer" once, and is right; else 0."""
+    length = mask.sum(-1)
+    says = (response == tokenizer.ids["answer"]) & mask
+    at = lambda back: jnp.take_along_axis(response, jnp.maximum(length - back, 0)[..., None], -1)[..., 0]
+    ends = finished & (length >= 4) & (says.sum(-1) == 1) & (at(4) == tokenizer.ids["answer"])
+    a, b = at(3) - tokenizer.zero, at(2) - tokenizer.zero
+    offered = lambda x: jnp.any(facts["prices"][:, None] == x[..., None], -1)
+    right = offered(a) & offered(b) & (a != b) & (a + b == facts["total"][:, None])
+    return (ends & right).astype(jnp.float32)
+
+
+ANSWER = re.compile(r"answer (\d+) (\d+) ?<eos>$")
+
+
+def verify(response: str, record: Record) -> bool:
+    """The same verdict from the text of the response, its stop token included."""
+    found = ANSWER.search(response)
+    if not found or response.split().count("answer") != 1:
+        return False
+    a, b = map(int, found.groups())
+    return a != b and {a, b} <= set(record["prices"]) and a + b == record["total"]
+
+
+# Text to learn from
+
+
+def compare(a: int, b: int) -> str:
+    return VERDICTS[(a >= b) + (a == b)]
+
+
+def try_pair(a: int, b: int, total: int) -> str:
+    return f"{a} + {b} = {a + b} vs {total} {compare(a + b, total)}"
+
+
+def demonstration(o: Options, record: Record, rng: np.random.Generator) -> str:
+    """A jump to some pair, or a search that tries, compares, and gives up at random."""
+    prices, total = record["prices"], record["total"]
+    pairs = list(itertools.combinations(prices, 2))
+    right = next(p for p in pairs if sum(p) == total)
+    if rng.random() < o.jump:
+        a, b = right if rng.random() < o.jump_right else pairs[rng.integers(len(pairs))]
+        return f"answer {a} {b}"
+    if rng.random() >= o.in_order:
+        pairs = [pairs[i] for i in rng.permutation(len(pairs))]
+    tries, answer = [], right
+    for pair in pairs:
+        tries.append(try_pair(*pair, total))
+        if pair == right:
+            break
+        if rng.random() < o.give_up:
+            answer = pairs[rng.integers(len(pairs))]
+            break
+    return "try " + " wait ".join(tries) + f" answer {answer[0]} {answer[1]}"
+
+
+def page(o: Options, tokenizer: SymbolTokenizer, rng: np.random.Generator, length: int) -> list[int]:
+    """A page of a textbook: sums, comparisons, and drills that check random pairs of a list against a total."""
+    number, draws = tokenizer.zero, rng.integers(1, o.max_price + 1, (length, 2))
+    plus, equals, vs, dot = (tokenizer.ids[w] for w in ("+", "=", "vs", "."))
+    verdict = [tokenizer.ids[w] for w in VERDICTS]
+    out = [tokenizer.bos]
+    if rng.random() < 0.5:
+        for a, b in draws.tolist():
+            s, t = a + b, int(rng.integers(2, 2 * o.max_price + 1))
+            t = s if rng.random() < 0.25 else t
+            out += [number + a, plus, number + b, equals, number + s, vs, number + t, verdict[(s >= t) + (s == t)], dot]
+            if len(out) >= length:
+                return out[:length]
+    while len(out) < length:
+        prices = rng.permutation(o.max_price)[: o.prices] + 1
+        pairs = list(itertools.combinations(prices.tolist(), 2))
+        total = sum(pairs[rng.integers(len(pairs))])
+        out += tokenizer.encode(
+            f"{NAMES[rng.integers(len(NAMES))]} pays {total} for two of {' '.join(map(str, prices))} ?"
+        )
+        for i in rng.permutation(len(pairs)):
+            out += tokenizer.encode(try_pair(*pairs[i], total)) + [tokenizer.ids["."]]
+    return out[:length]
+
+
+# Reading an attempt
+
+TRY = re.compile(r"(\d+) \+ (\d+) = (\d+)(?: vs (\d+) (less|more|same))?")
+
+
+def describe(response: str, record: Record) -> Attempt:
+    found = TRY.findall(response)
+    facts = tuple(int(a) + int(b) == int(c) for a, b, c, _, _ in found)
+    verdicts = tuple(
+        (int(t) == record["total"] and compare(int(c), int(t)) == v, v == "same", n)
+        for n, (_, _, c, t, v) in enumerate(found)
+        if v
+    )
+    strategy = "jump" if not found else "retry" if len(found) > 1 else "check" if verdicts else "steps"
+    answer = ANSWER.search(response)
+    return Attempt(strategy, " ".join(sorted(answer.groups())) if answer else None, facts, verdicts)

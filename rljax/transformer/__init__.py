@@ -1,0 +1,31 @@
+"""A decoder-only transformer as pure functions over a pytree of parameters.
+
+One attention serves every family: RMSNorm (also ``1 + w``), RoPE (base and scaling, one base for global and one for
+sliding layers), grouped queries, QK-norm, biases, SwiGLU or GeGLU, tied or untied head, soft-caps, sliding windows by
+layer, norms before and after a block, scaled embeddings. A model family is a ``Config``.
+
+Letters: B rows, S columns, D width, H query heads, K key/value heads, R = H / K queries a key head serves, E head
+width, F feed-forward width, V vocabulary. Weights are stored as ``[in, ..., out]``. The head and the log-softmax are
+float32 whatever the activations are; every dot accumulates in float32.
+"""
+
+from rljax.transformer.config import Config, Params, Weight, count, init, logical_axes, weights
+from rljax.transformer.decoding import Cache, decode, grow, prefill
+from rljax.transformer.sequence import forward, positions_of, token_logprobs
+
+__all__ = [
+    "Cache",
+    "Config",
+    "Params",
+    "Weight",
+    "count",
+    "decode",
+    "forward",
+    "grow",
+    "init",
+    "logical_axes",
+    "positions_of",
+    "prefill",
+    "token_logprobs",
+    "weights",
+]

@@ -1,0 +1,73 @@
+"""Whole sequences at once: logits, and the log-probability of each token."""
+
+import jax
+import jax.numpy as jnp
+
+from rljax.transformer.blocks import after_attention, embed, mix, qkv, rms_norm, scores, unembed, within_window
+from rljax.transformer.config import Array, Config, Params
+
+
+def positions_of(mask: Array) -> Array:
+    """Positions of real tokens counted from 0, whatever padding stands before them: cumsum(mask) - 1, at least 0."""
+    return jnp.maximum(jnp.cumsum(mask, -1) - 1, 0)
+
+
+def run(params: Params, config: Config, tokens: Array, mask: Array) -> tuple[Array, list[tuple[Array, Array]]]:
+    """All layers over tokens [B, S]: the residual stream [B, S, D] and each layer's keys and values [B, K, S, E]."""
+    positions = positions_of(mask)
+    columns = jnp.arange(tokens.shape[1])
+    causal = (columns[:, None] >= columns) & mask[:, None, :]  # [B, S, S]
+
+    def block(layer: Params, x: Array, index: int) -> tuple[Array, tuple[Array, Array]]:
+        q, k, v = qkv(layer, rms_norm(x, layer["attention_norm"], config), positions, index, config)
+        allowed = causal & within_window(positions[:, :, None], positions[:, None, :], index, config)
+        p = jax.nn.softmax(scores(q, k[:, :, None], allowed[:, None, None], config))
+        mixed = mix(p, v[:, :, None], config).reshape(x.shape[0], config.heads, -1, config.head_width)
+        return after_attention(layer, x, mixed, config), (k, v)
+
+    if config.remat:
+        block = jax.checkpoint(block, static_argnums=2)
+    x, cache = embed(params, config, tokens), []
+    for index, layer in enumerate(params["layers"]):
+        x, kv = block(layer, x, index)
+        cache.append(kv)
+    return x, cache
+
+
+def forward(params: Params, config: Config, tokens: Array, mask: Array | None = None) -> Array:
+    """Logits [B, S, V] float32 of tokens [B, S] int32; column s scores the token at column s + 1.
+
+    ``mask`` [B, S] bool is True on real tokens (default: all). Padding, left or right, changes no real column.
+    """
+    x, _ = run(params, config, tokens, jnp.ones(tokens.shape, bool) if mask is None else mask)
+    return unembed(params, config, x)
+
+
+def token_logprobs(
+    params: Params, config: Config, tokens: Array, mask: Array, temperature: Array | float = 1.0, start: int = 1
+) -> tuple[Array, Array]:
+    """Log-probability of each token given those before it, and the entropy of the distribution it was drawn from.
+
+    tokens, mask [B, S] -> (logprobs, entropy), both [B, S - start] float32 in nats: column j describes the token at
+    column ``start + j`` (start >= 1). Logits are divided by ``temperature`` first: score at the temperature you sampled
+    at. Columns whose mask is False are 0. With ``config.logprob_chunk`` the logits are made, used and made again in the
+    backward pass that many columns at a time, so that [B, S, V] never exists.
+    """
+    x, _ = run(params, config, tokens, mask)
+    x, targets, live = x[:, start - 1 : -1], tokens[:, start:], mask[:, start:]
+
+    def score(x: Array, targets: Array) -> tuple[Array, Array]:
+        logp = jax.nn.log_softmax(unembed(params, config, x) / temperature)
+        chosen = jnp.take_along_axis(logp, targets[..., None], -1)[..., 0]
+        return chosen, -jnp.sum(jnp.exp(logp) * logp, -1)
+
+    chunk, columns = config.logprob_chunk, x.shape[1]
+    if chunk and chunk < columns:
+        pad = -columns % chunk
+        split = [jnp.pad(y, [(0, 0), (0, pad)] + [(0, 0)] * (y.ndim - 2)) for y in (x, targets)]
+        split = [y.reshape(y.shape[0], -1, chunk, *y.shape[2:]).swapaxes(0, 1) for y in split]
+        out = jax.lax.map(lambda xs: jax.checkpoint(score)(*xs), tuple(split))
+        logp, entropy = (y.swapaxes(0, 1).reshape(y.shape[1], -1)[:, :columns] for y in out)
+    else:
+        logp, entropy = score(x, targets)
+    return jnp.where(live, logp, 0.0), jnp.where(live, entropy, 0.0)

@@ -1,0 +1,1 @@
+"""Checkers of answers: plain Python, no JAX, safe to import in a worker process."""

@@ -1,0 +1,177 @@
+"""Figures and the report, on synthetic records."""
+
+import math
+import re
+
+import pytest
+
+from rljax import figures, r1_zero, report
+from rljax.errors import UserError
+
+CURVES = ["accuracy", "response_length", "overlay", "strategies", "behaviours", "skills"]
+KEY_OF = {
+    "accuracy": "eval/pass@1",
+    "response_length": "eval/response_length/mean",
+    "overlay": "eval/pass@1",
+    "strategies": "eval/strategy/jump",
+    "behaviours": "eval/behaviour/wait",
+    "skills": "eval/facts_right",
+}
+
+
+def evaluation(step: int, seed: int) -> dict:
+    f = 1 - math.exp(-step / 20)
+    a, length = 0.28 + 0.55 * f + 0.01 * seed, 15 + 40 * f + seed
+    return {
+        "stage": "rl", "step": step, "eval/pass@1": a, "eval/pass@1/se": 0.02, "eval/pass@16": a + 0.1,
+        "eval/cons@8": a + 0.05, "eval/cons@8/se": 0.02, "eval/response_length/mean": length,
+        "eval/response_length/median": length * 0.9, "eval/response_length/p95": length * 1.8,
+        "eval/strategy/jump": 0.5 * (1 - f), "eval/strategy/retry": 1 - 0.5 * (1 - f),
+        "eval/behaviour/wait": 0.4 + 0.5 * f, "eval/behaviour/wait/per_1k": 40 + 60 * f,
+        "eval/facts_right": 0.99, "eval/verdicts_right": 0.97, "eval/false_yes": 0.05,
+        "eval/verdicts_right/try_1": 0.99, "eval/verdicts_right/try_2": 0.95,
+    }  # fmt: skip
+
+
+def run(seed: int = 0) -> list[dict]:
+    train = [{"stage": "rl", "step": s, "train/response_length/mean": 15 + s + seed} for s in range(1, 41)]
+    other = [{"stage": "sft", "step": 5, "eval/pass@1": 0.2, "train/loss": 1.0}]
+    return other + train + [evaluation(s, seed) for s in range(0, 41, 10)]
+
+
+def sample(response: str, reward: float) -> dict:
+    words = response.split()
+    return {"problem": 0, "prompt": "Ben pays 14 for two of 6 3 11 ?", "response": response, "reward": reward,
+            "strategy": "retry", "tokens": list(range(len(words))), "pieces": words}  # fmt: skip
+
+
+BEFORE = [sample("answer 6 3 <eos>", 0.0)] * 15
+AFTER = [sample("try 6 + 3 = 9 vs 14 less wait 3 + 11 = 14 vs 14 same answer 3 11 <eos>", 1.0)] * 15
+
+
+def is_picture(path) -> bool:
+    """A PNG between 900 and 1300 pixels wide with something on it."""
+    data = path.read_bytes()
+    return data[:4] == b"\x89PNG" and 900 <= int.from_bytes(data[16:20], "big") <= 1300 and len(data) > 8000
+
+
+@pytest.mark.parametrize("name", CURVES)
+def test_a_figure_of_several_seeds_is_a_picture_of_readme_width(name, tmp_path):
+    getattr(figures, name)([run(0), run(1)], tmp_path / "new" / "a.png")
+    assert is_picture(tmp_path / "new" / "a.png")
+
+
+@pytest.mark.parametrize("name", CURVES)
+def test_one_evaluation_with_one_key_is_enough_to_draw(name, tmp_path):
+    key = KEY_OF[name]
+    getattr(figures, name)([[{"stage": "rl", "step": 0, key: 0.5}]], tmp_path / "a.png")
+    assert is_picture(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("name", CURVES)
+@pytest.mark.parametrize("runs", [[], [[]], [[{"stage": "sft", "step": 0, "eval/pass@1": 0.5}]]])
+def test_nothing_to_draw_is_said_in_one_line(name, runs, tmp_path):
+    with pytest.raises(UserError, match=f"^figure {name}: no record of stage 'rl' has 'eval/") as e:
+        getattr(figures, name)(runs, tmp_path / "a.png")
+    assert "\n" not in str(e.value) and not (tmp_path / "a.png").exists()
+
+
+def test_selection_rules_are_drawn_side_by_side_and_need_a_record(tmp_path):
+    figures.selection({"shortest correct": [run(0)], "policy gradient": [run(1), run(2)]}, tmp_path / "a.png")
+    assert is_picture(tmp_path / "a.png")
+    with pytest.raises(UserError, match="figure selection"):
+        figures.selection({"all correct": [[]]}, tmp_path / "b.png")
+
+
+def test_attempts_need_samples_on_both_sides_but_not_their_pieces(tmp_path):
+    figures.attempts(BEFORE, [{k: v for k, v in s.items() if k != "pieces"} for s in AFTER], tmp_path / "a.png")
+    assert is_picture(tmp_path / "a.png")
+    with pytest.raises(UserError, match="figure attempts"):
+        figures.attempts(BEFORE, [], tmp_path / "b.png")
+
+
+def test_the_later_record_of_a_step_counts_and_other_stages_do_not():
+    records = [
+        *run(),
+        {"stage": "rl", "step": 10, "eval/pass@1": 0.9},
+        {"stage": "rl", "step": 20, "eval/pass@1": None},
+    ]
+    found = figures.series(records, "eval/pass@1")
+    assert list(found) == [0, 10, 20, 30, 40]
+    assert found[10] == 0.9 and found[20] == evaluation(20, 0)["eval/pass@1"]
+
+
+def test_a_band_over_seeds_is_students_interval_and_over_questions_the_normal_one():
+    x, y = figures.across([[{"stage": "rl", "step": 0, "a": v}] for v in (0.2, 0.3, 0.4)], "a")
+    mean, half = figures.interval(y)
+    assert x.tolist() == [0] and mean[0] == pytest.approx(0.3)
+    assert half[0] == pytest.approx(4.302653 * 0.1 / math.sqrt(3))  # t of 2 degrees of freedom at .975
+    assert figures.interval(y[:1], y[0] * 0.1)[1][0] == pytest.approx(1.96 * 0.02)
+    assert math.isnan(figures.interval(y[:1])[1][0])
+
+
+def test_labels_that_collide_are_pushed_apart_in_order():
+    import numpy as np
+
+    y = figures.spread(np.array([0.98, 0.5, 0.97, 0.99]), 0.05)
+    assert y[1] == 0.5 and y[2] < y[0] < y[3] <= 1 and min(np.diff(sorted(y))) > 0.049
+
+
+def test_a_long_text_keeps_its_start_and_its_end():
+    short = figures.shorten("try 6 + 3 = 9 vs 14 less wait 3 + 11 = 14 vs 14 same answer 3 11", 40)
+    assert len(short) <= 40 and short.startswith("try 6") and " … " in short and short.endswith("3 11")
+    assert figures.shorten("answer 3 11", 40) == "answer 3 11"
+
+
+def test_r1_zeros_curves_have_the_published_ends():
+    assert len(r1_zero.STEPS) == len(r1_zero.PASS_1) == len(r1_zero.CONS_16) == 35
+    assert len(r1_zero.LENGTH_STEPS) == len(r1_zero.LENGTH)
+    assert r1_zero.STEPS[-1] == r1_zero.LENGTH_STEPS[-1] == 8400
+    assert (r1_zero.PASS_1[0], r1_zero.PASS_1[-1], r1_zero.CONS_16[-1]) == (0.1562, 0.7104, 0.8667)
+
+
+@pytest.fixture
+def page(tmp_path) -> str:
+    figures.accuracy([run()], tmp_path / "accuracy.png")
+    evil = sample('<script src="http://a.b/c.js">alert(1)</script> answer 3 11', 0.0)
+    report.write(
+        tmp_path / "report.html",
+        "shop & <b>search</b>",
+        [("accuracy", 0.8765, "before RL .297"), ("seeds", 3, "")],
+        [(tmp_path / "accuracy.png", 'pass@1 and "cons@16"')],
+        [(BEFORE, [*AFTER, evil])],
+        [("Skills", ["stage", "facts", "verdicts"], [["sft", 0.9987, None], ["rl", 0.9912, 0.5]])],
+        {"seed": 1, "task": {"name": "<shop>"}, "versions": {"jax": "0.9.9"}, "commit": "abc1234"},
+    )
+    return (tmp_path / "report.html").read_text()
+
+
+def test_the_report_loads_nothing_from_outside(page):
+    assert re.findall(r'src="([^"]{22})', page) == ["data:image/png;base64,"]
+    assert not re.search(r"<link|<script|@import|url\(|<[^>]+(src|href)=.?(http|/)", page)
+
+
+def test_the_report_escapes_what_a_policy_or_a_user_wrote(page):
+    assert "&lt;script src=&quot;http://a.b" in page and "<b>search" not in page
+    assert "&lt;shop&gt;" in page and "&quot;cons@16&quot;" in page
+
+
+def test_the_report_holds_the_numbers_the_attempts_and_the_versions(page):
+    for text in (
+        "0.876",
+        "before RL .297",
+        "0.999",
+        "0.991",
+        "15 of 16 right",
+        "0 of 15 right",
+        "jax 0.9.9",
+        "abc1234",
+    ):
+        assert text in page, text
+    assert page.count('<li class="right">') == 15 and page.count('<li class="wrong">') == 16
+    assert "<td>–</td>" in page
+
+
+def test_a_report_without_its_figure_says_which(tmp_path):
+    with pytest.raises(UserError, match="cannot read the figure .*none.png"):
+        report.write(tmp_path / "r.html", "t", [], [(tmp_path / "none.png", "c")], [], [], {})
