@@ -106,6 +106,7 @@ def base() -> ConfigDict:
         optimizer=optimizer(4e-4, schedule="constant", warmup=5, weight_decay=0.0),
     )
     c.rl.eval_every, c.rl.log_every = 20, 1
+    c.selection = dict(rules=(), steps=60)  # what reproduce also trains from the same start, and how long
     c.eval = dict(split="test", problems=128, attempts=16, temperature=1.0, top_k=0, top_p=1.0, greedy=True)
     return c
 

@@ -96,9 +96,11 @@ def need(drawn: Any, figure: str, key: str) -> None:
 def canvas(title: str, panels: int = 1, height: float = 4.3, width: float = 8.0) -> tuple[Any, list[Any]]:
     """(figure, its panels side by side), with a title at the top left."""
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+    from matplotlib.ticker import MaxNLocator
 
-    figure = Figure((width, height), dpi=DPI, layout="constrained", facecolor="white")
-    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.075, wspace=0.03)
+    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.075, wspace=0.03)
+    figure = Figure((width, height), dpi=DPI, layout=layout, facecolor="white")
     figure.suptitle(title, x=0.012, ha="left", fontsize=14, fontweight="bold", color=INK)
     axes = [figure.add_subplot(1, panels, i + 1) for i in range(panels)]
     for ax in axes:
@@ -107,7 +109,7 @@ def canvas(title: str, panels: int = 1, height: float = 4.3, width: float = 8.0)
         ax.grid(axis="y", color=GRID, linewidth=0.8)
         ax.set_axisbelow(True)
         ax.tick_params(length=0, labelsize=9.5, labelcolor=MUTED, pad=5)
-        ax.xaxis.get_major_locator().set_params(nbins=6, integer=True)
+        ax.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10], integer=True))
     return figure, axes
 
 
@@ -128,9 +130,10 @@ def finish(
     gap = 13 * (1 + max((text.count("\n") for _, text, _ in ends), default=0)) / height
     to_axes = ax.transData + ax.transAxes.inverted()
     places = spread(np.array([to_axes.transform((right, y))[1] for y, _, _ in ends]), gap)
-    style = {"xycoords": "axes fraction", "textcoords": "offset points", "va": "center", "fontsize": 9.5}
+    where = {"xycoords": "axes fraction", "textcoords": "offset points", "annotation_clip": False}
+    style = {"va": "center", "fontsize": 9.5, "parse_math": False}
     for y, (_, text, color) in zip(places, ends, strict=True):
-        ax.annotate(text, (1, y), xytext=(7, 0), color=color, annotation_clip=False, **style)
+        ax.annotate(text, (1, y), xytext=(7, 0), color=color, **where, **style)
 
 
 def spread(places: np.ndarray, gap: float) -> np.ndarray:
@@ -394,8 +397,11 @@ def attempts(before: Sequence[Sample], after: Sequence[Sample], path: str | Path
     ax = figure.add_axes((0, 0, 1, 1))
     ax.set(xlim=(0, width), ylim=(height, 0))
     ax.axis("off")
-    write = {"va": "center", "color": INK}
-    ax.text(28, 36, shorten(before[0]["prompt"], 70), fontsize=12.5, family="monospace", fontweight="bold", **write)
+    write = {"va": "center", "color": INK, "parse_math": False}
+    prompt, size = tidy(before[0]["prompt"]), 12.5
+    if len(prompt) > 75:
+        prompt, size = shorten(prompt, 105), 9
+    ax.text(28, 36, prompt, fontsize=size, family="monospace", fontweight="bold", **write)
     for name, x, span, column in (
         ("before RL", 28, room * share, columns[0]),
         ("after RL", 28 + room * share + 36, room * (1 - share), columns[1]),
@@ -404,7 +410,12 @@ def attempts(before: Sequence[Sample], after: Sequence[Sample], path: str | Path
         tokens = np.mean([len(pieces(s)) for s in column])
         ax.text(x, 84, name, fontsize=10.5, fontweight="bold", **write)
         ax.text(
-            x, 106, f"{right} of {len(column)} right, {tokens:.0f} tokens each", fontsize=8.5, va="center", color=MUTED
+            x,
+            106,
+            f"{right} of {len(column)} right, {tokens:.0f} tokens on average",
+            fontsize=8.5,
+            va="center",
+            color=MUTED,
         )
         for row, sample in enumerate(column):
             strip(ax, sample, x, 142 + 40 * row, cell, span)
@@ -420,9 +431,8 @@ def strip(ax: Any, sample: Mapping[str, Any], x: float, y: float, cell: float, s
     start = len(words) - words[::-1].index("answer") - 1 if "answer" in words else len(words) - 1
     colors = [pale] * start + [dark] * (len(words) - start)
     ax.text(x + 6, y, "✓" if right else "✗", fontsize=8.5, color=dark, va="center", ha="center", fontweight="bold")
-    text = " ".join(sample["response"].removesuffix("<eos>").split())
-    text = shorten(text, int((span - 24) / 6.85))  # pixels a character
-    ax.text(x + 20, y - 8, text, fontsize=5.8, family="monospace", color=INK, va="center")
+    text = shorten(tidy(sample["response"]), int((span - 24) / 6.85))  # pixels a character
+    ax.text(x + 20, y - 8, text, fontsize=5.8, family="monospace", color=INK, va="center", parse_math=False)
     gap = 1.2 if cell > 4 else 0.0
     ax.broken_barh([(x + 20 + i * cell, cell - gap) for i in range(len(words))], (y + 1, 12), facecolors=colors)
 
@@ -430,6 +440,11 @@ def strip(ax: Any, sample: Mapping[str, Any], x: float, y: float, cell: float, s
 def pieces(sample: Mapping[str, Any]) -> list[str]:
     """The text of each token; words where a sample has none."""
     return list(sample.get("pieces") or sample["response"].split() or [""])
+
+
+def tidy(text: str) -> str:
+    """On one line, without the marks of the beginning and the end."""
+    return " ".join(text.split()).removeprefix("<bos> ").removesuffix("<eos>").rstrip()
 
 
 def shorten(text: str, width: int) -> str:

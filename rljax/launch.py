@@ -8,6 +8,7 @@ import difflib
 import errno
 import fcntl
 import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
@@ -28,17 +29,19 @@ from rljax.stages import Interrupted
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "ml-collections", "numpy")
 
 
-def main(run: Callable[[ConfigDict, Path], None], *, writes: bool = True) -> None:
-    """Parse the command line, make the workdir this run's own, and call ``run(config, workdir)``.
+def main(run: Callable[..., None], *, writes: bool = True, **extra: str | int) -> None:
+    """Parse the command line, make the workdir this run's own, and call ``run(config, workdir, **extra)``.
+
+    ``extra`` names this script's own flags, with their defaults; a flag has its default's type.
 
     Exits with status 1 and one line on stderr for what the user can mend, 130 after an interrupt. ``writes=False`` is
     for scripts that only read the workdir: they neither lock it nor record a config.
     """
     with one_line_errors():
-        config, workdir = parse(sys.argv)
+        config, workdir, more = parse(sys.argv, extra)
         use_compilation_cache()
         with own(workdir, config) if writes else contextlib.nullcontext():
-            run(config, workdir)
+            run(config, workdir, **more)
 
 
 @contextlib.contextmanager
@@ -63,30 +66,39 @@ def one_line_errors() -> Iterator[None]:
         )
 
 
-def parse(argv: Sequence[str]) -> tuple[ConfigDict, Path]:
-    """The locked config and the workdir of a command line. Raises UserError for anything that does not fit."""
+def parse(argv: Sequence[str], extra: dict[str, str | int]) -> tuple[ConfigDict, Path, dict[str, Any]]:
+    """The locked config, the workdir and the script's own flags. Raises UserError for anything that does not fit."""
     values = flags.FlagValues()
     parser = config_flags.DEFINE_config_file("config", None, "configs/NAME.py[:arguments]", flag_values=values)
     flags.DEFINE_string("workdir", None, "where the run leaves everything", flag_values=values)
-    path = flag_value(argv, "config")
-    workdir = flag_value(argv, "workdir")
+    for name, default in extra.items():
+        define = flags.DEFINE_integer if isinstance(default, int) else flags.DEFINE_string
+        define(name, default, "", flag_values=values)
+    path, workdir = flag_value(argv, "config"), flag_value(argv, "workdir")
     if not path or not workdir:
-        raise UserError(
-            f"usage: {Path(argv[0]).name} --config configs/NAME.py[:arguments] --workdir DIR [--config.key=value]"
-        )
-    if not Path(path.split(":")[0]).is_file():
-        raise UserError(f"--config: there is no file {path.split(':')[0]}")
+        own = "".join(f" [--{name}={default}]" for name, default in extra.items())
+        usage = f"--config configs/NAME.py[:arguments] --workdir DIR{own} [--config.key=value]"
+        raise UserError(f"usage: {Path(argv[0]).name} {usage}")
     try:
-        only_file = flags.FlagValues()
-        holder = config_flags.DEFINE_config_file("config", None, flag_values=only_file)
-        only_file([argv[0], f"--config={path}"])
-        check_names(argv, only_file[holder.name].value)
+        check_names(argv, load_config(path))
         rest = values(argv)
     except (flags.Error, TypeError, ValueError) as e:
         raise UserError(str(e).replace("\n", " ")) from None
     if len(rest) > 1:
         raise UserError(f"do not know what to do with {rest[1]!r}: overrides are written --config.key=value")
-    return values[parser.name].value, Path(workdir)
+    return values[parser.name].value, Path(workdir), {name: values[name].value for name in extra}
+
+
+def load_config(path: str) -> ConfigDict:
+    """The config that ``configs/NAME.py[:arguments]`` describes, without overrides."""
+    file, _, arg = path.partition(":")
+    if not Path(file).is_file():
+        raise UserError(f"--config: there is no file {file}")
+    spec = importlib.util.spec_from_file_location("config_file", file)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(arg or None)
 
 
 def flag_value(argv: Sequence[str], name: str) -> str | None:
@@ -119,11 +131,9 @@ def check_names(argv: Sequence[str], config: ConfigDict) -> None:
 
 def nearest(key: str, known: list[str]) -> str:
     """The known key that most resembles this one, judged whole and by its last part."""
-    last = key.rsplit(".", 1)[-1]
-    score = lambda k: max(
-        difflib.SequenceMatcher(None, key, k).ratio(),
-        0.9 * difflib.SequenceMatcher(None, last, k.rsplit(".", 1)[-1]).ratio(),
-    )
+    alike = lambda a, b: difflib.SequenceMatcher(None, a, b).ratio()
+    last = lambda k: k.rsplit(".", 1)[-1]
+    score = lambda k: alike(key, k) + alike(last(key), last(k)) + (key.split(".")[0] == k.split(".")[0]) / 2
     return max(known, key=score)
 
 

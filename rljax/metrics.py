@@ -1,9 +1,10 @@
 """Estimators over attempts at questions: pure numpy, a question a row.
 
 The question is the unit of every error: the attempts at one question resemble each other, so a binomial over all of
-them would claim too much (SPEC of errors: Miller, arXiv 2411.00640).
+them would claim too much (Miller, arXiv 2411.00640).
 """
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -51,7 +52,7 @@ def standard_error(by_question: np.ndarray) -> float:
 
 def word_rates(texts: Sequence[str], tokens: Sequence[int], words: Sequence[str]) -> dict[str, tuple[float, float]]:
     """For each word: (share of texts with it, occurrences per 1,000 tokens), whole words, case ignored."""
-    split = [text.lower().split() for text in texts]
+    split = [re.findall(r"\w+", text.lower()) for text in texts]
     total = max(sum(tokens), 1)
     out = {}
     for word in words:

@@ -90,6 +90,12 @@ def test_attempts_need_samples_on_both_sides_but_not_their_pieces(tmp_path):
         figures.attempts(BEFORE, [], tmp_path / "b.png")
 
 
+def test_dollar_signs_and_line_breaks_of_a_policy_are_plain_text(tmp_path):
+    wild = sample("$5 + $6 \n = $\\frac{1$ <eos>", 0.0) | {"prompt": "A pen costs $5,\n an ink $6. " * 9}
+    figures.attempts([wild], [wild, sample("", 0.0)], tmp_path / "a.png")
+    assert is_picture(tmp_path / "a.png")
+
+
 def test_the_later_record_of_a_step_counts_and_other_stages_do_not():
     records = [
         *run(),

@@ -96,7 +96,7 @@ def random_chain(o: Options, numbers: Array, key: Array) -> tuple[Array, Array]:
     for n in range(1, o.numbers):
         order, choice = jax.random.split(jax.random.fold_in(key, n))
         left = jax.random.permutation(order, left)
-        a, b = left[0], left[1]
+        a, b, *_ = left
         results = jnp.stack([a + b, a - b, a * b, a // jnp.maximum(b, 1)])
         legal = (0 <= results) & (results <= o.limit) & jnp.stack([True, True, True, (b > 0) & (results[3] * b == a)])
         operation = jax.random.categorical(choice, jnp.where(legal, 0.0, -jnp.inf))
@@ -124,7 +124,6 @@ def score(o: Options, tokenizer: SymbolTokenizer, response: Array, mask: Array, 
     says = ((response == ids["answer"]) & mask).sum(-1)
     right = finished & (length > width) & (says == 1) & (tail[..., 0] == ids["answer"])
     left = jnp.broadcast_to(facts["numbers"][:, None], (*response.shape[:2], o.numbers))
-    result = None
     for n in range(steps):
         a, operation, b, equals, result, end = jnp.moveaxis(tail[..., 1 + STEP_TOKENS * n :][..., :STEP_TOKENS], -1, 0)
         a, b, result = (x - tokenizer.zero for x in (a, b, result))
@@ -133,6 +132,7 @@ def score(o: Options, tokenizer: SymbolTokenizer, response: Array, mask: Array, 
         left, _ = swap(left, jnp.full_like(a, GONE), result)
         right &= had_a & had_b & holds(operation - ids["+"], a, b, result) & (0 <= result) & (result <= o.limit)
         right &= (equals == ids["="]) & (end == (tokenizer.eos if n == steps - 1 else ids[","]))
+    result = tail[..., -2] - tokenizer.zero
     return (right & (result == facts["target"][:, None])).astype(jnp.float32)
 
 
@@ -163,8 +163,8 @@ def final_steps(response: str, numbers: int) -> list[Step] | None:
     tail, steps = symbols[-width:], []
     if tail[5::STEP_TOKENS] != [","] * (numbers - 2) + ["<eos>"]:
         return None
-    for n in range(0, width, STEP_TOKENS):
-        a, operation, b, equals, c, _ = tail[n : n + STEP_TOKENS]
+    for n in range(numbers - 1):
+        a, operation, b, equals, c, _ = tail[STEP_TOKENS * n :][:STEP_TOKENS]
         if equals != "=" or operation not in OPERATIONS or not all(WHOLE.fullmatch(x) for x in (a, b, c)):
             return None
         steps.append((int(a), operation, int(b), int(c)))
@@ -273,16 +273,14 @@ def drill(o: Options, rng: np.random.Generator) -> str:
     numbers[rng.integers(o.numbers)] = int(rng.integers(o.max_number + 1, min(o.limit, 3 * o.max_number) + 1))
     attempts = [attempt(numbers, o.limit, rng) for _ in range(6)]
     target = attempts[rng.integers(6)][-1][3]
-    lines = [f"{judged(steps, target)} ." for steps in attempts]
-    return f"make {target} from {' '.join(map(str, numbers))} ? {' '.join(lines)}"
+    return f"make {target} from {' '.join(map(str, numbers))} ? {' . '.join(judged(a, target) for a in attempts)} ."
 
 
 # Reading an attempt
 
-CALCULATION = re.compile(r"\b(\d{1,9}) ([-+*/]) (\d{1,9}) = (\d{1,9})\b", re.ASCII)
-CHAIN = re.compile(
-    r"{0}(?: ?, {0})*(?: vs (\d{{1,9}}) (less|more|same))?".format(r"\b\d{1,9} [-+*/] \d{1,9} = \d{1,9}\b"), re.ASCII
-)
+CALCULATION = re.compile(r"\b([0-9]{1,9}) ([-+*/]) ([0-9]{1,9}) = ([0-9]{1,9})\b")
+ONE = r"\b[0-9]{1,9} [-+*/] [0-9]{1,9} = [0-9]{1,9}\b"
+CHAIN = re.compile(rf"{ONE}(?: ?, {ONE})*(?: vs ([0-9]{{1,9}}) (less|more|same))?")
 
 
 def describe(response: str, record: Record) -> Attempt:

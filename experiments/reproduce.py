@@ -1,0 +1,52 @@
+"""The main job: pretraining, SFT, RL, the selection question, and the report on one page.
+
+    python -m experiments.reproduce --config configs/shop.py --workdir runs/shop
+
+Stopped anywhere, the same command continues; a finished part is not done again.
+"""
+
+import copy
+import time
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from experiments import plot, pretrain, rl, sft
+from rljax import journal, launch
+
+
+def run(config: ConfigDict, workdir: Path) -> None:
+    start = time.perf_counter()
+    pretrain.run(config, workdir)
+    sft.run(config, workdir)
+    rl.run(config, workdir)
+    for rule in config.selection.rules:
+        arm, folder = selection_arm(config, workdir, rule), workdir / "selection" / rule
+        with launch.own(folder, arm):
+            rl.run(arm, folder)
+    plot.run(config, workdir)
+    headline(workdir, time.perf_counter() - start)
+
+
+def selection_arm(config: ConfigDict, workdir: Path, rule: str) -> ConfigDict:
+    """The RL run that starts from this workdir's SFT model and learns from other attempts."""
+    arm = copy.deepcopy(config)
+    arm.rl.algorithm, arm.rl.start = rule, f"{workdir}:sft"
+    arm.rl.steps = config.selection.steps
+    return arm
+
+
+def headline(workdir: Path, seconds: float) -> None:
+    """The few numbers a person waits for, and where the page is."""
+    rows = [r for r in journal.read(workdir / "metrics.jsonl") if r["stage"] == "rl" and "eval/pass@1" in r]
+    first, last = rows[0], rows[-1]
+    cons = next(k for k in last if k.startswith("eval/cons@"))
+    for name, key in (("pass@1", "eval/pass@1"), (cons[5:], cons), ("response length", "eval/response_length/mean")):
+        digits = 1 if "length" in key else 3
+        print(f"{name:>16}  {first[key]:.{digits}f} -> {last[key]:.{digits}f}")
+    print(f"{'time':>16}  {seconds / 60:.1f} min in this session")
+    print(f"{'report':>16}  {(workdir / 'report.html').absolute()}")
+
+
+if __name__ == "__main__":
+    launch.main(run)

@@ -1,0 +1,215 @@
+"""The countdown world: problems, demonstrations, and two verifiers that must agree."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rljax import data, tasks
+from rljax.errors import UserError
+from rljax.tasks import countdown
+from rljax.text import pad_batch
+
+B, G, T = 96, 8, 40
+
+
+@functools.cache
+def world(**options):
+    task = tasks.make("countdown", **options)
+    return task, jax.jit(task.problems, static_argnums=2), jax.jit(task.score)
+
+
+def device_scores(task, score, rows, facts):
+    """Score rows of ids [B * G]; a row stops at its first stop token, or is cut off."""
+    eos = task.tokenizer.eos
+    rows = [row[: row.index(eos) + 1] if eos in row else row for row in rows]
+    response, mask = pad_batch(rows, T, task.tokenizer.pad)
+    finished = np.asarray([eos in row for row in rows])
+    count = len(rows) // len(facts["target"])
+    by_group = lambda x: jnp.asarray(x).reshape(-1, count, *x.shape[1:])
+    reward = score(by_group(response), by_group(mask), by_group(finished), facts)
+    return np.asarray(reward).reshape(-1), [task.tokenizer.decode(row) for row in rows]
+
+
+def mutate(row, rng, size):
+    """Up to two edits: a token replaced, dropped, doubled, or swapped with its neighbour."""
+    row = list(row)
+    for _ in range(rng.integers(3)):
+        n, kind = rng.integers(len(row) - 1), rng.integers(4)
+        if kind == 0:
+            row[n] = int(rng.integers(size))
+        elif kind == 1:
+            del row[n]
+        elif kind == 2:
+            row.insert(n, row[n])
+        else:
+            row[n], row[n + 1] = row[n + 1], row[n]
+    return row[:T]
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"numbers": 4}, {"max_number": 4, "limit": 12}, {"numbers": 4, "max_number": 4, "limit": 8}]
+)
+def test_the_device_verifier_agrees_with_the_text_verifier(options):
+    task, problems, score = world(**options)
+    rng, size = np.random.default_rng(0), task.tokenizer.size
+    facts = problems(1, jnp.arange(B), "train").facts
+    records = [r for r in task.records(jax.device_get(facts)) for _ in range(G)]
+    eos, rows = task.tokenizer.eos, []
+    for n, record in enumerate(records):
+        if n % G == 0:
+            rows.append([int(x) for x in rng.integers(size, size=rng.integers(1, T + 1))])
+        elif n % G == 1:  # random, but of the right form
+            steps = countdown.attempt(record["numbers"], record["limit"], rng)
+            rows.append(mutate(task.tokenizer.encode("answer " + countdown.written(steps)) + [eos], rng, size))
+        else:
+            right = "answer " + countdown.written(record["solution"])
+            lead = ["", "", "try ", "5 , answer , ", "try 1 + 1 = 2 vs 3 less "][rng.integers(5)]
+            rows.append(mutate(task.tokenizer.encode(lead + right) + [eos], rng, size))
+    device, texts = device_scores(task, score, rows, facts)
+    text = np.asarray([task.verify(t, r) for t, r in zip(texts, records, strict=True)])
+    np.testing.assert_array_equal(device, text)
+    assert 0.2 < text.mean() < 0.8, "a test of one verdict only would prove nothing"
+
+
+RIGHT = [
+    "answer 3 + 4 = 7 , 7 * 2 = 14",
+    "answer 4 + 3 = 7 , 2 * 7 = 14",
+    "try 2 + 3 = 5 , 5 * 4 = 20 vs 14 more answer 3 + 4 = 7 , 7 * 2 = 14",
+]
+WRONG = {
+    "a number used twice": "answer 3 + 4 = 7 , 7 + 7 = 14",
+    "a number that is not there": "answer 5 + 9 = 14 , 14 / 1 = 14",
+    "a number left over": "answer 2 * 7 = 14",
+    "steps in the wrong order": "answer 7 * 2 = 14 , 3 + 4 = 7",
+    "wrong arithmetic": "answer 3 + 4 = 6 , 6 * 2 = 14",
+    "another result": "answer 3 + 4 = 7 , 7 + 2 = 9",
+    "a fraction cut off": "answer 3 / 2 = 1 , 1 + 4 = 14",
+    "something after it": "answer 3 + 4 = 7 , 7 * 2 = 14 .",
+    "two answers": "answer 3 + 4 = 7 , 7 * 2 = 14 answer 3 + 4 = 7 , 7 * 2 = 14",
+    "no word for it": "3 + 4 = 7 , 7 * 2 = 14",
+    "no comma": "answer 3 + 4 = 7 . 7 * 2 = 14",
+    "no equals sign": "answer 3 + 4 = 7 , 7 * 2 , 14",
+    "a step too many": "answer 3 + 4 = 7 , 7 * 2 = 14 , 14 + 0 = 14",
+}
+
+
+def test_right_answers_score_and_near_misses_do_not():
+    task, _, score = world()
+    record = {"numbers": [2, 3, 4], "target": 14, "limit": 99}
+    texts = [*RIGHT, *WRONG.values()]
+    rows = [task.tokenizer.encode(t) + [task.tokenizer.eos] for t in texts]
+    facts = {"numbers": jnp.asarray([[2, 3, 4]]), "target": jnp.asarray([14])}
+    device, decoded = device_scores(task, score, rows, facts)
+    expected = [True] * len(RIGHT) + [False] * len(WRONG)
+    assert [bool(x) for x in device] == expected
+    assert [task.verify(t, record) for t in decoded] == expected
+    assert [task.verify(f"{t} <eos>", record) for t in texts] == expected  # as a person writes it
+
+
+def test_a_truncated_answer_scores_nothing():
+    task, _, score = world()
+    facts = {"numbers": jnp.asarray([[2, 3, 4]]), "target": jnp.asarray([14])}
+    device, decoded = device_scores(task, score, [task.tokenizer.encode(RIGHT[0])], facts)
+    assert device == [0] and not task.verify(decoded[0], {"numbers": [2, 3, 4], "target": 14, "limit": 99})
+
+
+def test_division_by_zero_is_no_step():
+    task, _, score = world()
+    text = "answer 3 - 3 = 0 , 5 / 0 = 0"
+    facts = {"numbers": jnp.asarray([[3, 3, 5]]), "target": jnp.asarray([0])}
+    device, decoded = device_scores(task, score, [task.tokenizer.encode(text) + [task.tokenizer.eos]], facts)
+    assert device == [0] and not task.verify(decoded[0], {"numbers": [3, 3, 5], "target": 0, "limit": 99})
+
+
+@pytest.mark.parametrize("numbers", [3, 4])
+def test_no_problem_is_in_two_splits_in_whatever_order_its_numbers_come(numbers):
+    _, problems, _ = world(numbers=numbers)
+    contents = []
+    for split in tasks.SPLITS:
+        facts = jax.device_get(problems(0, jnp.arange(2000), split).facts)
+        pairs = zip(facts["target"].tolist(), facts["numbers"].tolist(), strict=True)
+        contents.append({(t, *sorted(n)) for t, n in pairs})
+    train, validation, test = contents
+    assert not train & validation and not train & test and not validation & test
+    assert min(map(len, contents)) > 100
+
+
+def test_a_problem_depends_on_seed_and_index_alone():
+    task, problems, _ = world()
+    many = problems(3, jnp.arange(64), "train")
+    few = problems(3, jnp.asarray([40, 7]), "train")
+    np.testing.assert_array_equal(many.prompt[np.asarray([40, 7])], few.prompt)
+    assert not np.array_equal(many.prompt, problems(4, jnp.arange(64), "train").prompt)
+    assert many.prompt.shape == (64, task.prompt_slots)
+
+
+@pytest.mark.parametrize("options", [{}, {"numbers": 4}, {"max_number": 4, "limit": 12}])
+def test_every_problem_is_sound_and_its_known_solution_is_right(options):
+    task, problems, _ = world(**options)
+    asked = problems(5, jnp.arange(500), "test")
+    for prompt, record in zip(np.asarray(asked.prompt), task.records(jax.device_get(asked.facts)), strict=True):
+        assert task.verify(f"answer {countdown.written(record['solution'])} <eos>", record)
+        assert record["target"] not in record["numbers"]
+        numbers = " ".join(map(str, record["numbers"]))
+        assert task.tokenizer.decode(prompt) == f"<bos> make {record['target']} from {numbers}?"
+
+
+def test_demonstrations_jump_or_search_and_some_give_up():
+    task, problems, _ = world()
+    records, rng = task.records(jax.device_get(problems(0, jnp.arange(600), "train").facts)), np.random.default_rng(0)
+    texts = [task.demonstration(r, rng) + " <eos>" for r in records]
+    read = [task.describe(t, r) for t, r in zip(texts, records, strict=True)]
+    right = [task.verify(t, r) for t, r in zip(texts, records, strict=True)]
+    assert {a.strategy for a in read} == {"jump", "check", "retry"}
+    assert all(all(a.facts) and all(said for said, _, _ in a.verdicts) and a.answer for a in read)
+    assert all(r for a, r in zip(read, right, strict=True) if a.strategy == "jump" or any(v[1] for v in a.verdicts))
+    gave_up = [r for a, r in zip(read, right, strict=True) if a.verdicts and not any(v[1] for v in a.verdicts)]
+    assert gave_up and np.mean(gave_up) < 0.5
+
+
+@pytest.mark.parametrize("numbers", [3, 4])
+def test_no_demonstration_is_longer_than_the_options_say(numbers):
+    task, _, _ = world(numbers=numbers, jump=0.0, give_up=0.0)
+    longest = 6 * (numbers - 1) * (6 + 1) + 3 * 6 + 1
+    batch = data.demonstrations(task, 0, 0, 200, longest)
+    assert batch["learn"].sum(1).max() == longest
+
+
+def test_pages_are_right_and_give_no_problem_away():
+    task, _, _ = world()
+    record, seen = {"target": 0, "limit": 99, "numbers": [1, 2, 3]}, set()
+    for seed in range(40):
+        ids = task.page(np.random.default_rng(seed), 200)
+        text = task.tokenizer.decode(ids).rpartition(".")[0]
+        assert len(ids) == 200 and all(task.describe(text, record).facts)
+        seen |= {
+            word
+            for word in ("+", "-", "*", "/", "less", "more", "same", "make")
+            if word in text.split() or word in text
+        }
+        for problem in text.split("make ")[1:]:
+            given = problem.partition("from ")[2].partition("?")[0].split()
+            assert max(map(int, given)) > 9
+    assert len(seen) == 8
+
+
+def test_an_attempt_is_described_by_what_it_did():
+    task, _, _ = world()
+    record = {"numbers": [2, 3, 4], "target": 14, "limit": 99}
+    tail = "answer 4 + 3 = 7, 7 * 2 = 14 <eos>"
+    assert task.describe(tail, record) == tasks.Attempt("jump", "3 + 4 = 7 , 2 * 7 = 14", (True, True))
+    assert task.describe("2 + 3 = 6, 6 * 4 = 24 " + tail, record).strategy == "steps"
+    one = task.describe("try 2 + 3 = 6, 6 * 4 = 24 vs 14 less " + tail, record)
+    assert (one.strategy, one.facts, one.verdicts) == ("check", (False, True, True, True), ((False, False, 0),))
+    two = task.describe("try 2 + 3 = 5, 5 * 4 = 20 vs 14 more wait 3 + 4 = 7, 7 * 2 = 14 vs 14 same " + tail, record)
+    assert (two.strategy, two.verdicts) == ("retry", ((True, False, 0), (True, True, 1)))
+    assert task.describe("answer answer 3 + 4 = 7 <eos>", record).answer is None
+
+
+@pytest.mark.parametrize("options", [{"numbers": 5}, {"max_number": 99}, {"limit": 5}, {"tries": 0}])
+def test_options_that_make_no_sense_are_named(options):
+    with pytest.raises(UserError, match=next(iter(options))):
+        tasks.make("countdown", **options)
