@@ -111,6 +111,14 @@ def base() -> ConfigDict:
     return c
 
 
+def shorten(c: ConfigDict) -> None:
+    """A minute's run of every stage, to see that all is well; it learns next to nothing."""
+    c.pretrain.steps, c.sft.steps, c.rl.steps, c.selection.steps = 20, 20, 4, 2
+    c.pretrain.eval_every = c.sft.eval_every = 10
+    c.rl.eval_every, c.rl.prompts, c.rl.group_size = 2, 4, 4
+    c.eval.problems, c.eval.attempts = 8, 4
+
+
 def parse_arg(arg: str | None, **defaults):
     """``"items=6,fast"`` with defaults -> a namespace; types follow the defaults, a bare name means True."""
     out = SimpleNamespace(**defaults)

@@ -15,14 +15,10 @@ def get_config(arg=None):
     )
     c.model.rope_base = 1000.0
     c.model.max_length = 192
-    c.sft.widths = (16, 32, 64)
-    c.rl.widths = (24, 48, 72, 104)
+    c.sft.widths = (16, 56)
+    c.rl.widths = (32, 80)
     c.rl.eval_every = 10
     c.selection = dict(rules=("shortest_correct", "rejection_sampling"), steps=60)
-    if arg.short:  # a minute's run of every stage, to see that all is well
-        c.pretrain.steps, c.sft.steps, c.rl.steps = 20, 20, 4
-        c.pretrain.eval_every = c.sft.eval_every = 10
-        c.rl.eval_every, c.rl.prompts, c.rl.group_size = 2, 4, 4
-        c.eval.problems, c.eval.attempts = 8, 4
-        c.selection.steps = 2
+    if arg.short:
+        common.shorten(c)
     return c

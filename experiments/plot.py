@@ -7,10 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
-
 from rljax import figures, journal, launch, report
 from rljax.errors import UserError
+from rljax.structs import ConfigTree
 
 RULES = {
     "shortest_correct": "imitate the shortest correct attempt",
@@ -30,7 +29,7 @@ CURVES = {
 }
 
 
-def run(config: ConfigDict, workdir: Path) -> None:
+def run(config: ConfigTree, workdir: Path) -> None:
     """Draw one run's figures and write its report."""
     records = journal.read(workdir / "metrics.jsonl")
     rl = [r for r in records if r["stage"] == "rl" and "eval/pass@1" in r]

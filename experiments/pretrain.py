@@ -5,10 +5,9 @@ python -m experiments.pretrain --config configs/shop.py --workdir runs/shop
 
 from pathlib import Path
 
-from ml_collections import ConfigDict
-
 from rljax import data, launch, settings, stages
 from rljax.settings import Settings
+from rljax.structs import ConfigTree
 
 HELD_OUT_SEED = 1 << 30  # added to the seed: pages that training never draws
 
@@ -24,7 +23,7 @@ def make_pages(s: Settings):
     return lambda split, start, count: data.file_pages(texts[split], seed, start, count, c.length)
 
 
-def run(config: ConfigDict, workdir: Path) -> None:
+def run(config: ConfigTree, workdir: Path) -> None:
     s, c = settings.resolve(config), config.pretrain
     pages = make_pages(s)
     update, measure = settings.supervised(s, c, settings.split(c, 0, s.mesh))

@@ -9,13 +9,12 @@ import copy
 import time
 from pathlib import Path
 
-from ml_collections import ConfigDict
-
 from experiments import plot, pretrain, rl, sft
 from rljax import journal, launch
+from rljax.structs import ConfigTree
 
 
-def run(config: ConfigDict, workdir: Path) -> None:
+def run(config: ConfigTree, workdir: Path) -> None:
     start = time.perf_counter()
     pretrain.run(config, workdir)
     sft.run(config, workdir)
@@ -28,7 +27,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
     headline(workdir, time.perf_counter() - start)
 
 
-def selection_arm(config: ConfigDict, workdir: Path, rule: str) -> ConfigDict:
+def selection_arm(config: ConfigTree, workdir: Path, rule: str) -> ConfigTree:
     """The RL run that starts from this workdir's SFT model and learns from other attempts."""
     arm = copy.deepcopy(config)
     arm.rl.algorithm, arm.rl.start = rule, f"{workdir}:sft"

@@ -7,23 +7,43 @@ hosted, verifying in worker processes between two compiled halves.
 """
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 
 from rljax import launch, learner, optimizer, rewards, sampler, settings, sharding, stages
 from rljax import policy_gradient as pg
 from rljax.settings import Settings
+from rljax.structs import ConfigTree
 
 
-def make_iteration(s: Settings) -> stages.Iteration:
-    """One turn of the algorithm, ``state -> (state, metrics)``: pure, and for a task on the device scannable and vmappable."""
+class Verbs(NamedTuple):
+    """The five steps of a turn, each a function of what the one before returned."""
+
+    ask: Callable
+    sample: Callable
+    verify: Callable
+    compare: Callable
+    push: Callable
+
+
+def make_verbs(s: Settings) -> Verbs:
+    """The five verbs as this config wants them."""
     c, task, model, mesh = s.config.rl, s.task, s.model, s.mesh
     row = settings.algorithm(c)
     sharding.check_rows(c.prompts, mesh, "rl.prompts")
-    verify = rewards.verifier(task, c.group_size, s.config.workers)
+    draw = functools.partial(
+        sampler.sample,
+        group_size=c.group_size,
+        max_new_tokens=c.max_new_tokens,
+        temperature=c.temperature,
+        top_k=c.top_k,
+        top_p=c.top_p,
+        stop_ids=task.tokenizer.stop_ids,
+    )
     update = functools.partial(
         learner.policy_step,
         row=row,
@@ -32,43 +52,44 @@ def make_iteration(s: Settings) -> stages.Iteration:
         plan=learner.PolicyUpdate(c.max_new_tokens, c.group_size, c.temperature, c.updates, c.refresh_reference),
         split=settings.split(c, task.prompt_slots, mesh),
     )
-    update = jax.jit(update, donate_argnums=0)
 
     def ask(cursor):
-        return sharding.constrain(task.problems(s.config.seed, cursor + jnp.arange(c.prompts), "train"), mesh, "rows")
+        return sharding.place_rows(task.problems(s.config.seed, cursor + jnp.arange(c.prompts), "train"), mesh)
 
     def sample(params, problems, key):
-        return sampler.sample(
-            sharding.replicate(params, mesh),
-            model,
-            problems.prompt,
-            problems.prompt_mask,
-            key,
-            group_size=c.group_size,
-            max_new_tokens=c.max_new_tokens,
-            temperature=c.temperature,
-            top_k=c.top_k,
-            top_p=c.top_p,
-            stop_ids=task.tokenizer.stop_ids,
-        )
+        return draw(sharding.replicate(params, mesh), model, problems.prompt, problems.prompt_mask, key)
+
+    def compare(reward, rollout):
+        return pg.compare(row, reward, rewards.by_group(rollout.lengths, c.group_size)).reshape(-1)
+
+    verify = rewards.verifier(task, c.group_size, s.config.workers)
+    return Verbs(ask, jax.jit(sample), verify, compare, jax.jit(update, donate_argnums=0))
+
+
+def make_iteration(s: Settings) -> stages.Iteration:
+    """One turn, ``state -> (state, metrics)``: pure, and for a task on the device jitted, scannable and vmappable."""
+    verbs = make_verbs(s)
 
     def iteration(state):
-        problems = ask(state.cursor)  # 1 ask
-        rollout = sample(state.params, problems, state.step_key())  # 2 sample
-        reward, info = verify(rollout, problems)  # 3 verify
-        advantage = pg.compare(row, reward, rewards.by_group(rollout.lengths, c.group_size))  # 4 compare
-        state, metrics = update(state, rollout, advantage.reshape(-1))  # 5 push
-        return state.replace(cursor=state.cursor + c.prompts), metrics | rewards.summary(rollout, reward, info)
+        problems = verbs.ask(state.cursor)
+        rollout = verbs.sample(state.params, problems, state.step_key())
+        reward, info = verbs.verify(rollout, problems)
+        advantage = verbs.compare(reward, rollout)
+        state, metrics = verbs.push(state, rollout, advantage)
+        state = state.replace(cursor=state.cursor + s.config.rl.prompts)
+        return state, metrics | rewards.summary(rollout, reward, info)
 
-    return jax.jit(iteration, donate_argnums=0) if task.on_device else iteration
+    return jax.jit(iteration, donate_argnums=0) if s.task.on_device else iteration
 
 
-def run(config: ConfigDict, workdir: Path) -> None:
+def run(config: ConfigTree, workdir: Path) -> None:
     s = settings.resolve(config)
     iteration = make_iteration(s)
     params = settings.start_params(s, config.rl.start, workdir)
     state = settings.new_state(s, config.rl, params, with_reference=settings.algorithm(config.rl).kl_coef > 0)
-    stages.train("rl", state, iteration, settings.evaluator(s), score="eval/pass@1", **settings.loop(s, "rl", workdir))
+    known = settings.evaluated(s, config.rl.start, workdir)
+    look = settings.evaluator(s)
+    stages.train("rl", state, iteration, look, score="eval/pass@1", known=known, **settings.loop(s, "rl", workdir))
 
 
 if __name__ == "__main__":

@@ -5,10 +5,9 @@ python -m experiments.sft --config configs/shop.py --workdir runs/shop
 
 from pathlib import Path
 
-from ml_collections import ConfigDict
-
 from rljax import data, launch, settings, stages
 from rljax.settings import Settings
+from rljax.structs import ConfigTree
 
 
 def make_batch(s: Settings, split: str, start: int, count: int) -> data.Batch:
@@ -18,7 +17,7 @@ def make_batch(s: Settings, split: str, start: int, count: int) -> data.Batch:
     return data.demonstrations(s.task, s.config.seed, start, count, c.max_new_tokens, split=split, distinct=distinct)
 
 
-def run(config: ConfigDict, workdir: Path) -> None:
+def run(config: ConfigTree, workdir: Path) -> None:
     s, c = settings.resolve(config), config.sft
     split = settings.split(c, s.task.prompt_slots, s.mesh)
     update, measure = settings.supervised(s, c, split)

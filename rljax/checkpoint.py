@@ -83,7 +83,7 @@ def read_items(manager: Manager, step: int, like: dict[str, Any]) -> dict[str, A
     """Items of a step, checked against their checksums. Raises ValueError where one does not match."""
     shape = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
     wanted = {name: ocp.args.StandardRestore(jax.tree.map(shape, item)) for name, item in like.items()}
-    read = manager.restore(step, args=ocp.args.Composite(**wanted, crc32=ocp.args.JsonRestore()))
+    read: Any = manager.restore(step, args=ocp.args.Composite(**wanted, crc32=ocp.args.JsonRestore()))
     for name in like:
         found = checksums(read[name])
         wrong = [path for path, value in read.crc32[name].items() if found.get(path, value) != value]
@@ -107,7 +107,7 @@ def checksums(state: Any) -> dict[str, int]:
     """CRC-32 of each array's bytes, by path; of this process's part where an array lies on several."""
     out = {}
     for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
-        x = jax.random.key_data(leaf) if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
+        x = jax.random.key_data(leaf) if jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
         if x.is_fully_addressable:
             out[jax.tree_util.keystr(path)] = zlib.crc32(np.ascontiguousarray(np.asarray(x)).tobytes())
     return out

@@ -33,7 +33,9 @@ def demonstrations(
     index = index % distinct if distinct else index
     problems = jax.device_get(ask(task)(seed, jnp.asarray(index), split))
     records = task.records(problems.facts)
-    texts = [task.demonstration(r, generator(seed, "demonstration", int(i))) for r, i in zip(records, index, strict=True)]
+    texts = [
+        task.demonstration(r, generator(seed, "demonstration", int(i))) for r, i in zip(records, index, strict=True)
+    ]
     rows = [task.tokenizer.encode(text) + [task.tokenizer.eos] for text in texts]
     response, live = pad_batch(rows, max_new_tokens, task.tokenizer.pad)
     tokens = np.concatenate([np.asarray(problems.prompt), response], 1)
@@ -70,9 +72,6 @@ def read_text(path: str, tokenizer: Tokenizer, length: int) -> tuple[np.ndarray,
     if min(cut, len(ids) - cut) < length:
         raise UserError(f"pretrain.text_file: {path} has {len(ids)} tokens, too few: 20 windows of {length} are needed")
     return ids[:cut], ids[cut:]
-
-
-_COMPILED: dict[Any, Any] = {}
 
 
 def ask(task: Task) -> Any:

@@ -95,6 +95,12 @@ def read(path: str | Path) -> list[Record]:
     return out
 
 
+def read_config(workdir: str | Path) -> Record:
+    """The config that a workdir was made with; {} where it has none."""
+    path = Path(workdir) / "config.json"
+    return json.loads(path.read_text())["config"] if path.exists() else {}
+
+
 def rewind(path: Path, stage: str, step: int) -> None:
     """Keep what was written before this stage passed ``step``; put the shortened file in place in one move."""
     if not path.exists():

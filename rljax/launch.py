@@ -20,16 +20,17 @@ from typing import Any
 
 import jax
 from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 
 from rljax import journal
 from rljax.errors import UserError
 from rljax.stages import Interrupted
+from rljax.structs import ConfigTree
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "ml-collections", "numpy")
 
 
-def main(run: Callable[..., None], *, writes: bool = True, **extra: str | int) -> None:
+def main(run: Callable[..., None], *, writes: bool = True, **extra: str | int | list[str]) -> None:
     """Parse the command line, make the workdir this run's own, and call ``run(config, workdir, **extra)``.
 
     ``extra`` names this script's own flags, with their defaults; a flag has its default's type.
@@ -66,14 +67,14 @@ def one_line_errors() -> Iterator[None]:
         )
 
 
-def parse(argv: Sequence[str], extra: dict[str, str | int]) -> tuple[ConfigDict, Path, dict[str, Any]]:
+def parse(argv: Sequence[str], extra: dict[str, Any]) -> tuple[ConfigTree, Path, dict[str, Any]]:
     """The locked config, the workdir and the script's own flags. Raises UserError for anything that does not fit."""
     values = flags.FlagValues()
     parser = config_flags.DEFINE_config_file("config", None, "configs/NAME.py[:arguments]", flag_values=values)
     flags.DEFINE_string("workdir", None, "where the run leaves everything", flag_values=values)
     for name, default in extra.items():
-        define = flags.DEFINE_integer if isinstance(default, int) else flags.DEFINE_string
-        define(name, default, "", flag_values=values)
+        kinds = {int: flags.DEFINE_integer, str: flags.DEFINE_string, list: flags.DEFINE_multi_string}
+        kinds[type(default)](name, default, "", flag_values=values)
     path, workdir = flag_value(argv, "config"), flag_value(argv, "workdir")
     if not path or not workdir:
         own = "".join(f" [--{name}={default}]" for name, default in extra.items())
@@ -89,7 +90,7 @@ def parse(argv: Sequence[str], extra: dict[str, str | int]) -> tuple[ConfigDict,
     return values[parser.name].value, Path(workdir), {name: values[name].value for name in extra}
 
 
-def load_config(path: str) -> ConfigDict:
+def load_config(path: str) -> ConfigTree:
     """The config that ``configs/NAME.py[:arguments]`` describes, without overrides."""
     file, _, arg = path.partition(":")
     if not Path(file).is_file():
@@ -112,7 +113,7 @@ def flag_value(argv: Sequence[str], name: str) -> str | None:
     return None
 
 
-def check_names(argv: Sequence[str], config: ConfigDict) -> None:
+def check_names(argv: Sequence[str], config: ConfigTree) -> None:
     """Raise UserError for an override of a key that the config does not have, with the nearest one it has."""
     known = list(flatten(config.to_dict()))
     groups = {key.rsplit(".", i)[0] for key in known for i in range(1, key.count(".") + 1)}
@@ -155,7 +156,7 @@ def use_compilation_cache() -> None:
 
 
 @contextlib.contextmanager
-def own(workdir: Path, config: ConfigDict) -> Iterator[None]:
+def own(workdir: Path, config: ConfigTree) -> Iterator[None]:
     """Hold the workdir for one process and one config. Raises UserError where another holds it, or another config."""
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -171,7 +172,7 @@ def own(workdir: Path, config: ConfigDict) -> Iterator[None]:
         yield
 
 
-def record_config(workdir: Path, config: ConfigDict) -> None:
+def record_config(workdir: Path, config: ConfigTree) -> None:
     """Write config.json, or check that the one there says the same."""
     path = workdir / "config.json"
     now = json.loads(json.dumps(config.to_dict()))

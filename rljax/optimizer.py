@@ -8,9 +8,10 @@ import optax
 
 from rljax import transformer
 from rljax.errors import UserError
+from rljax.structs import ConfigTree
 
 
-def schedule(config: Any, steps: int) -> optax.Schedule:
+def schedule(config: ConfigTree, steps: int) -> optax.Schedule:
     """Learning rate by update: linear warm-up, then constant, linear or cosine to ``final`` times the peak."""
     peak, warm = config.learning_rate, config.warmup
     rest = max(steps - warm, 1)
@@ -26,7 +27,7 @@ def schedule(config: Any, steps: int) -> optax.Schedule:
     return optax.join_schedules([optax.linear_schedule(0.0, peak, warm), shapes[config.schedule]()], [warm])
 
 
-def make(config: Any, model: transformer.Config, steps: int) -> optax.GradientTransformation:
+def make(config: ConfigTree, model: transformer.Config, steps: int) -> optax.GradientTransformation:
     """Global-norm clipping, then AdamW, Muon (matrices of the layers; AdamW for the rest) or SGD.
 
     ``config``: name, learning_rate, schedule, warmup, final, b1, b2, eps, weight_decay, clip_norm. ``steps`` is the

@@ -31,8 +31,8 @@ def on_device(task: Task, group_size: int) -> RewardFn:
     score = task.score
 
     def reward(rollout: Rollout, problems: Problems) -> tuple[Array, dict[str, Array]]:
-        rows = (by_group(x, group_size) for x in (rollout.response, rollout.mask, rollout.finished))
-        return score(*rows, problems.facts), {}
+        response, mask, finished = (by_group(x, group_size) for x in (rollout.response, rollout.mask, rollout.finished))
+        return score(response, mask, finished, problems.facts), {}
 
     return reward
 

@@ -17,7 +17,7 @@ from rljax.structs import Rollout
 
 Array = jax.Array
 BLOCK = 128  # vocabulary entries summed at a time by the inverse-CDF draw
-STAGES = 4  # at most this many cache sizes: each is one more compiled loop
+STAGES = 3  # at most this many cache sizes: each is one more compiled loop
 
 
 @functools.partial(
@@ -101,7 +101,7 @@ def check_window(config: transformer.Config, prompt_slots: int, max_new_tokens: 
 
 
 def stage_sizes(columns: int) -> list[int]:
-    """Cache sizes to grow through, equal steps rounded up to 8, the last one exact: 100 -> [32, 64, 96, 100]."""
+    """Cache sizes to grow through, equal steps rounded up to 8, the last one exact: 100 -> [40, 80, 100]."""
     step = max(16, -(-columns // (8 * STAGES)) * 8)
     return [*range(step, columns, step), columns]
 

@@ -9,25 +9,24 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
-from rljax import evaluation, learner, optimizer, sampler, sharding, stages, tasks, transformer
+from rljax import evaluation, journal, learner, optimizer, sampler, sharding, stages, tasks, transformer
 from rljax import policy_gradient as pg
 from rljax.errors import UserError
-from rljax.structs import TrainState
+from rljax.structs import ConfigTree, TrainState
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """A resolved config: the world, the model, the devices."""
 
-    config: ConfigDict
+    config: ConfigTree
     task: tasks.Task
     model: transformer.Config
     mesh: Mesh
 
 
-def resolve(config: ConfigDict) -> Settings:
+def resolve(config: ConfigTree) -> Settings:
     """Build and check everything that every stage shares. Raises UserError naming what does not fit."""
     task = tasks.make(config.task.name, **config.task.options.to_dict())
     model = transformer.Config(vocab_size=task.tokenizer.size, **config.model.to_dict())
@@ -37,7 +36,7 @@ def resolve(config: ConfigDict) -> Settings:
     return Settings(config, task, model, mesh)
 
 
-def algorithm(rl: ConfigDict) -> pg.Algorithm:
+def algorithm(rl: ConfigTree) -> pg.Algorithm:
     """The named row, with whatever ``rl.row`` sets in its place. Raises UserError for what cannot be trained."""
     if rl.algorithm not in pg.ALGORITHMS:
         raise UserError(f"rl.algorithm={rl.algorithm!r} is unknown, choose from {sorted(pg.ALGORITHMS)}")
@@ -59,13 +58,13 @@ def algorithm(rl: ConfigDict) -> pg.Algorithm:
     return row
 
 
-def split(stage: ConfigDict, prompt_slots: int, mesh: Mesh) -> learner.Split:
+def split(stage: ConfigTree, prompt_slots: int, mesh: Mesh) -> learner.Split:
     """How this stage's batches are computed; micro-batches are rounded up to whole rows a device."""
     rows = -(-stage.micro_batch // mesh.size) * mesh.size if stage.micro_batch else 0
     return learner.Split(rows, tuple(prompt_slots + w for w in stage.widths), mesh)
 
 
-def new_state(s: Settings, stage: ConfigDict, params: Any, with_reference: bool = False) -> TrainState:
+def new_state(s: Settings, stage: ConfigTree, params: Any, with_reference: bool = False) -> TrainState:
     """The state that a stage starts from, laid out over the mesh; ``params`` None means random ones."""
     tx = optimizer.make(stage.optimizer, s.model, stage.steps * stage.get("updates", 1))
 
@@ -130,7 +129,23 @@ def start_params(s: Settings, start: str, workdir: str | Path) -> Any:
     return stages.load_params(folder or workdir, stage, steps, like)
 
 
-def supervised(s: Settings, stage: ConfigDict, split: learner.Split) -> tuple[Callable, Callable]:
+def evaluated(s: Settings, start: str, workdir: str | Path) -> tuple[dict[str, float], list[dict[str, Any]]] | None:
+    """The last evaluation of the stage that ``start`` names: the same problems, noise and parameters, so the same numbers.
+
+    None where there is none, or where that stage's config asked for another evaluation.
+    """
+    folder, _, stage = start.rpartition(":")
+    folder = Path(folder or workdir)
+    rows = [r for r in journal.read(folder / "metrics.jsonl") if r["stage"] == stage and "eval/pass@1" in r]
+    recorded = journal.read_config(folder)
+    same = recorded.get("eval") == s.config.eval.to_dict() and recorded.get("seed") == s.config.seed
+    if not rows or not same or recorded["rl"]["max_new_tokens"] != s.config.rl.max_new_tokens:
+        return None
+    samples = journal.read(folder / "samples" / f"{stage}_step_{rows[-1]['step']:06d}.jsonl")
+    return {k: v for k, v in rows[-1].items() if k.startswith("eval/") and k != "eval/loss" and v is not None}, samples
+
+
+def supervised(s: Settings, stage: ConfigTree, split: learner.Split) -> tuple[Callable, Callable]:
     """(update(state, batch) -> (state, metrics), measure(params, batch) -> held-out loss in nats a token), jitted."""
     tx = optimizer.make(stage.optimizer, s.model, stage.steps)
     update = functools.partial(learner.supervised_step, model=s.model, optimizer=tx, split=split)

@@ -43,6 +43,21 @@ def constrain(x: Any, mesh: Mesh | None, *axes: str | None) -> Any:
     return jax.tree.map(lambda y: jax.lax.with_sharding_constraint(y, NamedSharding(mesh, spec(*axes[: y.ndim]))), x)
 
 
+def place_rows(x: Any, mesh: Mesh) -> Any:
+    """Split every array's first axis over all devices: inside a jit a constraint, outside it a transfer.
+
+    What is not an array (the records of a text task) is left as it is.
+    """
+    here = NamedSharding(mesh, spec("rows"))
+
+    def place(y: Any) -> Any:
+        if not isinstance(y, (jax.Array, np.ndarray)):
+            return y
+        return jax.lax.with_sharding_constraint(y, here) if isinstance(y, jax.core.Tracer) else jax.device_put(y, here)
+
+    return jax.tree.map(place, x) if mesh.size > 1 else x
+
+
 def replicate(x: Any, mesh: Mesh | None) -> Any:
     """Inside a jit: a whole copy of x on every device."""
     return constrain(x, mesh)

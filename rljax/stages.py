@@ -39,12 +39,14 @@ def train(
     keep: tuple[int, int],
     workdir: str | Path,
     score: str,
+    known: tuple[dict[str, float], list[dict[str, Any]]] | None = None,
 ) -> TrainState:
     """Run ``iteration`` until ``state.step == steps``; returns the final state.
 
     Every ``log_every`` steps the metrics go to the journal; every ``eval_every`` steps and at both ends the policy is
     evaluated and, after step 0, a checkpoint is written (``keep`` latest and best by the metric ``score``; a leading
-    "-" means smaller is better). Raises UserError after ``max_skipped`` steps in a row without a finite gradient.
+    "-" means smaller is better). ``known`` is the evaluation of the starting parameters, where the stage before has just
+    made it. Raises UserError after ``max_skipped`` steps in a row without a finite gradient.
     """
     manager = checkpoint.open_manager(Path(workdir) / "checkpoints" / name, *keep)
     found = checkpoint.restore(manager, state)
@@ -58,7 +60,7 @@ def train(
     journal = Journal(workdir, name, first if found else -1, steps)
 
     def look(state: TrainState, step: int) -> None:
-        metrics, samples = evaluate(state.params)
+        metrics, samples = known if known and step == 0 else evaluate(state.params)
         journal.write(step, metrics, evaluation=True)
         if samples:
             journal.samples(step, samples)

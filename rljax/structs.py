@@ -11,10 +11,10 @@ import jax.numpy as jnp
 from flax import struct
 
 Array = jax.Array
+ConfigTree = Any  # an ml_collections.ConfigDict: its settings are attributes, which no type checker can see
 
 
-@struct.dataclass
-class Problems:
+class Problems(struct.PyTreeNode):
     """A batch of problems to ask.
 
     ``facts`` is whatever the task's verifier needs: arrays with a leading axis B for tasks that live on the device, a
@@ -26,8 +26,7 @@ class Problems:
     facts: Any
 
 
-@struct.dataclass
-class Rollout:
+class Rollout(struct.PyTreeNode):
     """Sampled attempts: what the policy did, and how likely it thought each token was when it did it."""
 
     prompt: Array  # [N, P] int32, padded on the left
@@ -43,8 +42,7 @@ class Rollout:
         return self.mask.sum(-1)
 
 
-@struct.dataclass
-class TrainState:
+class TrainState(struct.PyTreeNode):
     """Everything a run needs to continue bit for bit.
 
     ``key`` never changes: step k uses ``fold_in(key, k)``, so that nothing about randomness depends on how the run was

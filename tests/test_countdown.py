@@ -7,18 +7,28 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rljax import data, tasks
+from rljax import tasks
 from rljax.errors import UserError
 from rljax.tasks import countdown
 from rljax.text import pad_batch
 
-B, G, T = 96, 8, 40
+MANY, G, T = 1500, 8, 40
+WORLDS = [{}, {"numbers": 4, "max_number": 4, "limit": 12}]  # few, because each compiles
 
 
 @functools.cache
 def world(**options):
+    """(task, its compiled problems, its compiled score); ask for MANY at a time, so that each compiles once."""
     task = tasks.make("countdown", **options)
+    assert task.score is not None
     return task, jax.jit(task.problems, static_argnums=2), jax.jit(task.score)
+
+
+def ask(options, seed=0, split="train"):
+    """MANY problems: (facts, records)."""
+    task, problems, _ = world(**options)
+    facts = jax.device_get(problems(seed, jnp.arange(MANY), split).facts)
+    return facts, task.records(facts)
 
 
 def device_scores(task, score, rows, facts):
@@ -49,14 +59,13 @@ def mutate(row, rng, size):
     return row[:T]
 
 
-@pytest.mark.parametrize(
-    "options", [{}, {"numbers": 4}, {"max_number": 4, "limit": 12}, {"numbers": 4, "max_number": 4, "limit": 8}]
-)
+@pytest.mark.parametrize("options", WORLDS)
 def test_the_device_verifier_agrees_with_the_text_verifier(options):
-    task, problems, score = world(**options)
+    task, _, score = world(**options)
     rng, size = np.random.default_rng(0), task.tokenizer.size
-    facts = problems(1, jnp.arange(B), "train").facts
-    records = [r for r in task.records(jax.device_get(facts)) for _ in range(G)]
+    facts, records = ask(options, seed=1)
+    facts = {name: x[:100] for name, x in facts.items()}
+    records = [r for r in records[:100] for _ in range(G)]
     eos, rows = task.tokenizer.eos, []
     for n, record in enumerate(records):
         if n % G == 0:
@@ -124,14 +133,9 @@ def test_division_by_zero_is_no_step():
     assert device == [0] and not task.verify(decoded[0], {"numbers": [3, 3, 5], "target": 0, "limit": 99})
 
 
-@pytest.mark.parametrize("numbers", [3, 4])
-def test_no_problem_is_in_two_splits_in_whatever_order_its_numbers_come(numbers):
-    _, problems, _ = world(numbers=numbers)
-    contents = []
-    for split in tasks.SPLITS:
-        facts = jax.device_get(problems(0, jnp.arange(2000), split).facts)
-        pairs = zip(facts["target"].tolist(), facts["numbers"].tolist(), strict=True)
-        contents.append({(t, *sorted(n)) for t, n in pairs})
+def test_no_problem_is_in_two_splits_in_whatever_order_its_numbers_come():
+    asked = [ask({}, split=split)[1] for split in tasks.SPLITS]
+    contents = [{(r["target"], *sorted(r["numbers"])) for r in records} for records in asked]
     train, validation, test = contents
     assert not train & validation and not train & test and not validation & test
     assert min(map(len, contents)) > 100
@@ -139,17 +143,17 @@ def test_no_problem_is_in_two_splits_in_whatever_order_its_numbers_come(numbers)
 
 def test_a_problem_depends_on_seed_and_index_alone():
     task, problems, _ = world()
-    many = problems(3, jnp.arange(64), "train")
-    few = problems(3, jnp.asarray([40, 7]), "train")
-    np.testing.assert_array_equal(many.prompt[np.asarray([40, 7])], few.prompt)
-    assert not np.array_equal(many.prompt, problems(4, jnp.arange(64), "train").prompt)
-    assert many.prompt.shape == (64, task.prompt_slots)
+    many = problems(3, jnp.arange(MANY), "train").prompt
+    few = problems(3, jnp.asarray([40, 7]), "train").prompt
+    np.testing.assert_array_equal(many[np.asarray([40, 7])], few)
+    assert not np.array_equal(many, problems(4, jnp.arange(MANY), "train").prompt)
+    assert many.shape == (MANY, task.prompt_slots)
 
 
-@pytest.mark.parametrize("options", [{}, {"numbers": 4}, {"max_number": 4, "limit": 12}])
+@pytest.mark.parametrize("options", WORLDS)
 def test_every_problem_is_sound_and_its_known_solution_is_right(options):
     task, problems, _ = world(**options)
-    asked = problems(5, jnp.arange(500), "test")
+    asked = problems(5, jnp.arange(MANY), "train")
     for prompt, record in zip(np.asarray(asked.prompt), task.records(jax.device_get(asked.facts)), strict=True):
         assert task.verify(f"answer {countdown.written(record['solution'])} <eos>", record)
         assert record["target"] not in record["numbers"]
@@ -158,8 +162,7 @@ def test_every_problem_is_sound_and_its_known_solution_is_right(options):
 
 
 def test_demonstrations_jump_or_search_and_some_give_up():
-    task, problems, _ = world()
-    records, rng = task.records(jax.device_get(problems(0, jnp.arange(600), "train").facts)), np.random.default_rng(0)
+    task, (_, records), rng = world()[0], ask({}), np.random.default_rng(0)
     texts = [task.demonstration(r, rng) + " <eos>" for r in records]
     read = [task.describe(t, r) for t, r in zip(texts, records, strict=True)]
     right = [task.verify(t, r) for t, r in zip(texts, records, strict=True)]
@@ -170,12 +173,13 @@ def test_demonstrations_jump_or_search_and_some_give_up():
     assert gave_up and np.mean(gave_up) < 0.5
 
 
-@pytest.mark.parametrize("numbers", [3, 4])
-def test_no_demonstration_is_longer_than_the_options_say(numbers):
-    task, _, _ = world(numbers=numbers, jump=0.0, give_up=0.0)
-    longest = 6 * (numbers - 1) * (6 + 1) + 3 * 6 + 1
-    batch = data.demonstrations(task, 0, 0, 200, longest)
-    assert batch["learn"].sum(1).max() == longest
+@pytest.mark.parametrize("given", WORLDS)
+def test_no_demonstration_is_longer_than_the_options_say(given):
+    options = countdown.Options(**given, jump=0.0, give_up=0.0)
+    task, rng = countdown.make(options), np.random.default_rng(0)
+    _, records = ask(given)
+    lengths = [len(task.tokenizer.encode(task.demonstration(r, rng))) + 1 for r in records[:300]]
+    assert max(lengths) == 6 * (options.numbers - 1) * (options.tries + 1) + 3 * options.tries + 1
 
 
 def test_pages_are_right_and_give_no_problem_away():

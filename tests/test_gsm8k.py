@@ -3,6 +3,7 @@
 import json
 import pickle
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
@@ -30,12 +31,12 @@ def folder(tmp_path):
 
 
 def questions(task, split, count, seed=0):
-    return [r["question"] for r in task.problems(seed, np.arange(count), split).facts]
+    return [r["question"] for r in task.problems(seed, jnp.arange(count), split).facts]
 
 
 def test_a_problem_is_asked_and_its_demonstration_verifies(folder):
     task = tasks.make("gsm8k", path=folder)
-    asked = task.problems(0, np.arange(8), "train")
+    asked = task.problems(0, jnp.arange(8), "train")
     assert asked.prompt.shape == asked.prompt_mask.shape == (8, task.prompt_slots) and asked.prompt.dtype == np.int32
     for prompt, mask, record in zip(asked.prompt, asked.prompt_mask, task.records(asked.facts), strict=True):
         assert task.tokenizer.decode(prompt[mask]) == f"<bos>Question: {record['question']}\nAnswer: "
@@ -55,8 +56,8 @@ def test_one_epoch_asks_every_question_once_and_the_next_in_another_order(folder
 
 def test_a_problem_depends_on_seed_and_index_alone(folder):
     one, other = tasks.make("gsm8k", path=folder), tasks.make("gsm8k", path=folder)
-    alone = other.problems(0, np.asarray([517, 3]), "train")
-    many = one.problems(0, np.arange(600), "train")
+    alone = other.problems(0, jnp.asarray([517, 3]), "train")
+    many = one.problems(0, jnp.arange(600), "train")
     assert list(alone.facts) == [many.facts[517], many.facts[3]]
     np.testing.assert_array_equal(alone.prompt, many.prompt[[517, 3]])
 
@@ -75,7 +76,7 @@ def test_what_has_no_room_is_dropped_and_counted(tmp_path, caplog):
     rows[7]["question"] = "Why? " * 200
     rows[8]["answer"] = "é" * 150 + "\n#### 8"  # 300 bytes and more
     task = tasks.make("gsm8k", path=write(tmp_path, rows, [example(100)]), max_response=250)
-    asked = task.problems(0, np.arange(60), "train")
+    asked = task.problems(0, jnp.arange(60), "train")
     assert all(len(r["answer"].encode()) < 250 and "Why" not in r["question"] for r in asked.facts)
     text = " ".join(caplog.messages)
     assert "1 are longer than prompt_slots=512" in text and "1 solutions than max_response=250" in text
@@ -150,7 +151,7 @@ def test_a_page_is_training_text_of_the_length_asked_for(folder):
 
 def test_the_verifier_can_be_sent_to_a_worker_process(folder):
     task = tasks.make("gsm8k", path=folder)
-    record = pickle.loads(pickle.dumps(task.problems(0, np.arange(1), "test").facts))[0]
+    record = pickle.loads(pickle.dumps(task.problems(0, jnp.arange(1), "test").facts))[0]
     assert pickle.loads(pickle.dumps(task.verify))(record["answer"], record)
 
 

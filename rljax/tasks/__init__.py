@@ -43,6 +43,8 @@ class Task:
     score: Callable[[Array, Array, Array, Any], Array] | None = None
     # (response [B, G, T], mask [B, G, T], finished [B, G], facts) -> reward [B, G] float32, in jnp; None: text only
 
+    read_prompt: Callable[[str], Record | None] | None = None  # a person's prompt -> its record, where it can be read
+
     @property
     def on_device(self) -> bool:
         return self.score is not None

@@ -42,14 +42,11 @@ class Options:
     tries: int = 6  # the right attempt comes as one of the first so many
 
     def __post_init__(self):
-        if self.numbers not in (3, 4):
-            raise UserError(f"task countdown: numbers={self.numbers} must be 3 or 4")
+        if self.numbers not in (3, 4) or self.tries < 1:
+            raise UserError(f"task countdown: numbers={self.numbers} must be 3 or 4, and tries={self.tries} at least 1")
         if not 3 <= self.max_number < self.limit <= 999:
-            raise UserError(
-                f"task countdown: 3 <= max_number < limit <= 999 must hold, not {self.max_number}, {self.limit}"
-            )
-        if self.tries < 1:
-            raise UserError(f"task countdown: tries={self.tries} must be at least 1")
+            said = f"max_number={self.max_number}, limit={self.limit}"
+            raise UserError(f"task countdown: {said}: 3 <= max_number < limit <= 999 must hold")
 
 
 def make(options: Options) -> Task:
@@ -75,8 +72,9 @@ def make(options: Options) -> Task:
 
 def problems(o: Options, tokenizer: SymbolTokenizer, seed: int, index: Array, split: str) -> Problems:
     def candidate(key: Array) -> tuple[dict[str, Array], Array, Array]:
-        numbers = jax.random.randint(jax.random.fold_in(key, 0), (o.numbers,), 1, o.max_number + 1)
-        solution, possible = random_chain(o, numbers, key)
+        chances = jax.random.uniform(key, (4 * o.numbers,))  # at once: one hash in the compiled loop instead of many
+        numbers = 1 + pick(chances[: o.numbers], o.max_number)
+        solution, possible = random_chain(o, numbers, chances[o.numbers :].reshape(o.numbers, 3))
         target = solution[-1, 3]
         facts = {"numbers": numbers, "target": target, "solution": solution}
         sound = possible & jnp.all(numbers != target)  # a target that is given would be told, not reached
@@ -85,24 +83,29 @@ def problems(o: Options, tokenizer: SymbolTokenizer, seed: int, index: Array, sp
     facts = generate.draw(candidate, seed, index, split)
     fixed = lambda word: jnp.full_like(facts["target"], tokenizer.ids[word])[:, None]
     target, numbers = tokenizer.zero + facts["target"][:, None], tokenizer.zero + facts["numbers"]
-    parts = [fixed("<bos>"), fixed("make"), target, fixed("from"), numbers, fixed("?")]
-    prompt = jnp.concatenate(parts, 1).astype(jnp.int32)
+    prompt = jnp.concatenate([fixed("<bos>"), fixed("make"), target, fixed("from"), numbers, fixed("?")], 1)
     return Problems(prompt=prompt, prompt_mask=jnp.ones(prompt.shape, bool), facts=facts)
 
 
-def random_chain(o: Options, numbers: Array, key: Array) -> tuple[Array, Array]:
-    """(steps [n - 1, 4] of a, operation number, b, result; was there always a legal operation? [])."""
-    left, steps, possible = numbers, [], jnp.asarray(True)
-    for n in range(1, o.numbers):
-        order, choice = jax.random.split(jax.random.fold_in(key, n))
-        left = jax.random.permutation(order, left)
-        a, b, *_ = left
+def pick(chance: Array, count: Array | int) -> Array:
+    """A whole number within 0..count - 1 for each chance in [0, 1), int32."""
+    return jnp.minimum((chance * count).astype(jnp.int32), count - 1)
+
+
+def random_chain(o: Options, left: Array, chances: Array) -> tuple[Array, Array]:
+    """(steps [n - 1, 4] of a, operation number, b, result; was there always a legal operation? []); chances [n, 3]."""
+    steps, possible = [], jnp.asarray(True)
+    for n in range(o.numbers - 1):
+        i, j = pick(chances[n, 0], len(left)), pick(chances[n, 1], len(left) - 1)
+        j += j >= i
+        a, b = left[i], left[j]
         results = jnp.stack([a + b, a - b, a * b, a // jnp.maximum(b, 1)])
         legal = (0 <= results) & (results <= o.limit) & jnp.stack([True, True, True, (b > 0) & (results[3] * b == a)])
-        operation = jax.random.categorical(choice, jnp.where(legal, 0.0, -jnp.inf))
+        operation = jnp.argmax(jnp.cumsum(legal) > pick(chances[n, 2], legal.sum()))
         steps.append(jnp.stack([a, operation, b, results[operation]]))
         possible &= legal.any()
-        left = jnp.concatenate([results[operation][None], left[2:]])
+        left = left.at[i].set(results[operation])
+        left = left.at[j].set(left[-1])[:-1]
     return jnp.stack(steps).astype(jnp.int32), possible
 
 
@@ -174,9 +177,7 @@ def final_steps(response: str, numbers: int) -> list[Step] | None:
 def verify(response: str, record: Record) -> bool:
     """The same verdict from the text of the response, its stop token included."""
     steps, left = final_steps(response, len(record["numbers"])), list(record["numbers"])
-    if steps is None:
-        return False
-    for a, operation, b, c in steps:
+    for a, operation, b, c in steps or ():
         for used in (a, b):
             if used not in left:
                 return False
@@ -184,7 +185,7 @@ def verify(response: str, record: Record) -> bool:
         if calculate(a, operation, b, record["limit"]) != c:
             return False
         left.append(c)
-    return left == [record["target"]]
+    return steps is not None and left == [record["target"]]
 
 
 # Text to learn from
@@ -233,11 +234,9 @@ def demonstration(o: Options, record: Record, rng: np.random.Generator) -> str:
     for n in range(o.tries):
         steps = record["solution"] if n == known else attempt(numbers, o.limit, rng)
         tries.append(judged(steps, target))
-        if steps[-1][3] == target:
-            answer = steps
-            break
-        if rng.random() < o.give_up:
-            answer = attempt(numbers, o.limit, rng)
+        reached = steps[-1][3] == target
+        if reached or rng.random() < o.give_up:
+            answer = steps if reached else attempt(numbers, o.limit, rng)
             break
     return f"try {' wait '.join(tries)} answer {written(answer)}"
 

@@ -1,6 +1,6 @@
 """One token holds only little computation: the lecture's question in thousands of forms.
 
-    Emily buys 3 apples and 2 oranges. each orange costs $2. the total cost is $13. what does one apple cost?
+    Emily buys 3 apples and 2 oranges. Each orange costs $2. The total cost is $13. What does one apple cost?
     answer 3                                                                        a jump
     2 * 2 = 4, 13 - 4 = 9, 9 / 3 = 3, answer 3                                      steps
     2 * 2 = 4, 13 - 4 = 9, 9 / 3 = 3, check 3 * 3 = 9, 9 + 4 = 13 vs 13 same answer 3   steps and a check
@@ -31,7 +31,7 @@ WORDS = (
     *NAMES,
     *FRUITS,
     *PLURALS,
-    *("buys", "and", "each", "one", "costs", "cost", "the", "total", "is", "what", "does"),
+    *("buys", "and", "Each", "one", "costs", "cost", "The", "total", "is", "What", "does"),
     *("try", "wait", "check", "vs", "less", "more", "same", "answer"),
     *("$", ".", ",", "?", "+", "-", "*", "/", "="),
 )
@@ -71,6 +71,7 @@ def make(options: Options) -> Task:
         page=lambda rng, length: page(o, tokenizer, rng, length),
         describe=describe,
         words=("wait", "check", "try"),
+        read_prompt=read_prompt,
         score=lambda response, mask, finished, facts: score(tokenizer, response, mask, finished, facts),
     )
 
@@ -83,8 +84,8 @@ def prompt_words(o: Options) -> list[str]:
     bought = []
     for k in range(o.kinds):
         bought += (["and"] if k == o.kinds - 1 else [","] if k else []) + [f"{{n{k}}}", f"{{fs{k}}}"]
-    prices = [w for k in range(1, o.kinds) for w in ("each", f"{{f{k}}}", "costs", "$", f"{{p{k}}}", ".")]
-    tail = ["the", "total", "cost", "is", "$", "{total}", ".", "what", "does", "one", "{f0}", "cost", "?"]
+    prices = [w for k in range(1, o.kinds) for w in ("Each", f"{{f{k}}}", "costs", "$", f"{{p{k}}}", ".")]
+    tail = ["The", "total", "cost", "is", "$", "{total}", ".", "What", "does", "one", "{f0}", "cost", "?"]
     return ["<bos>", "{name}", "buys", *bought, ".", *prices, *tail]
 
 
@@ -119,6 +120,32 @@ def records(facts: dict[str, Array]) -> list[Record]:
     return [{"counts": c, "prices": p, "total": t} for c, p, t in zip(counts, prices, totals, strict=True)]
 
 
+def read_prompt(prompt: str) -> Record | None:
+    """The problem that a prompt states; None where it states none, or one without a whole positive answer."""
+    text = prompt.lower()
+    bought = {FRUITS[PLURALS.index(f)]: int(n) for n, f in BOUGHT.findall(text)}
+    costs = {f: int(p) for f, p in COSTS.findall(text)}
+    total, asked = TOTAL.search(text), ASKED.search(text)
+    if not total or not asked or asked.group(1) not in bought or set(bought) != set(costs) | {asked.group(1)}:
+        return None
+    rest = int(total.group(1)) - sum(bought[f] * p for f, p in costs.items())
+    n = bought.pop(asked.group(1))
+    if rest <= 0 or rest % n:
+        return None
+    others = list(costs)
+    return {
+        "counts": [n, *(bought[f] for f in others)],
+        "prices": [rest // n, *(costs[f] for f in others)],
+        "total": int(total.group(1)),
+    }
+
+
+BOUGHT = re.compile(rf"(\d+) ({'|'.join(PLURALS)})\b")
+COSTS = re.compile(rf"each ({'|'.join(FRUITS)}) costs \$ ?(\d+)")
+TOTAL = re.compile(r"total cost is \$ ?(\d+)")
+ASKED = re.compile(rf"one ({'|'.join(FRUITS)}) cost")
+
+
 # Verifiers: the answer is the end of the response, and the only one
 
 
@@ -145,7 +172,7 @@ def verify(response: str, record: Record) -> bool:
 
 
 def compare(a: int, b: int) -> str:
-    return VERDICTS[(a >= b) + (a == b)]
+    return VERDICTS[int(a >= b) + int(a == b)]
 
 
 def known_cost(record: Record) -> tuple[list[str], int]:

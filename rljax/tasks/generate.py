@@ -41,15 +41,13 @@ def draw(candidate: Callable[[Array], tuple[Any, Array, Array]], seed: int | Arr
     def one(index: Array) -> Any:
         key = jax.random.fold_in(root, index)
 
-        def attempt(trial: Array) -> tuple[Any, Array]:
-            facts, content, sound = candidate(jax.random.fold_in(key, trial))
-            return facts, sound & in_split(content, split)
-
-        def again(carry: Any) -> Any:
+        def attempt(carry: Any) -> Any:
             trial, _, _ = carry
-            return trial + 1, *attempt(trial + 1)
+            facts, content, sound = candidate(jax.random.fold_in(key, trial))
+            return trial + 1, facts, sound & in_split(content, split)
 
-        start = jnp.zeros((), jnp.int32)
-        return jax.lax.while_loop(lambda c: ~c[2], again, (start, *attempt(start)))[1]
+        blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(candidate, key)[0])
+        start = jnp.zeros((), jnp.int32), blank, jnp.zeros((), bool)
+        return jax.lax.while_loop(lambda carry: ~carry[2], attempt, start)[1]
 
     return jax.vmap(one)(jnp.asarray(index))

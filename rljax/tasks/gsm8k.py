@@ -129,7 +129,7 @@ def from_tfds(data_dir: str, split: str) -> Iterator[Record]:
         import tensorflow_datasets.text  # noqa: F401  registers gsm8k
 
         kwargs = {"file_format": "array_record"}  # the default format needs TensorFlow
-        source = tfds.data_source("gsm8k", split=split, data_dir=data_dir or None, builder_kwargs=kwargs)
+        source: Any = tfds.data_source("gsm8k", split=split, data_dir=data_dir or None, builder_kwargs=kwargs)
         rows = [source[i] for i in range(len(source))]
     except (
         Exception
@@ -176,7 +176,10 @@ def problems(o: Options, splits: Splits, seed: int, index: Array, split: str) ->
     epochs, places = np.divmod(np.asarray(index), len(kept))
     chosen = [order(int(seed), number, int(e), len(kept))[p] for e, p in zip(epochs, places, strict=True)]
     facts = tuple(kept[i] for i in chosen)
-    prompt, mask = pad_batch([prompt_ids(o, r) for r in facts], o.prompt_slots, TOKENIZER.pad, left=True)
+    rows = [prompt_ids(o, r) for r in facts]
+    prompt: Any  # numpy: a host task's arrays go to the device with the rest of the batch
+    mask: Any
+    prompt, mask = pad_batch(rows, o.prompt_slots, TOKENIZER.pad, left=True)
     return Problems(prompt=prompt, prompt_mask=mask, facts=facts)
 
 

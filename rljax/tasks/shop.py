@@ -57,6 +57,7 @@ def make(options: Options) -> Task:
         page=lambda rng, length: page(options, tokenizer, rng, length),
         describe=describe,
         words=("wait", "try"),
+        read_prompt=read_prompt,
         score=lambda response, mask, finished, facts: score(tokenizer, response, mask, finished, facts),
     )
 
@@ -101,6 +102,15 @@ def records(facts: dict[str, Array]) -> list[Record]:
     return [{"prices": p, "total": t} for p, t in zip(prices, totals, strict=True)]
 
 
+PROMPT = re.compile(r"pays (\d+) for two of ([\d ]+\d)")
+
+
+def read_prompt(prompt: str) -> Record | None:
+    """The problem that a prompt states; None where it states none."""
+    found = PROMPT.search(prompt)
+    return {"prices": [int(p) for p in found.group(2).split()], "total": int(found.group(1))} if found else None
+
+
 # Verifiers: the answer is the end of the response, and the only one.
 
 
@@ -122,7 +132,7 @@ ANSWER = re.compile(r"answer (\d+) (\d+) ?<eos>$")
 def verify(response: str, record: Record) -> bool:
     """The same verdict from the text of the response, its stop token included."""
     found = ANSWER.search(response)
-    if not found or response.split().count("answer") != 1:
+    if not found or re.findall(r"\w+", response).count("answer") != 1:
         return False
     a, b = map(int, found.groups())
     return a != b and {a, b} <= set(record["prices"]) and a + b == record["total"]
@@ -132,17 +142,18 @@ def verify(response: str, record: Record) -> bool:
 
 
 def compare(a: int, b: int) -> str:
-    return VERDICTS[(a >= b) + (a == b)]
+    return VERDICTS[int(a >= b) + int(a == b)]
 
 
-def try_pair(a: int, b: int, total: int) -> str:
+def try_pair(pair: tuple[int, int], total: int) -> str:
+    a, b = pair
     return f"{a} + {b} = {a + b} vs {total} {compare(a + b, total)}"
 
 
 def demonstration(o: Options, record: Record, rng: np.random.Generator) -> str:
     """A jump to some pair, or a search that tries, compares, and gives up at random."""
     prices, total = record["prices"], record["total"]
-    pairs = list(itertools.combinations(prices, 2))
+    pairs: list[tuple[int, int]] = list(itertools.combinations(prices, 2))
     right = next(p for p in pairs if sum(p) == total)
     if rng.random() < o.jump:
         a, b = right if rng.random() < o.jump_right else pairs[rng.integers(len(pairs))]
@@ -151,7 +162,7 @@ def demonstration(o: Options, record: Record, rng: np.random.Generator) -> str:
         pairs = [pairs[i] for i in rng.permutation(len(pairs))]
     tries, answer = [], right
     for pair in pairs:
-        tries.append(try_pair(*pair, total))
+        tries.append(try_pair(pair, total))
         if pair == right:
             break
         if rng.random() < o.give_up:
@@ -170,19 +181,36 @@ def page(o: Options, tokenizer: SymbolTokenizer, rng: np.random.Generator, lengt
         for a, b in draws.tolist():
             s, t = a + b, int(rng.integers(2, 2 * o.max_price + 1))
             t = s if rng.random() < 0.25 else t
-            out += [number + a, plus, number + b, equals, number + s, vs, number + t, verdict[(s >= t) + (s == t)], dot]
+            out += [
+                number + a,
+                plus,
+                number + b,
+                equals,
+                number + s,
+                vs,
+                number + t,
+                verdict[int(s >= t) + int(s == t)],
+                dot,
+            ]
             if len(out) >= length:
                 return out[:length]
     while len(out) < length:
-        prices = rng.permutation(o.max_price)[: o.prices] + 1
-        pairs = list(itertools.combinations(prices.tolist(), 2))
-        total = sum(pairs[rng.integers(len(pairs))])
-        out += tokenizer.encode(
-            f"{NAMES[rng.integers(len(NAMES))]} pays {total} for two of {' '.join(map(str, prices))} ?"
-        )
+        prices = (rng.permutation(o.max_price)[: o.prices] + 1).tolist()
+        pairs = list(itertools.combinations(prices, 2))
+        total = drill_total(o, [sum(p) for p in pairs], rng)
+        name = NAMES[rng.integers(len(NAMES))]
+        out += tokenizer.encode(f"{name} pays {total} for two of {' '.join(map(str, prices))} ?")
         for i in rng.permutation(len(pairs)):
-            out += tokenizer.encode(try_pair(*pairs[i], total)) + [tokenizer.ids["."]]
+            out += tokenizer.encode(try_pair(pairs[i], total)) + [tokenizer.ids["."]]
     return out[:length]
+
+
+def drill_total(o: Options, sums: list[int], rng: np.random.Generator) -> int:
+    """A total that no problem has: made by several pairs, or by none. So no page gives a held-out problem away."""
+    several = sorted({s for s in sums if sums.count(s) > 1})
+    never = sorted(set(range(3, 2 * o.max_price)) - set(sums))
+    choices = several if several and rng.random() < 0.75 else never or several
+    return choices[rng.integers(len(choices))]
 
 
 # Reading an attempt

@@ -20,8 +20,8 @@ def rms_norm(x: Array, weight: Array, config: Config) -> Array:
 
 def rope_frequencies(config: Config, layer: int) -> Array:
     """[E / 2] float32, radians a position (arXiv 2104.09864), scaled as Llama 3 or linearly where asked."""
-    local = config.slides(layer) and config.rope_base_sliding is not None
-    base = config.rope_base_sliding if local else config.rope_base
+    local = config.rope_base_sliding if config.slides(layer) else None
+    base = local or config.rope_base
     freq = 1.0 / base ** (jnp.arange(0, config.head_width, 2, dtype=jnp.float32) / config.head_width)
     if not config.rope_scaling or local:
         return freq
@@ -95,7 +95,7 @@ def after_attention(layer: Params, x: Array, mixed: Array, config: Config) -> Ar
 
 def within_window(query: Array, key: Array, index: int, config: Config) -> Array | bool:
     """True where a key position is near enough for this layer; positions broadcast."""
-    return (query - key) < config.window if config.slides(index) else True
+    return (query - key) < config.window if config.window and config.slides(index) else True
 
 
 def embed(params: Params, config: Config, tokens: Array) -> Array:

@@ -59,8 +59,8 @@ def last_hashes(text: str) -> tuple[int, str] | None:
 
 def last_boxed(text: str) -> tuple[int, str] | None:
     r"""(start, content) of the last \boxed{x} whose braces balance, in one pass."""
-    opened, last = [], None
-    for brace in BRACES.finditer(text):
+    opened, last, first = [], None, text.find("\\boxed{")
+    for brace in BRACES.finditer(text, first) if first >= 0 else ():
         if brace.group() != "}":
             opened.append(brace)
         elif opened:

@@ -1,0 +1,37 @@
+# make reproduce: set up and run the main job.   make test: set up and pass the tests.   make lint: style, types, layers.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+CONFIG ?= configs/shop.py
+WORKDIR ?= runs/shop
+
+.PHONY: setup reproduce test lint clean
+
+setup: $(VENV)/runtime
+
+$(VENV)/runtime: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "rljax needs Python 3.11 or newer, $(PYTHON) is older: make PYTHON=python3.12 ..."; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+$(VENV)/tests: requirements-dev.txt $(VENV)/runtime
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+reproduce: setup
+	$(BIN)/python -m experiments.reproduce --config $(CONFIG) --workdir $(WORKDIR)
+
+test: $(VENV)/tests
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+lint: $(VENV)/tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/basedpyright
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache

@@ -1,0 +1,30 @@
+"""Real grade-school questions, byte by byte, with a model of two million parameters: the whole path, on a CPU.
+
+    python -m experiments.reproduce --config configs/gsm8k_tiny.py:path=FOLDER --workdir runs/gsm8k
+
+FOLDER holds train.jsonl and test.jsonl; without ``path`` TensorFlow Datasets downloads them.
+"""
+
+from configs import common
+
+
+def get_config(arg=None):
+    arg = common.parse_arg(arg, path="", short=False)
+    c = common.base()
+    c.task.name = "gsm8k"
+    c.task.options = dict(path=arg.path, data_dir="", prompt_slots=256, max_response=256)
+    c.model.layers, c.model.width, c.model.ff_width = 4, 192, 512
+    c.model.heads = c.model.kv_heads = 6
+    c.model.max_length = 512
+    c.pretrain.update(dict(steps=150, batch=16, length=256, eval_every=75, micro_batch=4))
+    c.pretrain.optimizer = common.optimizer(0.01, name="muon", warmup=10)
+    c.sft.update(dict(steps=150, batch=16, max_new_tokens=256, eval_every=150, micro_batch=4, widths=(96, 160)))
+    c.sft.distinct = 0
+    c.sft.optimizer = common.optimizer(0.005, name="muon", warmup=10)
+    c.rl.update(dict(steps=10, prompts=4, group_size=8, max_new_tokens=256, eval_every=5, micro_batch=4))
+    c.rl.widths = (96, 160)
+    c.rl.optimizer.learning_rate = 1e-4
+    c.eval.problems, c.eval.attempts = 32, 4
+    if arg.short:
+        common.shorten(c)
+    return c

@@ -1,0 +1,244 @@
+"""The optimiser step: invariance to how the batch is cut, to padding and to the learner's own bookkeeping."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from configs import common
+from rljax import learner, optimizer, sampler, transformer
+from rljax import policy_gradient as pg
+from rljax.structs import Rollout, TrainState
+
+B, G, P, T, V = 4, 4, 3, 12, 11
+MODEL = transformer.Config(vocab_size=V, width=16, heads=2, kv_heads=1, head_width=8, ff_width=24, layers=1)
+PLAN = learner.PolicyUpdate(max_new_tokens=T, group_size=G)
+
+
+@pytest.fixture(scope="module")
+def params():
+    return transformer.init(MODEL, jax.random.key(0))
+
+
+@pytest.fixture(scope="module")
+def rollout(params):
+    prompt = jax.random.randint(jax.random.key(1), (B, P), 3, V)
+    mask = jnp.ones((B, P), bool).at[1, 0].set(False)
+    return sampler.sample(params, MODEL, prompt, mask, jax.random.key(2), group_size=G, max_new_tokens=T, stop_ids=(2,))
+
+
+ADVANTAGE = jnp.asarray(np.random.default_rng(0).normal(size=B * G), jnp.float32)
+
+
+def state_of(params, optimizer=None, reference=None):
+    optimizer = optimizer or optax.sgd(1.0)
+    zero = jnp.zeros((), jnp.int32)
+    return TrainState(
+        step=zero,
+        params=params,
+        opt_state=optimizer.init(params),
+        key=jax.random.key(7),
+        cursor=zero,
+        reference=reference,
+    )
+
+
+SGD = optax.sgd(1.0)
+
+
+@functools.cache  # one compilation for each set of choices, shared by the tests
+def jitted_step(row, split, plan, optimizer):
+    return jax.jit(
+        functools.partial(learner.policy_step, row=row, model=MODEL, optimizer=optimizer, plan=plan, split=split)
+    )
+
+
+def step_of(name="dr_grpo", split=learner.Split(4, (P + 6,)), plan=PLAN, optimizer=SGD):  # noqa: B008
+    return jitted_step(pg.ALGORITHMS[name] if isinstance(name, str) else name, split, plan, optimizer)
+
+
+def gradient(row, params, rollout, split, plan=PLAN, reference=None):
+    """The gradient that one SGD step of rate 1 took."""
+    state, metrics = step_of(row, split, plan)(state_of(params, reference=reference), rollout, ADVANTAGE)
+    return jax.tree.map(lambda a, b: a - b, params, state.params), metrics
+
+
+def close(a, b, rtol):
+    scale = float(optax.global_norm(a))
+    assert scale > 1e-4, "the gradient is zero: this test would prove nothing"
+    assert float(optax.global_norm(jax.tree.map(lambda x, y: x - y, a, b))) <= rtol * scale
+
+
+def test_the_rollout_used_here_has_unequal_lengths_and_stops(rollout):
+    assert len(set(np.asarray(rollout.lengths).tolist())) > 3
+    assert 0 < int(rollout.finished.sum()) < B * G
+
+
+@pytest.mark.parametrize("name", ["dr_grpo", "nanochat", "r1_zero", "rejection_sampling"])
+def test_pitfall_7_micro_batches_and_widths_do_not_change_the_gradient(name, params, rollout):
+    row = pg.ALGORITHMS[name]
+    reference = jax.tree.map(lambda x: x * 1.05, params) if row.kl_coef else None
+    with jax.enable_x64():
+        wide = lambda tree: jax.tree.map(lambda x: x.astype(jnp.float64) if x.dtype == jnp.float32 else x, tree)
+        p, r = wide(params), None if reference is None else wide(reference)
+        whole, before = gradient(row, p, rollout, learner.Split(), reference=r)
+        for rows, widths in ((1, ()), (5, (P + 6,))):
+            parts, after = gradient(row, p, rollout, learner.Split(rows, widths), reference=r)
+            close(whole, parts, 1e-6)
+            for key in ("loss", "entropy", "ratio/max", "sampler_gap"):
+                np.testing.assert_allclose(before[key], after[key], rtol=1e-5, atol=1e-7)
+
+
+def test_token_mean_is_not_the_mean_of_micro_batch_means(params, rollout):
+    row = pg.ALGORITHMS["nanochat"]
+    whole, _ = gradient(row, params, rollout, learner.Split())
+    halves = []
+    for rows in (slice(0, 8), slice(8, 16)):
+        part = jax.tree.map(lambda x, rows=rows: x[rows], rollout)
+        state, _ = step_of(row, learner.Split())(state_of(params), part, ADVANTAGE[rows])
+        halves.append(jax.tree.map(lambda a, b: (a - b) / 2, params, state.params))
+    wrong = jax.tree.map(jnp.add, *halves)
+    difference = optax.global_norm(jax.tree.map(lambda a, b: a - b, whole, wrong)) / optax.global_norm(whole)
+    assert float(difference) > 1e-3
+
+
+def test_on_policy_clip_and_reinforce_have_the_same_gradient(params, rollout):
+    clip = pg.Algorithm("mean_center", "ppo_clip", "token_mean")
+    close(
+        gradient(clip, params, rollout, learner.Split())[0],
+        gradient(pg.ALGORITHMS["nanochat"], params, rollout, learner.Split())[0],
+        1e-5,
+    )
+
+
+def test_the_learner_scores_the_sampled_tokens_as_the_sampler_did(params, rollout):
+    _, metrics = gradient("dr_grpo", params, rollout, learner.Split(4, (P + 6,)))
+    assert 0 < float(metrics["sampler_gap/max"]) < 1e-4
+    _, cold = gradient(
+        "dr_grpo", params, rollout, learner.Split(4, (P + 6,)), plan=dataclasses.replace(PLAN, temperature=0.5)
+    )
+    assert float(cold["sampler_gap/max"]) > 0.1, "scored at another temperature, the gap must show"
+
+
+def test_pitfall_13_with_several_updates_the_old_policy_is_the_one_before_the_first(params, rollout):
+    plan, large, none = dataclasses.replace(PLAN, updates=4), optax.sgd(3.0), optax.sgd(0.0)
+    frozen, still = step_of(plan=plan, optimizer=none)(state_of(params, none), rollout, ADVANTAGE)
+    np.testing.assert_allclose(still["ratio/max"], 1.0, atol=1e-5)
+    moved, metrics = step_of(plan=plan, optimizer=large)(state_of(params, large), rollout, ADVANTAGE)
+    assert float(metrics["ratio/max"]) > 1.01
+    assert int(moved.step) == int(frozen.step) == 1
+
+
+def test_pitfall_15_the_reference_is_refreshed_by_policy_updates_and_kl_returns_to_zero(params, rollout):
+    row = dataclasses.replace(pg.ALGORITHMS["grpo"], kl_coef=0.1)
+    plan = dataclasses.replace(PLAN, refresh_reference=2)
+    sgd = optax.sgd(0.5)
+    step = jax.jit(
+        functools.partial(learner.policy_step, row=row, model=MODEL, optimizer=sgd, plan=plan, split=learner.Split())
+    )
+    state, kl = state_of(params, sgd, reference=params), []
+    for _ in range(4):
+        state, metrics = step(state, rollout, ADVANTAGE)
+        kl.append(float(metrics["kl"]))
+    assert kl[0] == pytest.approx(0, abs=1e-7) and kl[1] > 1e-6
+    assert kl[2] == pytest.approx(0, abs=1e-7) and kl[3] > 1e-6
+
+
+def test_a_gradient_that_is_not_finite_changes_nothing_and_is_counted(params, rollout):
+    adam = optax.adam(1e-2)
+    step = step_of(optimizer=adam)
+    start = state_of(params, adam)
+    bad, metrics = step(start, rollout, ADVANTAGE.at[3].set(jnp.nan))
+    assert all(jax.tree.leaves(jax.tree.map(lambda a, b: bool((a == b).all()), bad.params, start.params)))
+    assert all(jax.tree.leaves(jax.tree.map(lambda a, b: bool((a == b).all()), bad.opt_state, start.opt_state)))
+    assert (int(bad.skipped), int(bad.skipped_total), int(bad.step)) == (1, 1, 1)
+    good, _ = step(bad, rollout, ADVANTAGE)
+    assert (int(good.skipped), int(good.skipped_total)) == (0, 1)
+    assert not np.array_equal(good.params["embedding"], params["embedding"])
+
+
+def test_imitation_learns_only_from_the_chosen_attempts(params, rollout):
+    chosen = jnp.zeros(B * G).at[5].set(1.0)
+    state, _ = step_of("rejection_sampling", learner.Split(5, (P + 6,)))(state_of(params), rollout, chosen)
+    alone = jax.tree.map(lambda x: x[5:6], rollout)
+    single, _ = step_of("rejection_sampling", learner.Split())(state_of(params), alone, jnp.ones(1))
+    difference = lambda s: jax.tree.map(lambda a, b: a - b, params, s.params)
+    close(difference(state), difference(single), 1e-5)
+
+
+def test_zero_advantage_is_zero_gradient(params, rollout):
+    step = step_of(optimizer=optax.sgd(1.0))
+    _, metrics = step(state_of(params), rollout, jnp.zeros(B * G))
+    assert float(metrics["grad_norm"]) == 0.0
+
+
+def test_reinforce_makes_rewarded_attempts_likelier_and_others_less_likely(params, rollout):
+    step = step_of(optimizer=optax.sgd(0.5))
+    state, _ = step(state_of(params), rollout, ADVANTAGE)
+    batch = learner.rollout_batch(rollout, ADVANTAGE, pg.ALGORITHMS["dr_grpo"])
+    total = lambda p: transformer.token_logprobs(p, MODEL, batch["tokens"], batch["mask"], 1.0, P)[0].sum(-1)
+    gain = total(state.params) - total(params)
+    assert float(jnp.sum(gain * ADVANTAGE)) > 0
+
+
+def supervised_batch(rows=12):
+    rng = np.random.default_rng(3)
+    lengths = rng.integers(4, 20, rows)
+    mask = np.arange(20) < lengths[:, None]
+    return {
+        "tokens": rng.integers(0, V, (rows, 20)).astype(np.int32),
+        "mask": mask,
+        "learn": mask & (np.arange(20) > 2),
+    }
+
+
+def test_supervised_gradient_does_not_depend_on_micro_batches(params):
+    def step(split):
+        sgd = optax.sgd(1.0)
+        state, metrics = learner.supervised_step(
+            state_of(params), supervised_batch(), model=MODEL, optimizer=sgd, split=split
+        )
+        return jax.tree.map(lambda a, b: a - b, params, state.params), metrics
+
+    whole, metrics = step(learner.Split())
+    parts, more = step(learner.Split(5, (8, 14)))
+    close(whole, parts, 1e-5)
+    np.testing.assert_allclose(metrics["loss"], more["loss"], rtol=1e-6)
+    held = learner.supervised_loss(params, supervised_batch(), model=MODEL, split=learner.Split(5, (8, 14)))
+    np.testing.assert_allclose(held, metrics["loss"], rtol=1e-6)
+    logits = transformer.forward(params, MODEL, supervised_batch()["tokens"], jnp.asarray(supervised_batch()["mask"]))
+    logp = jax.nn.log_softmax(logits)[:, :-1]
+    picked = jnp.take_along_axis(logp, supervised_batch()["tokens"][:, 1:, None], -1)[..., 0]
+    learn = (supervised_batch()["learn"] & supervised_batch()["mask"])[:, 1:]
+    np.testing.assert_allclose(metrics["loss"], -(picked * learn).sum() / learn.sum(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon", "sgd"])
+def test_every_optimizer_lowers_the_loss(name, params):
+    config = common.optimizer(0.3 if name == "sgd" else 0.01, name=name, warmup=2)
+    tx = optimizer.make(config, MODEL, 30)
+    state, losses = state_of(params, tx), []
+    step = jax.jit(functools.partial(learner.supervised_step, model=MODEL, optimizer=tx, split=learner.Split()))
+    for _ in range(30):
+        state, metrics = step(state, supervised_batch())
+        losses.append(float(metrics["loss"]))
+    assert losses[-1] < losses[0] - 0.2
+
+
+def test_schedules_warm_up_and_come_down():
+    config = common.optimizer(1.0, warmup=10, schedule="cosine", final=0.1)
+    rate = optimizer.schedule(config, 110)
+    assert float(rate(0)) == 0.0 and float(rate(5)) == pytest.approx(0.5)
+    assert float(rate(10)) == pytest.approx(1.0) and float(rate(110)) == pytest.approx(0.1)
+    assert float(rate(60)) == pytest.approx(0.55)
+
+
+def test_a_rollout_is_a_pytree_with_a_mask_that_counts_the_stop(rollout):
+    assert isinstance(jax.tree.map(lambda x: x, rollout), Rollout)
+    stopped = np.asarray(rollout.finished)
+    last = np.asarray(rollout.response)[np.arange(B * G), np.asarray(rollout.lengths) - 1]
+    assert (last[stopped] == 2).all()

@@ -1,0 +1,129 @@
+"""Estimators over attempts: golden values, brute force, and the conventions that are easy to get wrong."""
+
+import itertools
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rljax import metrics
+
+CASES = json.loads(Path(__file__).with_name("golden_losses.json").read_text())["cases"]
+GOLDEN = next(c for c in CASES if c["id"] == "eval_metrics")
+
+
+def brute_force(attempts, k):
+    """Share of the k-subsets of attempts that hold a right one."""
+    subsets = list(itertools.combinations(attempts, k))
+    return sum(any(s) for s in subsets) / len(subsets)
+
+
+def attempts(n, c):
+    """[1, n] with the first c right."""
+    return (np.arange(n) < c)[None].astype(float)
+
+
+def test_golden_pass_at_1_and_its_error_over_questions():
+    by_question = metrics.pass_at_k(np.asarray(GOLDEN["inputs"]["acc"]), 1)
+    np.testing.assert_allclose(by_question, [0.75, 0, 1, 0.25, 0.5])
+    assert by_question.mean() == pytest.approx(GOLDEN["expected"]["pass_at_1"])
+    error = metrics.standard_error(by_question)
+    assert error == pytest.approx(GOLDEN["expected"]["se_over_questions_ddof1"])
+    for wrong in ("WRONG_pooled_binomial_se", "clustered_se_no_small_sample_correction"):
+        assert abs(error - GOLDEN["expected"][wrong]) > 0.01
+
+
+def test_golden_pass_at_k():
+    for (n, c, k), expected in zip(GOLDEN["inputs"]["n_c_k"], GOLDEN["expected"]["pass_at_k"], strict=True):
+        assert metrics.pass_at_k(attempts(n, c), k)[0] == pytest.approx(expected, abs=1e-12), (n, c, k)
+
+
+def test_golden_pass_at_2_is_the_mean_over_questions():
+    mean = metrics.pass_at_k(np.asarray(GOLDEN["inputs"]["acc"]), 2).mean()
+    assert mean == pytest.approx(GOLDEN["expected"]["pass_at_2_mean_over_questions"])
+
+
+def test_golden_majority_of_4():
+    votes = metrics.cons_at_k(GOLDEN["inputs"]["answers"], GOLDEN["inputs"]["gold"], 4)
+    np.testing.assert_allclose(votes, GOLDEN["expected"]["maj_at_4_expected_over_ties"])
+
+
+def test_pass_at_k_is_the_share_of_subsets_with_a_right_attempt():
+    for n in range(1, 7):
+        for c, k in itertools.product(range(n + 1), range(1, n + 1)):
+            row = attempts(n, c)
+            assert metrics.pass_at_k(row, k)[0] == pytest.approx(brute_force(row[0], k), abs=1e-12), (n, c, k)
+
+
+def test_pass_at_2_with_one_right_of_four_is_one_half():
+    assert metrics.pass_at_k(np.array([[0, 1, 0, 0]]), 2)[0] == 0.5  # the biased 1 - (1 - c/n)^k says 0.4375
+
+
+def test_pass_at_k_stays_exact_for_many_attempts():
+    assert metrics.pass_at_k(attempts(10_000, 1), 5_000)[0] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("k", [0, 5])
+def test_pass_at_k_refuses_k_outside_one_to_n(k):
+    with pytest.raises(ValueError, match="n=4"):
+        metrics.pass_at_k(attempts(4, 2), k)
+
+
+def test_a_tie_of_two_answers_counts_one_half():
+    assert metrics.cons_at_k([["7", "5", "5", "7"]], ["7"], 4)[0] == 0.5
+
+
+def test_a_tie_of_three_answers_counts_one_third_whatever_their_order():
+    for order in itertools.permutations(["7", "5", "3"]):
+        assert metrics.cons_at_k([order], ["7"], 3)[0] == pytest.approx(1 / 3)
+
+
+def test_a_tie_of_wrong_answers_counts_nothing():
+    assert metrics.cons_at_k([["1", "2", "7", "1", "2"]], ["7"], 5)[0] == 0
+
+
+def test_attempts_without_an_answer_do_not_vote():
+    assert metrics.cons_at_k([[None, None, "7", None]], ["7"], 4)[0] == 1
+
+
+def test_no_vote_at_all_counts_nothing():
+    assert metrics.cons_at_k([[None, None]], ["7"], 2)[0] == 0
+
+
+def test_only_the_first_k_attempts_vote():
+    row = ["7", "5", "5"]
+    assert metrics.cons_at_k([row], ["7"], 1)[0] == 1
+    assert metrics.cons_at_k([row], ["7"], 3)[0] == 0
+
+
+def test_cons_at_k_refuses_too_few_attempts():
+    with pytest.raises(ValueError, match="cons@3"):
+        metrics.cons_at_k([["7", "7"]], ["7"], 3)
+
+
+def test_standard_error_divides_the_sample_deviation_by_root_n():
+    assert metrics.standard_error(np.array([0.0, 1.0])) == pytest.approx(0.5)  # deviation 0.7071 / 1.4142
+    assert metrics.standard_error(np.array([1.0, 1.0, 1.0])) == 0
+
+
+def test_standard_error_of_one_question_is_unknown():
+    assert math.isnan(metrics.standard_error(np.array([1.0])))
+
+
+def test_word_rates_count_whole_words_in_any_case():
+    texts = ["Wait, wait. await the waiter", "no such word", "WAIT!"]
+    rates = metrics.word_rates(texts, [10, 10, 20], ["wait", "verify"])
+    assert rates["wait"] == (pytest.approx(2 / 3), pytest.approx(1000 * 3 / 40))
+    assert rates["verify"] == (0, 0)
+
+
+def test_word_rates_of_empty_responses_are_zero():
+    assert metrics.word_rates([""], [0], ["wait"])["wait"] == (0, 0)
+
+
+def test_lengths_are_mean_median_p95_and_max():
+    out = metrics.lengths(np.arange(1, 102) ** 2)  # squares: mean and median differ
+    assert out["median"] == 51**2 and out["max"] == 101**2 and out["p95"] == 96**2
+    assert out["mean"] == pytest.approx(sum(i * i for i in range(1, 102)) / 101)
