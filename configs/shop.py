@@ -11,13 +11,16 @@ def get_config(arg=None):
     c = common.base()
     c.task.name = "shop"
     c.task.options = dict(
-        prices=arg.prices, max_price=arg.max_price, jump=0.5, jump_right=0.0, give_up=0.3, in_order=0.5
+        prices=arg.prices, max_price=arg.max_price, jump=0.5, jump_right=0.0, give_up=0.3, in_order=0.8
     )
     c.model.rope_base = 1000.0
     c.model.max_length = 192
-    c.sft.widths = (16, 56)
-    c.rl.widths = (32, 80)
-    c.rl.eval_every = 10
+    c.pretrain.update(dict(steps=1200, batch=20, length=160))
+    c.pretrain.optimizer = common.optimizer(0.01, name="muon")
+    c.sft.update(dict(steps=1000, max_new_tokens=160, widths=(16, 56)))
+    c.sft.optimizer = common.optimizer(0.005, name="muon")
+    c.rl.update(dict(steps=200, max_new_tokens=160, widths=(32, 80), eval_every=20))
+    c.rl.optimizer = common.optimizer(4e-4, schedule="linear", weight_decay=0.0)
     c.selection = dict(rules=("shortest_correct", "rejection_sampling"), steps=60)
     if arg.short:
         common.shorten(c)

@@ -59,7 +59,8 @@ def one_line_errors() -> Iterator[None]:
         print("interrupted: the last checkpoint stands, the same command continues from it", file=sys.stderr)
         sys.exit(130)
     except Exception as e:
-        full = (isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT)) or "No space left" in str(e)
+        full = isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        full = full or "No space left" in str(e) or "File too large" in str(e)  # the storage library's own words
         if not full:
             raise
         sys.exit(

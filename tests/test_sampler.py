@@ -161,13 +161,16 @@ def test_the_noise_of_a_row_depends_on_the_key_and_its_number_only(rollout):
 
 
 def test_attempts_at_one_prompt_differ(rollout):
-    for group in rollout.response.reshape(-1, G, T):
-        assert len({row.tobytes() for row in group}) == G
+    for response, lengths in zip(rollout.response.reshape(-1, G, T), rollout.lengths.reshape(-1, G), strict=True):
+        long = [row.tobytes() for row in response[lengths > 2]]  # two may well stop at once
+        assert len(set(long)) == len(long) >= 2
 
 
 def test_the_key_decides(rollout):
     assert_same(rollout, sample(*prompts(), seed=0))
-    assert (rollout.response != sample(*prompts(), seed=1).response).any(-1).all()
+    assert (rollout.response != sample(*prompts(), seed=1).response).any(
+        -1
+    ).mean() > 0.8  # a few may stop at once twice
 
 
 def test_prompts_padded_left_and_right_give_the_same_samples(rollout):
@@ -206,10 +209,11 @@ def test_tokens_follow_the_tempered_distribution_step_after_step():
 
 
 def test_greedy_takes_the_likeliest_token_and_top_1_does_the_same():
-    greedy = sample(*prompts(), group=1, max_new_tokens=8, greedy=True, temperature=5.0)
+    options = {"group": 1, "max_new_tokens": 8, "stop_ids": (), "temperature": 5.0}
+    greedy = sample(*prompts(), greedy=True, **options)
     best = np.asarray(forward(params(), CONFIG, *whole(greedy))).argmax(-1)[:, P - 1 : -1]
-    assert (greedy.response == best)[greedy.mask].all() and greedy.mask.sum() > 8
-    top_1 = sample(*prompts(), group=1, max_new_tokens=8, top_k=1, temperature=5.0)
+    assert (greedy.response == best).all() and greedy.mask.all() and len(np.unique(best)) > 4
+    top_1 = sample(*prompts(), top_k=1, **options)
     assert_same([top_1.response, top_1.mask, top_1.finished], [greedy.response, greedy.mask, greedy.finished])
     assert (top_1.logprobs == 0).all() and (greedy.logprobs == 0).all()  # the only choice is certain
 
@@ -227,7 +231,7 @@ def kept_by(logits, top_k, top_p):
 
 def test_top_k_and_top_p_sample_allowed_tokens_only_and_record_renormalised_log_probabilities():
     size, temperature, top_k, top_p = 12, 1.5, 5, 0.8
-    table = np.random.default_rng(2).normal(size=(size, size))
+    table = 2 * np.random.default_rng(2).normal(size=(size, size))
     r = compiled(
         *table_model(table),
         np.array([[1, 3]]),
@@ -241,7 +245,7 @@ def test_top_k_and_top_p_sample_allowed_tokens_only_and_record_renormalised_log_
     )
     tempered = table / temperature  # the temperature comes first: the allowed sets depend on it
     allowed = [kept_by(row, top_k, top_p) for row in tempered]
-    assert {len(a) for a in allowed} >= {3, 4}
+    assert len({len(a) for a in allowed}) >= 3
     seen = set()
     for tokens, logprobs in zip(np.asarray(r.response), np.asarray(r.logprobs), strict=True):
         for last, token, logprob in zip([3, *tokens[:-1]], tokens, logprobs, strict=True):
@@ -354,11 +358,11 @@ def test_a_window_that_just_fits_is_used_and_one_too_short_is_refused(rollout):
         sample(*prompts(), max_new_tokens=T + 1)
 
 
-def test_cache_stages_rise_to_the_exact_size_in_at_most_four_steps():
+def test_cache_stages_rise_to_the_exact_size():
     for columns in range(1, 400):
         stages = sampler.stage_sizes(columns)
         assert stages[-1] == columns and len(stages) <= sampler.STAGES
         assert all(a < b for a, b in zip([0, *stages], stages, strict=False))
         assert all(size % 8 == 0 for size in stages[:-1])
-    assert sampler.stage_sizes(100) == [32, 64, 96, 100]
+    assert sampler.stage_sizes(100) == [40, 80, 100]
     assert sampler.stage_sizes(T) == [16, 20]

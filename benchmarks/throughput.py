@@ -1,0 +1,78 @@
+"""Tokens a second of the sampler and of the update, on the shapes that the peers were measured on.
+
+    python -m benchmarks.throughput [S M]
+
+S: 1.0 M parameters (4 layers, width 128, V 128), M: 9.6 M (6 layers, width 384, V 512); prompts of 32 tokens, groups of
+8, 64 new tokens, float32. One JSON line a measurement; the best of three timings after a warm-up.
+"""
+
+import functools
+import json
+import os
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from rljax import learner, sampler, transformer
+from rljax import policy_gradient as pg
+from rljax.structs import TrainState
+
+PROMPT, GROUP, NEW = 32, 8, 64
+SIZES = {
+    "S": dict(layers=4, width=128, heads=4, kv_heads=2, head_width=32, ff_width=512, vocab_size=128),
+    "M": dict(layers=6, width=384, heads=6, kv_heads=2, head_width=64, ff_width=1024, vocab_size=512),
+}
+
+
+def best(function, *args) -> float:
+    """Seconds of the fastest of three calls, after one that compiles."""
+    jax.block_until_ready(function(*args))
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        jax.block_until_ready(function(*args))
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def measure(size: str, rows: int) -> None:
+    model = transformer.Config(**SIZES[size])
+    params = transformer.init(model, jax.random.key(0))
+    prompt = jax.random.randint(jax.random.key(1), (rows // GROUP, PROMPT), 0, model.vocab_size)
+    mask = jnp.ones(prompt.shape, bool)
+    draw = functools.partial(sampler.sample, config=model, group_size=GROUP, max_new_tokens=NEW, stop_ids=())
+    sampling = lambda key: draw(params, prompt=prompt, prompt_mask=mask, key=key)
+    seconds = best(sampling, jax.random.key(2))
+    report(size, rows, params, "sample", seconds)
+
+    adam, zero = optax.adamw(1e-4), jnp.zeros((), jnp.int32)
+    state = TrainState(step=zero, params=params, opt_state=adam.init(params), key=jax.random.key(0), cursor=zero)
+    plan = learner.PolicyUpdate(max_new_tokens=NEW, group_size=GROUP)
+    update = jax.jit(
+        functools.partial(
+            learner.policy_step,
+            row=pg.ALGORITHMS["dr_grpo"],
+            model=model,
+            optimizer=adam,
+            plan=plan,
+            split=learner.Split(4),
+        )
+    )
+    advantage = jax.random.normal(jax.random.key(3), (rows,))
+    report(size, rows, params, "update", best(update, state, sampling(jax.random.key(2)), advantage))
+
+
+def report(size: str, rows: int, params, what: str, seconds: float) -> None:
+    line = {"benchmark": what, "size": size, "parameters": transformer.count(params), "batch": f"{rows}x{NEW}"}
+    line |= {"seconds": round(seconds, 4), "tokens_per_second": round(rows * NEW / seconds)}
+    line |= {"backend": jax.default_backend(), "cores": os.cpu_count(), "jax": jax.__version__}
+    print(json.dumps(line), flush=True)
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:] or ["S", "M"]:
+        for count in (32, 128):
+            measure(name, count)

@@ -1,0 +1,64 @@
+"""Run by test_sharding in a process with 8 simulated devices: the default config's sampler and update on several meshes."""
+
+import json
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from configs import shop
+from experiments import rl
+from rljax import settings, transformer
+
+
+def on_mesh(data: int, fsdp: int) -> dict[str, object]:
+    config = shop.get_config()
+    config.mesh.data, config.mesh.fsdp = data, fsdp
+    config.rl.optimizer.update(dict(name="sgd", learning_rate=1.0, schedule="constant", warmup=0, clip_norm=0.0))
+    config.rl.max_new_tokens = config.sft.max_new_tokens = 48
+    config.rl.widths = ()
+    config.rl.micro_batch = 64
+    s = settings.resolve(config)
+    verbs = rl.make_verbs(s)
+    params = transformer.init(s.model, jax.random.key(3))
+    state = settings.new_state(s, config.rl, params)
+    problems = verbs.ask(state.cursor)
+    rollout = verbs.sample(state.params, problems, state.step_key())
+    reward, _ = verbs.verify(rollout, problems)
+    spread = {str(x.sharding.spec) for x in jax.tree.leaves(state.params)}
+    # the reward of an untrained model is zero everywhere: any other advantage shows the gradient
+    advantage = jnp.asarray(np.random.default_rng(0).normal(size=rollout.mask.shape[0]), jnp.float32)
+    new, metrics = verbs.push(state, rollout, advantage)
+    gradient = jax.tree.map(lambda a, b: np.asarray(a) - np.asarray(b), params, jax.device_get(new.params))
+    return {
+        "response": np.asarray(rollout.response),
+        "mask": np.asarray(rollout.mask),
+        "reward": np.asarray(reward),
+        "gradient": gradient,
+        "rollout": rollout,
+        "layout": sorted(spread),
+        "rows": str(rollout.response.sharding.spec),
+        "grad_norm": float(metrics["grad_norm"]),
+    }
+
+
+def same_rollout_gradient(one, other) -> float:
+    norm = lambda tree: np.sqrt(sum(float((x**2).sum()) for x in jax.tree.leaves(tree)))
+    return norm(jax.tree.map(lambda a, b: a - b, one["gradient"], other["gradient"])) / norm(one["gradient"])
+
+
+if __name__ == "__main__":
+    assert jax.device_count() == 8, jax.devices()
+    one, out = on_mesh(1, 1), {}
+    for data, fsdp in ((8, 1), (2, 4)):
+        many = on_mesh(data, fsdp)
+        out[f"{data}x{fsdp}"] = {
+            "tokens_equal": float((one["response"] == many["response"]).mean()),
+            "masks_equal": float((one["mask"] == many["mask"]).mean()),
+            "gradient_difference": same_rollout_gradient(one, many),
+            "grad_norm": many["grad_norm"],
+            "layout": many["layout"],
+            "rows": many["rows"],
+        }
+    json.dump(out, sys.stdout)

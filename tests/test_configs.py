@@ -1,0 +1,50 @@
+"""Configs are data: each one loads, agrees with the code, and takes its overrides."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from configs import common
+from rljax import launch, settings, tasks, transformer
+from rljax import policy_gradient as pg
+
+ROOT = Path(__file__).parent.parent
+FILES = sorted(p for p in (ROOT / "configs").glob("*.py") if p.stem not in ("__init__", "common"))
+
+
+def test_the_model_section_names_every_field_of_the_architecture_with_its_default():
+    fields = {f.name: f.default for f in dataclasses.fields(transformer.Config) if f.name != "vocab_size"}
+    ours = common.base().model.to_dict()
+    assert ours.keys() == fields.keys()
+    different = {k for k in fields if ours[k] != fields[k]}
+    assert different == {"max_length"}, "the window is the one default that an experiment chooses"
+
+
+def test_the_row_section_can_change_what_an_algorithm_is_made_of():
+    names = {f.name for f in dataclasses.fields(pg.Algorithm)} - {"imitate"}
+    assert set(common.base().rl.row) == names
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_every_config_loads_long_and_short(path, tmp_path):
+    for arg in ("", ":short"):
+        config = launch.load_config(f"{path}{arg}")
+        known = {
+            f.name
+            for f in dataclasses.fields(__import__(f"rljax.tasks.{config.task.name}", fromlist=["Options"]).Options)
+        }
+        assert set(config.task.options) <= known
+        settings.algorithm(config.rl)
+        if config.task.name != "gsm8k":  # its data is not here
+            s = settings.resolve(config)
+            assert s.model.vocab_size == s.task.tokenizer.size
+
+
+def test_every_task_has_a_config():
+    assert {launch.load_config(str(p)).task.name for p in FILES} == set(tasks.NAMES)
+
+
+def test_a_config_docstring_says_how_to_run_it():
+    for path in FILES:
+        assert "make reproduce" in path.read_text() or "python -m experiments." in path.read_text()

@@ -1,0 +1,158 @@
+"""One turn of the algorithm: compiled, scanned, vmapped and hosted it is the same turn."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import shop
+from experiments import rl
+from rljax import evaluation, rewards, settings, transformer
+from rljax.structs import Problems, Rollout
+
+
+@pytest.fixture(scope="module")
+def tiny() -> settings.Settings:
+    config = shop.get_config("short")
+    config.model.layers, config.model.width = 1, 32
+    config.rl.max_new_tokens = config.sft.max_new_tokens = 12
+    config.rl.widths, config.rl.micro_batch = (), 0
+    config.rl.optimizer.learning_rate, config.rl.optimizer.warmup = 1e-2, 0
+    config.workers = 0
+    return settings.resolve(config)
+
+
+def state_of(s, seed=3):
+    """A state whose policy already answers, right or wrong, so that rewards differ."""
+    params = transformer.init(s.model, jax.random.key(seed))
+    return settings.new_state(s, s.config.rl, params)
+
+
+def same(a, b, atol=0.0):
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        if jax.numpy.issubdtype(x.dtype, jax.dtypes.prng_key):
+            x, y = jax.random.key_data(x), jax.random.key_data(y)
+        np.testing.assert_allclose(np.asarray(x, np.float64), np.asarray(y, np.float64), atol=atol, rtol=0)
+
+
+def generous(task):
+    """The task with a verifier that rewards any response with a number early on: rewards differ from the first step."""
+    number = lambda token: (token >= task.tokenizer.zero) & (token < task.tokenizer.zero + 12)
+    score = lambda response, mask, finished, facts: (number(response[..., 0]) & mask[..., 0]).astype(jnp.float32)
+    verify = lambda text, record: text.split(" ")[0].isdigit() and int(text.split(" ")[0]) < 12
+    return dataclasses.replace(task, score=score, verify=verify)
+
+
+@pytest.fixture(scope="module")
+def easy(tiny):
+    return dataclasses.replace(tiny, task=generous(tiny.task))
+
+
+@pytest.fixture(scope="module")
+def after_three(easy):
+    iteration, state, seen = rl.make_iteration(easy), state_of(easy), []
+    for _ in range(3):
+        state, metrics = iteration(state)
+        seen.append(jax.device_get(metrics))
+    return state, seen
+
+
+def test_a_turn_counts_steps_and_problems_and_changes_the_policy(easy, after_three):
+    state, seen = after_three
+    assert int(state.step) == 3 and int(state.cursor) == 3 * easy.config.rl.prompts
+    assert any(0 < m["reward"] < 1 for m in seen) and any(m["grad_norm"] > 0 for m in seen)
+    assert not np.array_equal(state.params["embedding"], state_of(easy).params["embedding"])
+
+
+def test_the_compiled_turn_can_be_scanned(easy, after_three):
+    iteration = rl.make_iteration(easy)
+    scanned = jax.jit(lambda s: jax.lax.scan(lambda c, _: iteration(c), s, None, length=3))
+    state, metrics = scanned(state_of(easy))
+    same(state, after_three[0], atol=1e-6)
+    np.testing.assert_allclose(metrics["reward"], [m["reward"] for m in after_three[1]], atol=1e-6)
+
+
+def test_the_compiled_turn_can_be_vmapped_over_seeds(easy, after_three):
+    states = [state_of(easy), state_of(easy, seed=5).replace(key=jax.random.key(11))]
+    data = lambda s: s.replace(key=jax.random.key_data(s.key))
+    both = jax.tree.map(lambda *x: jnp.stack(x), *map(data, states))
+    iteration = rl.make_iteration(easy)
+    many = jax.jit(jax.vmap(lambda s: data(iteration(s.replace(key=jax.random.wrap_key_data(s.key)))[0])))
+    for _ in range(3):
+        both = many(both)
+    first = jax.tree.map(lambda x: x[0], both)
+    same(first, data(after_three[0]), atol=1e-5)
+    assert not np.array_equal(both.params["embedding"][0], both.params["embedding"][1])
+
+
+def test_hosted_and_compiled_are_the_same_run_bit_for_bit(easy, after_three):
+    hosted = dataclasses.replace(easy, task=dataclasses.replace(easy.task, score=None))
+    iteration, state = rl.make_iteration(hosted), state_of(hosted)
+    for k in range(3):
+        state, metrics = iteration(state)
+        assert float(metrics["reward"]) == pytest.approx(float(after_three[1][k]["reward"]))
+        assert float(metrics["verifier_error"]) == 0
+    same(state, after_three[0], atol=1e-6)
+
+
+def rows(task, texts):
+    ids = [task.tokenizer.encode(t, specials=True) for t in texts]
+    response = np.zeros((len(ids), 24), np.int32)
+    mask = np.zeros((len(ids), 24), bool)
+    for n, row in enumerate(ids):
+        response[n, : len(row)], mask[n, : len(row)] = row, True
+    none = jnp.zeros((len(ids), 1))
+    finished = jnp.asarray([t.endswith("<eos>") for t in texts])
+    return Rollout(
+        prompt=none,
+        prompt_mask=none,
+        response=jnp.asarray(response),
+        mask=jnp.asarray(mask),
+        logprobs=none,
+        finished=finished,
+    )
+
+
+def test_device_host_and_worker_process_rewards_agree(tiny):
+    asked = tiny.task.problems(0, jnp.arange(2), "test")
+    record = tiny.task.records(asked.facts)[0]
+    a, b = next((x, y) for x in record["prices"] for y in record["prices"] if x < y and x + y == record["total"])
+    rollout = rows(tiny.task, [f"answer {a} {b} <eos>", f"answer {a} {a} <eos>", "answer 1 2 <eos>", f"answer {a} {b}"])
+    device, _ = rewards.on_device(tiny.task, 2)(rollout, asked)
+    host, info = rewards.on_host(tiny.task, 2, workers=0)(rollout, asked)
+    np.testing.assert_array_equal(device, host)
+    assert device[0].tolist() == [1.0, 0.0] and device[1, 1] == 0 and not info["verifier_error"].any()
+
+
+def raises_on_two(text, record):
+    if "2" in text:
+        raise ValueError("provoked")
+    return True
+
+
+def test_a_verifier_that_raises_scores_zero_and_is_counted(tiny):
+    task = dataclasses.replace(tiny.task, verify=raises_on_two, score=None)
+    asked = Problems(
+        prompt=jnp.zeros((1, 1)), prompt_mask=jnp.ones((1, 1)), facts=tiny.task.problems(0, jnp.arange(1), "test").facts
+    )
+    rollout = rows(task, ["answer 1 2 <eos>", "answer 1 3 <eos>"])
+    for workers in (0, 1):
+        reward, info = rewards.on_host(task, 2, workers=workers)(rollout, asked)
+        assert reward.tolist() == [[0.0, 1.0]] and info["verifier_error"].tolist() == [[1.0, 0.0]]
+
+
+def test_an_evaluation_is_the_same_twice_and_counts_what_it_says(tiny):
+    params = state_of(tiny).params
+    look = evaluation.make(
+        tiny.task, tiny.model, seed=0, split="test", problems=6, attempts=4, max_new_tokens=12, keep=2, workers=0
+    )
+    (first, samples), (second, again) = look(params), look(params)
+    assert first == second and samples == again
+    assert len(samples) == 2 * 4 and {s["problem"] for s in samples} == {0, 1}
+    shares = [first[f"eval/strategy/{s}"] for s in ("jump", "steps", "check", "retry")]
+    assert sum(shares) == pytest.approx(1.0)
+    assert first["eval/pass@1"] <= first["eval/pass@2"] <= first["eval/pass@4"]
+    for s in samples:
+        assert len(s["tokens"]) == len(s["logprobs"]) == len(s["pieces"])
