@@ -22,8 +22,8 @@ from rljax.structs import TrainState
 
 PROMPT, GROUP, NEW = 32, 8, 64
 SIZES = {
-    "S": dict(layers=4, width=128, heads=4, kv_heads=2, head_width=32, ff_width=512, vocab_size=128),
-    "M": dict(layers=6, width=384, heads=6, kv_heads=2, head_width=64, ff_width=1024, vocab_size=512),
+    "S": transformer.Config(layers=4, width=128, heads=4, kv_heads=2, head_width=32, ff_width=512, vocab_size=128),
+    "M": transformer.Config(layers=6, width=384, heads=6, kv_heads=2, head_width=64, ff_width=1024, vocab_size=512),
 }
 
 
@@ -39,7 +39,7 @@ def best(function, *args) -> float:
 
 
 def measure(size: str, rows: int) -> None:
-    model = transformer.Config(**SIZES[size])
+    model = SIZES[size]
     params = transformer.init(model, jax.random.key(0))
     prompt = jax.random.randint(jax.random.key(1), (rows // GROUP, PROMPT), 0, model.vocab_size)
     mask = jnp.ones(prompt.shape, bool)

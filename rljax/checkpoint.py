@@ -25,7 +25,7 @@ METRIC = "score"  # what "best" means: the largest
 
 def open_manager(directory: str | Path, keep_latest: int, keep_best: int) -> Manager:
     """A manager of ``directory`` that keeps the latest steps and, by the score given to ``save``, the best ones."""
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax logs tracebacks of what we report in a line
     policies: list[Any] = [checkpoint_managers.LatestN(keep_latest)]
     if keep_best:
         policies.append(checkpoint_managers.BestN(get_metric_fn=lambda m: m[METRIC], n=keep_best))

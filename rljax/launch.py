@@ -63,15 +63,19 @@ def one_line_errors() -> Iterator[None]:
         full = full or "No space left" in str(e) or "File too large" in str(e)  # the storage library's own words
         if not full:
             raise
-        sys.exit(
-            "error: the disk is full; what was finished is whole: free some space, then the same command continues"
+        print(
+            "error: the disk is full; what was finished is whole: free some space, then run it again", file=sys.stderr
         )
+        sys.stderr.flush()
+        os._exit(1)  # background writers that failed would print their tracebacks after the one line
 
 
 def parse(argv: Sequence[str], extra: dict[str, Any]) -> tuple[ConfigTree, Path, dict[str, Any]]:
     """The locked config, the workdir and the script's own flags. Raises UserError for anything that does not fit."""
     values = flags.FlagValues()
-    parser = config_flags.DEFINE_config_file("config", None, "configs/NAME.py[:arguments]", flag_values=values)
+    parser = config_flags.DEFINE_config_file(
+        "config", None, "configs/NAME.py[:arguments]", flag_values=values, sys_argv=list(argv)
+    )
     flags.DEFINE_string("workdir", None, "where the run leaves everything", flag_values=values)
     for name, default in extra.items():
         kinds = {int: flags.DEFINE_integer, str: flags.DEFINE_string, list: flags.DEFINE_multi_string}

@@ -22,8 +22,9 @@ MAX_LOG_RATIO = 20.0  # exp of more overflows nothing yet, and says nothing more
 
 
 def mean_center(rewards: Array) -> Array:
-    """r - mean of the group (Dr. GRPO, arXiv 2503.20783)."""
-    return rewards - rewards.mean(-1, keepdims=True)
+    """r - mean of the group (Dr. GRPO, arXiv 2503.20783). Exactly 0 where a group agrees."""
+    flat = jnp.all(rewards == rewards[..., :1], -1, keepdims=True)  # three rewards of .1 have a mean of .1 + 7e-9
+    return jnp.where(flat, 0.0, rewards - rewards.mean(-1, keepdims=True))
 
 
 def grpo(rewards: Array, eps: float = 1e-4, ddof: int = 1) -> Array:
@@ -31,9 +32,7 @@ def grpo(rewards: Array, eps: float = 1e-4, ddof: int = 1) -> Array:
 
     ``ddof`` 1 is the sample deviation (TRL, verl), 0 the population's; at G = 4 they differ by 15 %.
     """
-    centred = mean_center(rewards)
-    flat = jnp.all(rewards == rewards[..., :1], -1, keepdims=True)  # .1 + .2 against .3 would otherwise blow up
-    return jnp.where(flat, 0.0, centred / (jnp.std(rewards, -1, ddof=ddof, keepdims=True) + eps))
+    return mean_center(rewards) / (jnp.std(rewards, -1, ddof=ddof, keepdims=True) + eps)
 
 
 def rloo(rewards: Array) -> Array:
@@ -48,14 +47,15 @@ def raw(rewards: Array) -> Array:
 
 
 def all_correct(rewards: Array) -> Array:
-    """1 for each rewarded attempt (rejection sampling, STaR, arXiv 2203.14465)."""
-    return (rewards > 0).astype(jnp.float32)
+    """1 for each attempt with the full reward of 1 (rejection sampling, STaR, arXiv 2203.14465)."""
+    return (rewards >= 1).astype(rewards.dtype)
 
 
 def shortest_correct(rewards: Array, lengths: Array) -> Array:
-    """1 for the shortest rewarded attempt of each group, the first on ties; none where none is rewarded."""
-    first = jnp.argmin(jnp.where(rewards > 0, lengths, jnp.iinfo(jnp.int32).max), -1)
-    return jax.nn.one_hot(first, rewards.shape[-1]) * (rewards > 0)
+    """1 for the shortest correct attempt of each group, the first on ties; none where none is correct."""
+    right = all_correct(rewards)
+    first = jnp.argmin(jnp.where(right > 0, lengths, jnp.iinfo(jnp.int32).max), -1)
+    return jax.nn.one_hot(first, rewards.shape[-1]) * right
 
 
 ADVANTAGE = {
@@ -101,7 +101,7 @@ SURROGATE = {"reinforce": reinforce, "ppo_clip": ppo_clip}
 def weights(
     mask: Array, mode: str, *, group_size: int = 1, constant: float | None = None, empty_rows: str = "live"
 ) -> Array:
-    """[N, T] float32 weights of the tokens of an optimiser batch with mask [N, T]; 0 where the mask is 0.
+    """Float32 weights of the tokens of an optimiser batch, shaped like its mask, [N, T] or [B, G, T]; 0 where that is 0.
 
     mode (the tokens of row i number |o_i|):
       token_mean                1 / sum of all |o|                            (DAPO, arXiv 2503.14476)
@@ -112,6 +112,10 @@ def weights(
       prompt_mean               1 / (prompts * tokens of the prompt's group)  (ScaleRL, arXiv 2510.13786)
     ``empty_rows`` says whether rows (prompts) without a token count in a mean: "live" (no) or "all".
     """
+    if mask.ndim == 3:
+        flat = mask.reshape(-1, mask.shape[-1])
+        options = dict(group_size=mask.shape[1], constant=constant, empty_rows=empty_rows)
+        return weights(flat, mode, **options).reshape(mask.shape)
     mask = mask.astype(jnp.float32)
     tokens = mask.sum(-1, keepdims=True)  # [N, 1]
     some = lambda x: jnp.maximum(x, 1.0)

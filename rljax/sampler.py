@@ -141,12 +141,13 @@ def inverse_cdf(logits: Array, uniform: Array) -> tuple[Array, Array]:
     blocks = -(-size // BLOCK)
     shifted = logits - jnp.max(logits, -1, keepdims=True)
     weight = jnp.pad(jnp.exp(shifted), [(0, 0), (0, blocks * BLOCK - size)]).reshape(rows, blocks, BLOCK)
-    up_to = jnp.cumsum(weight.sum(-1), -1)  # [N, blocks]
+    rising = lambda x: jax.lax.cummax(jnp.cumsum(x, -1), x.ndim - 1)  # a parallel sum may round down on the way up
+    up_to = rising(weight.sum(-1))  # [N, blocks]
     total = up_to[:, -1]
     goal = uniform * total
     block = jnp.sum(up_to <= goal[:, None], -1)
     before = jnp.where(block > 0, jnp.take_along_axis(up_to, jnp.maximum(block - 1, 0)[:, None], 1)[:, 0], 0.0)
-    inside = jnp.cumsum(jnp.take_along_axis(weight, block[:, None, None], 1)[:, 0], -1)  # [N, BLOCK]
+    inside = rising(jnp.take_along_axis(weight, block[:, None, None], 1)[:, 0])  # [N, BLOCK]
     # Summed in another order, the block's end can fall a rounding short of the goal: stay strictly below it.
     rest = jnp.minimum(goal - before, inside[:, -1] * (1 - 2.0**-23))
     token = block * BLOCK + jnp.sum(inside <= rest[:, None], -1)

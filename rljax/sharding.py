@@ -44,17 +44,12 @@ def constrain(x: Any, mesh: Mesh | None, *axes: str | None) -> Any:
 
 
 def place_rows(x: Any, mesh: Mesh) -> Any:
-    """Split every array's first axis over all devices: inside a jit a constraint, outside it a transfer.
+    """Split every array's first axis over all devices, inside a jit or outside it.
 
     What is not an array (the records of a text task) is left as it is.
     """
     here = NamedSharding(mesh, spec("rows"))
-
-    def place(y: Any) -> Any:
-        if not isinstance(y, (jax.Array, np.ndarray)):
-            return y
-        return jax.lax.with_sharding_constraint(y, here) if isinstance(y, jax.core.Tracer) else jax.device_put(y, here)
-
+    place = lambda y: jax.device_put(y, here) if isinstance(y, (jax.Array, np.ndarray)) else y
     return jax.tree.map(place, x) if mesh.size > 1 else x
 
 

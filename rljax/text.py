@@ -1,8 +1,8 @@
 """Text to token ids and back: one symbol a word or number, or one a byte.
 
 Both tokenizers share the fields that the rest of the code reads: ``size``, ``pad``, ``bos``, ``eos``, ``stop_ids``,
-``encode`` and ``decode``. ``encode(decode(ids)) == ids`` for every sequence of ids when specials are allowed; text from
-outside never turns into a special unless ``specials=True`` is said.
+``encode`` and ``decode``. For symbols ``encode(decode(ids), specials=True) == ids`` for every sequence of ids; for bytes,
+for every sequence that is UTF-8. Text from outside never turns into a special unless ``specials=True`` is said.
 """
 
 import dataclasses
@@ -56,7 +56,7 @@ class SymbolTokenizer:
         for symbol in SYMBOL.findall(text):
             known = symbol in self.ids and (specials or symbol not in SPECIALS)
             if not known:
-                near = difflib.get_close_matches(symbol, [w for w in self.table if w not in SPECIALS], 1)
+                near = [] if symbol.isdigit() else difflib.get_close_matches(symbol, self.words, 1)
                 hint = f"; did you mean {near[0]!r}?" if near else f": numbers go up to {self.numbers}"
                 raise UserError(f"text: {symbol!r} is not in this task's vocabulary of {self.size} symbols{hint}")
             out.append(self.ids[symbol])

@@ -79,7 +79,7 @@ def resolved(**changes):
         ({"rl__max_new_tokens": 500}, "need 513 columns, but the model's window is 192"),
         ({"model__heads": 3, "model__kv_heads": 2}, "heads=3 is not a multiple of kv_heads=2"),
         ({"mesh__data": 3}, "needs 3 devices"),
-        ({"task__options__prices": 2}, "prices=2 must lie between 3"),
+        ({"task__options__prices": 2}, "prices=2 of max_price=12"),
         ({"task__name": "chess"}, "task: 'chess' is unknown"),
     ],
 )

@@ -133,14 +133,7 @@ def test_golden_kl(case, bits):
     close(mean, CASES[case]["expected"]["token_mean"], bits)
 
 
-PARTIAL_CREDIT = pytest.mark.xfail(
-    strict=True, reason="all_correct takes reward 0.5 for a right answer (r > 0, not r = 1)"
-)
-
-
-@pytest.mark.parametrize(
-    "case", [pytest.param("imitation_rejection/A", marks=PARTIAL_CREDIT), "imitation_reward-weighted/A"]
-)
+@pytest.mark.parametrize("case", ["imitation_rejection/A", "imitation_reward-weighted/A"])
 def test_golden_imitation(case, bits):
     expected, rewards = CASES[case]["expected"], fixture("rewards", bits, flat=False)
     r = pg.Algorithm(IMITATION[case], "reinforce", "token_mean", imitate=True)

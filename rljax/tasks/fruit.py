@@ -49,8 +49,8 @@ class Options:
     give_up: float = 0.35  # chance that a guesser answers anything after a failed guess
 
     def __post_init__(self):
-        if not 2 <= self.kinds <= 4 or self.max_count < 2 or self.max_price < 2:
-            raise UserError(f"task fruit: kinds={self.kinds} must be 2 to 4, max_count and max_price at least 2")
+        if not 2 <= self.kinds <= 4 or self.max_count < 4 or self.max_price < 4:
+            raise UserError(f"task fruit: kinds={self.kinds} must be 2 to 4, max_count and max_price at least 4")
         if self.jump + self.steps + self.check > 1 + 1e-9:
             raise UserError("task fruit: the shares jump + steps + check are more than 1")
 
@@ -130,7 +130,7 @@ def read_prompt(prompt: str) -> Record | None:
         return None
     rest = int(total.group(1)) - sum(bought[f] * p for f, p in costs.items())
     n = bought.pop(asked.group(1))
-    if rest <= 0 or rest % n:
+    if n == 0 or rest <= 0 or rest % n:
         return None
     others = list(costs)
     return {
@@ -231,7 +231,9 @@ def page(o: Options, tokenizer: SymbolTokenizer, rng: np.random.Generator, lengt
         elif kind == 3:
             fact = [first + some, "-", some, "=", first]
         else:
-            other = first + some if rng.random() < 0.3 else sum(products)
+            other = (
+                first + some if rng.random() < 0.3 else sum(n * p for n, p in zip(counts[-i], prices[-i], strict=True))
+            )
             out += [
                 number + first + some,
                 vs,

@@ -12,6 +12,7 @@ across splits). Exactly one pair makes the total.
 
 import dataclasses
 import itertools
+import math
 import re
 from typing import Any
 
@@ -39,8 +40,9 @@ class Options:
     in_order: float = 0.5  # share of searches that go through the pairs in order
 
     def __post_init__(self):
-        if not 3 <= self.prices <= self.max_price:
-            raise UserError(f"task shop: prices={self.prices} must lie between 3 and max_price={self.max_price}")
+        if self.prices < 3 or math.comb(self.max_price, self.prices) < 100:  # each split needs some of the lists
+            said = f"prices={self.prices} of max_price={self.max_price}"
+            raise UserError(f"task shop: {said}: 3 prices or more are needed, and 100 different lists of them")
 
 
 def make(options: Options) -> Task:

@@ -5,8 +5,8 @@ sliding layers), grouped queries, QK-norm, biases, SwiGLU or GeGLU, tied or unti
 layer, norms before and after a block, scaled embeddings. A model family is a ``Config``.
 
 Letters: B rows, S columns, D width, H query heads, K key/value heads, R = H / K queries a key head serves, E head
-width, F feed-forward width, V vocabulary. Weights are stored as ``[in, ..., out]``. The head and the log-softmax are
-float32 whatever the activations are; every dot accumulates in float32.
+width, F feed-forward width, V vocabulary. Weights are stored as ``[in, ..., out]``. Every dot
+accumulates in float32; logits appear, and the log-softmax is taken, in float32 whatever the activations are.
 """
 
 from rljax.transformer.config import Config, Params, Weight, count, init, logical_axes, weights
