@@ -15,13 +15,13 @@ def get_config(arg=None):
     )
     c.model.rope_base = 1000.0
     c.model.max_length = 192
-    c.pretrain.update(dict(steps=1200, batch=20, length=160))
+    c.pretrain.update(dict(steps=1000, batch=20, length=160, micro_batch=5))
     c.pretrain.optimizer = common.optimizer(0.01, name="muon")
-    c.sft.update(dict(steps=1000, max_new_tokens=160, widths=(16, 56)))
+    c.sft.update(dict(steps=800, max_new_tokens=160, widths=(16, 56), micro_batch=8))
     c.sft.optimizer = common.optimizer(0.005, name="muon")
-    c.rl.update(dict(steps=200, max_new_tokens=160, widths=(32, 80), eval_every=20))
-    c.rl.optimizer = common.optimizer(4e-4, schedule="linear", weight_decay=0.0)
-    c.selection = dict(rules=("shortest_correct", "rejection_sampling"), steps=60)
+    c.rl.update(dict(steps=180, max_new_tokens=160, widths=(32, 80), micro_batch=8, eval_every=10))
+    c.rl.optimizer = common.optimizer(3e-4, schedule="linear", weight_decay=0.0)
+    c.selection = dict(rules=("shortest_correct", "rejection_sampling"), steps=50)
     if arg.short:
         common.shorten(c)
     return c

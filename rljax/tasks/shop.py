@@ -71,11 +71,11 @@ def problems(o: Options, tokenizer: SymbolTokenizer, seed: int, index: Array, sp
     pairs = np.asarray(list(itertools.combinations(range(o.prices), 2)))  # [pairs, 2]
 
     def candidate(key: Array) -> tuple[dict[str, Array], Array, Array]:
-        keys = jax.random.split(key, 3)
-        prices = jax.random.permutation(keys[0], o.max_price)[: o.prices] + 1
+        noise = jax.random.bits(key, (o.max_price + 2,))  # one draw for everything: quick to compile
+        prices = jnp.argsort(noise[2:])[: o.prices].astype(jnp.int32) + 1
         sums = prices[pairs].sum(-1)
-        total = sums[jax.random.randint(keys[1], (), 0, len(pairs))]
-        name = jax.random.randint(keys[2], (), 0, len(NAMES))
+        total = sums[noise[0] % len(pairs)]
+        name = (noise[1] % len(NAMES)).astype(jnp.int32)
         facts = {"prices": prices, "total": total, "name": name}
         return facts, jnp.concatenate([total[None], jnp.sort(prices)]), jnp.sum(sums == total) == 1
 
