@@ -33,6 +33,11 @@ def resolve(config: ConfigTree) -> Settings:
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
     sharding.weight_shardings(model, mesh)
     sampler.check_window(model, task.prompt_slots, max(config.rl.max_new_tokens, config.sft.max_new_tokens))
+    if config.sft.max_new_tokens < task.demonstration_slots:
+        raise UserError(
+            f"sft.max_new_tokens={config.sft.max_new_tokens}, but demonstrations of {task.name!r} have up to "
+            f"{task.demonstration_slots} tokens: raise it (and model.max_length with it), or make the task shorter"
+        )
     return Settings(config, task, model, mesh)
 
 

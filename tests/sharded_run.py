@@ -16,7 +16,7 @@ def on_mesh(data: int, fsdp: int) -> dict[str, object]:
     config = shop.get_config()
     config.mesh.data, config.mesh.fsdp = data, fsdp
     config.rl.optimizer.update(dict(name="sgd", learning_rate=1.0, schedule="constant", warmup=0, clip_norm=0.0))
-    config.rl.max_new_tokens = config.sft.max_new_tokens = 48
+    config.rl.max_new_tokens = 48
     config.rl.widths = ()
     config.rl.micro_batch = 64
     s = settings.resolve(config)

@@ -17,7 +17,7 @@ from rljax.structs import Problems, Rollout
 def tiny() -> settings.Settings:
     config = shop.get_config("short")
     config.model.layers, config.model.width = 1, 32
-    config.rl.max_new_tokens = config.sft.max_new_tokens = 12
+    config.rl.max_new_tokens = 12
     config.rl.widths, config.rl.micro_batch = (), 0
     config.rl.optimizer.learning_rate, config.rl.optimizer.warmup = 1e-2, 0
     config.workers = 0

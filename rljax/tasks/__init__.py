@@ -33,6 +33,7 @@ class Task:
     name: str
     tokenizer: Tokenizer
     prompt_slots: int  # P
+    demonstration_slots: int  # tokens of the longest demonstration, its stop token included
     problems: Callable[[int, Array, str], Problems]  # (seed, index [B], split) -> B problems
     records: Callable[[Any], list[Record]]  # Problems.facts -> one record a problem
     verify: Callable[[str, Record], bool]  # (response text, record) -> right?

@@ -56,6 +56,7 @@ def make(options: Options) -> Task:
         name="countdown",
         tokenizer=tokenizer,
         prompt_slots=5 + options.numbers,
+        demonstration_slots=6 * (options.numbers - 1) * (options.tries + 1) + 3 * options.tries + 1,
         problems=lambda seed, index, split: problems(options, tokenizer, seed, index, split),
         records=lambda facts: records(options, facts),
         verify=verify,

@@ -64,6 +64,7 @@ def make(options: Options) -> Task:
         name="fruit",
         tokenizer=tokenizer,
         prompt_slots=len(template),
+        demonstration_slots=12 * (o.kinds - 1) - 6 + 18 * (o.max_price - 1) + 4,
         problems=lambda seed, index, split: problems(o, tokenizer, seed, index, split),
         records=records,
         verify=verify,

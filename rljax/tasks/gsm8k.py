@@ -56,6 +56,7 @@ def make(options: Options) -> Task:
         name="gsm8k",
         tokenizer=TOKENIZER,
         prompt_slots=options.prompt_slots,
+        demonstration_slots=options.max_response,
         problems=lambda seed, index, split: problems(options, splits, seed, index, split),
         records=list,
         verify=verify,
@@ -203,7 +204,8 @@ def page(o: Options, train: list[Record], rng: np.random.Generator, length: int)
 
 
 def verify(response: str, record: Record) -> bool:
-    return answers.verify(response, record["gold"])
+    """Right, and finished: a truncated response counts as wrong whatever it had written."""
+    return response.endswith("<eos>") and answers.verify(response.removesuffix("<eos>"), record["gold"])
 
 
 # A run of numbers joined by operations, and what it is said to equal. Atomic groups (?>...) never try a shorter run: a

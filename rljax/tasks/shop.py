@@ -52,6 +52,7 @@ def make(options: Options) -> Task:
         name="shop",
         tokenizer=tokenizer,
         prompt_slots=8 + options.prices,
+        demonstration_slots=9 * math.comb(options.prices, 2) + 4,
         problems=lambda seed, index, split: problems(options, tokenizer, seed, index, split),
         records=records,
         verify=verify,
