@@ -14,9 +14,9 @@ def get_config(arg=None):
         kinds=arg.kinds, max_count=arg.max_count, max_price=arg.max_price, jump=0.6, steps=0.2, check=0.1, give_up=0.35
     )
     c.model.rope_base, c.model.max_length = 1000.0, 256
-    c.pretrain.update(dict(steps=1000, batch=20, length=160, micro_batch=5))
+    c.pretrain.update(dict(steps=1200, batch=20, length=200, micro_batch=5))
     c.pretrain.optimizer = common.optimizer(0.01, name="muon")
-    c.sft.update(dict(steps=800, micro_batch=8))
+    c.sft.update(dict(steps=1000, micro_batch=8))
     c.sft.optimizer = common.optimizer(0.005, name="muon")
     c.sft.max_new_tokens = c.rl.max_new_tokens = 176
     c.sft.widths, c.rl.widths = (16, 48), (16, 48, 80)

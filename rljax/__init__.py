@@ -3,5 +3,5 @@
     ask for problems -> sample many attempts at each -> verify them -> compare within the group -> push the policy
 
 The rooms are modules; import the one you need, for example ``from rljax import policy_gradient``. This file imports
-nothing, so that a worker process that only checks answers never loads JAX.
+nothing, so that ``rljax.verifiers`` can be used where JAX is not.
 """

@@ -152,7 +152,7 @@ def test_a_page_is_training_text_of_the_length_asked_for(folder):
 def test_the_verifier_can_be_sent_to_a_worker_process(folder):
     task = tasks.make("gsm8k", path=folder)
     record = pickle.loads(pickle.dumps(task.problems(0, jnp.arange(1), "test").facts))[0]
-    assert pickle.loads(pickle.dumps(task.verify))(record["answer"], record)
+    assert pickle.loads(pickle.dumps(task.verify))(record["answer"] + "<eos>", record)
 
 
 def test_an_attempt_is_described_by_what_it_did():

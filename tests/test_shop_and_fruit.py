@@ -422,7 +422,7 @@ def test_everything_on_a_page_is_true(name):
 @pytest.mark.parametrize("name", ["shop", "fruit"])
 def test_pages_show_every_verdict(name):
     words = re.findall(r"\w+", world(name)[0].tokenizer.decode(sum(pages(name), [])))
-    assert min(words.count(verdict) for verdict in ("less", "more", "same")) > 20
+    assert min(words.count(verdict) for verdict in ("less", "more", "same")) > 5
 
 
 def test_no_shop_page_gives_a_problem_away():

@@ -214,7 +214,12 @@ def demonstration(o: Options, record: Record, rng: np.random.Generator) -> str:
 
 
 def page(o: Options, tokenizer: SymbolTokenizer, rng: np.random.Generator, length: int) -> list[int]:
-    """A page of a textbook: products, quotients, sums, differences and comparisons of numbers that shopping meets."""
+    """A page of a textbook: stories that are read and checked, or calculations with the numbers that shopping meets."""
+    if rng.random() < 0.6:
+        out = [tokenizer.bos]
+        while len(out) < length:
+            out += tokenizer.encode(story(o, rng))
+        return out[:length]
     number, symbol = tokenizer.zero, {w: tokenizer.ids[w] for w in "+-*/=,"}
     vs, verdict = tokenizer.ids["vs"], [tokenizer.ids[w] for w in VERDICTS]
     counts = rng.integers(2, o.max_count + 1, (length, o.kinds)).tolist()
@@ -246,6 +251,30 @@ def page(o: Options, tokenizer: SymbolTokenizer, rng: np.random.Generator, lengt
         if len(out) >= length:
             break
     return out[:length]
+
+
+def story(o: Options, rng: np.random.Generator) -> str:
+    """A shopping story whose total no whole price explains, what is known of it, and guesses checked against it.
+
+    It asks to read counts, prices and the total out of a prompt, and is no problem of any split: it has no answer.
+    """
+    counts = rng.integers(2, o.max_count + 1, o.kinds).tolist()
+    prices = rng.integers(2, o.max_price + 1, o.kinds).tolist()
+    steps, known = known_cost({"counts": counts, "prices": prices})
+    rests = [r for r in range(4, o.max_count * o.max_price) if r % counts[0] or not 2 <= r // counts[0] <= o.max_price]
+    total = known + rests[rng.integers(len(rests))]
+    fruits = rng.permutation(len(FRUITS))
+    values = {"{total}": str(total), "{name}": NAMES[rng.integers(len(NAMES))], "<bos>": ""}
+    for k in range(o.kinds):
+        values |= {f"{{n{k}}}": str(counts[k]), f"{{p{k}}}": str(prices[k])}
+        values |= {f"{{f{k}}}": FRUITS[fruits[k]], f"{{fs{k}}}": PLURALS[fruits[k]]}
+    prompt = " ".join(values.get(w, w) for w in prompt_words(o))
+    steps.append(f"{total} - {known} = {total - known}")
+    for guess in rng.integers(2, o.max_price + 1, int(rng.integers(1, 5))).tolist():
+        cost = counts[0] * guess
+        verdict = compare(cost + known, total)
+        steps.append(f"{counts[0]} * {guess} = {cost}, {cost} + {known} = {cost + known} vs {total} {verdict}")
+    return f"{prompt} {', '.join(steps)} ."
 
 
 # Reading an attempt
