@@ -39,9 +39,7 @@ class Options:
     path: str = ""  # folder that holds train.jsonl and test.jsonl; "": through TensorFlow Datasets
     data_dir: str = ""  # where TensorFlow Datasets keeps its data; "": its default
     prompt_slots: int = 512  # bytes, <bos> included; longer questions are dropped
-    max_response: int = (
-        400  # bytes of a solution, <eos> included; questions with longer ones are dropped, test excepted
-    )
+    max_response: int = 400  # bytes of a solution, <eos> included; longer ones are dropped, except from the test split
     template: str = "Question: {question}\nAnswer: "
 
     def __post_init__(self):
@@ -132,9 +130,7 @@ def from_tfds(data_dir: str, split: str) -> Iterator[Record]:
         kwargs = {"file_format": "array_record"}  # the default format needs TensorFlow
         source: Any = tfds.data_source("gsm8k", split=split, data_dir=data_dir or None, builder_kwargs=kwargs)
         rows = [source[i] for i in range(len(source))]
-    except (
-        Exception
-    ) as e:  # whatever goes wrong in there (no network, no disk, a broken cache), the way out is the same
+    except Exception as e:  # no network, no disk, a broken cache: the way out is the same
         cause = (str(e).strip() or "no reason given").splitlines()[0][:200]
         raise UserError(f"task gsm8k: TensorFlow Datasets failed ({type(e).__name__}: {cause}); {HINT}") from None
     for n, row in enumerate(rows):
