@@ -22,16 +22,15 @@ def run(config: ConfigTree, workdir: Path) -> None:
     for rule in config.selection.rules:
         arm, folder = selection_arm(config, workdir, rule), workdir / "selection" / rule
         with launch.own(folder, arm):
-            rl.run(arm, folder)
+            rl.run(arm, folder, stop=config.selection.steps)
     plot.run(config, workdir)
     headline(workdir, time.perf_counter() - start)
 
 
 def selection_arm(config: ConfigTree, workdir: Path, rule: str) -> ConfigTree:
-    """The RL run that starts from this workdir's SFT model and learns from other attempts."""
+    """The same RL run, from this workdir's SFT model, that learns from other attempts."""
     arm = copy.deepcopy(config)
     arm.rl.algorithm, arm.rl.start = rule, f"{workdir}:sft"
-    arm.rl.steps = config.selection.steps
     return arm
 
 

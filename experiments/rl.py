@@ -82,14 +82,17 @@ def make_iteration(s: Settings) -> stages.Iteration:
     return jax.jit(iteration, donate_argnums=0) if s.task.on_device else iteration
 
 
-def run(config: ConfigTree, workdir: Path) -> None:
+def run(config: ConfigTree, workdir: Path, stop: int = 0) -> None:
+    """Train to the end, or to step ``stop`` of it: schedules are those of the whole run."""
     s = settings.resolve(config)
     iteration = make_iteration(s)
     params = settings.start_params(s, config.rl.start, workdir)
     state = settings.new_state(s, config.rl, params, with_reference=settings.algorithm(config.rl).kl_coef > 0)
     known = settings.evaluated(s, config.rl.start, workdir)
     look = settings.evaluator(s)
-    stages.train("rl", state, iteration, look, score="eval/pass@1", known=known, **settings.loop(s, "rl", workdir))
+    stages.train(
+        "rl", state, iteration, look, score="eval/pass@1", known=known, **settings.loop(s, "rl", workdir, stop)
+    )
 
 
 if __name__ == "__main__":

@@ -11,8 +11,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
-from rljax import metrics, rewards, sampler, transformer
+from rljax import metrics, rewards, sampler, sharding, transformer
 from rljax.structs import Problems
 from rljax.tasks import Attempt, Task
 
@@ -36,6 +37,7 @@ def make(
     greedy: bool = True,
     keep: int = 16,
     workers: int = 1,
+    mesh: Mesh | None = None,
 ) -> Evaluate:
     """``evaluate(params) -> (metrics {"eval/...": number}, samples)`` over the first ``problems`` of a held-out split.
 
@@ -45,6 +47,7 @@ def make(
     asked = jax.tree.map(lambda x: x, task.problems(seed, jnp.arange(problems), split))
     records = task.records(asked.facts)
     at_once = max(1, min(problems, ASKED_AT_ONCE // attempts))
+    mesh = mesh if mesh and at_once % mesh.size == 0 else None
     draw = functools.partial(
         sampler.sample,
         config=model,
@@ -60,7 +63,7 @@ def make(
     def attempt(params: Any, n: int, greedy: bool) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         parts = []
         for start in range(0, problems, at_once):
-            part = take(asked, start, at_once)
+            part = sharding.place_rows(take(asked, start, at_once), mesh)
             rows = draw(
                 params,
                 prompt=part.prompt,
@@ -83,6 +86,7 @@ def make(
         return merged.pop("reward"), merged
 
     def evaluate(params: Any) -> tuple[dict[str, float], list[Sample]]:
+        params = sharding.place_whole(params, mesh)
         reward, rows = attempt(params, attempts, False)
         texts, read = read_attempts(task, rows, records)
         out = estimates(reward, rows, texts, read, records, task)

@@ -103,14 +103,15 @@ def evaluator(s: Settings) -> evaluation.Evaluate:
         top_p=e.top_p,
         greedy=e.greedy,
         workers=s.config.workers,
+        mesh=s.mesh,
     )
 
 
-def loop(s: Settings, stage: str, workdir: str | Path) -> dict[str, Any]:
+def loop(s: Settings, stage: str, workdir: str | Path, stop: int = 0) -> dict[str, Any]:
     """The arguments of ``stages.train`` that come from the config."""
     c = s.config[stage]
     return dict(
-        steps=c.steps,
+        steps=stop or c.steps,
         eval_every=c.eval_every,
         log_every=c.log_every,
         max_skipped=c.max_skipped,

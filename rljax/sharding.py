@@ -43,14 +43,20 @@ def constrain(x: Any, mesh: Mesh | None, *axes: str | None) -> Any:
     return jax.tree.map(lambda y: jax.lax.with_sharding_constraint(y, NamedSharding(mesh, spec(*axes[: y.ndim]))), x)
 
 
-def place_rows(x: Any, mesh: Mesh) -> Any:
+def place_rows(x: Any, mesh: Mesh | None) -> Any:
     """Split every array's first axis over all devices, inside a jit or outside it.
 
     What is not an array (the records of a text task) is left as it is.
     """
+    if mesh is None or mesh.size == 1:
+        return x
     here = NamedSharding(mesh, spec("rows"))
-    place = lambda y: jax.device_put(y, here) if isinstance(y, (jax.Array, np.ndarray)) else y
-    return jax.tree.map(place, x) if mesh.size > 1 else x
+    return jax.tree.map(lambda y: jax.device_put(y, here) if isinstance(y, (jax.Array, np.ndarray)) else y, x)
+
+
+def place_whole(x: Any, mesh: Mesh | None) -> Any:
+    """A whole copy of every array on every device of the mesh."""
+    return x if mesh is None or mesh.size == 1 else jax.device_put(x, NamedSharding(mesh, PartitionSpec()))
 
 
 def replicate(x: Any, mesh: Mesh | None) -> Any:
