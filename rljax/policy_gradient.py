@@ -114,8 +114,8 @@ def weights(
     """
     if mask.ndim == 3:
         flat = mask.reshape(-1, mask.shape[-1])
-        options = dict(group_size=mask.shape[1], constant=constant, empty_rows=empty_rows)
-        return weights(flat, mode, **options).reshape(mask.shape)
+        out = weights(flat, mode, group_size=mask.shape[1], constant=constant, empty_rows=empty_rows)
+        return out.reshape(mask.shape)
     mask = mask.astype(jnp.float32)
     tokens = mask.sum(-1, keepdims=True)  # [N, 1]
     some = lambda x: jnp.maximum(x, 1.0)
