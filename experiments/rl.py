@@ -56,14 +56,16 @@ def make_verbs(s: Settings) -> Verbs:
     def ask(cursor):
         return sharding.place_rows(task.problems(s.config.seed, cursor + jnp.arange(c.prompts), "train"), mesh)
 
+    whole = jax.jit(lambda params, prompt, mask, key: draw(sharding.replicate(params, mesh), model, prompt, mask, key))
+
     def sample(params, problems, key):
-        return draw(sharding.replicate(params, mesh), model, problems.prompt, problems.prompt_mask, key)
+        return whole(params, problems.prompt, problems.prompt_mask, key)
 
     def compare(reward, rollout):
         return pg.compare(row, reward, rewards.by_group(rollout.lengths, c.group_size)).reshape(-1)
 
     verify = rewards.verifier(task, c.group_size, s.config.workers)
-    return Verbs(ask, jax.jit(sample), verify, compare, jax.jit(update, donate_argnums=0))
+    return Verbs(ask, sample, verify, compare, jax.jit(update, donate_argnums=0))
 
 
 def make_iteration(s: Settings) -> stages.Iteration:
@@ -88,11 +90,8 @@ def run(config: ConfigTree, workdir: Path, stop: int = 0) -> None:
     iteration = make_iteration(s)
     params = settings.start_params(s, config.rl.start, workdir)
     state = settings.new_state(s, config.rl, params, with_reference=settings.algorithm(config.rl).kl_coef > 0)
-    known = settings.evaluated(s, config.rl.start, workdir)
-    look = settings.evaluator(s)
-    stages.train(
-        "rl", state, iteration, look, score="eval/pass@1", known=known, **settings.loop(s, "rl", workdir, stop)
-    )
+    how = settings.loop(s, "rl", workdir, stop) | {"known": settings.evaluated(s, config.rl.start, workdir)}
+    stages.train("rl", state, iteration, settings.evaluator(s), score="eval/pass@1", **how)
 
 
 if __name__ == "__main__":
