@@ -90,8 +90,9 @@ def run(config: ConfigTree, workdir: Path, stop: int = 0) -> None:
     iteration = make_iteration(s)
     params = settings.start_params(s, config.rl.start, workdir)
     state = settings.new_state(s, config.rl, params, with_reference=settings.algorithm(config.rl).kl_coef > 0)
-    how = settings.loop(s, "rl", workdir, stop) | {"known": settings.evaluated(s, config.rl.start, workdir)}
-    stages.train("rl", state, iteration, settings.evaluator(s), score="eval/pass@1", **how)
+    known = settings.evaluated(s, config.rl.start, workdir)
+    how = settings.loop(s, "rl", workdir, stop)
+    stages.train("rl", state, iteration, settings.evaluator(s), score="eval/pass@1", known=known, **how)
 
 
 if __name__ == "__main__":

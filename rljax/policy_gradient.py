@@ -23,8 +23,12 @@ MAX_LOG_RATIO = 20.0  # exp of more overflows nothing yet, and says nothing more
 
 def mean_center(rewards: Array) -> Array:
     """r - mean of the group (Dr. GRPO, arXiv 2503.20783). Exactly 0 where a group agrees."""
-    flat = jnp.all(rewards == rewards[..., :1], -1, keepdims=True)  # three rewards of .1 have a mean of .1 + 7e-9
-    return jnp.where(flat, 0.0, rewards - rewards.mean(-1, keepdims=True))
+    return jnp.where(agree(rewards), 0.0, rewards - rewards.mean(-1, keepdims=True))
+
+
+def agree(rewards: Array) -> Array:
+    """[..., 1] bool, True where a group's rewards are equal: by comparison, for three rewards of .1 have a mean of .1 + 7e-9."""
+    return jnp.all(rewards == rewards[..., :1], -1, keepdims=True)
 
 
 def grpo(rewards: Array, eps: float = 1e-4, ddof: int = 1) -> Array:
@@ -32,7 +36,8 @@ def grpo(rewards: Array, eps: float = 1e-4, ddof: int = 1) -> Array:
 
     ``ddof`` 1 is the sample deviation (TRL, verl), 0 the population's; at G = 4 they differ by 15 %.
     """
-    return mean_center(rewards) / (jnp.std(rewards, -1, ddof=ddof, keepdims=True) + eps)
+    std = jnp.std(rewards, -1, ddof=ddof, keepdims=True)
+    return jnp.where(agree(rewards), 0.0, mean_center(rewards) / (std + eps))
 
 
 def rloo(rewards: Array) -> Array:
