@@ -1,6 +1,9 @@
 """One token holds little computation: three kinds of fruit, numbers too large to jump over at this size.
 
 make reproduce CONFIG=configs/fruit.py WORKDIR=runs/fruit
+
+Expected on the 128 test problems, seed 0: pass@1 .361 after SFT, .925 after 80 RL steps; jumps .62, then .00 (a jump is
+right .21 of the time); mean length 19.1, then 32.1; steps .19, then .99.
 """
 
 from configs import common

@@ -1,6 +1,9 @@
 """The main job: which two prices make the total? From random weights to both curves of R1-Zero on a 2-core CPU.
 
-make reproduce
+    make reproduce
+
+Expected on the 128 test problems, 3 seeds (mean, range): pass@1 .245 (.219 to .259) after SFT, .958 (.951 to .964) after
+RL; mean length 15.6 (14.8 to 16.5), then 53.8 (51.8 to 56.6); jumps .50, then .01; cons@16 .53, then 1.00.
 """
 
 from configs import common
