@@ -44,8 +44,13 @@ def make(
     ``attempts`` n a problem; pass@k for k = 1, 2, 4, ... n and cons@n; ``greedy`` adds one greedy attempt a problem.
     The samples are all attempts at the first ``keep`` problems.
     """
-    asked = jax.tree.map(lambda x: x, task.problems(seed, jnp.arange(problems), split))
-    records = task.records(asked.facts)
+
+    @functools.cache  # made when first looked at: a run that starts from a known evaluation begins sooner
+    def questions() -> tuple[Problems, list[Any]]:
+        ask = jax.jit(task.problems, static_argnums=2) if task.on_device else task.problems
+        asked = ask(seed, jnp.arange(problems), split)
+        return asked, task.records(asked.facts)
+
     at_once = max(1, min(problems, ASKED_AT_ONCE // attempts))
     mesh = mesh if mesh and at_once % mesh.size == 0 else None
     draw = functools.partial(
@@ -61,7 +66,7 @@ def make(
     judges = {n: rewards.verifier(task, n, workers) for n in {attempts, 1}}
 
     def attempt(params: Any, n: int, greedy: bool) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        parts = []
+        asked, parts = questions()[0], []
         for start in range(0, problems, at_once):
             part = sharding.place_rows(take(asked, start, at_once), mesh)
             rows = draw(
@@ -88,6 +93,7 @@ def make(
     def evaluate(params: Any) -> tuple[dict[str, float], list[Sample]]:
         params = sharding.place_whole(params, mesh)
         reward, rows = attempt(params, attempts, False)
+        asked, records = questions()
         texts, read = read_attempts(task, rows, records)
         out = estimates(reward, rows, texts, read, records, task)
         if greedy:
