@@ -21,6 +21,7 @@ def run(config: ConfigTree, workdir: Path) -> None:
     rl.run(config, workdir)
     for rule in config.selection.rules:
         arm, folder = selection_arm(config, workdir, rule), workdir / "selection" / rule
+        print(f"the same start, learning by {rule}:", flush=True)
         with launch.own(folder, arm):
             rl.run(arm, folder, stop=config.selection.steps)
     plot.run(config, workdir)
