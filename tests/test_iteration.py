@@ -87,7 +87,7 @@ def test_the_compiled_turn_can_be_vmapped_over_seeds(easy, after_three):
     assert not np.array_equal(both.params["embedding"][0], both.params["embedding"][1])
 
 
-def test_hosted_and_compiled_are_the_same_run_bit_for_bit(easy, after_three):
+def test_hosted_and_compiled_are_the_same_run_up_to_rounding(easy, after_three):
     def problems(seed, index, split):  # the facts of a text task are records, which no jit takes
         asked = easy.task.problems(seed, index, split)
         return asked.replace(facts=tuple(easy.task.records(asked.facts)))
