@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from rljax import metrics, rewards, sampler, sharding, transformer
+from rljax import data, metrics, rewards, sampler, sharding, transformer
 from rljax.structs import Problems
 from rljax.tasks import Attempt, Task
 
@@ -47,8 +47,7 @@ def make(
 
     @functools.cache  # made when first looked at: a run that starts from a known evaluation begins sooner
     def questions() -> tuple[Problems, list[Any]]:
-        ask = jax.jit(task.problems, static_argnums=2) if task.on_device else task.problems
-        asked = ask(seed, jnp.arange(problems), split)
+        asked = data.ask(task)(seed, jnp.arange(problems), split)
         return asked, task.records(asked.facts)
 
     at_once = max(1, min(problems, ASKED_AT_ONCE // attempts))

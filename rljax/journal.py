@@ -20,7 +20,7 @@ Record = dict[str, Any]
 class Journal:
     """Writer of one stage's records, from ``step`` on; lines of this stage after that step are dropped first."""
 
-    def __init__(self, workdir: str | Path, stage: str, step: int, steps: int, quiet: bool = False):
+    def __init__(self, workdir: str | Path, stage: str, step: int, steps: int):
         from tensorboardX import SummaryWriter
 
         self.workdir, self.stage, self.step = Path(workdir), stage, step
@@ -30,7 +30,7 @@ class Journal:
         self.board = SummaryWriter(
             str(self.workdir / "tensorboard" / stage), purge_step=max(step, 0), write_to_disk=True
         )
-        self.bar = tqdm(total=steps, initial=max(step, 0), desc=stage, unit="step", disable=quiet or None, leave=False)
+        self.bar = tqdm(total=steps, initial=max(step, 0), desc=stage, unit="step", disable=None, leave=False)
         self.start = self.last = time.perf_counter()
         self.tokens = 0.0
 

@@ -197,9 +197,8 @@ def policy_step(
     part = lambda x: (x if shuffle is None else x[shuffle]).reshape(plan.updates, -1, *x.shape[1:])
     parts = token_weights(jax.tree.map(part, batch), row, plan)
     state, metrics = jax.lax.scan(one, state, (jnp.arange(plan.updates), parts))
-    metrics = {
-        k: v[-1] if k == "skipped_steps" else v.max() if k.endswith("max") else v.mean() for k, v in metrics.items()
-    }
+    last = lambda k, v: v[-1] if k.startswith("skipped") else v.max() if k.endswith("max") else v.mean()
+    metrics = {k: last(k, v) for k, v in metrics.items()}
     return state.replace(step=state.step + 1), metrics
 
 

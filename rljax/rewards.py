@@ -8,7 +8,7 @@ processes. The default reward is correctness and nothing else: no term sees the 
 
 import multiprocessing
 from collections.abc import Callable
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import CancelledError, Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
 import jax.numpy as jnp
@@ -58,7 +58,7 @@ def on_host(task: Task, group_size: int, workers: int = 1, timeout: float = 60.0
         for part, future in zip(parts, futures, strict=True):
             try:
                 out += future.result(timeout)
-            except (TimeoutError, BrokenProcessPool):
+            except (TimeoutError, BrokenProcessPool, CancelledError):
                 out += [(0.0, True)] * len(part)
                 stop_workers(pool)
         return out

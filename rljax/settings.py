@@ -60,6 +60,11 @@ def algorithm(rl: ConfigTree) -> pg.Algorithm:
         raise UserError(
             f"rl.updates={rl.updates} does not divide the {rl.prompts * rl.group_size} attempts of a rollout"
         )
+    if rl.updates > 1 and row.aggregation == "prompt_mean":
+        raise UserError(
+            f"rl.updates={rl.updates} splits groups over optimiser steps, but the aggregation prompt_mean averages within "
+            "them: use rl.updates=1 or another aggregation"
+        )
     return row
 
 
@@ -155,5 +160,5 @@ def supervised(s: Settings, stage: ConfigTree, split: learner.Split) -> tuple[Ca
     """(update(state, batch) -> (state, metrics), measure(params, batch) -> held-out loss in nats a token), jitted."""
     tx = optimizer.make(stage.optimizer, s.model, stage.steps)
     update = functools.partial(learner.supervised_step, model=s.model, optimizer=tx, split=split)
-    measure = functools.partial(learner.supervised_loss, model=s.model, split=split)
-    return jax.jit(update, donate_argnums=0), lambda params, batch: float(jax.jit(measure)(params, batch))
+    measure = jax.jit(functools.partial(learner.supervised_loss, model=s.model, split=split))
+    return jax.jit(update, donate_argnums=0), lambda params, batch: float(measure(params, batch))
