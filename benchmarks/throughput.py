@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -51,18 +52,15 @@ def measure(size: str, rows: int) -> None:
     adam, zero = optax.adamw(1e-4), jnp.zeros((), jnp.int32)
     state = TrainState(step=zero, params=params, opt_state=adam.init(params), key=jax.random.key(0), cursor=zero)
     plan = learner.PolicyUpdate(max_new_tokens=NEW, group_size=GROUP)
-    update = jax.jit(
-        functools.partial(
-            learner.policy_step,
-            row=pg.ALGORITHMS["dr_grpo"],
-            model=model,
-            optimizer=adam,
-            plan=plan,
-            split=learner.Split(4),
-        )
-    )
-    advantage = jax.random.normal(jax.random.key(3), (rows,))
-    report(size, rows, params, "update", best(update, state, sampling(jax.random.key(2)), advantage))
+    how: dict[str, Any] = dict(row=pg.ALGORITHMS["dr_grpo"], model=model, plan=plan, split=learner.Split(4))
+
+    @jax.jit
+    def update(state, rollout, reward):
+        experience, _ = learner.compare(state, rollout, reward, **how)
+        return learner.push(state, experience, optimizer=adam, start=PROMPT, **how)
+
+    reward = jax.random.bernoulli(jax.random.key(3), 0.5, (rows // GROUP, GROUP)).astype(jnp.float32)
+    report(size, rows, params, "update", best(update, state, sampling(jax.random.key(2)), reward))
 
 
 def report(size: str, rows: int, params, what: str, seconds: float) -> None:

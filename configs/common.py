@@ -92,17 +92,31 @@ def base() -> ConfigDict:
         top_k=0,
         top_p=1.0,
         algorithm="dr_grpo",
-        row=dict(  # changes to the algorithm's row, see rljax.policy_gradient.Algorithm
+        row=dict(  # changes to the algorithm's row, each "name" or "name(option=value, ...)": docs/algorithms.md
             advantage=config_dict.placeholder(str),
             surrogate=config_dict.placeholder(str),
             aggregation=config_dict.placeholder(str),
-            clip_low=config_dict.placeholder(float),
-            clip_high=config_dict.placeholder(float),
             kl=config_dict.placeholder(str),
-            kl_coef=config_dict.placeholder(float),
+            entropy=config_dict.placeholder(str),
+            correction=config_dict.placeholder(str),
+            tokens=config_dict.placeholder(str),
+            groups=config_dict.placeholder(str),
+            truncated=config_dict.placeholder(str),
+            sign=config_dict.placeholder(str),
+            off_policy_mask=config_dict.placeholder(float),
+            positive_nll=config_dict.placeholder(float),
         ),
-        updates=1,  # optimiser steps on each rollout
-        refresh_reference=0,  # copy the policy to the reference every so many optimiser steps; 0: never
+        updates=1,  # optimiser steps in one pass over a rollout, on disjoint random parts of it
+        epochs=1,  # passes over each rollout
+        refresh_reference=0,  # move the reference every so many optimiser steps; 0: never
+        mix_reference=1.0,  # to this mixture of the policy and itself; 1: a copy of the policy
+        critic=dict(  # for an algorithm that has one
+            trunk="own",  # a transformer of its own, or a head on the "policy"'s layers
+            clip=0.2,  # values stay this near those before the first update; 0: no clipping
+            coef=1.0,  # weight of the value loss in layers that are shared
+            warmup=0,  # rollouts on which only the critic learns
+            optimizer=optimizer(1e-3, schedule="constant", warmup=5, weight_decay=0.0),
+        ),
         optimizer=optimizer(4e-4, schedule="constant", warmup=5, weight_decay=0.0),
     )
     c.rl.eval_every, c.rl.log_every = 20, 1

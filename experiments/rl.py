@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from rljax import launch, learner, optimizer, rewards, sampler, settings, sharding, stages
-from rljax import policy_gradient as pg
+from rljax.refill import refill
 from rljax.settings import Settings
 from rljax.structs import ConfigTree
 
@@ -33,53 +33,62 @@ class Verbs(NamedTuple):
 def make_verbs(s: Settings) -> Verbs:
     """The five verbs as this config wants them."""
     c, task, model, mesh = s.config.rl, s.task, s.model, s.mesh
-    row = settings.algorithm(c)
+    row, plan, split = settings.algorithm(c), settings.policy_update(s), settings.split(c, task.prompt_slots, mesh)
     sharding.check_rows(c.prompts, mesh, "rl.prompts")
     draw = functools.partial(
         sampler.sample,
-        group_size=c.group_size,
         max_new_tokens=c.max_new_tokens,
         temperature=c.temperature,
         top_k=c.top_k,
         top_p=c.top_p,
         stop_ids=task.tokenizer.stop_ids,
     )
-    update = functools.partial(
-        learner.policy_step,
-        row=row,
-        model=model,
-        optimizer=optimizer.make(c.optimizer, model, c.steps * c.updates),
-        plan=learner.PolicyUpdate(c.max_new_tokens, c.group_size, c.temperature, c.updates, c.refresh_reference),
-        split=settings.split(c, task.prompt_slots, mesh),
-    )
+
+    def sampled(**how):
+        some = lambda params, *data: draw(sharding.replicate(params, mesh), model, *data, **how)
+        return jax.jit(lambda params, problems, key: some(params, problems.prompt, problems.prompt_mask, key))
 
     def ask(cursor):
         return sharding.place_rows(task.problems(s.config.seed, cursor + jnp.arange(c.prompts), "train"), mesh)
 
-    whole = jax.jit(lambda params, prompt, mask, key: draw(sharding.replicate(params, mesh), model, prompt, mask, key))
+    attempts, likeliest = sampled(group_size=c.group_size), sampled(group_size=1, greedy=True)
+    check = rewards.verifier(task, c.group_size, s.config.workers)
+    check_one = rewards.verifier(task, 1, s.config.workers)
 
     def sample(params, problems, key):
-        return whole(params, problems.prompt, problems.prompt_mask, key)
+        asked = problems.replace(facts=())  # the verifier's, and for a text task not arrays
+        return attempts(params, asked, key), likeliest(params, asked, key) if row.looks_at("greedy") else None
 
-    def compare(reward, rollout):
-        return pg.compare(row, reward, rewards.by_group(rollout.lengths, c.group_size)).reshape(-1)
+    def verify(rollout, greedy, problems):
+        reward, info = check(rollout, problems)
+        return reward, info if greedy is None else info | {"greedy": check_one(greedy, problems)[0][:, 0]}
 
-    verify = rewards.verifier(task, c.group_size, s.config.workers)
-    return Verbs(ask, sample, verify, compare, jax.jit(update, donate_argnums=0))
+    compare = functools.partial(learner.compare, row=row, model=model, plan=plan, split=split)
+    rate = optimizer.make(c.optimizer, model, c.steps * plan.steps)
+    push = functools.partial(
+        learner.push, row=row, model=model, optimizer=rate, plan=plan, split=split, start=task.prompt_slots
+    )
+    return Verbs(ask, sample, verify, jax.jit(compare), jax.jit(push, donate_argnums=0))
 
 
 def make_iteration(s: Settings) -> stages.Iteration:
     """One turn, ``state -> (state, metrics)``: pure, and for a task on the device jitted, scannable and vmappable."""
-    verbs = make_verbs(s)
+    verbs, c = make_verbs(s), s.config.rl
+    rounds = settings.algorithm(c).option("groups", "rounds") or 0  # of asking again for groups that disagree
 
     def iteration(state):
-        problems = verbs.ask(state.cursor)
-        rollout = verbs.sample(state.params, problems, state.step_key())
-        reward, info = verbs.verify(rollout, problems)
-        advantage = verbs.compare(reward, rollout)
-        state, metrics = verbs.push(state, rollout, advantage)
-        state = state.replace(cursor=state.cursor + s.config.rl.prompts)
-        return state, metrics | rewards.summary(rollout, reward, info)
+        def attempt(number):
+            key = settings.round_key(state, number) if rounds else state.step_key()
+            problems = verbs.ask(state.cursor + number * c.prompts)
+            rollout, greedy = verbs.sample(state.params, problems, key)
+            reward, info = verbs.verify(rollout, greedy, problems)
+            return rollout, reward, info
+
+        (rollout, reward, info), keep, first, asked, cost = refill(attempt, rounds, s.task.on_device)
+        experience, compared = verbs.compare(state, rollout, reward, keep=keep, greedy=info.get("greedy"))
+        state, metrics = verbs.push(state, experience)
+        state = state.replace(cursor=state.cursor + asked * c.prompts)
+        return state, metrics | compared | rewards.summary(*first) | cost
 
     return jax.jit(iteration, donate_argnums=0) if s.task.on_device else iteration
 
@@ -89,7 +98,7 @@ def run(config: ConfigTree, workdir: Path, stop: int = 0) -> None:
     s = settings.resolve(config)
     iteration = make_iteration(s)
     params = settings.start_params(s, config.rl.start, workdir)
-    state = settings.new_state(s, config.rl, params, with_reference=settings.algorithm(config.rl).kl_coef > 0)
+    state = settings.new_state(s, config.rl, params, settings.algorithm(config.rl))
     known = settings.evaluated(s, config.rl.start, workdir)
     how = settings.loop(s, "rl", workdir, stop)
     stages.train("rl", state, iteration, settings.evaluator(s), score="eval/pass@1", known=known, **how)

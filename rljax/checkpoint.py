@@ -5,6 +5,7 @@ top of it: a checksum of every array is stored beside them and compared on the w
 otherwise be restored without a word), and a step that cannot be read is passed over for the one before it.
 """
 
+import dataclasses
 import logging
 import shutil
 import zlib
@@ -42,7 +43,7 @@ def save(manager: Manager, step: int, state: TrainState, score: float | None = N
     """
     if step in manager.all_steps():
         return
-    items = {"params": state.params, "rest": state.replace(params=None)}
+    items = {"params": state.params, "rest": rest(state)}
     save_args = {name: ocp.args.StandardSave(item) for name, item in items.items()}
     sums = ocp.args.JsonSave({name: checksums(item) for name, item in items.items()})
     metrics = {METRIC: -float("inf") if score is None else float(score)}
@@ -59,8 +60,8 @@ def restore(manager: Manager, like: TrainState) -> tuple[TrainState, int] | None
     problems = []
     for step in sorted(manager.all_steps(), reverse=True):
         try:
-            read = read_items(manager, step, {"params": like.params, "rest": like.replace(params=None)})
-            return read["rest"].replace(params=read["params"]), step
+            read = read_items(manager, step, {"params": like.params, "rest": rest(like)})
+            return like.replace(params=read["params"], **read["rest"]), step
         except Exception as e:  # orbax raises plain Exceptions, KeyErrors, JSON errors: any of them means unreadable
             problems.append(f"checkpoint {step} in {manager.directory} cannot be used ({first_line(e)})")
             logging.getLogger(__name__).warning(problems[-1])
@@ -69,6 +70,12 @@ def restore(manager: Manager, like: TrainState) -> tuple[TrainState, int] | None
             f"{problems[0]}; {len(problems)} tried, none is whole: remove the folder to start this stage anew"
         )
     return None
+
+
+def rest(state: TrainState) -> dict[str, Any]:
+    """The parts of a state beside its parameters, without those it lacks: a part that a later version adds is not missed."""
+    parts = {field.name: getattr(state, field.name) for field in dataclasses.fields(state) if field.name != "params"}
+    return {name: part for name, part in parts.items() if part is not None}
 
 
 def restore_params(manager: Manager, like: Any, step: int) -> Any:

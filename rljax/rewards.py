@@ -25,6 +25,19 @@ def by_group(x: Array, group_size: int) -> Array:
     return x.reshape(-1, group_size, *x.shape[1:])
 
 
+def mixed(reward: Array) -> Array:
+    """[B] bool: the attempts at this prompt did not all earn the same, so that there is something to compare."""
+    return reward.max(-1) > reward.min(-1)
+
+
+def soft_overlong(lengths: Array, max_length: int, cache: float) -> Array:
+    """What a response near the limit loses (DAPO, arXiv 2503.14476, eq. 13), float32 like ``lengths``.
+
+    0 up to ``max_length - cache`` tokens, then down a straight line to -1 at ``max_length``, -1 beyond.
+    """
+    return jnp.clip((max_length - cache - lengths) / max(cache, 1e-9), -1.0, 0.0)
+
+
 def on_device(task: Task, group_size: int) -> RewardFn:
     """The task's verifier in jnp."""
     assert task.score is not None, f"task {task.name} has no device verifier"

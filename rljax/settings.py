@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from rljax import evaluation, journal, learner, optimizer, sampler, sharding, stages, tasks, transformer
+from rljax import critic, evaluation, journal, learner, optimizer, sampler, sharding, stages, tasks, transformer
 from rljax import policy_gradient as pg
 from rljax.errors import UserError
 from rljax.structs import ConfigTree, TrainState
@@ -47,25 +47,71 @@ def algorithm(rl: ConfigTree) -> pg.Algorithm:
         raise UserError(f"rl.algorithm={rl.algorithm!r} is unknown, choose from {sorted(pg.ALGORITHMS)}")
     changes = {k: v for k, v in rl.row.to_dict().items() if v is not None}
     row = dataclasses.replace(pg.ALGORITHMS[rl.algorithm], **changes)
-    if rl.group_size < 2 and row.advantage in pg.NEEDS_GROUP:
+    advantage, attempts = row.name("advantage"), rl.prompts * rl.group_size
+    if rl.group_size < 2 and advantage in pg.NEEDS_GROUP:
         raise UserError(
-            f"rl.group_size={rl.group_size}, but the advantage {row.advantage!r} of {rl.algorithm!r} compares the attempts "
-            "at one prompt: use a group of 2 or more, or rl.row.advantage=raw"
+            f"rl.group_size={rl.group_size}, but the advantage {advantage!r} of {rl.algorithm!r} compares the attempts at one "
+            "prompt: use a group of 2 or more, or rl.row.advantage=raw"
+        )
+    if rl.group_size < 2 and row.name("groups") != "all":
+        raise UserError(
+            f"rl.group_size={rl.group_size} with groups={row.choice('groups')}: a group of one never disagrees"
+        )
+    most, k = rl.group_size - (row.option("advantage", "baseline") == "loo"), row.option("advantage", "k")
+    if k and not 1 <= k <= most:
+        raise UserError(
+            f"rl.row.advantage={row.choice('advantage')}: k must be 1 to {most} at rl.group_size={rl.group_size}"
         )
     if rl.temperature <= 0:
         raise UserError(
             f"rl.temperature={rl.temperature}: a greedy policy has no gradient, train at a temperature above 0"
         )
-    if (rl.prompts * rl.group_size) % rl.updates:
+    from_sampler = row.option("surrogate", "from_sampler") or row.name("surrogate") == "decoupled_ppo"
+    if (rl.top_p < 1 or rl.top_k) and row.name("correction") == "none" and not from_sampler:
         raise UserError(
-            f"rl.updates={rl.updates} does not divide the {rl.prompts * rl.group_size} attempts of a rollout"
+            f"rl.top_p={rl.top_p}, rl.top_k={rl.top_k}: attempts come from a truncated distribution, whose log-probabilities "
+            "are not those of the policy that learns: use top_p=1 and top_k=0, or correct with "
+            "rl.row.correction=token_truncate"
         )
-    if rl.updates > 1 and row.aggregation == "prompt_mean":
+    if rl.updates < 1 or rl.epochs < 1 or attempts % rl.updates:
+        raise UserError(
+            f"rl.updates={rl.updates}, rl.epochs={rl.epochs}: updates must divide the {attempts} attempts of a rollout, and "
+            "both be at least 1"
+        )
+    if rl.updates > 1 and row.name("aggregation") == "prompt_mean":
         raise UserError(
             f"rl.updates={rl.updates} splits groups over optimiser steps, but the aggregation prompt_mean averages within "
             "them: use rl.updates=1 or another aggregation"
         )
+    if row.looks_at("values") and rl.critic.trunk not in critic.TRUNKS:
+        raise UserError(f"rl.critic.trunk={rl.critic.trunk!r} is unknown, choose from {critic.TRUNKS}")
+    if row.looks_at("values") and rl.critic.optimizer.name == "muon":
+        raise UserError("rl.critic.optimizer.name=muon knows the policy's matrices only: use adamw or sgd")
     return row
+
+
+def policy_update(s: Settings) -> learner.PolicyUpdate:
+    """How the policy (and, where the row has one, its critic) learns from a rollout."""
+    c = s.config.rl
+    value = None
+    if algorithm(c).looks_at("values"):
+        tx = optimizer.make(c.critic.optimizer, s.model, c.steps * c.updates * c.epochs)
+        value = learner.CriticUpdate(tx, c.critic.clip, c.critic.coef, c.critic.warmup)
+    return learner.PolicyUpdate(
+        max_new_tokens=c.max_new_tokens,
+        group_size=c.group_size,
+        temperature=c.temperature,
+        updates=c.updates,
+        epochs=c.epochs,
+        refresh_reference=c.refresh_reference,
+        mix_reference=c.mix_reference,
+        critic=value,
+    )
+
+
+def round_key(state: TrainState, number: jax.Array) -> jax.Array:
+    """The key of a round of dynamic sampling, apart from those of the rows and of the update."""
+    return jax.random.fold_in(state.step_key(), (1 << 30) + number)
 
 
 def split(stage: ConfigTree, prompt_slots: int, mesh: Mesh) -> learner.Split:
@@ -74,19 +120,27 @@ def split(stage: ConfigTree, prompt_slots: int, mesh: Mesh) -> learner.Split:
     return learner.Split(rows, tuple(prompt_slots + w for w in stage.widths), mesh)
 
 
-def new_state(s: Settings, stage: ConfigTree, params: Any, with_reference: bool = False) -> TrainState:
-    """The state that a stage starts from, laid out over the mesh; ``params`` None means random ones."""
-    tx = optimizer.make(stage.optimizer, s.model, stage.steps * stage.get("updates", 1))
+def new_state(s: Settings, stage: ConfigTree, params: Any, row: pg.Algorithm | None = None) -> TrainState:
+    """The state that a stage starts from, laid out over the mesh; ``params`` None means random ones.
+
+    ``row`` says what else reinforcement learning needs: a reference, a critic, an entropy coefficient.
+    """
+    tx = optimizer.make(stage.optimizer, s.model, stage.steps * stage.get("updates", 1) * stage.get("epochs", 1))
 
     def create(params: Any) -> TrainState:
         key = jax.random.key(s.config.seed)
         if params is None:
             params = transformer.init(s.model, jax.random.fold_in(key, 0x1217))
         zero = jnp.zeros((), jnp.int32)
-        reference = jax.tree.map(jnp.copy, params) if with_reference else None
-        return TrainState(
-            step=zero, params=params, opt_state=tx.init(params), key=key, cursor=zero, reference=reference
-        )
+        state = TrainState(step=zero, params=params, opt_state=tx.init(params), key=key, cursor=zero)
+        if row and row.kl_in:
+            state = state.replace(reference=jax.tree.map(jnp.copy, params))
+        if row and row.adapts_entropy:
+            state = state.replace(entropy_coef=jnp.zeros(()))
+        if row and (how := policy_update(s).critic):
+            value = critic.init(params, s.config.rl.critic.trunk)
+            state = state.replace(critic=value, critic_opt_state=how.optimizer.init(value))
+        return state
 
     shape = jax.eval_shape(create, params)
     return jax.jit(create, out_shardings=sharding.state_shardings(shape, s.model, s.mesh))(params)

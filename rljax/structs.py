@@ -55,6 +55,9 @@ class TrainState(struct.PyTreeNode):
     key: Array  # typed PRNG key
     cursor: Array  # [] int32
     reference: Any = None  # parameters that the KL term is measured from; None where no KL is asked for
+    critic: Any = None  # what PPO's value function is made of; None where the algorithm has no critic
+    critic_opt_state: Any = None
+    entropy_coef: Any = None  # [] float32, where an entropy bonus adapts
     skipped: Array = struct.field(default_factory=lambda: jnp.zeros((), jnp.int32))  # [] steps skipped in a row
     skipped_total: Array = struct.field(default_factory=lambda: jnp.zeros((), jnp.int32))  # [] steps skipped so far
 

@@ -11,7 +11,7 @@ accumulates in float32; logits appear, and the log-softmax is taken, in float32 
 
 from rljax.transformer.config import Config, Params, Weight, count, init, logical_axes, weights
 from rljax.transformer.decoding import Cache, decode, grow, prefill
-from rljax.transformer.sequence import forward, positions_of, token_logprobs
+from rljax.transformer.sequence import features, forward, positions_of, token_logprobs
 
 __all__ = [
     "Cache",
@@ -20,6 +20,7 @@ __all__ = [
     "Weight",
     "count",
     "decode",
+    "features",
     "forward",
     "grow",
     "init",

@@ -34,6 +34,11 @@ def run(params: Params, config: Config, tokens: Array, mask: Array) -> tuple[Arr
     return x, cache
 
 
+def features(params: Params, config: Config, tokens: Array, mask: Array) -> Array:
+    """[B, S, D]: the residual stream after the last layer and the final norm, what the head reads."""
+    return rms_norm(run(params, config, tokens, mask)[0], params["norm"], config)
+
+
 def forward(params: Params, config: Config, tokens: Array, mask: Array | None = None) -> Array:
     """Logits [B, S, V] float32 of tokens [B, S] int32; column s scores the token at column s + 1.
 

@@ -1,0 +1,47 @@
+"""A supervised step: next-token learning on demonstrations or pages."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from rljax import supervised, transformer
+from rljax.learner.micro_batches import Batch, Metrics, Split, gradients
+from rljax.learner.update import update
+from rljax.structs import TrainState
+
+Array = jax.Array
+
+
+def supervised_step(
+    state: TrainState, batch: Batch, *, model: transformer.Config, optimizer: optax.GradientTransformation, split: Split
+) -> tuple[TrainState, Metrics]:
+    """One step of next-token learning on ``batch``: tokens, mask (real), learn (counted in the loss), all [N, S]."""
+    grads, metrics = gradients(next_token_loss(model), state.params, weighted(batch), split)
+    state, more = update(state, grads, optimizer)
+    tokens = jnp.sum(batch["learn"], dtype=jnp.float32)
+    return state.replace(step=state.step + 1), metrics | more | {"tokens": tokens}
+
+
+def supervised_loss(params: Any, batch: Batch, *, model: transformer.Config, split: Split) -> Array:
+    """Loss of a held-out batch in nats a token."""
+    width, micro, _ = split.micro_batches(weighted(batch))
+    compute = split.at_width(lambda b: next_token_loss(model)(params, b)[0])
+    return jax.lax.map(lambda xs: compute(*xs), (width, micro)).sum()
+
+
+def weighted(batch: Batch) -> Batch:
+    return batch | {"weight": supervised.weights(batch["learn"] & batch["mask"])}
+
+
+def next_token_loss(model: transformer.Config) -> Callable[[Any, Batch], tuple[Array, Metrics]]:
+    """The loss of a micro-batch and its share of the logged means."""
+
+    def loss(params: Any, b: Batch) -> tuple[Array, Metrics]:
+        logp, entropy = transformer.token_logprobs(params, model, b["tokens"], b["mask"])
+        weight = b["weight"][:, 1:]
+        return supervised.loss(logp, weight), {"entropy": jnp.sum(weight * jax.lax.stop_gradient(entropy))}
+
+    return loss

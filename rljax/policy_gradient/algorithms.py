@@ -1,0 +1,373 @@
+"""An algorithm is a row: how to compare attempts, what to push, how to weigh tokens, how far to stray.
+
+Every field is a choice from a table, written as a call: ``surrogate="ppo_clip(low=0.2, high=0.28)"``. ``ALGORITHMS`` names
+the rows of the literature; a config starts from one and changes any field, or composes its own.
+"""
+
+import dataclasses
+import inspect
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from rljax.errors import UserError
+from rljax.policy_gradient import advantages, choices, kl, returns, selection, tokens
+from rljax.policy_gradient.aggregation import AGGREGATION, weights
+from rljax.policy_gradient.choices import Choice
+from rljax.policy_gradient.corrections import CORRECTION, near_policy
+from rljax.policy_gradient.losses import SURROGATE, over_tokens, stop
+
+Array = jax.Array
+
+ADVANTAGE = {
+    "mean_center": advantages.mean_center,
+    "grpo": advantages.grpo,
+    "batch_std": advantages.batch_std,
+    "rloo": advantages.rloo,
+    "opo": advantages.opo,
+    "gpg": advantages.gpg,
+    "gdpo": advantages.gdpo,
+    "raw": advantages.raw,
+    "whiten_seq": advantages.whiten_seq,
+    "remax": advantages.remax,
+    "maxrl": advantages.maxrl,
+    "pkpo": advantages.pkpo,
+    "passk_training": advantages.passk_training,
+    "passk_best": advantages.passk_best,
+    "rf_pp": returns.rf_pp,
+    "rf_pp_baseline": returns.rf_pp_baseline,
+    "gae": returns.gae,
+    "gae_length_adaptive": returns.gae_length_adaptive,
+    "best_of_n": selection.best_of_n,
+    "all_correct": selection.all_correct,
+}
+NEEDS_GROUP = {  # a group of one has advantage 0, or 0 / 0
+    *(
+        "mean_center",
+        "grpo",
+        "batch_std",
+        "rloo",
+        "opo",
+        "gpg",
+        "gdpo",
+        "maxrl",
+        "pkpo",
+        "passk_training",
+        "passk_best",
+    ),
+    "rf_pp_baseline",
+}
+BY_TOKEN = {"rf_pp", "gae", "gae_length_adaptive"}  # where tokens of one attempt differ
+SELECTS = {"best_of_n", "all_correct"}
+BY_SEQUENCE = {"gspo", "luspo", "gmpo"}  # surrogates that stand for a whole sequence
+
+ENTROPY = {"none": lambda: None, "bonus": lambda *, coef: coef, "adaptive": lambda *, target=0.2, step=0.005: target}
+GROUPS = {"all": lambda: None, "mixed": lambda: None, "refill": lambda *, rounds=8: rounds}
+TRUNCATED = {"keep": lambda: None, "mask": lambda: None, "soft": lambda *, share=0.2: share}
+SIGNS = ("both", "positive", "negative")
+TABLES = {
+    "advantage": ADVANTAGE,
+    "surrogate": SURROGATE,
+    "aggregation": AGGREGATION,
+    "kl": kl.KL,
+    "entropy": ENTROPY,
+    "correction": CORRECTION,
+    "tokens": tokens.TOKENS,
+    "groups": GROUPS,
+    "truncated": TRUNCATED,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Algorithm:
+    """One row. Raises UserError for names that no table knows, and for choices that contradict each other.
+
+    advantage    attempts -> how much better than expected (``ADVANTAGE``)
+    surrogate    log-probabilities and advantage -> token loss (``SURROGATE``)
+    aggregation  token losses -> loss; ``token_mean(empty_rows=all)`` lets rows without a token count in a mean
+    kl           none | k1 | k2 | k3 | abs (coef=, where=loss | reward, grad=auto | k2 | none, unbiased=): in the loss the
+                 token losses gain coef KL, in the reward each token's (or the attempt's) reward loses it, detached
+    entropy      none | bonus(coef=) | adaptive(target=, step=): a bonus on the token mean of the entropy; the adaptive
+                 coefficient moves by ``step`` an update and acts only while entropy is at most ``target`` (2505.22312)
+    correction   none | token_truncate(hi=) | sequence_mask(hi=) | ...: weights pi_old / pi_sampler on the token losses
+    tokens       all | top_entropy(share=): which tokens learn; the mean still counts all
+    groups       all | mixed (groups that agree leave the loss and its mean) | refill(rounds=): also ask for more problems
+                 until all groups are mixed, or that many rounds are sampled (DAPO's dynamic sampling)
+    truncated    keep (the reward as it is) | mask (out of the loss; their reward still counts in the baseline) |
+                 soft(share=): the reward falls from 0 to -1 over the last ``share`` of the window (DAPO, eq. 13)
+    sign         both | positive | negative: learn only from such advantages
+    off_policy_mask  nats a token: leave out worse-than-expected responses that far from the sampler (``near_policy``)
+    positive_nll  weight of -log pi on the tokens of right attempts, added to the loss (VAPO)
+    """
+
+    advantage: str | Choice
+    surrogate: str | Choice
+    aggregation: str | Choice
+    kl: str | Choice = "none"
+    entropy: str | Choice = "none"
+    correction: str | Choice = "none"
+    tokens: str | Choice = "all"
+    groups: str | Choice = "all"
+    truncated: str | Choice = "keep"
+    sign: str = "both"
+    off_policy_mask: float | None = None
+    positive_nll: float = 0.0
+
+    def __post_init__(self):
+        for field, table in TABLES.items():
+            object.__setattr__(self, field, choices.parse(getattr(self, field), table, field))
+        if self.sign not in SIGNS:
+            raise UserError(f"algorithm: sign={self.sign!r} is unknown, choose from {SIGNS}")
+        refuse_contradictions(self)
+
+    def choice(self, field: str) -> Choice:
+        """What was chosen for a field."""
+        return getattr(self, field)
+
+    def name(self, field: str) -> str:
+        """The name of what was chosen for a field."""
+        return self.choice(field).name
+
+    def option(self, field: str, option: str) -> Any:
+        """An option of what was chosen, or its default; None where the choice has no such option."""
+        return choices.value(self.choice(field), TABLES[field], option)
+
+    def looks_at(self, data: str) -> bool:
+        """Whether the advantage looks at this field of ``Attempts``."""
+        return data in choices.inputs(ADVANTAGE[self.name("advantage")])
+
+    @property
+    def kl_in(self) -> str:
+        """Where the KL term stands: "loss", "reward" or "" for nowhere."""
+        return "" if self.name("kl") == "none" else self.option("kl", "where")
+
+    @property
+    def ranks_tokens(self) -> bool:
+        """Whether the loss depends on how a token ranks in its optimiser batch, which must then be scored first."""
+        return self.name("tokens") != "all" or self.name("surrogate") in ("clip_cov", "kl_cov") or self.adapts_entropy
+
+    @property
+    def adapts_entropy(self) -> bool:
+        return self.name("entropy") == "adaptive"
+
+
+def refuse_contradictions(row: Algorithm) -> None:
+    """Raise UserError, with the reason, for choices that cannot stand together."""
+    advantage, surrogate, aggregation = row.name("advantage"), row.name("surrogate"), row.name("aggregation")
+    grad, unbiased = row.option("kl", "grad"), row.option("kl", "unbiased")
+    reasons = [
+        (
+            surrogate in BY_SEQUENCE and aggregation != "seq_mean_token_mean",
+            f"surrogate={surrogate} has one loss for a whole sequence, and aggregation={aggregation} would weigh it by "
+            "length: use seq_mean_token_mean (or luspo, which weighs by length on purpose)",
+        ),
+        (
+            surrogate in BY_SEQUENCE and differs_by_token(row),
+            f"surrogate={surrogate} has one loss for a whole sequence, but advantage={row.advantage} differs by token: use "
+            "gspo_token, or a surrogate by token",
+        ),
+        (
+            surrogate in ("vespo", "decoupled_ppo") and row.name("correction") != "none",
+            f"surrogate={surrogate} with correction={row.correction}: the sampler's ratio would count twice (vespo takes it "
+            "in with from_sampler=True, decoupled_ppo always does)",
+        ),
+        (
+            surrogate == "imitation" and advantage not in SELECTS | {"raw"},
+            f"surrogate=imitation learns from weights that are not negative, and advantage={advantage} has both signs: "
+            "choose best_of_n, all_correct or raw, or another surrogate",
+        ),
+        (
+            surrogate == "imitation" and row.sign != "both",
+            f"sign={row.sign} with surrogate=imitation: its weights are never negative",
+        ),
+        (row.kl_in not in ("", "loss", "reward"), f"kl={row.kl}: where must be loss or reward"),
+        (grad not in (None, "auto", "k2", "none"), f"kl={row.kl}: grad must be auto, k2 or none"),
+        (
+            row.name("kl") == "k1" and row.kl_in == "loss" and grad is None,
+            "kl=k1 in the loss has an expected gradient of zero, it only adds noise: use k2 or k3, where=reward, or "
+            "grad=k2; say grad=auto if that is what you study",
+        ),
+        (
+            row.kl_in == "reward" and (grad is not None or unbiased),
+            f"kl={row.kl}: a term in the reward is detached, it has neither grad nor unbiased",
+        ),
+        (
+            row.kl_in == "reward" and advantage in SELECTS,
+            f"advantage={advantage} chooses attempts by their reward, a KL term there would choose those near the "
+            "reference: use where=loss",
+        ),
+        (
+            advantage == "gdpo" and row.name("truncated") != "soft",
+            "advantage=gdpo normalises several rewards, and correctness alone is one: add truncated=soft(share=0.2)",
+        ),
+    ]
+    for holds, reason in reasons:
+        if holds:
+            raise UserError(f"algorithm: {reason}")
+
+
+def differs_by_token(row: Algorithm) -> bool:
+    """Whether advantages differ within an attempt."""
+    return row.name("advantage") in BY_TOKEN and (
+        row.name("advantage") != "rf_pp" or row.kl_in == "reward" or row.option("advantage", "gamma") != 1.0
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What a row does.
+
+
+class Attempts(NamedTuple):
+    """What attempts may be compared by. B prompts, G attempts at each, T tokens, R rewards; None where no row asks."""
+
+    rewards: Array  # [B, G], of all kinds together
+    mask: Array  # [B, G, T], tokens that count
+    logprobs: Array | None = None  # [B, G, T], nats, of the sampler
+    key: Array | None = None
+    distinct: Array | None = None  # [B, G] bool, no attempt before it is the same
+    parts: Array | None = None  # [B, G, R], rewards by kind
+    greedy: Array | None = None  # [B], reward of the greedy response
+    values: Array | None = None  # [B, G, T], of the critic
+    penalty: Array | None = None  # [B, G, T], coefficient times KL, where it stands in the reward
+
+
+def compare(row: Algorithm, attempts: Attempts) -> tuple[Array, Array | None]:
+    """(advantage [B, G] or [B, G, T], returns [B, G, T] for the critic or None); no gradient flows through them.
+
+    A KL penalty goes into the return token by token where the advantage looks at tokens, else its sum over the response
+    is taken from the reward (as in TRL's RLOO).
+    """
+    if row.name("advantage") in NEEDS_GROUP and attempts.rewards.shape[-1] < 2:
+        raise UserError(
+            f"advantage {row.name('advantage')!r} compares attempts at one prompt, but group_size is 1: raise rl.group_size"
+        )
+    if attempts.penalty is not None and not row.looks_at("penalty"):
+        attempts = attempts._replace(rewards=attempts.rewards - jnp.sum(attempts.penalty * attempts.mask, -1))
+    out = choices.call(row.choice("advantage"), ADVANTAGE, attempts._asdict())
+    advantage, target = out if isinstance(out, tuple) else (out, None)
+    if row.sign != "both":
+        advantage = advantage * ((advantage > 0) if row.sign == "positive" else (advantage < 0))
+    return stop(advantage), stop(target)
+
+
+def token_weights(row: Algorithm, mask: Array, *, group_size: int, const: float) -> Array:
+    """The weight of every token of an optimiser batch [N, T] in the loss."""
+    empty = row.option("aggregation", "empty_rows")
+    return weights(mask, row.name("aggregation"), group_size=group_size, const=const, empty_rows=empty)
+
+
+def token_loss(
+    row: Algorithm,
+    logp: Array,
+    old: Array,
+    advantage: Array,
+    mask: Array,
+    *,
+    sampler: Array | None = None,
+    ref: Array | None = None,
+    chosen: Array | None = None,
+    correction: Array | None = None,
+) -> Array:
+    """Loss of each token [N, T] before weighting. ``advantage`` [N] or [N, T]; all else [N, T].
+
+    The surrogate; 0 where ``tokens`` or ``off_policy_mask`` leave a token out; times ``correction``; plus the KL term.
+    ``chosen`` are the tokens that ``choose_tokens`` found in the whole batch.
+    """
+    mask = mask.astype(logp.dtype)
+    data = dict(logp=logp, old=old, advantage=advantage, mask=mask, sampler=sampler, chosen=chosen)
+    loss = choices.call(row.choice("surrogate"), SURROGATE, data)
+    if row.name("tokens") != "all":
+        loss = loss * chosen
+    if row.off_policy_mask is not None and sampler is not None:
+        loss = loss * near_policy(logp, sampler, advantage, mask, row.off_policy_mask)
+    if correction is not None:
+        loss = loss * correction
+    if row.kl_in == "loss" and ref is not None:
+        grad, unbiased = row.option("kl", "grad") or "auto", row.option("kl", "unbiased")
+        loss = loss + row.option("kl", "coef") * kl.term(row.name("kl"), logp, old, ref, grad, unbiased)
+    return loss
+
+
+def clipped(
+    row: Algorithm,
+    logp: Array,
+    old: Array,
+    advantage: Array,
+    mask: Array,
+    *,
+    sampler: Array | None = None,
+    chosen: Array | None = None,
+) -> Array:
+    """Bool [N, T]: the tokens that the surrogate gives no gradient although their advantage is not 0."""
+    data = dict(old=old, advantage=advantage, mask=mask.astype(logp.dtype), sampler=sampler, chosen=chosen)
+    loss = lambda x: choices.call(row.choice("surrogate"), SURROGATE, data | {"logp": x})
+    slope = jax.grad(lambda x: jnp.sum(loss(x)))(stop(logp))
+    return (slope == 0) & (over_tokens(advantage, logp) != 0)
+
+
+def correction_weights(row: Algorithm, old: Array, sampler: Array, mask: Array) -> Array:
+    """[N, T]: what the row multiplies the token losses by where sampler and trainer differ."""
+    return choices.call(row.choice("correction"), CORRECTION, dict(old=old, sampler=sampler, mask=mask))
+
+
+def choose_tokens(
+    row: Algorithm, logp: Array, entropy: Array, old: Array, advantage: Array, mask: Array, key: Array
+) -> Array | None:
+    """Bool [N, T]: the tokens that the row treats apart, from the whole optimiser batch; None where it ranks none."""
+    data = dict(logp=logp, entropy=entropy, old=old, advantage=advantage, mask=mask, key=key)
+    if row.name("tokens") != "all":
+        return choices.call(row.choice("tokens"), tokens.TOKENS, data)
+    chooser = {"clip_cov": tokens.clip_cov_tokens, "kl_cov": tokens.kl_cov_tokens}.get(row.name("surrogate"))
+    if chooser is None:
+        return None
+    known = inspect.signature(chooser).parameters
+    options = {k: v for k, v in row.choice("surrogate").options.items() if k in known}
+    return choices.call(Choice("it", options), {"it": chooser}, data)
+
+
+ALGORITHMS = {
+    # ----- compare with the group
+    # arXiv 2501.12948; R1-Zero's clip range is not published, 0.2 is GRPO's. Refresh the reference every 400 updates.
+    "r1_zero": Algorithm("grpo", "ppo_clip", "seq_mean_token_mean", kl="k3(coef=0.001)"),
+    # the same paper's first RL stage of R1, sec. 3.2.1
+    "r1_stage1": Algorithm("grpo", "ppo_clip(low=10, high=10)", "seq_mean_token_mean", kl="k3(coef=0.001)"),
+    # arXiv 2402.03300
+    "grpo": Algorithm("grpo", "ppo_clip", "seq_mean_token_mean", kl="k3(coef=0.04)"),
+    # arXiv 2503.20783
+    "dr_grpo": Algorithm("mean_center", "ppo_clip", "seq_mean_token_sum_const"),
+    # arXiv 2503.14476
+    "dapo": Algorithm(
+        "grpo", "ppo_clip(low=0.2, high=0.28)", "token_mean", groups="refill(rounds=8)", truncated="soft(share=0.2)"
+    ),
+    # arXiv 2508.08221
+    "lite_ppo": Algorithm("batch_std", "ppo_clip", "token_mean"),
+    # arXiv 2507.18071, sec. 5.1
+    "gspo": Algorithm("grpo", "gspo(low=3e-4, high=4e-4)", "seq_mean_token_mean"),
+    # arXiv 2506.13585
+    "cispo": Algorithm("grpo", "cispo(w_max=5.0)", "token_mean"),
+    # arXiv 2402.14740, without its KL term
+    "rloo": Algorithm("rloo", "reinforce", "seq_mean_token_sum"),
+    # plain REINFORCE with the reward as it is
+    "reinforce": Algorithm("raw", "reinforce", "token_mean"),
+    # arXiv 2501.03262
+    "reinforce_pp": Algorithm("rf_pp", "ppo_clip", "token_mean", kl="k1(coef=0.001, where=reward)"),
+    # arXiv 2602.02710
+    "maxrl": Algorithm("maxrl", "ppo_clip", "token_mean"),
+    # karpathy/nanochat, scripts/chat_rl.py
+    "nanochat": Algorithm("mean_center", "reinforce", "token_mean"),
+    # ----- compare with a critic
+    # arXiv 2503.24290
+    "orz_ppo": Algorithm("gae(gamma=1.0, lam=1.0, whitened=True)", "ppo_clip", "token_mean"),
+    # arXiv 2504.05118
+    "vapo": Algorithm(
+        "gae_length_adaptive(alpha=0.05, whitened=True)", "ppo_clip(low=0.2, high=0.28)", "token_mean", positive_nll=0.1
+    ),
+    # ----- imitate one's own attempts
+    # arXiv 2304.06767, the best being right
+    "best_of_n": Algorithm("best_of_n(at_least=1)", "imitation", "token_mean"),
+    # arXiv 2203.14465: all that reached the answer
+    "rejection_sampling": Algorithm("all_correct", "imitation", "token_mean"),
+    # only the shortest of them
+    "shortest_correct": Algorithm("best_of_n(by=shortest, at_least=1)", "imitation", "token_mean"),
+}

@@ -1,0 +1,80 @@
+"""Choices written as calls: ``"ppo_clip(low=0.2, high=0.28)"`` names a function of a table and sets its options.
+
+A function's positional parameters are the data it looks at, its keyword-only parameters the options a person may set.
+"""
+
+import ast
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from rljax.errors import UserError
+
+
+class Choice(NamedTuple):
+    """A function of a table, by name, and the options that differ from its defaults."""
+
+    name: str
+    options: dict[str, Any]
+
+    def __str__(self) -> str:
+        options = ", ".join(f"{k}={v}" for k, v in self.options.items())
+        return f"{self.name}({options})" if options else self.name
+
+
+def parse(text: str | Choice, table: Mapping[str, Callable], what: str) -> Choice:
+    """``"name"`` or ``"name(option=value, ...)"`` -> Choice. Raises UserError for whatever the table does not know.
+
+    A value is a Python literal or a bare word; a ``Choice`` passes through, so that options may also be traced arrays.
+    """
+    choice = text if isinstance(text, Choice) else read(text, what)
+    if choice.name not in table:
+        raise UserError(f"algorithm: {what}={choice.name!r} is unknown, choose from {sorted(table)}")
+    for option in choice.options:
+        if option not in options(table[choice.name]):
+            known = sorted(options(table[choice.name])) or "none"
+            raise UserError(f"algorithm: {what}={choice} has no option {option!r}, its options are {known}")
+    missing = [k for k, v in options(table[choice.name]).items() if v is inspect.Parameter.empty]
+    if missing := [k for k in missing if k not in choice.options]:
+        raise UserError(f"algorithm: {what}={choice} needs {missing[0]}, write {choice.name}({missing[0]}=...)")
+    return choice
+
+
+def read(text: str, what: str) -> Choice:
+    """The call that a text spells, unchecked."""
+    try:
+        call = ast.parse(text.strip(), mode="eval").body
+        if isinstance(call, ast.Name):
+            return Choice(call.id, {})
+        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
+            raise ValueError
+        return Choice(call.func.id, {k.arg: literal(k.value) for k in call.keywords if k.arg})
+    except (SyntaxError, ValueError, AttributeError) as e:
+        raise UserError(f"algorithm: {what}={text!r} is not of the form name or name(option=value, ...)") from e
+
+
+def literal(node: ast.expr) -> Any:
+    return node.id if isinstance(node, ast.Name) else ast.literal_eval(node)
+
+
+def options(function: Callable) -> dict[str, Any]:
+    """Keyword-only parameters of a function, with their defaults."""
+    parameters = inspect.signature(function).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def inputs(function: Callable) -> tuple[str, ...]:
+    """Names of the data that a function looks at."""
+    parameters = inspect.signature(function).parameters.values()
+    return tuple(p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD)
+
+
+def call(choice: Choice, table: Mapping[str, Callable], data: Mapping[str, Any]) -> Any:
+    """The chosen function of the data it looks at."""
+    function = table[choice.name]
+    return function(*(data[name] for name in inputs(function)), **choice.options)
+
+
+def value(choice: Choice, table: Mapping[str, Callable], option: str) -> Any:
+    """An option as it was set, or its default; None where the function has no such option."""
+    return choice.options.get(option, options(table[choice.name]).get(option))
