@@ -39,7 +39,7 @@ def values(
     """
     trunk = critic.get("trunk", params)
     x = transformer.features(trunk, config, tokens, mask)[:, start - 1 : -1]
-    out = jnp.einsum("bsd,d->bs", x, critic["head"], preferred_element_type=jnp.float32)
+    out = jnp.einsum("bsd,d->bs", x.astype(jnp.promote_types(x.dtype, jnp.float32)), critic["head"])
     return jnp.where(mask[:, start:], out, 0.0)
 
 

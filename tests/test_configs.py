@@ -22,7 +22,7 @@ def test_the_model_section_names_every_field_of_the_architecture_with_its_defaul
 
 
 def test_the_row_section_can_change_what_an_algorithm_is_made_of():
-    names = {f.name for f in dataclasses.fields(pg.Algorithm)} - {"imitate"}
+    names = {f.name for f in dataclasses.fields(pg.Algorithm)}
     assert set(common.base().rl.row) == names
 
 

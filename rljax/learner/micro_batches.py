@@ -84,8 +84,8 @@ def gradients(
         return (grads, {k: join(k, total[1][k], v) for k, v in metrics.items()}), None
 
     zeros = jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.promote_types(p.dtype, jnp.float32)), params)
-    names = jax.eval_shape(loss, params, jax.tree.map(lambda x: x[0], micro))[1]
-    start = zeros, {k: jnp.zeros((), jnp.float32) for k in [*names, "loss"]}
+    value, metrics = jax.eval_shape(loss, params, jax.tree.map(lambda x: x[0], micro))
+    start = zeros, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), metrics | {"loss": value})
     return jax.lax.scan(step, start, (width, micro))[0]
 
 

@@ -10,11 +10,16 @@ from rljax.transformer.config import ACTIVATIONS, Array, Config, Params
 MASKED = -1e30  # large and finite: a row that may attend to nothing stays finite
 
 
+def full(x: Array) -> jnp.dtype:
+    """What sums are accumulated in: float32, and float64 where the activations are."""
+    return jnp.promote_types(x.dtype, jnp.float32)
+
+
 def rms_norm(x: Array, weight: Array, config: Config) -> Array:
     """x / rms(x) * w, computed in float32 (arXiv 1910.07467); ``1 + w`` where the config says so."""
-    x32 = x.astype(jnp.float32)
+    x32 = x.astype(full(x))
     x32 = x32 * jax.lax.rsqrt(jnp.mean(x32 * x32, -1, keepdims=True) + config.norm_eps)
-    w = weight.astype(jnp.float32)
+    w = weight.astype(x32.dtype)
     return (x32 * (1 + w if config.norm_plus_one else w)).astype(x.dtype)
 
 
@@ -38,15 +43,15 @@ def rope(x: Array, positions: Array, freq: Array) -> Array:
     """Rotate x [..., S, E] by positions [..., S]; pairs are (i, i + E / 2)."""
     angle = positions[..., None].astype(jnp.float32) * freq
     sin, cos = jnp.sin(angle), jnp.cos(angle)
-    a, b = jnp.split(x.astype(jnp.float32), 2, -1)
+    a, b = jnp.split(x.astype(full(x)), 2, -1)
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1).astype(x.dtype)
 
 
 def dot(spec: str, x: Array, w: Array, config: Config) -> Array:
     """Einsum in the activations' dtype that accumulates, and first appears, in float32."""
     dtype = jnp.dtype(config.dtype)
-    out = jnp.einsum(spec, x.astype(dtype), w.astype(dtype), preferred_element_type=jnp.float32)
-    return out.astype(dtype)
+    x = x.astype(dtype)
+    return jnp.einsum(spec, x, w.astype(dtype), preferred_element_type=full(x)).astype(dtype)
 
 
 def qkv(layer: Params, x: Array, positions: Array, index: int, config: Config) -> tuple[Array, Array, Array]:
@@ -69,7 +74,7 @@ def qkv(layer: Params, x: Array, positions: Array, index: int, config: Config) -
 
 def scores(q: Array, k: Array, mask: Array, config: Config) -> Array:
     """Attention scores in float32: q [..., M, E] against k [..., S, E], MASKED where mask is False."""
-    s = jnp.einsum("...me,...se->...ms", q, k.astype(q.dtype), preferred_element_type=jnp.float32)
+    s = jnp.einsum("...me,...se->...ms", q, k.astype(q.dtype), preferred_element_type=full(q))
     if config.attention_softcap:
         s = config.attention_softcap * jnp.tanh(s / config.attention_softcap)
     return jnp.where(mask, s, MASKED)
@@ -78,7 +83,8 @@ def scores(q: Array, k: Array, mask: Array, config: Config) -> Array:
 def mix(p: Array, v: Array, config: Config) -> Array:
     """Weighted values: p [..., M, S] float32 and v [..., S, E] -> [..., M, E] float32."""
     dtype = jnp.dtype(config.dtype)
-    return jnp.einsum("...ms,...se->...me", p.astype(dtype), v.astype(dtype), preferred_element_type=jnp.float32)
+    p = p.astype(dtype)
+    return jnp.einsum("...ms,...se->...me", p, v.astype(dtype), preferred_element_type=full(p))
 
 
 def after_attention(layer: Params, x: Array, mixed: Array, config: Config) -> Array:
@@ -113,6 +119,6 @@ def unembed(params: Params, config: Config, x: Array) -> Array:
     x = rms_norm(x, params["norm"], config)
     head, spec = (params["embedding"], "...d,vd->...v") if config.tied_head else (params["head"], "...d,dv->...v")
     logits = jnp.einsum(
-        spec, x, head.astype(x.dtype), preferred_element_type=jnp.float32, precision=jax.lax.Precision.HIGHEST
+        spec, x, head.astype(x.dtype), preferred_element_type=full(x), precision=jax.lax.Precision.HIGHEST
     )
     return config.logit_softcap * jnp.tanh(logits / config.logit_softcap) if config.logit_softcap else logits
