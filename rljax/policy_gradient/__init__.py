@@ -11,7 +11,7 @@ All functions are pure. Losses are minimised. Arrays are [B, G, T] (prompts, att
 group's rows being neighbours; log-probabilities are float32 nats at the sampling temperature.
 """
 
-from rljax.policy_gradient import advantages, kl, losses, returns, selection, tokens
+from rljax.policy_gradient import advantages, choices, kl, losses, returns, selection, tokens
 from rljax.policy_gradient.advantages import *  # noqa: F403
 from rljax.policy_gradient.aggregation import AGGREGATIONS, aggregate, weights
 from rljax.policy_gradient.algorithms import (

@@ -193,7 +193,8 @@ def gmpo(logp: Array, old: Array, advantage: Array, mask: Array, *, low: float =
     a, d = over_tokens(advantage, logp), logp - old
     sign = jnp.sign(a)
     clipped = sign * jnp.minimum(sign * d, sign * jnp.clip(d, -low, high))
-    return jnp.broadcast_to(-a * jnp.exp(mean_by_sequence(clipped, mask)), logp.shape)
+    log_ratio = jnp.clip(mean_by_sequence(clipped, mask), -MAX_LOG_RATIO, MAX_LOG_RATIO)
+    return jnp.broadcast_to(-a * jnp.exp(log_ratio), logp.shape)
 
 
 def vespo(
