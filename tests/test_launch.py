@@ -75,7 +75,7 @@ def resolved(**changes):
         ({"rl__group_size": 1}, "rl.group_size=1, but the advantage 'mean_center'"),
         ({"rl__algorithm": "grpoo"}, "rl.algorithm='grpoo' is unknown"),
         ({"rl__temperature": 0.0}, "a greedy policy has no gradient"),
-        ({"rl__updates": 3}, "rl.updates=3 does not divide"),
+        ({"rl__updates": 3}, "rl.updates=3, rl.epochs=1: updates must divide the 16 attempts"),
         ({"rl__updates": 2, "rl__row__aggregation": "prompt_mean"}, "prompt_mean averages within them"),
         ({"rl__max_new_tokens": 500}, "need 513 columns, but the model's window is 192"),
         ({"model__heads": 3, "model__kv_heads": 2}, "heads=3 is not a multiple of kv_heads=2"),

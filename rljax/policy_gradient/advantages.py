@@ -2,7 +2,7 @@
 
 G attempts at each of B prompts; ``mask`` [B, G, T] marks the tokens that count. Statistics are over the whole batch they
 are given: compare before splitting into micro-batches or over devices. A NaN reward means that an attempt could not be
-scored: it stays out of its group's statistics and has advantage 0. Advantages by token are made in ``returns.py`` and
+scored: it stays out of its group's statistics and has advantage 0 (pass@k objectives expect every reward). Advantages by token are made in ``returns.py`` and
 attempts to imitate are chosen in ``selection.py``.
 """
 
@@ -107,7 +107,7 @@ def gdpo(parts: Array, *, weights: tuple[float, ...] = (), eps: float = 1e-4, dd
 
 def raw(rewards: Array) -> Array:
     """The reward itself: no baseline. With ``imitation``: reward-weighted imitation."""
-    return rewards
+    return jnp.where(jnp.isnan(rewards), 0.0, rewards)
 
 
 def whiten_seq(rewards: Array, *, eps: float = 1e-8, ddof: int = 1) -> Array:
@@ -117,7 +117,7 @@ def whiten_seq(rewards: Array, *, eps: float = 1e-8, ddof: int = 1) -> Array:
 
 def remax(rewards: Array, greedy: Array) -> Array:
     """r - reward of the greedy response to the same prompt, ``greedy`` [B] (ReMax, arXiv 2310.10505)."""
-    return jnp.nan_to_num(rewards - greedy[..., None])
+    return raw(rewards - greedy[..., None])
 
 
 # ---------------------------------------------------------------------------------------------------------------------

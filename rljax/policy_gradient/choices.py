@@ -17,6 +17,9 @@ class Choice(NamedTuple):
     name: str
     options: dict[str, Any]
 
+    def __hash__(self) -> int:
+        return hash(str(self))
+
     def __str__(self) -> str:
         options = ", ".join(f"{k}={v}" for k, v in self.options.items())
         return f"{self.name}({options})" if options else self.name
