@@ -60,7 +60,8 @@ def one_round(
     chosen = jnp.argsort(~both)[:prompts]  # stable: those kept longest come first
 
     def place(old: Array, x: Array) -> Array:
-        by_prompt = lambda y: y.reshape(prompts, -1, *y.shape[1:]) if y.shape[0] == prompts * group else y
+        rows = x.shape[0] == prompts * group
+        by_prompt = lambda y: y.reshape(prompts, group, *y.shape[1:]) if rows else y
         return jnp.concatenate([by_prompt(old), by_prompt(x)])[chosen].reshape(x.shape)
 
     merged = jax.tree.map(place, batch, new)

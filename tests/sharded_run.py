@@ -11,9 +11,20 @@ from configs import shop
 from experiments import rl
 from rljax import settings, transformer
 
+ROWS = {  # the default, and one that takes statistics over the whole batch wherever it can
+    "default": {},
+    "statistics": {
+        "algorithm": "orz_ppo",
+        "row.kl": "k3(coef=0.1)",
+        "row.tokens": "top_entropy(share=0.5)",
+        "row.correction": "sequence_truncate(hi=1.5, normalize=True)",
+    },
+}
 
-def on_mesh(data: int, fsdp: int) -> dict[str, object]:
+
+def on_mesh(data: int, fsdp: int, row: str) -> dict[str, object]:
     config = shop.get_config()
+    config.rl.update_from_flattened_dict(ROWS[row])
     config.mesh.data, config.mesh.fsdp = data, fsdp
     config.rl.optimizer.update(dict(name="sgd", learning_rate=1.0, schedule="constant", warmup=0, clip_norm=0.0))
     config.rl.max_new_tokens = 48
@@ -22,14 +33,17 @@ def on_mesh(data: int, fsdp: int) -> dict[str, object]:
     s = settings.resolve(config)
     verbs = rl.make_verbs(s)
     params = transformer.init(s.model, jax.random.key(3))
-    state = settings.new_state(s, config.rl, params)
+    state = settings.new_state(s, config.rl, params, settings.algorithm(config.rl))
+    if state.reference is not None:
+        state = state.replace(reference=jax.tree.map(lambda x: 1.05 * x, state.reference))
     problems = verbs.ask(state.cursor)
-    rollout = verbs.sample(state.params, problems, state.step_key())
-    reward, _ = verbs.verify(rollout, problems)
+    rollout, _ = verbs.sample(state.params, problems, state.step_key())
+    reward, _ = verbs.verify(rollout, None, problems)
     spread = {str(x.sharding.spec) for x in jax.tree.leaves(state.params)}
-    # the reward of an untrained model is zero everywhere: any other advantage shows the gradient
-    advantage = jnp.asarray(np.random.default_rng(0).normal(size=rollout.mask.shape[0]), jnp.float32)
-    new, metrics = verbs.push(state, rollout, advantage)
+    # the reward of an untrained model is zero everywhere: any other shows the gradient
+    shown = jnp.asarray(np.random.default_rng(0).normal(size=reward.shape), jnp.float32)
+    experience, _ = verbs.compare(state, rollout, shown)
+    new, metrics = verbs.push(state, experience)
     gradient = jax.tree.map(lambda a, b: np.asarray(a) - np.asarray(b), params, jax.device_get(new.params))
     return {
         "response": np.asarray(rollout.response),
@@ -50,15 +64,17 @@ def same_rollout_gradient(one, other) -> float:
 
 if __name__ == "__main__":
     assert jax.device_count() == 8, jax.devices()
-    one, out = on_mesh(1, 1), {}
-    for data, fsdp in ((8, 1), (2, 4)):
-        many = on_mesh(data, fsdp)
-        out[f"{data}x{fsdp}"] = {
-            "tokens_equal": float((one["response"] == many["response"]).mean()),
-            "masks_equal": float((one["mask"] == many["mask"]).mean()),
-            "gradient_difference": same_rollout_gradient(one, many),
-            "grad_norm": many["grad_norm"],
-            "layout": many["layout"],
-            "rows": many["rows"],
-        }
+    out = {}
+    for row in ROWS:
+        one = on_mesh(1, 1, row)
+        for data, fsdp in ((8, 1), (2, 4)):
+            many = on_mesh(data, fsdp, row)
+            out[f"{row} {data}x{fsdp}"] = {
+                "tokens_equal": float((one["response"] == many["response"]).mean()),
+                "masks_equal": float((one["mask"] == many["mask"]).mean()),
+                "gradient_difference": same_rollout_gradient(one, many),
+                "grad_norm": many["grad_norm"],
+                "layout": many["layout"],
+                "rows": many["rows"],
+            }
     json.dump(out, sys.stdout)

@@ -25,8 +25,12 @@ OPTIONS = [
     "--config.rl.prompts=2",
     "--config.rl.max_new_tokens=24",
     "--config.rl.updates=2",
-    "--config.rl.algorithm=r1_zero",
+    "--config.rl.algorithm=orz_ppo",  # a critic, a reference, an adapting coefficient, dynamic sampling: all there is
+    "--config.rl.row.kl=k3(coef=0.001)",
+    "--config.rl.row.entropy=adaptive(target=2.0)",
+    "--config.rl.row.groups=refill(rounds=2)",
     "--config.rl.refresh_reference=3",
+    "--config.rl.mix_reference=0.5",
     *(f"--config.{stage}.steps={steps}" for stage, steps in STAGES.items()),
     *(f"--config.{stage}.eval_every=2" for stage in STAGES),
     *(f"--config.{stage}.log_every=1" for stage in STAGES),

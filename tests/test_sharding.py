@@ -30,22 +30,22 @@ def runs():
 
 
 def test_along_data_the_sampled_tokens_are_identical(runs):
-    assert runs["8x1"]["tokens_equal"] == 1.0 and runs["8x1"]["masks_equal"] == 1.0
+    assert runs["default 8x1"]["tokens_equal"] == 1.0 and runs["default 8x1"]["masks_equal"] == 1.0
 
 
 def test_with_sharded_weights_at_least_9999_in_10000_tokens_agree(runs):
-    assert runs["2x4"]["tokens_equal"] >= 0.9999 and runs["2x4"]["masks_equal"] >= 0.9999
+    assert runs["default 2x4"]["tokens_equal"] >= 0.9999 and runs["default 2x4"]["masks_equal"] >= 0.9999
 
 
-@pytest.mark.parametrize("mesh", ["8x1", "2x4"])
-def test_the_same_rollout_gives_the_same_gradient(runs, mesh):
+@pytest.mark.parametrize("mesh", ["default 8x1", "default 2x4", "statistics 8x1", "statistics 2x4"])
+def test_pitfall_07_the_same_rollout_gives_the_same_gradient_on_every_mesh(runs, mesh):
     assert runs[mesh]["grad_norm"] > 1e-3
     assert runs[mesh]["gradient_difference"] <= 1e-5
 
 
 def test_weights_and_rows_really_are_split(runs):
-    assert any("fsdp" in axes for axes in runs["2x4"]["layout"])
-    assert "data" in runs["2x4"]["rows"] and "fsdp" in runs["2x4"]["rows"]
+    assert any("fsdp" in axes for axes in runs["default 2x4"]["layout"])
+    assert "data" in runs["default 2x4"]["rows"] and "fsdp" in runs["default 2x4"]["rows"]
 
 
 def test_a_mesh_that_does_not_fit_the_devices_is_refused_with_the_way_out():
