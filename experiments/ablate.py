@@ -2,6 +2,7 @@
 
     python -m experiments.ablate --config configs/shop.py --workdir runs/seeds --seeds 3
     python -m experiments.ablate ... --vary rl.algorithm=dr_grpo,grpo,rloo --vary rl.group_size=8,16 --processes 2
+    python -m experiments.ablate ... --vary "rl.row.surrogate=ppo_clip(low=0.2, high=0.28),cispo,gspo"
 
 Every combination of the varied settings is an arm; every arm runs the whole job once a seed, in a folder of its own.
 Finished runs are not done again, stopped ones continue. What several arms share, they compile once.
@@ -9,6 +10,7 @@ Finished runs are not done again, stopped ones continue. What several arms share
 
 import itertools
 import json
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -54,7 +56,7 @@ def choices(vary: str) -> list[str]:
     key, _, values = vary.partition("=")
     if not values:
         raise UserError(f"--vary {vary}: write key=value,value")
-    return values.split(",")
+    return re.split(r",(?![^(]*\))", values)  # not at the commas of an option list
 
 
 def name(arm: dict[str, str]) -> str:
