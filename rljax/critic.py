@@ -45,7 +45,7 @@ def values(
 
 def explained_variance(values: Array, returns: Array, mask: Array) -> Array:
     """1 - Var(R - V) / Var(R) over the tokens that count: 1 is a perfect critic, 0 one that says the mean."""
-    weight = mask / jnp.maximum(mask.sum(), 1.0)
+    weight = mask.astype(returns.dtype) / jnp.maximum(mask.sum(), 1)
     variance = lambda x: jnp.sum(weight * (x - jnp.sum(weight * x)) ** 2)
     total = variance(returns)
     return jnp.where(total > 0, 1 - variance(returns - values) / jnp.where(total > 0, total, 1.0), 0.0)

@@ -18,6 +18,7 @@ from rljax.learner.update import apply, update
 from rljax.structs import Rollout, TrainState
 
 Array = jax.Array
+COMPARE, CHOOSE = 1 << 29, (1 << 29) + 1  # what the step's key is folded with; rows and rounds use other numbers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,43 +69,28 @@ def compare(
     prompt's greedy response, where the row asks for it.
     """
     by_group = lambda x: rewards.by_group(x, plan.group_size)
-    counted = rollout.mask
-    if row.name("truncated") == "mask":
-        counted &= rollout.finished[:, None]
-    if row.name("groups") != "all":
-        keep = rewards.mixed(reward) if keep is None else keep & rewards.mixed(reward)
-    if keep is not None:
-        counted &= jnp.repeat(keep, plan.group_size)[:, None]
-
-    batch, start = experience(rollout, counted), rollout.prompt.shape[1]
-    score = scorer(model, plan, start)
-    response = lambda x: by_group(x[:, start:])
-    if plan.steps > 1 or row.kl_in == "reward" or row.name("correction") != "none":
-        batch["old"] = scored(lambda b: score(state.params, b)[0], batch, start, split)
-    penalty = None
-    if row.kl_in == "reward":
-        batch["ref"] = scored(lambda b: score(state.reference, b)[0], batch, start, split)
-        penalty = row.option("kl", "coef") * pg.kl.ESTIMATORS[row.name("kl")](batch["old"], batch["ref"])
-    if row.looks_at("values"):
-        value = lambda b: critic.values(state.critic, state.params, model, b["tokens"], b["mask"], start)
-        batch["values"] = scored(value, batch, start, split)
+    start = rollout.prompt.shape[1]
+    response = lambda name: by_group(batch[name][:, start:]) if name in batch else None
+    batch = experience(rollout, learned_from(rollout, reward, row, plan, keep))
+    batch |= before_updates(state, batch, row, model, plan, split, start)
 
     parts = [reward]
     if row.name("truncated") == "soft":
-        share = row.option("truncated", "share")
-        parts.append(by_group(rewards.soft_overlong(rollout.lengths, plan.max_new_tokens, share * plan.max_new_tokens)))
+        cache = row.option("truncated", "share") * plan.max_new_tokens
+        parts.append(by_group(rewards.soft_overlong(rollout.lengths, plan.max_new_tokens, cache)))
     attempts = pg.Attempts(
         rewards=sum(parts[1:], parts[0]),
-        mask=by_group(counted),
+        mask=by_group(batch["counted"][:, start:]),
         logprobs=by_group(rollout.logprobs),
         key=jax.random.fold_in(state.step_key(), COMPARE),
         distinct=pg.distinct(by_group(rollout.response), by_group(rollout.mask)) if row.looks_at("distinct") else None,
         parts=jnp.stack(parts, -1),
         greedy=greedy,
-        values=response(batch["values"]) if "values" in batch else None,
-        penalty=None if penalty is None else response(penalty),
+        values=response("values"),
+        penalty=response("penalty"),
     )
     advantage, returns = pg.compare(row, attempts)
+
     flat = lambda x: x.reshape(-1, *x.shape[2:])
     behind = lambda x: jnp.pad(flat(x), [(0, 0), (start, 0)])
     batch["advantage"] = flat(advantage) if advantage.ndim == 2 else behind(advantage)
@@ -112,23 +98,51 @@ def compare(
         batch["counted"] &= (flat(advantage) > 0)[:, None]
     if row.positive_nll:
         batch["right"] = batch["counted"] & (flat(reward) >= 1)[:, None]
-
+    tokens = jnp.maximum(jnp.sum(batch["counted"]), 1)
     metrics: Metrics = {"counted": jnp.sum(batch["counted"]) / jnp.maximum(jnp.sum(rollout.mask), 1)}
     if len(parts) > 1:
         metrics["overlong"] = parts[1].mean()
     if returns is not None:
         batch["returns"] = behind(returns)
-        real = attempts.mask.astype(returns.dtype)
-        metrics["value/explained_variance"] = critic.explained_variance(response(batch["values"]), returns, real)
+        metrics["value/explained_variance"] = critic.explained_variance(
+            by_group(batch["values"][:, start:]), returns, attempts.mask
+        )
     if row.name("correction") != "none":
-        data = dict(old=batch["old"], sampler=batch["sampler"], mask=batch["counted"])
-        batch["correction"] = pg.correction_weights(row, **data)
-        metrics["correction/kept"] = jnp.sum(batch["correction"] > 0) / jnp.maximum(jnp.sum(batch["counted"]), 1)
-        metrics["correction/mean"] = jnp.sum(batch["correction"]) / jnp.maximum(jnp.sum(batch["counted"]), 1)
+        w = batch["correction"] = pg.correction_weights(row, batch["old"], batch["sampler"], batch["counted"])
+        metrics |= {"correction/kept": jnp.sum(w > 0) / tokens, "correction/mean": jnp.sum(w) / tokens}
     return batch, metrics
 
 
-COMPARE, CHOOSE = 1 << 29, (1 << 29) + 1  # what the step's key is folded with; rows and rounds use other numbers
+def learned_from(rollout: Rollout, reward: Array, row: pg.Algorithm, plan: PolicyUpdate, keep: Array | None) -> Array:
+    """[N, T] bool: the sampled tokens, without those of truncated responses or of groups that the row leaves out."""
+    counted = rollout.mask
+    if row.name("truncated") == "mask":
+        counted &= rollout.finished[:, None]
+    if row.name("groups") != "all":
+        keep = rewards.mixed(reward) if keep is None else keep & rewards.mixed(reward)
+    return counted if keep is None else counted & jnp.repeat(keep, plan.group_size)[:, None]
+
+
+def before_updates(
+    state: TrainState,
+    batch: Batch,
+    row: pg.Algorithm,
+    model: transformer.Config,
+    plan: PolicyUpdate,
+    split: Split,
+    start: int,
+) -> Batch:
+    """What the row needs of policy, reference and critic as they are now: old, ref, penalty and values, [N, S]."""
+    score, out = scorer(model, plan, start), {}
+    if plan.steps > 1 or row.kl_in == "reward" or row.name("correction") != "none":
+        out["old"] = scored(lambda b: score(state.params, b)[0], batch, start, split)
+    if row.kl_in == "reward":
+        out["ref"] = scored(lambda b: score(state.reference, b)[0], batch, start, split)
+        out["penalty"] = row.option("kl", "coef") * pg.kl.ESTIMATORS[row.name("kl")](out["old"], out["ref"])
+    if row.looks_at("values"):
+        value = lambda b: critic.values(state.critic, state.params, model, b["tokens"], b["mask"], start)
+        out["values"] = scored(value, batch, start, split)
+    return out
 
 
 def experience(rollout: Rollout, counted: Array) -> Batch:

@@ -1,6 +1,6 @@
 """What to make likelier, and by how much. An algorithm is a row: advantage x surrogate x aggregation x KL, and filters.
 
-    algorithms.py    the rows of the literature, and what a row does: compare, token_loss
+    algorithms.py    the rows of the literature                          objective.py  what a row does: compare, token_loss
     advantages.py    how much better an attempt was than the others      returns.py    the same by token; GAE
     selection.py     which attempts to imitate                           groups.py     exact statistics
     losses.py        surrogates, from REINFORCE to VESPO                 kl.py         k1, k2, k3, |x| and their gradients
@@ -14,12 +14,11 @@ group's rows being neighbours; log-probabilities are float32 nats at the samplin
 from rljax.policy_gradient import advantages, choices, kl, losses, returns, selection, tokens
 from rljax.policy_gradient.advantages import *  # noqa: F403
 from rljax.policy_gradient.aggregation import AGGREGATIONS, aggregate, weights
-from rljax.policy_gradient.algorithms import (
-    ADVANTAGE,
-    ALGORITHMS,
-    NEEDS_GROUP,
-    SELECTS,
-    Algorithm,
+from rljax.policy_gradient.algorithms import ADVANTAGE, ALGORITHMS, NEEDS_GROUP, SELECTS, Algorithm
+from rljax.policy_gradient.corrections import is_weights, near_policy
+from rljax.policy_gradient.kl import k1, k2, k3
+from rljax.policy_gradient.losses import *  # noqa: F403
+from rljax.policy_gradient.objective import (
     Attempts,
     choose_tokens,
     clipped,
@@ -28,8 +27,5 @@ from rljax.policy_gradient.algorithms import (
     token_loss,
     token_weights,
 )
-from rljax.policy_gradient.corrections import is_weights, near_policy
-from rljax.policy_gradient.kl import k1, k2, k3
-from rljax.policy_gradient.losses import *  # noqa: F403
 from rljax.policy_gradient.returns import whiten
 from rljax.policy_gradient.selection import all_correct, best_of_n, distinct
