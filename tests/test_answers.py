@@ -96,7 +96,7 @@ DIFFERENT = [
 
 
 @pytest.mark.parametrize(("response", "answer"), DIFFERENT)
-def test_a_near_miss_is_wrong(response, answer):
+def test_pitfall_11_a_near_miss_is_wrong(response, answer):
     assert not verify(response, answer)
 
 
@@ -109,7 +109,7 @@ def test_equal_answers_have_one_canonical_form(response, canonical):
 
 
 @pytest.mark.parametrize("answer", ["", "seven", "1/0", "#### 72", "nan", "1e5"])
-def test_a_right_answer_that_is_no_number_is_an_error_and_never_a_reward(answer):
+def test_pitfall_11_a_right_answer_that_is_no_number_is_an_error_and_never_a_reward(answer):
     with pytest.raises(UserError, match="not a number"):
         verify(f"#### {answer}", answer)
 
@@ -136,7 +136,7 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("number", range(len(HOSTILE)))
-def test_a_hostile_response_costs_little_time(number):
+def test_pitfall_11_a_hostile_response_costs_little_time(number):
     start = time.perf_counter()
     verify(HOSTILE[number], "7")
     extract_answer(HOSTILE[number])

@@ -62,7 +62,7 @@ def test_a_problem_depends_on_seed_and_index_alone(folder):
     np.testing.assert_array_equal(alone.prompt, many.prompt[[517, 3]])
 
 
-def test_splits_share_no_question_even_where_the_files_do(tmp_path):
+def test_pitfall_17_splits_share_no_question_even_where_the_files_do(tmp_path):
     shared = [{**r, "question": f" {r['question'].upper()} "} for r in map(example, range(20))]
     path = write(tmp_path, [example(n) for n in range(300)], shared + [example(1000)])
     splits = gsm8k.load(gsm8k.Options(path=path))
@@ -71,7 +71,7 @@ def test_splits_share_no_question_even_where_the_files_do(tmp_path):
     assert (len(train) + len(validation), len(test)) == (280, 21) and 3 < len(validation) < 40
 
 
-def test_what_has_no_room_is_dropped_and_counted(tmp_path, caplog):
+def test_pitfall_10_what_has_no_room_is_dropped_and_counted(tmp_path, caplog):
     rows = [example(n) for n in range(60)]
     rows[7]["question"] = "Why? " * 200
     rows[8]["answer"] = "é" * 150 + "\n#### 8"  # 300 bytes and more

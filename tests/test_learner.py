@@ -85,7 +85,7 @@ def test_the_rollout_used_here_has_unequal_lengths_and_stops(rollout):
     assert 0 < int(rollout.finished.sum()) < B * G
 
 
-def test_token_mean_is_not_the_mean_of_micro_batch_means(params, rollout):
+def test_pitfall_07_token_mean_is_not_the_mean_of_micro_batch_means(params, rollout):
     row = pg.ALGORITHMS["nanochat"]
     whole, _ = gradient(row, params, rollout, learner.Split())
     halves = []
@@ -107,7 +107,7 @@ def test_on_policy_clip_and_reinforce_have_the_same_gradient(params, rollout):
     )
 
 
-def test_the_learner_scores_the_sampled_tokens_as_the_sampler_did(params, rollout):
+def test_pitfall_04_the_learner_scores_the_sampled_tokens_as_the_sampler_did(params, rollout):
     _, metrics = gradient("dr_grpo", params, rollout, learner.Split(4, (P + 6,)))
     assert 0 < float(metrics["sampler_gap/max"]) < 1e-4
     _, cold = gradient(

@@ -155,7 +155,7 @@ def test_the_right_answer_scores_whatever_stands_before_it(name):
         lambda answer: "",
     ],
 )
-def test_anything_but_one_right_answer_at_the_end_scores_nothing(name, change):
+def test_pitfall_11_anything_but_one_right_answer_at_the_end_scores_nothing(name, change):
     texts = [change(right_answer(r)) for r in each_attempt(ask(name)[1])]
     for scores in verdicts(name, [padded([t], name)[0] for t in texts]):
         assert (scores == 0).all()
@@ -193,7 +193,7 @@ def test_two_answers_in_the_shop_score_nothing():
 
 
 @BOTH
-def test_no_problem_turns_up_in_two_splits(name):
+def test_pitfall_17_no_problem_turns_up_in_two_splits(name):
     contents = {split: {content(r) for r in ask(name, split)[1]} for split in tasks.SPLITS}
     for a, b in itertools.combinations(tasks.SPLITS, 2):
         assert not contents[a] & contents[b]

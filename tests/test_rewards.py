@@ -1,0 +1,122 @@
+"""What is verified, and what it earns: the response alone, decoded from the sampled ids; correctness and nothing else."""
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rljax import learner, rewards, tasks
+from rljax.structs import Rollout
+
+TASKS = {"shop": {}, "fruit": {}, "countdown": {}}
+
+
+def rollout_of(task, asked, texts):
+    """One attempt a prompt with these texts, ended by the stop token."""
+    rows = [task.tokenizer.encode(text) + [task.tokenizer.eos] for text in texts]
+    width = max(map(len, rows)) + 1
+    response = np.full((len(rows), width), task.tokenizer.pad, np.int32)
+    for row, ids in zip(response, rows, strict=True):
+        row[: len(ids)] = ids
+    mask = np.arange(width) < np.array([len(ids) for ids in rows])[:, None]
+    return Rollout(asked.prompt, asked.prompt_mask, jnp.asarray(response), jnp.asarray(mask), 0.0 * mask, mask[:, 0])
+
+
+@pytest.fixture(params=TASKS)
+def world(request):
+    task = tasks.make(request.param, **TASKS[request.param])
+    asked = task.problems(0, jnp.arange(4), "train")
+    records = task.records(asked.facts)
+    right = [demonstration_that_verifies(task, record) for record in records]
+    return task, asked, records, right
+
+
+def demonstration_that_verifies(task, record):
+    for seed in range(200):
+        text = task.demonstration(record, np.random.default_rng(seed)).removesuffix("<eos>").strip()
+        if task.verify(text + " <eos>", record):
+            return text
+    raise AssertionError(f"no right demonstration for {record}")
+
+
+def earned(task, asked, texts):
+    rollout = rollout_of(task, asked, texts)
+    device = rewards.on_device(task, 1)(rollout, asked)[0]
+    host = rewards.on_host(task, 1, workers=0)(rollout, asked)[0]
+    np.testing.assert_array_equal(device, host)
+    return np.asarray(host)[:, 0]
+
+
+def test_a_right_response_earns_one_on_the_device_and_on_the_host(world):
+    task, asked, _, right = world
+    np.testing.assert_array_equal(earned(task, asked, right), 1)
+
+
+def test_pitfall_10_the_verifier_reads_the_sampled_ids_of_the_response_and_the_learner_learns_from_them(world):
+    task, asked, _, right = world
+    seen = []
+    spy = dataclasses.replace(task, verify=lambda text, record: bool(seen.append(text)))
+    rollout = rollout_of(task, asked, right)
+    rewards.on_host(spy, 1, workers=0)(rollout, asked)
+    for text, row, mask in zip(seen, rollout.response, rollout.mask, strict=True):
+        assert text == task.tokenizer.decode(np.asarray(row)[np.asarray(mask)])
+    batch = learner.experience(rollout, rollout.mask)
+    start = rollout.prompt.shape[1]
+    np.testing.assert_array_equal(batch["tokens"][:, start:], rollout.response)  # never encoded again
+    np.testing.assert_array_equal(batch["counted"][:, start:], rollout.mask)
+    assert not batch["counted"][:, :start].any()
+
+
+def test_pitfall_10_every_prompt_begins_with_exactly_one_bos(world):
+    task, asked, _, _ = world
+    for row, mask in zip(np.asarray(asked.prompt), np.asarray(asked.prompt_mask), strict=True):
+        ids = row[mask]
+        assert ids[0] == task.tokenizer.bos and (ids == task.tokenizer.bos).sum() == 1
+
+
+def test_pitfall_11_an_answer_in_the_prompt_or_for_another_problem_earns_nothing(world):
+    task, asked, _, right = world
+    echo = [
+        task.tokenizer.decode(row[mask]).removeprefix("<bos>")
+        for row, mask in zip(*map(np.asarray, (asked.prompt, asked.prompt_mask)), strict=True)
+    ]
+    np.testing.assert_array_equal(earned(task, asked, echo), 0)
+    other = right[1:] + right[:1]
+    differs = np.array([a.split()[-1] != b.split()[-1] for a, b in zip(other, right, strict=True)])
+    assert differs.any() and (earned(task, asked, other)[differs] == 0).all()
+
+
+def test_pitfall_12_the_form_of_an_answer_earns_nothing_without_the_answer(world):
+    """The default reward has no term for form: a policy cannot park on it."""
+    task, asked, _, right = world
+    form = {"shop": "answer 0 0", "fruit": "answer 0", "countdown": "answer 0"}[task.name]
+    np.testing.assert_array_equal(earned(task, asked, [form] * 4), 0)
+    np.testing.assert_array_equal(earned(task, asked, [text.rpartition("answer")[0] + "answer" for text in right]), 0)
+
+
+def test_pitfall_06_a_response_that_was_cut_off_earns_nothing_though_its_answer_be_right(world):
+    task, asked, _, right = world
+    rollout = rollout_of(task, asked, right)
+    last = jnp.arange(rollout.mask.shape[1]) == rollout.lengths[:, None] - 1
+    cut = rollout.replace(mask=rollout.mask & ~last, finished=jnp.zeros(4, bool))
+    assert (rewards.on_device(task, 1)(cut, asked)[0] == 0).all()
+    assert (rewards.on_host(task, 1, workers=0)(cut, asked)[0] == 0).all()
+
+
+def test_no_term_of_the_default_reward_sees_the_length(world):
+    task, asked, _, right = world
+    rollout = rollout_of(task, asked, right)
+    wider = rollout.replace(
+        response=jnp.pad(rollout.response, [(0, 0), (0, 7)]), mask=jnp.pad(rollout.mask, [(0, 0), (0, 7)])
+    )
+    np.testing.assert_array_equal(rewards.on_device(task, 1)(wider, asked)[0], 1)
+
+
+def test_a_group_is_mixed_where_its_attempts_did_not_all_earn_the_same():
+    reward = jnp.array([[0.0, 0.0], [1.0, 1.0], [0.0, 1.0], [0.5, 0.0]])
+    np.testing.assert_array_equal(rewards.mixed(reward), [False, False, True, True])
+
+
+def test_soft_overlong_with_no_cache_punishes_only_the_limit_itself():
+    np.testing.assert_allclose(rewards.soft_overlong(jnp.array([9.0, 10.0, 11.0]), 10, 0.0), [0, 0, -1])
