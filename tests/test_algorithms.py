@@ -79,13 +79,25 @@ CONTRADICTIONS = {
     "imitation of what is worse": (dict(surrogate="imitation"), "advantage=grpo has both signs"),
     "signed imitation": (dict(advantage="raw", surrogate="imitation", sign="negative"), "never negative"),
     "k1 in the loss": (dict(kl="k1(coef=0.1)"), "expected gradient of zero, it only adds noise"),
-    "kl nowhere": (dict(kl="k3(coef=0.1, where=there)"), "where must be loss or reward"),
-    "kl with what gradient": (dict(kl="k3(coef=0.1, grad=k3)"), "grad must be auto, k2 or none"),
+    "kl nowhere": (dict(kl="k3(coef=0.1, where=there)"), "where must be one of ('loss', 'reward')"),
+    "kl with what gradient": (dict(kl="k3(coef=0.1, grad=k3)"), "grad must be one of"),
     "kl in the reward with a gradient": (dict(kl="k3(coef=0.1, where=reward, grad=k2)"), "is detached"),
     "kl chooses": (
         dict(advantage="all_correct", surrogate="imitation", kl="k1(coef=0.1, where=reward)"),
         "would choose those near the reference",
     ),
+    "two choices of tokens": (dict(surrogate="kl_cov", tokens="top_entropy"), "both choose tokens"),
+    "weights for three": (
+        dict(advantage="gdpo(weights=(1, 1, 1))", truncated="soft"),
+        "there are two rewards to weigh",
+    ),
+    "gdpo and KL in the reward": (
+        dict(advantage="gdpo", truncated="soft", kl="k1(coef=0.1, where=reward)"),
+        "would be lost",
+    ),
+    "an unknown word": (dict(advantage="best_of_n(by=longest)", surrogate="imitation"), "by must be one of ('first'"),
+    "another": (dict(surrogate="dppo(by=js)"), "by must be one of ('tv', 'kl')"),
+    "a word for a number": (dict(surrogate="ppo_clip(low=narrow)"), "low is a number, not 'narrow'"),
     "gdpo of one": (dict(advantage="gdpo"), "correctness alone is one"),
 }
 

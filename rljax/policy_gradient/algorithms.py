@@ -42,12 +42,21 @@ NEEDS_GROUP = {  # a group of one has advantage 0, or 0 / 0
 }  # fmt: skip
 BY_TOKEN = {"rf_pp", "gae", "gae_length_adaptive"}  # where tokens of one attempt differ
 SELECTS = {"best_of_n", "all_correct"}
+CHOOSES_TOKENS = {"clip_cov", "kl_cov"}
 BY_SEQUENCE = {"gspo", "luspo", "gmpo"}  # surrogates that stand for a whole sequence
 
 ENTROPY = {"none": lambda: None, "bonus": lambda *, coef: coef, "adaptive": lambda *, target=0.2, step=0.005: target}
 GROUPS = {"all": lambda: None, "mixed": lambda: None, "refill": lambda *, rounds=8: rounds}
 TRUNCATED = {"keep": lambda: None, "mask": lambda: None, "soft": lambda *, share=0.2: share}
 SIGNS = ("both", "positive", "negative")
+WORDS = {  # options that are words
+    ("advantage", "by"): selection.ORDERS,
+    ("advantage", "baseline"): ("none", "loo", "loo1"),
+    ("surrogate", "by"): ("tv", "kl"),
+    ("aggregation", "empty_rows"): ("live", "all"),
+    ("kl", "where"): ("loss", "reward"),
+    ("kl", "grad"): ("auto", "k2", "none"),
+}
 TABLES = {
     "advantage": ADVANTAGE,
     "surrogate": SURROGATE,
@@ -127,7 +136,7 @@ class Algorithm:
     @property
     def ranks_tokens(self) -> bool:
         """Whether the loss depends on how a token ranks in its optimiser batch, which must then be scored first."""
-        return self.name("tokens") != "all" or self.name("surrogate") in ("clip_cov", "kl_cov") or self.adapts_entropy
+        return self.name("tokens") != "all" or self.name("surrogate") in CHOOSES_TOKENS or self.adapts_entropy
 
     @property
     def adapts_entropy(self) -> bool:
@@ -163,8 +172,11 @@ def refuse_contradictions(row: Algorithm) -> None:
             surrogate == "imitation" and row.sign != "both",
             f"sign={row.sign} with surrogate=imitation: its weights are never negative",
         ),
-        (row.kl_in not in ("", "loss", "reward"), f"kl={row.kl}: where must be loss or reward"),
-        (grad not in (None, "auto", "k2", "none"), f"kl={row.kl}: grad must be auto, k2 or none"),
+        (
+            surrogate in CHOOSES_TOKENS and row.name("tokens") != "all",
+            f"surrogate={surrogate} and tokens={row.tokens} both choose tokens, and a row has one choice: use ppo_clip, or "
+            "tokens=all",
+        ),
         (
             row.name("kl") == "k1" and row.kl_in == "loss" and grad is None,
             "kl=k1 in the loss has an expected gradient of zero, it only adds noise: use k2 or k3, where=reward, or "
@@ -183,7 +195,18 @@ def refuse_contradictions(row: Algorithm) -> None:
             advantage == "gdpo" and row.name("truncated") != "soft",
             "advantage=gdpo normalises several rewards, and correctness alone is one: add truncated=soft(share=0.2)",
         ),
+        (
+            advantage == "gdpo" and len(row.option("advantage", "weights")) not in (0, 2),
+            f"advantage={row.advantage}: there are two rewards to weigh, correctness and length",
+        ),
+        (
+            advantage == "gdpo" and row.kl_in == "reward",
+            "advantage=gdpo looks at each reward by itself, a KL term in their sum would be lost: use where=loss",
+        ),
     ]
+    for (field, option), words in WORDS.items():
+        word = row.option(field, option)
+        reasons.append((word not in (None, *words), f"{field}={row.choice(field)}: {option} must be one of {words}"))
     for holds, reason in reasons:
         if holds:
             raise UserError(f"algorithm: {reason}")

@@ -5,6 +5,7 @@ A function's positional parameters are the data it looks at, its keyword-only pa
 
 import ast
 import inspect
+import typing
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -37,6 +38,9 @@ def parse(text: str | Choice, table: Mapping[str, Callable], what: str) -> Choic
         if option not in options(table[choice.name]):
             known = sorted(options(table[choice.name])) or "none"
             raise UserError(f"algorithm: {what}={choice} has no option {option!r}, its options are {known}")
+    for option, value in choice.options.items():
+        if isinstance(value, str) and not is_text(table[choice.name], option):
+            raise UserError(f"algorithm: {what}={choice}: {option} is a number, not {value!r}")
     missing = [k for k, v in options(table[choice.name]).items() if v is inspect.Parameter.empty]
     if missing := [k for k in missing if k not in choice.options]:
         raise UserError(f"algorithm: {what}={choice} needs {missing[0]}, write {choice.name}({missing[0]}=...)")
@@ -64,6 +68,12 @@ def options(function: Callable) -> dict[str, Any]:
     """Keyword-only parameters of a function, with their defaults."""
     parameters = inspect.signature(function).parameters.values()
     return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def is_text(function: Callable, option: str) -> bool:
+    """Whether an option is annotated as text."""
+    kind = inspect.signature(function).parameters[option].annotation
+    return kind is str or str in typing.get_args(kind)
 
 
 def inputs(function: Callable) -> tuple[str, ...]:

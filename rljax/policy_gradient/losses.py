@@ -8,6 +8,8 @@ of a whole sequence stands on each of its tokens, so that ``seq_mean_token_mean`
 import jax
 import jax.numpy as jnp
 
+from rljax.errors import UserError
+
 __all__ = [
     "MAX_LOG_RATIO",
     "SURROGATE",
@@ -135,6 +137,8 @@ def dppo(
     on the KL between (this token, any other) under pi_old and under pi.
     """
     a, p, q = over_tokens(advantage, logp), jnp.exp(stop(logp)), jnp.exp(old)
+    if by not in ("tv", "kl"):
+        raise UserError(f"surrogate dppo: by={by!r} is unknown, choose from tv, kl")
     if by == "tv":
         distance = jnp.abs(p - q)
     else:
