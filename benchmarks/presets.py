@@ -94,6 +94,35 @@ def table(lines: list[dict]) -> str:
     return "\n".join([*rows, "", f"Before: pass@1 {np.mean(before):.3f}, length {np.mean(length):.1f}."])
 
 
+def draw(lines: list[dict], path: Path) -> None:
+    """One dot a run: accuracy and length at the end, by algorithm; hollow where a rollout had several updates."""
+    from matplotlib.figure import Figure
+
+    names = [name for name in pg.ALGORITHMS if any(x["algorithm"] == name for x in lines)][::-1]
+    figure = Figure((9, 0.32 * len(names) + 1.4), dpi=110, layout="constrained")
+    for ax, key, label in zip(
+        figure.subplots(1, 2, sharey=True),
+        ("pass@1", "length"),
+        ("pass@1", "mean response length, tokens"),
+        strict=True,
+    ):
+        ax.axvline(np.mean([x[key][0] for x in lines]), color="#999999", lw=1, ls="--")
+        for x in lines:
+            several = "rl.updates" in x["changes"]
+            color = "#d55e00" if several else "#0072b2"
+            place = names.index(x["algorithm"]) + (0.15 if several else -0.15)
+            ax.plot(x[key][-1], place, "o", ms=5, color=color, mfc="none" if several else color, alpha=0.9)
+        ax.set(yticks=range(len(names)), yticklabels=names, xlabel=label, xlim=(0, None), ylim=(-0.6, len(names) - 0.4))
+        ax.grid(axis="y", color="#eeeeee")
+        ax.set_axisbelow(True)
+        ax.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(
+        f"After {lines[0]['steps']} rollouts; filled: one update each, hollow: four; dashed: before", fontsize=10
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("workdir", type=Path)
@@ -124,6 +153,7 @@ def main() -> None:
             if args.out:
                 args.out.write_text("".join(json.dumps(line) + "\n" for line in lines))
     print(table(lines))
+    draw(lines, args.workdir / "presets.png")
 
 
 if __name__ == "__main__":
