@@ -75,9 +75,9 @@ def gradient(row, params, rollout, split, plan=PLAN, reference=None):
 
 
 def close(a, b, rtol):
-    scale = float(optax.global_norm(a))
+    scale = float(optax.tree.norm(a))
     assert scale > 1e-4, "the gradient is zero: this test would prove nothing"
-    assert float(optax.global_norm(jax.tree.map(lambda x, y: x - y, a, b))) <= rtol * scale
+    assert float(optax.tree.norm(jax.tree.map(lambda x, y: x - y, a, b))) <= rtol * scale
 
 
 def test_the_rollout_used_here_has_unequal_lengths_and_stops(rollout):
@@ -94,7 +94,7 @@ def test_pitfall_07_token_mean_is_not_the_mean_of_micro_batch_means(params, roll
         state, _ = step_of(row, learner.Split())(state_of(params), part, ADVANTAGE[rows])
         halves.append(jax.tree.map(lambda a, b: (a - b) / 2, params, state.params))
     wrong = jax.tree.map(jnp.add, *halves)
-    difference = optax.global_norm(jax.tree.map(lambda a, b: a - b, whole, wrong)) / optax.global_norm(whole)
+    difference = optax.tree.norm(jax.tree.map(lambda a, b: a - b, whole, wrong)) / optax.tree.norm(whole)
     assert float(difference) > 1e-3
 
 

@@ -239,7 +239,7 @@ def optimizer_step(
     hold = state.step < plan.critic.warmup if plan.critic else False
     state, more = update(state, grads["policy"], optimizer, hold)
     if plan.critic:
-        norm = optax.global_norm(grads["critic"])
+        norm = optax.tree.norm(grads["critic"])
         after = apply(state.critic, grads["critic"], state.critic_opt_state, plan.critic.optimizer, jnp.isfinite(norm))
         state = state.replace(critic=after[0], critic_opt_state=after[1])
         more["value/grad_norm"] = norm

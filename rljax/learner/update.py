@@ -19,7 +19,7 @@ def update(
 
     ``hold`` leaves them as they are without counting.
     """
-    norm = optax.global_norm(grads)
+    norm = optax.tree.norm(grads)
     fine = jnp.isfinite(norm)
     params, opt_state = apply(state.params, grads, state.opt_state, optimizer, fine & ~jnp.asarray(hold))
     state = state.replace(
