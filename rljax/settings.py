@@ -58,7 +58,7 @@ def algorithm(rl: ConfigTree) -> pg.Algorithm:
             f"rl.group_size={rl.group_size} with groups={row.choice('groups')}: a group of one never disagrees"
         )
     most, k = rl.group_size - (row.option("advantage", "baseline") == "loo"), row.option("advantage", "k")
-    if k and not 1 <= k <= most:
+    if k is not None and not 1 <= k <= most:
         raise UserError(
             f"rl.row.advantage={row.choice('advantage')}: k must be 1 to {most} at rl.group_size={rl.group_size}"
         )

@@ -80,6 +80,7 @@ def resolved(**changes):
         ({"rl__epochs": 0}, "both be at least 1"),
         ({"rl__top_p": 0.9}, "log-probabilities are not those of the policy that learns"),
         ({"rl__row__advantage": "pkpo(k=4, baseline=loo)"}, "k must be 1 to 3 at rl.group_size=4"),
+        ({"rl__row__advantage": "passk_training(k=0)"}, "k must be 1 to 4"),
         ({"rl__row__advantage": "grpo(eps=1"}, "is not of the form name or name(option=value, ...)"),
         ({"rl__row__surrogate": "gspo"}, "would weigh it by length"),
         (
