@@ -88,7 +88,7 @@ def aggregate(
     return jnp.sum(weights(mask, mode, **more) * loss)
 
 
-def chosen(mode: str):
+def options_of(mode: str):
     """A function that stands for an aggregation in a table: its only option is ``empty_rows``."""
 
     def options(*, empty_rows: str = "live") -> str:
@@ -97,4 +97,4 @@ def chosen(mode: str):
     return options
 
 
-AGGREGATION = {mode: chosen(mode) for mode in AGGREGATIONS}
+AGGREGATION = {mode: options_of(mode) for mode in AGGREGATIONS}
