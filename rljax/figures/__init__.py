@@ -1,0 +1,12 @@
+"""A run's records and samples -> PNG files, in the manner of DeepSeek-R1-Zero's Figures 2 and 3 and of the lecture.
+
+Every function is pure but for the file it writes. ``runs`` is a list of runs, one a seed; a run is the list of its
+``metrics.jsonl`` records. One run is drawn with a band of 1.96 standard errors over questions where its records have
+them; several as thin lines, their mean, and a 95% Student interval over seeds. A key that no record has is left out; a
+figure that would be empty raises UserError. matplotlib is imported when something is drawn, not with this module.
+"""
+
+from rljax.figures.attempts import attempts, shorten
+from rljax.figures.curves import accuracy, behaviours, overlay, response_length, selection, skills, strategies
+from rljax.figures.parts import across, interval, series, spread
+from rljax.figures.protocol import evaluation

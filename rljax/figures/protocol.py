@@ -1,0 +1,55 @@
+"""One evaluation of one policy: what more attempts buy, and where it is strong and weak."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from rljax.errors import UserError
+from rljax.figures.parts import BLUE, GRID, MUTED, RED, canvas, finish, save
+
+
+def evaluation(metrics: Mapping[str, float], path: str | Path, title: str = "Held-out problems") -> None:
+    """pass@k and cons@k over k; beside it pass@1 by level (or by data set) with 1.96 standard errors over questions.
+
+    ``metrics`` are those of ``rljax.evaluation``. Raises UserError where they hold no pass@1.
+    """
+    if "eval/pass@1" not in metrics:
+        raise UserError("figure evaluation: there is no eval/pass@1; run the evaluation first")
+    rows = groups(metrics, "level") or groups(metrics, "dataset")
+    figure, panels = canvas(title, panels=2 if rows else 1, height=4.1)
+    ax = panels[0]
+    at = {int(found[1]): v for k, v in metrics.items() if (found := re.fullmatch(r"eval/pass@([0-9]+)", k))}
+    k = sorted(at)
+    ax.plot(range(len(k)), [at[x] for x in k], color=BLUE, linewidth=2.2, marker="o", markersize=4)
+    ax.errorbar([0], [at[1]], 1.96 * np.nan_to_num(metrics.get("eval/pass@1/se", 0.0)), color=BLUE, capsize=3)
+    ends = [(at[k[-1]], f"pass@{k[-1]}  {at[k[-1]]:.0%}", BLUE)]
+    for name, value in metrics.items():
+        if found := re.fullmatch(r"eval/cons@([0-9]+)", name):
+            ax.axhline(value, color=RED, linewidth=1.2, linestyle=(0, (5, 4)))
+            ends.append((value, f"cons@{found[1]}  {value:.0%}", RED))
+    finish(ax, ends, "Share solved by the best of k attempts, and by their vote", xlabel="k")
+    ax.set_xlim(-0.2, max(len(k) - 1, 0.8))
+    ax.set_xticks(range(len(k)), [str(x) for x in k])
+    if rows:
+        bars(panels[1], rows)
+    save(figure, path)
+
+
+def groups(metrics: Mapping[str, float], field: str) -> list[tuple[str, float, float, int]]:
+    """(value of the field, pass@1, its standard error, questions) of each level or data set."""
+    names = [found[1] for k in metrics if (found := re.fullmatch(rf"eval/{field}/(.+)/pass@1", k))]
+    of = lambda name, key: metrics.get(f"eval/{field}/{name}/{key}", float("nan"))
+    return [(name, of(name, "pass@1"), of(name, "pass@1/se"), int(of(name, "questions"))) for name in names]
+
+
+def bars(ax, rows: list[tuple[str, float, float, int]]) -> None:
+    places = range(len(rows))
+    ax.bar(places, [r[1] for r in rows], color=GRID, edgecolor=BLUE, linewidth=1.2, width=0.6)
+    ax.errorbar(
+        places, [r[1] for r in rows], [1.96 * np.nan_to_num(r[2]) for r in rows], fmt="none", color=MUTED, capsize=3
+    )
+    finish(ax, [], "pass@1 by part, with 1.96 standard errors over questions", xlabel="")
+    ax.set_xlim(-0.6, len(rows) - 0.4)
+    ax.set_xticks(places, [f"{name}\nn={count}" for name, _, _, count in rows])
