@@ -91,6 +91,7 @@ def base() -> ConfigDict:
         temperature=1.0,
         top_k=0,
         top_p=1.0,
+        reward="correct",  # a sum: "correct + 0.5*format(tags=think) + overlong(share=0.2)", also language, repetition
         algorithm="dr_grpo",
         row=dict(  # changes to the algorithm's row, each "name" or "name(option=value, ...)": docs/algorithms.md
             advantage=config_dict.placeholder(str),
@@ -123,6 +124,28 @@ def base() -> ConfigDict:
     c.selection = dict(rules=(), steps=60)  # what reproduce also trains from the same start, and how long
     c.eval = dict(split="test", problems=128, attempts=16, temperature=1.0, top_k=0, top_p=1.0, greedy=True)
     return c
+
+
+def questions(**changes) -> dict:
+    """Options of the task ``questions``, all of them, so that each can be set on the command line."""
+    return (
+        dict(
+            datasets="gsm8k",  # to train on, "math + 0.5*gsm8k": gsm8k, math, mbpp, countdown, gym/TASK, a .jsonl file
+            test="",  # to evaluate on, "math500 + aime24"; "": what it trains on
+            path="",  # folder of the files; "": downloaded once
+            data_dir="",  # where prepared sets are kept
+            template="plain",  # r1_zero, r1_zero_dot, oat, qwen_math, chat, none, or a text with {question}
+            prompt_slots=512,
+            max_response=400,
+            decontaminate=10,  # words in a row that no training question may share with a test question; 0: any
+            pass_rates="",  # file of pass rates by experiments.evaluate --split train
+            min_pass_rate=0.0,
+            max_pass_rate=1.0,
+            curriculum="",  # level, pass_rate or length: from easy to hard
+            curriculum_over=10_000,
+        )
+        | changes
+    )
 
 
 def shorten(c: ConfigDict) -> None:

@@ -2,8 +2,8 @@
 
     python -m experiments.rl --config configs/shop.py --workdir runs/shop
 
-For a task that lives on the device the whole turn is one compiled function of the state; for text the same turn runs
-hosted, verifying in worker processes between two compiled halves.
+For a task that lives on the device the whole turn is one compiled function of the state; where a verifier reads text the
+same turn runs hosted, verifying in worker processes between two compiled halves.
 """
 
 import functools
@@ -52,16 +52,21 @@ def make_verbs(s: Settings) -> Verbs:
         return sharding.place_rows(task.problems(s.config.seed, cursor + jnp.arange(c.prompts), "train"), mesh)
 
     attempts, likeliest = sampled(group_size=c.group_size), sampled(group_size=1, greedy=True)
-    check = rewards.verifier(task, c.group_size, s.config.workers)
-    check_one = rewards.verifier(task, 1, s.config.workers)
+    terms = rewards.parse(c.reward)
+    check = rewards.verifier(task, c.group_size, s.config.workers, terms)
+    check_one = rewards.verifier(task, 1, s.config.workers, terms)
 
     def sample(params, problems, key):
         asked = problems.replace(facts=())  # the verifier's, and for a text task not arrays
         return attempts(params, asked, key), likeliest(params, asked, key) if row.looks_at("greedy") else None
 
     def verify(rollout, greedy, problems):
-        reward, info = check(rollout, problems)
-        return reward, info if greedy is None else info | {"greedy": check_one(greedy, problems)[0][:, 0]}
+        correct, info = check(rollout, problems)
+        parts = rewards.weighted(terms, correct, info, rollout, c.max_new_tokens)
+        if greedy is not None:
+            one = rewards.weighted(terms, *check_one(greedy, problems), greedy, c.max_new_tokens)
+            info |= {"greedy": one.sum(-1)[:, 0]}
+        return correct, parts, info
 
     compare = functools.partial(learner.compare, row=row, model=model, plan=plan, split=split)
     rate = optimizer.make(c.optimizer, model, c.steps * plan.steps)
@@ -74,6 +79,7 @@ def make_verbs(s: Settings) -> Verbs:
 def make_iteration(s: Settings) -> stages.Iteration:
     """One turn, ``state -> (state, metrics)``: pure, and for a task on the device jitted, scannable and vmappable."""
     verbs, c = make_verbs(s), s.config.rl
+    compiled = not rewards.needs_host(s.task, rewards.parse(c.reward))
     rounds = settings.algorithm(c).option("groups", "rounds") or 0  # of asking again for groups that disagree
 
     def iteration(state):
@@ -81,16 +87,16 @@ def make_iteration(s: Settings) -> stages.Iteration:
             key = settings.round_key(state, number) if rounds else state.step_key()
             problems = verbs.ask(state.cursor + number * c.prompts)
             rollout, greedy = verbs.sample(state.params, problems, key)
-            reward, info = verbs.verify(rollout, greedy, problems)
-            return rollout, reward, info
+            correct, parts, info = verbs.verify(rollout, greedy, problems)
+            return rollout, correct, (parts, info)
 
-        (rollout, reward, info), keep, first, asked, cost = refill(attempt, rounds, s.task.on_device)
-        experience, compared = verbs.compare(state, rollout, reward, keep=keep, greedy=info.get("greedy"))
+        (rollout, correct, (parts, info)), keep, first, asked, cost = refill(attempt, rounds, compiled)
+        experience, compared = verbs.compare(state, rollout, correct, terms=parts, keep=keep, greedy=info.get("greedy"))
         state, metrics = verbs.push(state, experience)
         state = state.replace(cursor=state.cursor + asked * c.prompts)
-        return state, metrics | compared | rewards.summary(*first) | cost
+        return state, metrics | compared | rewards.summary(*first[:2], *first[2]) | cost
 
-    return jax.jit(iteration, donate_argnums=0) if s.task.on_device else iteration
+    return jax.jit(iteration, donate_argnums=0) if compiled else iteration
 
 
 def run(config: ConfigTree, workdir: Path, stop: int = 0) -> None:

@@ -1,23 +1,32 @@
 """Verifying attempts: one signature, on the device or on the host.
 
-    reward_fn(rollout, problems) -> (reward [B, G] float32, info {name: [B, G] or []})
+    reward_fn(rollout, problems) -> (correct [B, G] float32, info {name: [B, G] or []})
 
 ``on_device`` is jnp and may stand inside a jit; ``on_host`` decodes the rows and asks a text verifier in worker
-processes. The default reward is correctness and nothing else: no term sees the length.
+processes. What is learned from is a weighted sum, written as one: ``"correct + 0.5*format + overlong(share=0.2)"``. The
+default is correctness and nothing else: no term sees the length.
 """
 
+import ast
+import functools
 import multiprocessing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
+from rljax.errors import UserError
+from rljax.policy_gradient import choices
 from rljax.structs import Array, Problems, Rollout
 from rljax.tasks import Record, Task
+from rljax.verifiers import form, shaping
 
 RewardFn = Callable[[Rollout, Problems], tuple[Array, dict[str, Array]]]
+PATIENCE = 60.0  # seconds for a batch, beyond what a verifier that limits each response may take
+A_RESPONSE = 10.0  # seconds for each of those
 
 
 def by_group(x: Array, group_size: int) -> Array:
@@ -30,12 +39,96 @@ def mixed(reward: Array) -> Array:
     return reward.max(-1) > reward.min(-1)
 
 
+# What a reward may be made of
+
+
+def correct() -> None:
+    """1 for a response whose final answer is right, and that ended by itself; else 0. The verifier says so."""
+
+
+def overlong(lengths: Array, max_length: int, *, share: float = 0.2) -> Array:
+    """The soft overlong punishment over the last ``share`` of the window."""
+    return soft_overlong(lengths, max_length, share * max_length)
+
+
 def soft_overlong(lengths: Array, max_length: int, cache: float) -> Array:
     """What a response near the limit loses (DAPO, arXiv 2503.14476, eq. 13), float32 like ``lengths``.
 
     0 up to ``max_length - cache`` tokens, then down a straight line to -1 at ``max_length``, -1 beyond.
     """
     return jnp.clip((max_length - cache - lengths) / max(cache, 1e-9), -1.0, 0.0)
+
+
+OF_TEXT = {"format": form.in_form, "language": shaping.language, "repetition": shaping.repetition}
+TERMS = {"correct": correct, "overlong": overlong} | OF_TEXT
+WORDS = {("format", "tags"): tuple(form.FORMS), ("language", "target"): tuple(shaping.SCRIPTS)}
+
+
+class Term(NamedTuple):
+    """A part of the reward, and its weight."""
+
+    weight: float
+    choice: choices.Choice
+
+    @property
+    def name(self) -> str:
+        return self.choice.name
+
+
+CORRECT = (Term(1.0, choices.Choice("correct", {})),)
+
+
+def parse(text: str) -> tuple[Term, ...]:
+    """``"correct + 0.5*format - 0.1*language(target=zh)"`` -> terms. Raises UserError for anything else."""
+    try:
+        found = tuple(terms(ast.parse(text.strip(), mode="eval").body, 1.0))
+    except (SyntaxError, ValueError):
+        raise UserError(f"rl.reward={text!r}: write a sum such as correct + 0.5*format(tags=think)") from None
+    names = [t.name for t in found]
+    if twice := [n for n in names if names.count(n) > 1]:
+        raise UserError(f"rl.reward={text!r} names {twice[0]!r} twice")
+    for term in found:
+        for option, value in term.choice.options.items():
+            known = WORDS.get((term.name, option))
+            if known and value not in known:
+                raise UserError(f"rl.reward={text!r}: {option}={value!r}, choose from {known}")
+    return found
+
+
+def terms(node: ast.expr, sign: float):
+    """The terms of a sum. ValueError for what is none."""
+    if isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Add, ast.Sub)):
+        yield from terms(node.left, sign)
+        yield from terms(node.right, sign if isinstance(node.op, ast.Add) else -sign)
+    elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        yield from terms(node.operand, -sign)
+    else:
+        weight = 1.0
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
+            weight, node = float(ast.literal_eval(node.left)), node.right
+        yield Term(sign * weight, choices.parse(ast.unparse(node), TERMS, "rl.reward"))
+
+
+def of_text(parts: Sequence[Term]) -> tuple[Term, ...]:
+    """The terms that read the response's text, so that they need the host."""
+    return tuple(t for t in parts if t.name in OF_TEXT)
+
+
+def weighted(parts: Sequence[Term], correct: Array, info: dict[str, Array], rollout: Rollout, max_length: int) -> Array:
+    """Each term times its weight, [B, G, R]: their sum is what is learned from."""
+    lengths = by_group(rollout.lengths, correct.shape[-1])
+
+    def value(term: Term) -> Array:
+        if term.name == "correct":
+            return correct
+        if term.name == "overlong":
+            return overlong(lengths, max_length, **term.choice.options)
+        return info[f"reward/{term.name}"]
+
+    return jnp.stack([t.weight * value(t) for t in parts], -1)
+
+
+# Verifiers
 
 
 def on_device(task: Task, group_size: int) -> RewardFn:
@@ -50,51 +143,83 @@ def on_device(task: Task, group_size: int) -> RewardFn:
     return reward
 
 
-def on_host(task: Task, group_size: int, workers: int = 1, timeout: float = 60.0) -> RewardFn:
-    """The task's text verifier, in ``workers`` processes (0: in this one).
+Scores = dict[str, float]
+Pairs = list[tuple[str, Record]]
+
+
+def on_host(
+    task: Task, group_size: int, workers: int = 1, timeout: float = PATIENCE, parts: Sequence[Term] = CORRECT
+) -> RewardFn:
+    """The task's text verifier, in ``workers`` processes (0: in this one), and the terms of ``parts`` that read text.
 
     A verifier that raises, dies or takes longer than ``timeout`` seconds for its share of the batch scores 0, is counted
     in ``info["verifier_error"]``, and is replaced: a hostile response costs its reward, never the run.
     """
     pool: list[Executor] = []
+    score = functools.partial(score_some, task.verify, task.judge, task.prefill, of_text(parts))
 
-    def verify_all(texts: list[str], records: list[Record]) -> list[tuple[float, bool]]:
+    def score_all(pairs: Pairs) -> list[Scores]:
         if not workers:
-            return verify_some(task.verify, list(zip(texts, records, strict=True)))
+            return score(pairs)
         if not pool:
             pool.append(ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")))
-        pairs = list(zip(texts, records, strict=True))
         share = -(-len(pairs) // workers)
-        parts = [pairs[i : i + share] for i in range(0, len(pairs), share)]
-        futures = [pool[0].submit(verify_some, task.verify, part) for part in parts]
-        out: list[tuple[float, bool]] = []
-        for part, future in zip(parts, futures, strict=True):
+        shares = [pairs[i : i + share] for i in range(0, len(pairs), share)]
+        futures = [pool[0].submit(score, some) for some in shares]
+        out: list[Scores] = []
+        for some, future in zip(shares, futures, strict=True):
             try:
-                out += future.result(timeout)
+                out += future.result(timeout + (A_RESPONSE * len(some) if task.judge else 0.0))
             except (TimeoutError, BrokenProcessPool, CancelledError):
-                out += [(0.0, True)] * len(part)
+                out += [{"correct": 0.0, "verifier_error": 1.0}] * len(some)
                 stop_workers(pool)
         return out
 
     def reward(rollout: Rollout, problems: Problems) -> tuple[Array, dict[str, Array]]:
-        response, mask = np.asarray(rollout.response), np.asarray(rollout.mask)
-        texts = [task.tokenizer.decode(row[live]) for row, live in zip(response, mask, strict=True)]
+        columns = (np.asarray(x) for x in (rollout.response, rollout.mask, rollout.finished))
+        texts = [read(task, row[live], finished) for row, live, finished in zip(*columns, strict=True)]
         records = [r for r in task.records(problems.facts) for _ in range(group_size)]
-        out = np.asarray(verify_all(texts, records), np.float32).reshape(-1, group_size, 2)
-        return jnp.asarray(out[..., 0]), {"verifier_error": jnp.asarray(out[..., 1])}
+        found = score_all(list(zip(texts, records, strict=True)))
+        names = sorted({name for scores in found for name in scores})
+        info = {n: jnp.asarray([s.get(n, 0.0) for s in found], jnp.float32).reshape(-1, group_size) for n in names}
+        return info.pop("correct"), info
 
     return reward
 
 
-def verify_some(verify: Callable[[str, Record], bool], pairs: list[tuple[str, Record]]) -> list[tuple[float, bool]]:
-    """(reward, did the verifier raise?) of each (response, record)."""
-    out = []
-    for text, record in pairs:
-        try:
-            out.append((float(verify(text, record)), False))
-        except Exception:  # whatever a policy's text provokes is a wrong answer, and is counted
-            out.append((0.0, True))
-    return out
+def read(task: Task, ids: np.ndarray, finished: bool) -> str:
+    """The text of a response. One that was cut off does not end in the stop token, even where it spells its name."""
+    text = task.tokenizer.decode(ids)
+    while not finished and text.endswith("<eos>"):
+        text = text.removesuffix("<eos>")
+    return text
+
+
+def score_some(
+    verify: Callable[[str, Record], bool],
+    judge: Callable[[Pairs], list[Scores]] | None,
+    prefill: str,
+    parts: Sequence[Term],
+    pairs: Pairs,
+) -> list[Scores]:
+    """What each (response, record) scores, by name; ``verifier_error`` says whether its verifier raised."""
+    one = lambda pair: judge([pair])[0] if judge else {"correct": float(verify(*pair))}
+    try:
+        out = judge(pairs) if judge else [guarded(one, pair) for pair in pairs]
+    except Exception:  # one of them did it: the others keep their scores
+        out = [guarded(one, pair) for pair in pairs]
+    for scores, (text, _) in zip(out, pairs, strict=True):
+        whole = prefill + text.removesuffix("<eos>")
+        for term in parts:
+            scores[f"reward/{term.name}"] = OF_TEXT[term.name](whole, **term.choice.options)
+    return [{"verifier_error": 0.0} | scores for scores in out]
+
+
+def guarded(one: Callable[[tuple[str, Record]], Scores], pair: tuple[str, Record]) -> Scores:
+    try:
+        return one(pair)
+    except Exception:  # whatever a policy's text provokes is a wrong answer, and is counted
+        return {"correct": 0.0, "verifier_error": 1.0}
 
 
 def stop_workers(pool: list[Executor]) -> None:
@@ -106,17 +231,27 @@ def stop_workers(pool: list[Executor]) -> None:
     pool.clear()
 
 
-def verifier(task: Task, group_size: int, workers: int) -> RewardFn:
-    """The device verifier where the task has one, else the text verifier."""
-    return on_device(task, group_size) if task.on_device else on_host(task, group_size, workers)
+def needs_host(task: Task, parts: Sequence[Term] = CORRECT) -> bool:
+    """Whether verifying has to read text."""
+    return not task.on_device or bool(of_text(parts))
 
 
-def summary(rollout: Rollout, reward: Array, info: dict[str, Array]) -> dict[str, Array]:
-    """What the log says of a rollout with rewards [B, G]: means, lengths in tokens, how groups came out."""
-    lengths, share = rollout.lengths, reward.mean(-1)
-    best, worst = reward.max(-1) > 0, reward.min(-1) > 0
+def verifier(task: Task, group_size: int, workers: int, parts: Sequence[Term] = CORRECT) -> RewardFn:
+    """The device verifier where the task has one and no term reads text, else the text verifier."""
+    if needs_host(task, parts):
+        return on_host(task, group_size, workers, parts=parts)
+    return on_device(task, group_size)
+
+
+def summary(rollout: Rollout, correct: Array, parts: Array, info: dict[str, Array]) -> dict[str, Array]:
+    """What the log says of a rollout: mean reward, of all terms [B, G, R] together; lengths in tokens; how groups came out.
+
+    A reward of several terms is logged term by term too, unweighted, as ``reward/NAME``.
+    """
+    lengths = rollout.lengths
+    best, worst = correct.max(-1) > 0, correct.min(-1) > 0
     out = {
-        "reward": share.mean(),
+        "reward": parts.sum(-1).mean(),
         "truncated": 1 - rollout.finished.mean(),
         "response_length/mean": lengths.mean(),
         "response_length/median": jnp.median(lengths),
@@ -127,4 +262,6 @@ def summary(rollout: Rollout, reward: Array, info: dict[str, Array]) -> dict[str
         "groups/all_right": jnp.mean(worst),
         "tokens": lengths.sum(),
     }
+    if parts.shape[-1] > 1:
+        out["reward/correct"] = correct.mean()
     return out | {name: value.mean() for name, value in info.items()}

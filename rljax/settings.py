@@ -10,7 +10,19 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from rljax import critic, evaluation, journal, learner, optimizer, sampler, sharding, stages, tasks, transformer
+from rljax import (
+    critic,
+    evaluation,
+    journal,
+    learner,
+    optimizer,
+    rewards,
+    sampler,
+    sharding,
+    stages,
+    tasks,
+    transformer,
+)
 from rljax import policy_gradient as pg
 from rljax.errors import UserError
 from rljax.structs import ConfigTree, TrainState
@@ -33,6 +45,8 @@ def resolve(config: ConfigTree) -> Settings:
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
     sharding.weight_shardings(model, mesh)
     sampler.check_window(model, task.prompt_slots, max(config.rl.max_new_tokens, config.sft.max_new_tokens))
+    rewards.parse(config.rl.reward)
+    algorithm(config.rl)
     if config.sft.max_new_tokens < task.demonstration_slots:
         raise UserError(
             f"sft.max_new_tokens={config.sft.max_new_tokens}, but demonstrations of {task.name!r} have up to "
@@ -146,21 +160,23 @@ def new_state(s: Settings, stage: ConfigTree, params: Any, row: pg.Algorithm | N
     return jax.jit(create, out_shardings=sharding.state_shardings(shape, s.model, s.mesh))(params)
 
 
-def evaluator(s: Settings) -> evaluation.Evaluate:
-    """``evaluate(params)`` as ``config.eval`` asks for it."""
+def evaluator(s: Settings, keep: int = 16) -> evaluation.Evaluate:
+    """``evaluate(params)`` as ``config.eval`` asks for it; it returns the attempts at the first ``keep`` problems."""
     e = s.config.eval
+    problems = min(e.problems, s.task.size(e.split) or e.problems)  # asked twice, a question would count twice
     return evaluation.make(
         s.task,
         s.model,
         seed=s.config.seed,
         split=e.split,
-        problems=e.problems,
+        problems=problems,
         attempts=e.attempts,
         max_new_tokens=s.config.rl.max_new_tokens,
         temperature=e.temperature,
         top_k=e.top_k,
         top_p=e.top_p,
         greedy=e.greedy,
+        keep=keep,
         workers=s.config.workers,
         mesh=s.mesh,
     )

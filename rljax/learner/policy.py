@@ -61,8 +61,12 @@ def compare(
     split: Split,
     keep: Array | None = None,
     greedy: Array | None = None,
+    terms: Array | None = None,
 ) -> tuple[Batch, Metrics]:
     """What the row makes of N = B G attempts with correctness ``reward`` [B, G]: the experience to learn from.
+
+    ``terms`` [B, G, R] are what is learned from, summed, where that is not correctness alone; groups are still left out,
+    and attempts called right, by correctness.
 
     Nothing is learned here, so every log-probability and value is that of the policy and critic before the first update,
     by the same code and at the same temperature. ``keep`` [B] bool leaves groups out; ``greedy`` [B] is the reward of each
@@ -71,13 +75,16 @@ def compare(
     by_group = lambda x: rewards.by_group(x, plan.group_size)
     start = rollout.prompt.shape[1]
     response = lambda name: by_group(batch[name][:, start:]) if name in batch else None
+    metrics: Metrics = {}
     batch = experience(rollout, learned_from(rollout, reward, row, plan, keep))
     batch |= before_updates(state, batch, row, model, plan, split, start)
 
-    parts = [reward]
+    parts = [reward] if terms is None else list(jnp.moveaxis(terms, -1, 0))
     if row.name("truncated") == "soft":
         cache = row.option("truncated", "share") * plan.max_new_tokens
-        parts.append(by_group(rewards.soft_overlong(rollout.lengths, plan.max_new_tokens, cache)))
+        overlong = by_group(rewards.soft_overlong(rollout.lengths, plan.max_new_tokens, cache))
+        parts.append(overlong)
+        metrics["overlong"] = overlong.mean()
     attempts = pg.Attempts(
         rewards=sum(parts[1:], parts[0]),
         mask=by_group(batch["counted"][:, start:]),
@@ -99,9 +106,7 @@ def compare(
     if row.positive_nll:
         batch["right"] = batch["counted"] & (flat(reward) >= 1)[:, None]
     tokens = jnp.maximum(jnp.sum(batch["counted"]), 1)
-    metrics: Metrics = {"counted": jnp.sum(batch["counted"]) / jnp.maximum(jnp.sum(rollout.mask), 1)}
-    if len(parts) > 1:
-        metrics["overlong"] = parts[1].mean()
+    metrics["counted"] = jnp.sum(batch["counted"]) / jnp.maximum(jnp.sum(rollout.mask), 1)
     if returns is not None:
         batch["returns"] = behind(returns)
         metrics["value/explained_variance"] = critic.explained_variance(

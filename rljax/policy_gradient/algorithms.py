@@ -107,7 +107,7 @@ class Algorithm:
 
     def __post_init__(self):
         for field, table in TABLES.items():
-            object.__setattr__(self, field, choices.parse(getattr(self, field), table, field))
+            object.__setattr__(self, field, choices.parse(getattr(self, field), table, f"algorithm: {field}"))
         if self.sign not in SIGNS:
             raise UserError(f"algorithm: sign={self.sign!r} is unknown, choose from {SIGNS}")
         refuse_contradictions(self)

@@ -33,17 +33,17 @@ def parse(text: str | Choice, table: Mapping[str, Callable], what: str) -> Choic
     """
     choice = text if isinstance(text, Choice) else read(text, what)
     if choice.name not in table:
-        raise UserError(f"algorithm: {what}={choice.name!r} is unknown, choose from {sorted(table)}")
+        raise UserError(f"{what}={choice.name!r} is unknown, choose from {sorted(table)}")
     for option in choice.options:
         if option not in options(table[choice.name]):
             known = sorted(options(table[choice.name])) or "none"
-            raise UserError(f"algorithm: {what}={choice} has no option {option!r}, its options are {known}")
+            raise UserError(f"{what}={choice} has no option {option!r}, its options are {known}")
     for option, value in choice.options.items():
         if isinstance(value, str) and not is_text(table[choice.name], option):
-            raise UserError(f"algorithm: {what}={choice}: {option} is a number, not {value!r}")
+            raise UserError(f"{what}={choice}: {option} is a number, not {value!r}")
     missing = [k for k, v in options(table[choice.name]).items() if v is inspect.Parameter.empty]
     if missing := [k for k in missing if k not in choice.options]:
-        raise UserError(f"algorithm: {what}={choice} needs {missing[0]}, write {choice.name}({missing[0]}=...)")
+        raise UserError(f"{what}={choice} needs {missing[0]}, write {choice.name}({missing[0]}=...)")
     return choice
 
 
@@ -57,7 +57,7 @@ def read(text: str, what: str) -> Choice:
             raise ValueError
         return Choice(call.func.id, {k.arg: literal(k.value) for k in call.keywords if k.arg})
     except (SyntaxError, ValueError, AttributeError) as e:
-        raise UserError(f"algorithm: {what}={text!r} is not of the form name or name(option=value, ...)") from e
+        raise UserError(f"{what}={text!r} is not of the form name or name(option=value, ...)") from e
 
 
 def literal(node: ast.expr) -> Any:
