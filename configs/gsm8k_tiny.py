@@ -6,17 +6,18 @@ Expected, seed 0: held-out loss of SFT 1.33 nats a byte, pass@1 .008 before and 
 attempts each), i.e. one right answer in 128; 94 % of the attempts write "####", 84 % a number behind it. This model can
 not do the arithmetic; the config shows that the path from real text to RL works.
 
-FOLDER holds train.jsonl and test.jsonl; without ``path`` TensorFlow Datasets downloads them.
+FOLDER holds train.jsonl and test.jsonl; without ``path`` TensorFlow Datasets downloads them. Other questions, mixtures,
+difficulty and curriculum are options of the task: ``--config.task.options.datasets="math + 0.5*gsm8k"``.
 """
 
 from configs import common
 
 
 def get_config(arg=None):
-    arg = common.parse_arg(arg, path="", short=False)
+    arg = common.parse_arg(arg, datasets="gsm8k", path="", short=False)
     c = common.base()
-    c.task.name = "gsm8k"
-    c.task.options = dict(path=arg.path, data_dir="", prompt_slots=256, max_response=256)
+    c.task.name = "questions"
+    c.task.options = common.questions(datasets=arg.datasets, path=arg.path, prompt_slots=256, max_response=256)
     c.model.layers, c.model.width, c.model.ff_width = 4, 192, 512
     c.model.heads = c.model.kv_heads = 6
     c.model.max_length = 512

@@ -1,32 +1,90 @@
-"""Look at a stage's policy on held-out problems: a table on the terminal, evaluation_<stage>.json in the workdir.
+"""Look at a stage's policy on held-out problems: a table, a figure, and what every attempt said.
 
     python -m experiments.evaluate --config configs/shop.py --workdir runs/shop --stage rl --attempts 64
+    python -m experiments.evaluate ... --config.task.options.test="math500 + aime24"      # other questions, at the end
+    python -m experiments.evaluate ... --split train --attempts 8                         # pass rates, to filter by
 
-Takes the run's config; ``--split``, ``--problems``, ``--attempts`` ask for something else than config.eval does.
+``--protocol r1`` (the default) is DeepSeek-R1's: temperature 0.6, top-p 0.95, k samples a question (64 of AIME, 16 else),
+pass@1 their mean, cons@k their majority, errors over questions. ``--protocol config`` is what config.eval says.
+``--problems 0`` asks every question there is. Leaves evaluation_STAGE_SPLIT.json, .png and _questions.jsonl.
 """
 
+import hashlib
+import importlib.metadata
 import json
 from pathlib import Path
+from typing import Any
 
-from rljax import journal, launch, settings
+import jax.numpy as jnp
+
+from rljax import data, datasets, figures, journal, launch, settings, templates
+from rljax.errors import UserError
 from rljax.structs import ConfigTree
 
+R1 = dict(temperature=0.6, top_p=0.95, top_k=0, greedy=False)  # DeepSeek-R1, section 3
 
-def run(config: ConfigTree, workdir: Path, stage: str, split: str, problems: int, attempts: int) -> None:
-    asked = {"split": split, "problems": problems, "attempts": attempts}
+
+def run(
+    config: ConfigTree, workdir: Path, stage: str, split: str, problems: int, attempts: int, tokens: int, protocol: str
+) -> None:
+    if protocol not in ("r1", "config"):
+        raise UserError(f"--protocol {protocol}: choose from r1 and config")
     config = config.copy_and_resolve_references()
-    config.eval.update({name: value for name, value in asked.items() if value})
-    s = settings.resolve(config)
-    metrics, samples = settings.evaluator(s)(settings.start_params(s, stage, workdir))
     e = config.eval
-    print(f"{stage} on {e.problems} {e.split} problems, {e.attempts} attempts each at temperature {e.temperature}")
+    e.update((R1 if protocol == "r1" else {}) | ({"split": split} if split else {}))
+    config.rl.max_new_tokens = tokens or config.rl.max_new_tokens
+    s = settings.resolve(config)
+    everything = s.task.size(e.split) or e.problems
+    e.problems = min(everything, {-1: e.problems, 0: everything}.get(problems, problems))
+    e.attempts = attempts or (samples(config) if protocol == "r1" else e.attempts)
+    metrics, said = settings.evaluator(s, keep=e.problems)(settings.start_params(s, stage, workdir))
+
+    print(
+        f"{stage} on {e.problems} {e.split} problems: {e.attempts} attempts each, temperature {e.temperature}, "
+        f"top-p {e.top_p}, at most {config.rl.max_new_tokens} tokens"
+    )
     for name, value in metrics.items():
-        print(f"  {name.removeprefix('eval/'):<32} {value:8.4f}")
-    result = {"stage": stage, "eval": e.to_dict(), "metrics": metrics, "samples": samples}
-    path = workdir / f"evaluation_{stage}.json"
-    journal.replace_text(path, json.dumps(result, indent=1) + "\n")
-    print(f"written to {path}")
+        if not name.endswith(("/se", "/questions")):
+            error = metrics.get(f"{name}/se", float("nan"))
+            print(
+                f"  {name.removeprefix('eval/'):<34} {value:8.4f}{f' ± {1.96 * error:.4f}' if error == error else ''}"
+            )
+    path = workdir / f"evaluation_{stage}_{e.split}.json"
+    result = {"stage": stage, "eval": e.to_dict(), "max_new_tokens": config.rl.max_new_tokens, "metrics": metrics}
+    result |= {
+        "template": templates.exact(config.task.options.to_dict()),
+        "verifier": f"math-verify {importlib.metadata.version('math-verify')}",
+    }
+    journal.replace_text(path, json.dumps(result | {"samples": said}, indent=1) + "\n")
+    title = f"{config.task.name}, {e.split} problems, after {stage}"
+    figures.evaluation(metrics, path.with_suffix(".png"), title)
+    rates = path.with_name(f"{path.stem}_questions.jsonl")
+    journal.replace_text(rates, "".join(json.dumps(row) + "\n" for row in by_question(s, said)))
+    print(f"written to {path}, {path.with_suffix('.png').name}, {rates.name}")
+
+
+def samples(config: ConfigTree) -> int:
+    """Attempts a question in R1's protocol: the most that any of the data sets asked for gets."""
+    o = config.task.options.to_dict()
+    named = (o.get("test") or o.get("datasets", "")).replace("+", " ").split()
+    return max([datasets.SOURCES[name].attempts for name in named if name in datasets.SOURCES], default=16)
+
+
+def by_question(s: settings.Settings, said: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One line a question: its hash, its pass rate, how long its attempts were."""
+    e = s.config.eval
+    asked = data.ask(s.task)(s.config.seed, jnp.arange(e.problems), e.split)
+    out = []
+    for q, record in enumerate(s.task.records(asked.facts)):
+        mine = [x for x in said if x["problem"] == q]
+        name = mine[0]["prompt"] if "question" not in record else " ".join(record["question"].lower().split())
+        about = {k: record[k] for k in ("dataset", "id", "level") if record.get(k)}
+        rate = sum(x["reward"] for x in mine) / len(mine)
+        length = sum(len(x["tokens"]) for x in mine) / len(mine)
+        hashed = hashlib.sha256(name.encode()).hexdigest()
+        out.append(about | {"question": hashed, "pass_rate": rate, "attempts": len(mine), "length": length})
+    return out
 
 
 if __name__ == "__main__":
-    launch.main(run, writes=False, stage="rl", split="", problems=0, attempts=0)
+    launch.main(run, writes=False, stage="rl", split="", problems=-1, attempts=0, tokens=0, protocol="r1")

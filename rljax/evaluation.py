@@ -5,6 +5,7 @@ truncated response counts as wrong and is reported.
 """
 
 import functools
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -76,7 +77,7 @@ def make(
                 group_size=n,
                 greedy=greedy,
             )
-            reward, _ = judges[n](rows, part)
+            reward, noted = judges[n](rows, part)
             live = min(at_once, problems - start)
             columns = {
                 "response": rows.response,
@@ -84,7 +85,8 @@ def make(
                 "finished": rows.finished,
                 "logprobs": rows.logprobs,
             }
-            host = jax.device_get({"reward": reward} | {k: rewards.by_group(v, n) for k, v in columns.items()})
+            noted = {f"noted/{name}": value for name, value in noted.items()}
+            host = jax.device_get({"reward": reward} | noted | {k: rewards.by_group(v, n) for k, v in columns.items()})
             parts.append({k: np.asarray(v)[:live] for k, v in host.items()})
         merged = {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
         return merged.pop("reward"), merged
@@ -97,7 +99,7 @@ def make(
         out = estimates(reward, rows, texts, read, records, task)
         if greedy:
             out["eval/greedy"] = float(attempt(params, 1, True)[0].mean())
-        return out, list(samples(task, asked, reward, rows, texts, read, keep))
+        return out, list(samples(task, asked, records, reward, rows, texts, read, keep))
 
     return evaluate
 
@@ -115,7 +117,7 @@ def read_attempts(
 ) -> tuple[list[list[str]], list[list[Attempt]]]:
     """The text of each response, and what it did: both [Q][n]."""
     lengths = rows["mask"].sum(-1)
-    decode = lambda q, n: task.tokenizer.decode(rows["response"][q, n, : lengths[q, n]])
+    decode = lambda q, n: rewards.read(task, rows["response"][q, n, : lengths[q, n]], bool(rows["finished"][q, n]))
     texts = [[decode(q, n) for n in range(lengths.shape[1])] for q in range(len(records))]
     return texts, [[task.describe(t, r) for t in row] for row, r in zip(texts, records, strict=True)]
 
@@ -134,7 +136,7 @@ def estimates(
     out = {"eval/pass@1": by_question.mean(), "eval/pass@1/se": metrics.standard_error(by_question)}
     for k in [2**i for i in range(1, attempts.bit_length()) if 2**i <= attempts]:
         out[f"eval/pass@{k}"] = metrics.pass_at_k(reward, k).mean()
-    votes, gold = votes_of(read, reward)
+    votes, gold = votes_of(read, reward, task.same)
     cons = metrics.cons_at_k(votes, gold, attempts)
     out |= {f"eval/cons@{attempts}": cons.mean(), f"eval/cons@{attempts}/se": metrics.standard_error(cons)}
     out |= {f"eval/response_length/{k}": v for k, v in metrics.lengths(length).items()}
@@ -142,6 +144,8 @@ def estimates(
         if chosen.any():
             out[f"eval/response_length/{name}"] = length[chosen].mean()
     out["eval/truncated"] = 1 - rows["finished"].mean()
+    out |= parts_of(by_question, records)
+    out |= {f"eval/{name[6:]}": value.mean() for name, value in rows.items() if name.startswith("noted/")}
     flat, words = [a for row in read for a in row], [t for row in texts for t in row]
     for strategy in ("jump", "steps", "check", "retry"):
         out[f"eval/strategy/{strategy}"] = np.mean([a.strategy == strategy for a in flat])
@@ -150,14 +154,31 @@ def estimates(
     return {k: float(v) for k, v in (out | skills(flat)).items()}
 
 
-def votes_of(read: list[list[Attempt]], reward: np.ndarray) -> tuple[list[list[str | None]], list[str]]:
-    """Answers to vote with, and the answer that is right: any that was rewarded (answers are canonical)."""
-    votes, gold = [], []
+def parts_of(by_question: np.ndarray, records: list[Any]) -> dict[str, float]:
+    """pass@1 of each level and of each data set, where the records have several; ``/questions`` says of how many."""
+    out = {}
+    for field in ("level", "dataset"):
+        of = np.array([str(r.get(field, "")) for r in records])
+        for value in sorted(set(of) - {""}) if len(set(of)) > 1 else ():
+            here, key = by_question[of == value], f"eval/{field}/{value}"
+            out |= {f"{key}/pass@1": here.mean(), f"{key}/pass@1/se": metrics.standard_error(here)}
+            out[f"{key}/questions"] = len(here)
+    return out
+
+
+def votes_of(
+    read: list[list[Attempt]], reward: np.ndarray, same: Callable[[str, str], bool] = operator.eq
+) -> tuple[list[list[str | None]], list[str]]:
+    """Answers to vote with, equal ones under one name, and the answer that is right: any that was rewarded."""
+    votes = []
     for row, rewarded in zip(read, reward, strict=True):
         right = {a.answer for a, r in zip(row, rewarded, strict=True) if r > 0 and a.answer is not None}
-        votes.append([("right" if a.answer in right else a.answer) for a in row])
-        gold.append("right")
-    return votes, gold
+        names: dict[str, str] = dict.fromkeys(right, "right")
+        for answer in dict.fromkeys(a.answer for a in row if a.answer is not None and a.answer not in right):
+            wrong = [known for known, name in names.items() if name == known]
+            names[answer] = next((known for known in wrong if same(known, answer)), answer)
+        votes.append([None if a.answer is None else names[a.answer] for a in row])
+    return votes, ["right"] * len(votes)
 
 
 def skills(attempts: list[Attempt]) -> dict[str, float]:
@@ -181,6 +202,7 @@ def skills(attempts: list[Attempt]) -> dict[str, float]:
 def samples(
     task: Task,
     asked: Problems,
+    records: list[Any],
     reward: np.ndarray,
     rows: dict[str, np.ndarray],
     texts: list[list[str]],
@@ -196,6 +218,7 @@ def samples(
             out.append(
                 {
                     "problem": q,
+                    **{name: records[q][name] for name in ("dataset", "level") if records[q].get(name)},
                     "prompt": prompt,
                     "response": text,
                     "answer": read[q][n].answer,

@@ -22,7 +22,7 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from rljax import journal
+from rljax import journal, templates
 from rljax.errors import UserError
 from rljax.stages import Interrupted
 from rljax.structs import ConfigTree
@@ -197,6 +197,7 @@ def record_config(workdir: Path, config: ConfigTree) -> None:
             )
         return
     about = {"config": now, "versions": versions(), "commit": commit(), "devices": [str(d) for d in jax.devices()]}
+    about |= {"template": templates.exact(now["task"]["options"])}
     journal.replace_text(path, json.dumps(about, indent=1) + "\n")
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from rljax.structs import Array, Problems
 from rljax.text import Tokenizer
 
 SPLITS = ("train", "validation", "test")
-NAMES = ("shop", "fruit", "countdown", "gsm8k")
+NAMES = ("shop", "fruit", "countdown", "programs", "questions")
 Record = dict[str, Any]  # one problem in plain Python: what a demonstrator or a text verifier reads
 
 
@@ -44,7 +45,13 @@ class Task:
     score: Callable[[Array, Array, Array, Any], Array] | None = None
     # (response [B, G, T], mask [B, G, T], finished [B, G], facts) -> reward [B, G] float32, in jnp; None: text only
 
+    judge: Callable[[list[tuple[str, Record]]], list[dict[str, float]]] | None = None
+    # ``verify`` for a whole batch: "correct", and what else is worth logging by name; None: one by one
+
     read_prompt: Callable[[str], Record | None] | None = None  # a person's prompt -> its record, where it can be read
+    same: Callable[[str, str], bool] = operator.eq  # do two answers of ``describe`` vote together?
+    prefill: str = ""  # the end of every prompt that is the beginning of every response
+    size: Callable[[str], int | None] = lambda split: None  # questions of a split; None: there is no end to them
 
     @property
     def on_device(self) -> bool:

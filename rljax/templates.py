@@ -1,0 +1,74 @@
+r"""How a question is put to the model, and how a demonstration answers it: exact strings, by name.
+
+A template is chosen by name, or written out: any text with ``{question}`` in it is one. Changing it moves the accuracy of
+a base model by tens of points, so the exact strings go into ``config.json`` beside everything else.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from rljax.errors import UserError
+
+
+class Template(NamedTuple):
+    """``prompt`` has a place for the question; what it ends in from ``prefill`` on is the beginning of the response."""
+
+    prompt: str  # "... {question} ..."
+    response: str  # "... {solution} ... {answer} ...": a demonstration, without what is prefilled
+    prefill: str = ""  # the verifier reads prefill + response
+
+    def ask(self, question: str) -> str:
+        return self.prompt.replace("{question}", question)
+
+    def answer(self, solution: str, answer: str) -> str:
+        """A demonstration of this solution; a problem that has none is answered without one."""
+        before, _, rest = self.response.partition("{solution}")
+        between, _, after = rest.partition("{answer}")
+        return before + solution + (between if solution else between.lstrip("\n")) + answer + after
+
+
+R1_PREAMBLE = (  # DeepSeek-R1, arXiv 2501.12948v1, Table 1
+    "A conversation between User and Assistant. The user asks a question, and the Assistant solves it. The assistant first "
+    "thinks about the reasoning process in the mind and then provides the user with the answer. The reasoning process and "
+    "answer are enclosed within <think> </think> and <answer> </answer> tags, respectively, i.e., <think> reasoning process "
+    "here </think> <answer> answer here </answer>."
+)
+R1_RESPONSE = "<think> {solution} </think> <answer> {answer} </answer>"
+STEP_BY_STEP = r"Please reason step by step, and put your final answer within \boxed{}."
+
+TEMPLATES = {
+    "plain": Template("Question: {question}\nAnswer: ", "{solution}\n#### {answer}"),
+    "r1_zero": Template(f"{R1_PREAMBLE} User: {{question}} Assistant:", f" {R1_RESPONSE}"),
+    # the printed table has "prompt.": whether the dot belongs to the template cannot be told, so both are here
+    "r1_zero_dot": Template(f"{R1_PREAMBLE} User: {{question}}. Assistant:", f" {R1_RESPONSE}"),
+    # Oat-zero (understand-r1-zero), train_zero_math.py: a newline before each turn, thinking begun for the model
+    "oat": Template(
+        f"{R1_PREAMBLE}\nUser: {{question}}\nAssistant: <think>", R1_RESPONSE.removeprefix("<think>"), "<think>"
+    ),
+    # Oat-zero's qwen_math: Qwen2.5-Math's own chat markup
+    "qwen_math": Template(
+        f"<|im_start|>system\n{STEP_BY_STEP}<|im_end|>\n<|im_start|>user\n{{question}}<|im_end|>\n<|im_start|>assistant\n",
+        "{solution}\n\\boxed{{answer}}",
+    ),
+    "chat": Template(
+        f"<|im_start|>user\n{{question}}\n{STEP_BY_STEP}<|im_end|>\n<|im_start|>assistant\n",
+        "<think>\n{solution}\n</think>\n\n\\boxed{{answer}}",
+    ),
+    "none": Template("{question}", "{solution}\n#### {answer}"),  # Oat-zero's "no": the bare question
+}
+
+
+def find(name: str) -> Template:
+    """The template of this name, or the one that is written out. Raises UserError for neither."""
+    if name in TEMPLATES:
+        return TEMPLATES[name]
+    if "{question}" in name:
+        return TEMPLATES["plain"]._replace(prompt=name)
+    raise UserError(
+        f"template={name!r}: choose from {sorted(TEMPLATES)}, or write a text that says where the {{question}} goes"
+    )
+
+
+def exact(options: Mapping[str, Any]) -> dict[str, str] | None:
+    """The very strings that a task with these options uses, for the log; None for a task without a template."""
+    return find(options["template"])._asdict() if "template" in options else None
