@@ -9,12 +9,14 @@ import gzip
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from rljax.datasets import sources
 from rljax.datasets.sources import FIELDS, Row, Source
 from rljax.errors import UserError
 from rljax.verifiers import answers
@@ -32,7 +34,9 @@ def prepared(name: str, source: Source, path: str = "", data_dir: str = "") -> A
     key = f"rljax_{name}" + (f"_{content_hash(local)[:12]}" if path else "")
     try:
         # the default format needs TensorFlow; parquet loses rows
-        builder = builder_class(key, source, local)(data_dir=data_dir or None, file_format="array_record")
+        builder = builder_class(key, source, local)(
+            data_dir=data_dir or os.environ.get("TFDS_DATA_DIR"), file_format="array_record"
+        )
         folder = Path(builder.data_dir)
         folder.parent.mkdir(parents=True, exist_ok=True)
         with (folder.parent / ".lock").open("w") as lock:  # two runs that start together prepare it once
@@ -83,6 +87,7 @@ def builder_class(key: str, source: Source, local: dict[str, Path]) -> Any:
     from tensorflow_datasets.core import registered
     from tensorflow_datasets.core.download import checksums
 
+    known: Any = checksums.UrlInfo
     tfds.disable_progress_bar()
     text = {name: tfds.features.Text() for name in FIELDS if name != "tests"}
     more = {"tests": tfds.features.Sequence(tfds.features.Text()), "number": tfds.features.Scalar(np.int64)}
@@ -91,13 +96,9 @@ def builder_class(key: str, source: Source, local: dict[str, Path]) -> Any:
 
         class Questions(tfds.core.GeneratorBasedBuilder):
             name = key
-            VERSION = tfds.core.Version("1.0.0")
+            VERSION = tfds.core.Version(sources.VERSION)
             # what the library would else read from a file of checksums beside this one
-            url_infos = {
-                f.url: checksums.UrlInfo(tfds.core.utils.Size(f.size), f.sha256, f.name)
-                for f in source.files.values()
-                if f.sha256
-            }
+            url_infos = {f.url: known(f.size, f.sha256, f.name) for f in source.files.values() if f.sha256}
 
             def _info(self) -> Any:
                 features = tfds.features.FeaturesDict(text | more)

@@ -13,6 +13,7 @@ from rljax.verifiers import regions
 
 Row = dict[str, Any]  # of FIELDS, each a str, tests a list of str
 FIELDS = ("id", "question", "answer", "solution", "level", "subject", "kind", "setup", "entry", "tests")
+VERSION = "1.0.0"  # of what is kept on disk: to be raised whenever a row reads otherwise
 
 
 class File(NamedTuple):

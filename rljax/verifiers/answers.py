@@ -2,10 +2,11 @@ r"""Is the final answer of a response the right one? Mathematics, from integers 
 
     verify("... so it is \boxed{\frac{1}{2}}", "0.5")  ->  True
 
-What a response says is found by ``regions``. Two numbers are compared exactly (``literals``), in microseconds. Where the
-right answer is a number, only a number is right: ``70+2`` is not 72 yet. Words are compared as words. All else is
-compared by math-verify in processes that are killed when they take too long (``symbolic``); an answer that lists more
-things than the right one is wrong before that.
+What a response says is found by ``regions``. Two numbers are compared exactly (``literals``), in microseconds. Where
+the right answer is a number, only a number is right: ``70+2`` is not 72 yet, but ``70+2 = 72`` is. Words are compared
+as words; lists, tuples, intervals and matrices element by element; formulas by their values (``expressions``). All else
+is compared by math-verify in processes that are killed when they take too long (``symbolic``); an answer that lists
+more things than the right one is wrong before that.
 """
 
 import re
@@ -13,14 +14,16 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from rljax.errors import UserError
-from rljax.verifiers import expressions, literals, regions, symbolic
+from rljax.verifiers import expressions, literals, regions, shapes, symbolic
 
 GARBAGE = frozenset({"", "nan", "none", "null", "n/a", "na", "undefined", "unknown", "?", "-", "."})
-WORDS = re.compile(r"[(\"']?[^\W\d_]+(?:[ \-'.,]{1,2}[^\W\d_]+)*[.)\"']*")
-CHOICE = re.compile(r"\(?([A-Z])\)?\.?")
-THOUSANDS = re.compile(r"(?<![0-9])[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])")
-RELATION = re.compile(r"[<>=]|\\(?:in|cup|cap|leq?|geq?|neq?|begin|infty|emptyset|pm)(?![a-z])")
-SEVERAL = re.compile(r"(?<![A-Za-z])(?:or|and)(?![A-Za-z])")
+CHOICE = re.compile(r"\(?([A-Z])\)?[.,]?")
+CHOSEN = re.compile(r"\(([A-Z])\):? (?=.)(?!.*\([A-Z]\))")  # (C) 12, with no other choice behind it
+NO_WORDS = re.compile(r"[0-9\\\\=<>]")
+STRANGE = re.compile(r"[#?@$\"`]|[^ -~]")
+BROKEN = re.compile(r"[-+*/^_(\[{]$|^[*/^)\]}!]|[-+*/^][*/^)\]]|\(\)")
+LONG_WORD = re.compile(r"(?<![\\\\A-Za-z{])(?!sqrt|sinh|cosh|tanh|sech|csch|coth|arc)[A-Za-z]{4,}")
+RELATION = re.compile(r"[<>=]|\\(?:in|cup|cap|leq?|geq?|neq?|begin|infty|emptyset|pm|setminus)(?![a-z])")
 
 
 class Judgement(NamedTuple):
@@ -44,10 +47,17 @@ def verify(response: str, answer: str) -> bool:
 
 def readable(answer: str) -> bool:
     """Can a response be checked against this right answer?"""
-    text = plain(answer)
-    if not text or len(answer) > literals.LONGEST or text.lower() in GARBAGE or regions.count(answer):
+    text = literals.plain(answer)
+    if not readable_form(answer, text):
         return False
-    return bool(literals.parse(answer) or is_words(text) or CHOICE.fullmatch(text) or symbolic.readable(text))
+    known = (
+        literals.parse(answer)
+        or literals.is_words(text)
+        or CHOICE.fullmatch(text)
+        or literals.clock(text)
+        or literals.BASE.fullmatch(text)
+    )
+    return bool(known or expressions.values(text) or symbolic.readable(text))
 
 
 def judge_many(pairs: Sequence[tuple[str, str]]) -> list[Judgement]:
@@ -59,7 +69,7 @@ def judge_many(pairs: Sequence[tuple[str, str]]) -> list[Judgement]:
         region = regions.final_region(said)
         right = compare(gold, region or "")
         if right is None:
-            hard[n] = plain(gold), plain(region or "")
+            hard[n] = literals.plain(gold), literals.plain(region or "")
         answer = None if region is None else canonical(region)
         out.append(Judgement(bool(right), answer, regions.count(said)))
     for n, right in zip(hard, symbolic.check_many(list(hard.values())), strict=True):
@@ -69,83 +79,30 @@ def judge_many(pairs: Sequence[tuple[str, str]]) -> list[Judgement]:
 
 def equivalent(one: str, other: str) -> bool:
     """Are two canonical answers the same? For votes: neither is known to be right."""
-    right = one == other or compare(one, other)
-    return symbolic.equal(plain(one), plain(other)) if right is None else right
+    if one == other or not readable_form(one, literals.plain(one)):
+        return one == other
+    right = compare(one, other)
+    return symbolic.equal(literals.plain(one), literals.plain(other)) if right is None else right
 
 
 def compare(gold: str, region: str) -> bool | None:
     """Is the content of a final region equal to ``gold``? None where it takes algebra to tell."""
     number, said = literals.parse(gold), literals.parse(region)
-    if number and said:
+    if number and said and "=" not in gold:
         return literals.same(number, said)
-    text, other = plain(gold), plain(region)
+    text = literals.plain(gold)
     if number is None and not readable_form(gold, text):
         raise UserError(
-            f"answers: the right answer {gold[:80]!r} cannot be read, so nothing can be checked against it: drop this problem"
+            f"answers: the right answer {gold[:80]!r} cannot be read, so nothing can be checked against it: "
+            "drop this problem"
         )
-    if not other or len(region) > literals.LONGEST or number:
-        return False
-    if squeezed(text) == squeezed(other):
+    if region.strip() == gold.strip():
         return True
-    if choice := CHOICE.fullmatch(text):
-        found = CHOICE.fullmatch(other)
-        return found is not None and found[1] == choice[1]
-    if is_words(text) or is_words(other):
-        return is_words(text) and words(text) == words(other)
-    return compare_formulas(text, other)
-
-
-def compare_formulas(text: str, other: str) -> bool | None:
-    """Are two cleaned expressions equal? Tuples and intervals in order, sets and lists in any."""
-    one, two = listed(text), listed(other)
-    if one and two:
-        if one[0] != two[0] or len(one[1]) != len(two[1]):
-            return False
-        return compare_in_order(one[1], two[1]) if one[0] != "{}" else compare_sets(one[1], two[1])
-    if parts(text) != parts(other):
+    other = literals.plain(region) if len(region) <= literals.LONGEST else ""
+    if not other:
         return False
-    number, said = literals.read(text), literals.read(other)
-    if number and said:
-        return literals.same(number, said)
-    if squeezed(text) == squeezed(other):
-        return True
-    if RELATION.search(text) and expressions.values(other) is not None:
-        return False  # a formula is no interval, no inequality, no matrix
-    return expressions.equal(text, other)
-
-
-def listed(text: str) -> tuple[str, list[str]] | None:
-    """(brackets, elements) of a tuple, interval, set or bare list of two things or more; None for anything else."""
-    opened, commas, outer = 0, [], 0
-    for n, c in enumerate(text):
-        opened += (c in "([{") - (c in ")]}")
-        outer += opened == 0 and n < len(text) - 1
-        if c == "," and opened <= 1:
-            commas.append((n, opened))
-    wrapped = text[:1] in ("(", "[") and text[-1:] in (")", "]") or text[:2] == "\\{" and text[-2:] == "\\}"
-    wrapped = wrapped and outer == (1 if text[0] == "\\" else 0)
-    places = [n for n, depth in commas if depth == wrapped]
-    if not places or "=" in text or SEVERAL.search(text) or THOUSANDS.search(text):
-        return None
-    start, end = (2, len(text) - 2) if text[0] == "\\" and wrapped else (int(wrapped), len(text) - int(wrapped))
-    edges = [start - 1, *places, end]
-    elements = [text[a + 1 : b].strip() for a, b in zip(edges, edges[1:], strict=False)]
-    brackets = text[0] + text[-1] if wrapped and text[0] != "\\" else "{}"
-    return (brackets, elements) if all(elements) else None
-
-
-def compare_in_order(one: list[str], two: list[str]) -> bool | None:
-    verdicts = [compare_formulas(a, b) for a, b in zip(one, two, strict=True)]
-    return False if False in verdicts else None if None in verdicts else True
-
-
-def compare_sets(one: list[str], two: list[str]) -> bool | None:
-    """Every element of each has its equal in the other."""
-    if len(one) > 12:
-        return None
-    table = [[compare_formulas(a, b) for b in two] for a in one]
-    rows = [*table, *zip(*table, strict=True)]
-    return True if all(True in row for row in rows) else False if any(set(row) == {False} for row in rows) else None
+    verdict = compare_texts(text, other)
+    return bool(verdict) if number else verdict  # a number takes no algebra
 
 
 def readable_form(gold: str, text: str) -> bool:
@@ -153,43 +110,149 @@ def readable_form(gold: str, text: str) -> bool:
     return bool(text) and len(gold) <= literals.LONGEST and text.lower() not in GARBAGE and not regions.count(gold)
 
 
+def compare_texts(text: str, other: str) -> bool | None:
+    """Is what was said, ``other``, equal to the right answer? Both are cleaned."""
+    if literals.squeezed(text) == literals.squeezed(other):
+        return True
+    number, said = literals.read(text), literals.read(other)
+    if number and said:
+        return literals.same(number, said)
+    if choice := CHOICE.fullmatch(text):
+        found = CHOICE.fullmatch(other) or CHOSEN.match(other)
+        return found is not None and found[1] == choice[1]
+    if literals.clock(text) or literals.clock(other):
+        return literals.same_time(text, other)
+    if literals.BASE.fullmatch(text) or literals.BASE.fullmatch(other):
+        return literals.same_base(text, other)
+    if literals.is_words(text) or literals.is_words(other):
+        if literals.is_words(text):
+            return not NO_WORDS.search(other) and literals.words(text) == literals.words(other)
+        return len(text) > 1 and text == other.casefold()
+    if "\\approx" in other and "\\approx" not in text:
+        return compare_rounded(text, *other.split("\\approx", 1))
+    if number and re.search(r"\bor\b", other):  # 9/2 or 4.5: the same twice
+        return all(compare_texts(text, one.strip()) is True for one in re.split(r"\bor\b", other))
+    text, other = named_alike(text, other)
+    if shapes.EQUALS.search(other) and "=" not in text:
+        return compare_chain(text, [side.strip() for side in shapes.EQUALS.split(other)])
+    if "=" in text and "=" in other:
+        return compare_equations(text, other)
+    number, said = literals.read(text), literals.read(CHOSEN.sub("", other))
+    return literals.same(number, said) if number and said else False if number else compare_formulas(text, other)
+
+
+def compare_rounded(text: str, exact: str, rounded: str) -> bool | None:
+    r"""\frac59 \approx 0.556: one of them is right, and the second is the first, rounded."""
+    exact, rounded = exact.strip(), rounded.strip()
+    if not exact:
+        return compare_texts(text, rounded)
+    number, value = literals.read(rounded), quantity(shapes.EQUALS.split(exact)[-1])
+    if number is None or value is None or value.imag:
+        return False
+    digits = len(rounded.partition(".")[2].partition(" ")[0])
+    if abs(value.real - float(number.value)) > 0.5000001 * 10**-digits:
+        return False
+    return compare_texts(text, rounded) or compare_texts(text, exact)
+
+
+def compare_chain(text: str, sides: list[str]) -> bool | None:
+    """a+b = 70+2 = 72: the last side is what is said; no side may be another number."""
+    values = [quantity(side) for side in sides]
+    if values[-1] is None and quantity(text) is not None or any(v is not None and values[-1] is None for v in values):
+        return False
+    if any(v is not None and expressions.agree(v, values[-1] or 0) is False for v in values):
+        return False
+    return compare_texts(text, sides[-1])
+
+
+def compare_equations(text: str, other: str) -> bool | None:
+    """y=2x+3 and 2x-y+3=0: both name what they are about, or one is a multiple of the other."""
+    labels = [literals.LABEL.match(t) if t.count("=") == 1 else None for t in (text, other)]
+    if labels[0] and labels[1]:
+        names = [label.group().rstrip("= ") for label in labels if label]
+        if names[0] == names[1] or any("(" in name for name in names):
+            return compare_texts(text[labels[0].end() :], other[labels[1].end() :])
+        if quantity(text[labels[0].end() :]) is not None:
+            return False  # x=3 is not y=3
+    name = text[0] if labels[0] and re.fullmatch("[a-zA-Z] ?= ?", labels[0].group()) else ""
+    if labels[0] and name and expressions.satisfies(name, text[labels[0].end() :], other) is False:
+        return False
+    return expressions.same_equation(text, other) or compare_formulas(text, other)
+
+
+def named_alike(text: str, other: str) -> tuple[str, str]:
+    """Two answers of which one has names that the other does without, both without them."""
+    if "=" in text and "=" not in other:
+        return shapes.unnamed(text, other), other
+    return (text, shapes.unnamed(other, text)) if "=" in other and "=" not in text else (text, other)
+
+
+def compare_formulas(text: str, other: str) -> bool | None:
+    """Are two cleaned expressions equal? Tuples, intervals and matrices in order, sets and lists in any."""
+    text, other = shapes.interval(text, other), shapes.interval(other, text)
+    if literals.squeezed(text) == literals.squeezed(other):
+        return True
+    one, two = shapes.listed(text), shapes.listed(other)
+    if one and two:
+        if one[0] != two[0] or len(one[1]) != len(two[1]):
+            return False
+        return compare_in_order(one[1], two[1]) if one[0] != "{}" else compare_sets(one[1], two[1])
+    joined = "\\cup" in text + other or "\\setminus" in text + other
+    if joined and compare_sets(text.split("\\cup"), other.split("\\cup")):
+        return True
+    if shapes.parts(text) != shapes.parts(other) and not joined:
+        return False
+    number, said = literals.read(text), literals.read(other)
+    if number and said:
+        return literals.same(number, said)
+    if RELATION.search(text) and expressions.values(other) is not None:
+        return False  # a formula is no interval, no inequality, no matrix
+    verdict = expressions.equal(text, other)
+    return False if verdict is None and foreign(text, other) else verdict
+
+
+def foreign(text: str, other: str) -> bool:
+    """Is there anything in ``other`` that no formula has, words and broken braces among them? Algebra will not help."""
+    opened = sum((c in "([{") - (c in ")]}") for c in other)
+    if opened or BROKEN.search(other) or STRANGE.search(other) and not STRANGE.search(text):
+        return True
+    return any(word not in text and not set(word) <= set(text) for word in LONG_WORD.findall(other))
+
+
+def compare_in_order(one: list[str], two: list[str]) -> bool | None:
+    verdicts = [compare_formulas(a.strip(), b.strip()) for a, b in zip(one, two, strict=True)]
+    return False if False in verdicts else None if None in verdicts else True
+
+
+def compare_sets(one: list[str], two: list[str]) -> bool | None:
+    """Each element has its own equal in the other."""
+    if not 1 < len(one) <= 12 or len(one) != len(two):
+        return None
+    table = [[compare_formulas(a.strip(), b.strip()) for b in two] for a in one]
+    if any(set(row) == {False} for row in [*table, *zip(*table, strict=True)]):
+        return False
+    free = set(range(len(two)))
+    for row in table:  # the first that is free will do: what is equal to the same is equal
+        match = next((n for n in free if row[n]), None)
+        if match is None:
+            return None if any(None in row for row in table) else False
+        free.remove(match)
+    return True
+
+
+def quantity(text: str) -> complex | None:
+    """The value of a number or of a formula without letters."""
+    number = literals.read(text.strip())
+    return complex(number.value) if number and not number.percent else expressions.constant(text)
+
+
 def canonical(region: str) -> str | None:
     """One form for equal answers, as far as writing tells."""
     number = literals.parse(region)
     if number:
         return f"{number.value}%" if number.percent else str(number.value)
-    text = plain(region)
+    text = literals.unlabelled(literals.plain(region))
     if not text or len(region) > literals.LONGEST:
         return None
     choice = CHOICE.fullmatch(text)
-    return choice[1] if choice else words(text) if is_words(text) else squeezed(text)
-
-
-def plain(text: str) -> str:
-    """An expression without its dress: cleaned, and without the units behind it."""
-    text = literals.clean(text) if len(text) <= 2 * literals.LONGEST else ""
-    text = re.sub(r"\bdegrees\b", "", text)
-    return text if is_words(text) else UNITS.sub(r"\1", text).strip()
-
-
-UNITS = re.compile(r"([0-9})]|\\pi) (?!or\b|and\b|if\b)[A-Za-z]{2,}(?: [A-Za-z]{2,}){0,3}(?: ?\^ ?\{?[23]\}?)?$")
-
-
-def is_words(text: str) -> bool:
-    """Letters, at least two together: neither a formula nor a number."""
-    return bool(WORDS.fullmatch(text)) and bool(re.search(r"[^\W\d_]{2}", text)) and "\\" not in text
-
-
-def words(text: str) -> str:
-    return " ".join(re.findall(r"[^\W\d_]+", text.casefold()))
-
-
-def squeezed(text: str) -> str:
-    return text.replace(" ", "")
-
-
-def parts(text: str) -> tuple[int, int]:
-    """(things listed, equations) of an expression: +- is two things, an inequality no equation."""
-    text = re.sub(r"\\(?:neq?|[lg]eq?|approx)(?![a-z])|[<>]=|(?<=[0-9]),(?=[0-9]{3}(?![0-9]))", "", text)
-    listed = text.count(",") + text.count(";") + len(SEVERAL.findall(text)) + 1
-    return listed * 2 ** text.count("\\pm"), text.count("=")
+    return choice[1] if choice else literals.words(text) if literals.is_words(text) else literals.squeezed(text)

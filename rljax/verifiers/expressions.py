@@ -2,8 +2,8 @@ r"""Are two formulas equal? Decided by evaluating both at random points: microse
 
 Two formulas of numbers, letters, pi, + - * / ^ !, fractions, roots and the usual functions that agree
 at four points to ten digits are equal (Schwartz-Zippel: by chance they would not); those that differ by more than a
-millionth anywhere are not. For all between, for numbers too large for floats, and for anything that the small grammar
-does not know, the verdict is None and sympy has to say.
+millionth anywhere are not. For all between, for numbers too large or too small beside others (x+10^{-11} is not x), and
+for anything that the small grammar does not know, the verdict is None and sympy has to say.
 """
 
 import cmath
@@ -11,9 +11,10 @@ import functools
 import math
 import re
 
-TOKEN = re.compile(r" *(?:([0-9]+(?:\.[0-9]+)?|\.[0-9]+)|(\\[a-zA-Z]+|[a-zA-Z]|\u03c0)|(\\?[{}]|[-+*/^()\[\]!_]))")
+TOKEN = re.compile(r" *(?:([0-9]+(?:\.[0-9]+)?|\.[0-9]+)|(\\[a-zA-Z]+|[a-zA-Z]|\u03c0)|(\\?[{}]|[-+*/^()\[\]!_|]))")
 POINTS = ((1.37, -0.61), (-2.18, 0.83), (0.59, 1.91), (-0.44, -1.26))  # each letter gets its own, from two of these
 CONSTANTS = {"pi": math.pi, "\u03c0": math.pi, "e": math.e, "i": 1j}
+LONG = re.compile(r"[0-9]{5,}")
 LONG_DECIMAL = re.compile(r"\.[0-9]{7}")
 FUNCTIONS = {name: getattr(cmath, name) for name in ("sin", "cos", "tan", "sinh", "cosh", "tanh", "exp")} | {
     "ln": cmath.log,
@@ -24,7 +25,8 @@ FUNCTIONS = {name: getattr(cmath, name) for name in ("sin", "cos", "tan", "sinh"
     "arccos": cmath.acos,
     "arctan": cmath.atan,
 }
-LARGEST_EXPONENT = 1000
+SMALL, LARGE = 1e-4, 30.0  # cos(10^{-6}) would pass for 1, and so would tanh 50
+ABSORBED = 1e-8  # of a sum: a term that is smaller could hide below the tolerance
 
 
 class Unknown(Exception):
@@ -41,7 +43,36 @@ def equal(one: str, other: str) -> bool | None:
     verdicts = {agree(x, y) for x, y in zip(a, b, strict=True)}
     if False in verdicts or verdicts == {True} and bool(LONG_DECIMAL.search(one)) != bool(LONG_DECIMAL.search(other)):
         return False  # a root is not its first ten decimals
-    return True if verdicts == {True} else None
+    strange = set(LONG.findall(one)) != set(LONG.findall(other))  # nor is 312689/99532 pi
+    return True if verdicts == {True} and not strange else None
+
+
+def same_equation(one: str, other: str) -> bool | None:
+    """Do two equations l=r say the same: is l-r of one a multiple of l-r of the other? None for "who knows"."""
+    sides = [text.split("=") for text in (one, other)]
+    if any(len(s) != 2 or not all(x.strip() for x in s) for s in sides):
+        return None
+    a, b = (values(f"({left})-({right})") for left, right in sides)
+    if not a or not b or 0 in a or 0 in b:
+        return None
+    ratios = [x / y for x, y in zip(a, b, strict=True)]
+    varies = max(abs(x - a[0]) for x in a) > SMALL  # else it has no letters: 1=2 is 3=5
+    return True if varies and all(agree(r, ratios[0]) for r in ratios) else None
+
+
+def satisfies(name: str, formula: str, equation: str) -> bool | None:
+    """Does an equation hold where the letter ``name`` is equal to ``formula``? None where this cannot tell."""
+    put = lambda side: re.sub(rf"\\[A-Za-z]+|{name}", lambda m: f"({formula})" if m[0] == name else m[0], side)
+    sides = [values(put(side)) for side in equation.split("=")]
+    if len(sides) != 2 or not sides[0] or not sides[1]:
+        return None
+    return not any(agree(x, y) is False for x, y in zip(*sides, strict=True))
+
+
+def constant(text: str) -> complex | None:
+    """The value of a formula without letters; None for any other."""
+    found = values(text)
+    return found[0] if found and len(set(found)) == 1 else None
 
 
 def agree(x: complex, y: complex) -> bool | None:
@@ -82,6 +113,7 @@ class Reader:
 
     def __init__(self, tokens: list[str], point: tuple[float, float]):
         self.tokens, self.place, self.point = tokens, 0, point
+        self.inside = False  # of |...|: there, a bar closes
 
     def next(self) -> str:
         return self.tokens[self.place] if self.place < len(self.tokens) else ""
@@ -103,7 +135,11 @@ class Reader:
     def sum(self) -> complex:
         out = self.product()
         while self.next() in ("+", "-"):
-            out = out + self.product() if self.take() == "+" else out - self.product()
+            sign, term = self.take(), self.product()
+            small, large = sorted((abs(out), abs(term)))
+            if 0 < small < ABSORBED * large:
+                raise Unknown
+            out = out + term if sign == "+" else out - term
         return out
 
     def product(self) -> complex:
@@ -114,7 +150,9 @@ class Reader:
             token, before = self.next(), self.tokens[self.place - 1]
             if token in ("*", "/"):
                 out = out * self.power() if self.take() == "*" else out / self.power()
-            elif token == "(" or token[:1] == "\\" and token[1:].isalpha() or token.isalpha():
+            elif token == "|" and self.inside:
+                return out
+            elif token in ("(", "|") or token[:1] == "\\" and token[1:].isalpha() or token.isalpha():
                 if token == "\\frac" and before.isdigit():
                     raise Unknown  # 3\frac12: three and a half, or three halves?
                 out = out * self.power()
@@ -133,7 +171,7 @@ class Reader:
     def exponent(self) -> complex:
         self.expect("^")
         out = self.group() if self.next() == "{" else self.atom()
-        if self.next() == "^":
+        if self.next() == "^" or 0 < abs(out) < SMALL:
             raise Unknown
         return out
 
@@ -143,6 +181,14 @@ class Reader:
         self.expect("}")
         return out
 
+    def argument(self) -> complex:
+        """Of \\frac and \\sqrt: a group, or one character; \\sqrt 23 might be the root of 23 or that of 2, times 3."""
+        if self.next() == "{":
+            return self.group()
+        if self.next().isdigit() and len(self.next()) > 1:
+            raise Unknown
+        return self.atom()
+
     def atom(self) -> complex:
         token = self.take()
         if token[:1].isdigit() or token[:1] == ".":
@@ -151,16 +197,22 @@ class Reader:
             out = self.sum()
             self.expect(")" if token == "(" else "}")
             return out
+        if token == "|" and not self.inside:
+            self.inside = True
+            out = self.sum()
+            self.expect("|")
+            self.inside = False
+            return abs(out)
         if token == "\\frac":
-            above = self.group()
-            return above / self.group()
+            above = self.argument()
+            return above / self.argument()
         if token == "\\sqrt":
             degree = 2.0
             if self.next() == "[":
                 self.take()
                 degree = float(self.take())
                 self.expect("]")
-            inside = self.group() if self.next() == "{" else self.atom()
+            inside = self.argument()
             real = inside.imag == 0 and inside.real >= 0
             return inside.real ** (1 / degree) if real else self.complex_root(inside, degree)
         name = token.removeprefix("\\")
@@ -173,7 +225,7 @@ class Reader:
         raise Unknown
 
     def function(self, name: str) -> complex:
-        """\\sin^2 x, \\log_2 (x+1), \\ln x: the argument is one group or power, so that \\sin x + 1 is read as one expects."""
+        """\\sin^2 x, \\log_2 (x+1), \\ln x: the argument is one group or power; \\sin x + 1 is read as one expects."""
         base = 10.0
         if name == "log" and self.next() == "_":
             self.take()
@@ -183,6 +235,8 @@ class Reader:
             raise Unknown  # \\sin^{-1}: inverse or reciprocal?
         simple = self.next() in ("(", "{", "\\frac", "\\sqrt")
         argument = self.power() if simple else self.monomial()
+        if 0 < abs(argument) < SMALL or abs(argument) > LARGE and name in ("exp", "sinh", "cosh", "tanh"):
+            raise Unknown
         value = cmath.log(argument) / cmath.log(base) if name == "log" else FUNCTIONS[name](argument)
         return value**exponent
 

@@ -3,6 +3,7 @@ r"""Numbers as people write them: 1,234.5, -3/4, \frac12, 3\frac12, 1.5\times10^
 ``clean`` brings LaTeX and plain writing to one form; ``parse`` reads a number or says None; ``same`` compares two.
 """
 
+import functools
 import re
 from fractions import Fraction
 from typing import NamedTuple
@@ -12,41 +13,106 @@ LONGEST = 300  # characters of an answer: nobody asked for a longer one
 NUMBER = re.compile(r"[+-]?(?:[0-9]+|[0-9]{1,3}(?:,[0-9]{3})+)(?:\.[0-9]+)?")  # the common cases, in one match each
 RATIO = re.compile(r"([+-]?)\\[dt]?frac\{([0-9]+)\}\{([0-9]*[1-9])\}")
 DIGITS = r"[0-9]+|[0-9]{1,3}(?:,[0-9]{3})+"
-SHORT = "cm|mm|km|kg|mg|ml|ft|in|yd|mi|lb|lbs|oz|hr|hrs|min|mins|sec|mph|am|pm"  # units that touch their number
-WORD = rf"(?: ?(?:{SHORT})\b|(?: [mghsL]\b)| ?(?<![0-9])[A-Za-z]{{3,}}+)"
+SHORT = (  # units that touch their number
+    "cm|mm|km|kg|mg|ml|ft|in|yd|mi|lb|lbs|oz|hr|hrs|min|mins|sec|mph|sq|"
+    "cents?|dollars?|units?|inches|feet|meters?|miles?"
+)
+LINK = r" (?:of|in|at|on|by|to|an?)\b"  # never alone: "72 a" is no number, "72 a day" is
+SQUARED = r"(?: ?\^ ?\{?[23]\}?)?"
+WORD = rf"(?: ?(?:{SHORT})\b|(?: [mghsL]\b)| ?(?<![0-9])[A-Za-z]{{3,}}+)\.?"
 VALUE = re.compile(
-    rf"(?P<sign>[+-]?)(?:(?P<whole>{DIGITS})?(?P<decimals>\.[0-9]+)?(?:(?:[eE]|\*10\^)(?P<power>[+-]?[0-9]{{1,3}}))?"
+    rf"(?P<sign>[+-]?)(?:(?P<whole>{DIGITS})?"
+    rf"(?:(?P<decimals>\.[0-9]+)|\.(?P<before>[0-9]{{0,30}})\\overline\{{(?P<again>[0-9]{{1,30}})\}})?"
+    rf"(?:(?:[eE]|\*10\^)(?P<power>[+-]?[0-9]{{1,3}}))?"
     rf"|(?:(?P<mixed>[0-9]{{1,9}}) ?)?\\frac\{{(?P<above>[+-]?(?:{DIGITS}))\}}\{{(?P<below>{DIGITS})\}}"
     rf"|(?:(?P<also>[0-9]{{1,9}}) )?(?P<top>{DIGITS}) ?/ ?(?P<bottom>{DIGITS}))"
-    rf"(?P<percent> ?(?:%|percent\b))?(?P<unit>(?:{WORD}\.?(?: ?\^ ?\{{?[23]\}}?)?){{1,4}}+(?: ?/{WORD})?)? ?"
+    rf"(?P<percent> ?(?:%|percent\b))?"
+    rf"(?P<unit>(?:{LINK})?{WORD}{SQUARED}(?:(?:{LINK}|{WORD}){SQUARED}){{0,7}}+(?: ?/{WORD})?)? ?"
 )
 # Words that make of "72 ..." another number, or several, or none: what follows a number must be what it counts.
 NOT_UNITS = frozenset(
-    "and not nor but minus plus times divided over maybe isn was are than then wait about approximately hundred hundreds "
-    "thousand thousands million millions billion billions trillion trillions dozen dozens half halves third thirds quarter "
-    "quarters one two three four five six seven eight nine ten eleven twelve more less most least nan mod base squared cubed "
-    "root sqrt factorial wrong right perhaps either sin cos tan log mod gcd lcm max".split()
+    "and not nor but minus plus times divided over maybe isn was are than then wait about approximately hundred "
+    "hundreds thousand thousands million millions billion billions trillion trillions dozen dozens half halves "
+    "third thirds quarter quarters one two three four five six seven eight nine ten eleven twelve more less most "
+    "least nan mod base squared cubed root sqrt factorial wrong right perhaps either sin cos tan log gcd lcm max "
+    "min actually correction false true except without instead rather unless minimum maximum".split()
 )
 BARE = re.compile(
     r"(?<![0-9])\$|\$(?![0-9])|\\\(|\\\)|\\\[|\\\]|\\left(?![a-z])|\\right(?![a-z])|\\displaystyle|\\!|\*\*|^ *\\quad|~"
+    r"|[\u00a2\u00a3\u20ac]|\\pounds|\\textcent"
 )
+UNICODE = str.maketrans(
+    {"\u2212": "-", "\u2013": "-", "\u00d7": "*", "\u22c5": "*", "\u00b7": "*", "\u2044": "/", "\u00a0": " "}
+    | {
+        "\u00b0": " degrees ",
+        "\u00b2": "^2",
+        "\u00b3": "^3",
+        "\u03c0": r"\pi ",
+        "\u221a": r"\sqrt ",
+        "\u221e": r"\infty ",
+    }
+    | {
+        "\u00b1": r"\pm ",
+        "\u222a": r"\cup ",
+        "\u2208": r"\in ",
+        "\u2264": r"\le ",
+        "\u2265": r"\ge ",
+        "\u2248": r"\approx ",
+    }
+)
+PLAIN = re.compile(r"(?<![\\A-Za-z])(sqrt(?= ?\()|(?:pi|infty)(?![A-Za-z]))")  # sqrt(2)/2, 3pi/4: as programs write
+ONE = r"(\\pi(?![a-z])|[0-9A-Za-z])"
 FORMS = (
     (re.compile(r"\\[dtc]frac"), r"\\frac"),
-    (re.compile(r"\\frac ?([0-9]) ?([0-9])(?![0-9])"), r"\\frac{\1}{\2}"),
-    (re.compile(r"\\frac ?\{([^{}]*)\} ?([0-9])(?![0-9])"), r"\\frac{\1}{\2}"),
-    (re.compile(r"\\frac ?([0-9]) ?\{"), r"\\frac{\1}{"),
+    (re.compile(rf"\\frac ?{ONE} ?{ONE}(?![0-9])"), r"\\frac{\1}{\2}"),
+    (re.compile(rf"\\frac ?\{{([^{{}}]*)\}} ?{ONE}(?![0-9])"), r"\\frac{\1}{\2}"),
+    (re.compile(rf"\\frac ?{ONE} ?\{{"), r"\\frac{\1}{"),
     (re.compile(r"\} *\{"), "}{"),
-    (re.compile(r"\{,\}|(?<=[0-9]),\\ ?(?=[0-9]{3})|(?<=[0-9])\\,(?=[0-9]{3})"), ","),
-    (re.compile(r"\\(?:text|mathrm|textrm|textbf|mathbf|mbox|textit|operatorname|rm)\*? ?\{([^{}]*)\}"), r" \1 "),
-    (re.compile(r"\^ ?(?:\{ ?\\circ ?\}|\\circ)|°|\\degree"), " degrees "),
-    (re.compile(r"(?<!\\)\\[,;: ]|\\q?quad|\u00a0"), " "),
+    (re.compile(r"\{,\}|(?<=[0-9]),\\ ?(?=[0-9]{3})|(?<=[0-9]),? ?\\, ?(?=[0-9]{3}(?![0-9]))"), ","),
+    (
+        re.compile(r"\\(?:text|mathrm|textrm|textbf|mathbf|mbox|textit|textsf|operatorname|rm)\*? ?\{([^{}]*)\}"),
+        r" \1 ",
+    ),
+    (re.compile(r"\^ ?(?:\{ ?\\circ ?\}|\\circ)|\\degree"), " degrees "),
+    (re.compile(r"(?<!\\)\\[,;: ]|\\q?quad"), " "),
     (re.compile(r"\\%"), "%"),
-    (re.compile("\u2212|\u2013"), "-"),
-    (re.compile(r"\\times|\\cdot|\u00d7"), "*"),
+    (re.compile(r"\\times|\\cdot"), "*"),
+    (re.compile(r"\\bar ?\{"), r"\\overline{"),
+    (re.compile(r"\\varnothing|\\\{ *\\\}"), r"\\emptyset"),
+    (re.compile(r"\\dbinom|\\tbinom"), r"\\binom"),
+    (re.compile(r"\\begin\{bmatrix\}"), r"\\begin{pmatrix}"),
+    (re.compile(r"\\end\{bmatrix\}"), r"\\end{pmatrix}"),
+    (re.compile(r"\\phantom ?(?:\{[^{}]*\}|-)"), ""),
+    (re.compile(r"\\langle"), "("),
+    (re.compile(r"\\rangle"), ")"),
+    (re.compile(r"\\(simeq|approxeq)(?![a-z])"), r"\\approx"),
+    (re.compile(r"\\l[vV]ert|\\r[vV]ert|\\[lr]?vert"), "|"),
+    (re.compile(r"\+ ?\\infty"), r"\\infty"),
     (re.compile(r" *\* *10 *\^ *\{? *([+-]?[0-9]+) *\}?"), r"*10^\1"),
-    (re.compile(r" +"), " "),
+    (re.compile(r"\s+"), " "),
 )
-LABEL = re.compile(r"(?:[A-Za-z]|[a-z]\([a-z]\)|[A-Za-z]_\{?[A-Za-z0-9]{1,3}\}?) ?= ?(?=[^=])")
+ORDINAL = re.compile(r"(?<=[0-9]) ?(?:\^ ?\{? ?)?(?:st|nd|rd|th)\b(?: ?\})?")
+HALF_DAY = re.compile(r"([ap])\. ?m\b\.?|([AP])\.? ?M\b\.?")
+LABEL = re.compile(r"(?:\\?[A-Za-z]+(?:_\{?[A-Za-z0-9]{1,3}\}?)?'?|[A-Za-z](?:\^\{-1\})?\([A-Za-z]\)) ?= ?(?=[^=])")
+
+WORDS = re.compile(r"[(\"']?[^\W\d_]+(?:[ \-'.,]{1,2}[^\W\d_]+)*[.)\"']*")
+PRODUCT = re.compile(r"(?!yes|no|odd|one|two|six|ten|red)[a-z]{2,3}")  # ab, xyz: letters that are multiplied
+ARTICLE = re.compile(r"^(?:the|an?) (?=[^\W\d_]{2})")
+CLAIM = re.compile(r"^(?:so,? )?(?:the |my )?(?:final |correct )?answer(?: is)?\b[:* ]+", re.IGNORECASE)
+CLOCK = re.compile(r"0?([0-9]{1,2})(?::([0-9]{2}))?(:[0-9]{2})? ?([ap]m)?(?: sharp)?")
+BASE = re.compile(r"\(?([0-9A-Z]+(?:\.[0-9A-Z]+)?)\)?_ ?\{? ?([0-9]+|[a-z]+) ?\}?")
+SPACE = re.compile(r"(?<![0-9A-Za-z]) | (?![0-9A-Za-z])")
+BASES: dict[str, str] = dict(
+    zip(
+        "two three four five six seven eight nine ten eleven twelve sixteen".split(),
+        "2 3 4 5 6 7 8 9 10 11 12 16".split(),
+        strict=True,
+    )
+)
+UNITS = re.compile(
+    rf"(?<=[0-9)}}])(?<!\\}}) ?(?:(?:{SHORT})\b|(?<= )[A-Za-z]{{3,}})\.?"
+    rf"(?: [A-Za-z]{{2,}}\.?){{0,4}}{SQUARED}(?: ?/ ?[A-Za-z]+)?$"
+)
 
 
 class Literal(NamedTuple):
@@ -56,13 +122,24 @@ class Literal(NamedTuple):
     percent: bool = False
 
 
+@functools.lru_cache(maxsize=1 << 12)
 def clean(text: str) -> str:
     r"""One way of writing for many: no dollars, no spacing commands, \frac with braces, text as words."""
     text = BARE.sub("", text.replace("\\$", "").strip())
-    if not text.isascii() or "\\" in text or "  " in text or "*" in text or "{" in text:
+    if not text.isascii():
+        text = text.translate(UNICODE)
+    if "sqrt" in text or "pi" in text or "inf" in text:
+        text = PLAIN.sub(r"\\\1", text)
+    if "\\" in text or "  " in text or "*" in text or "{" in text or "\n" in text:
         for pattern, replacement in FORMS:
             text = pattern.sub(replacement, text)
-    text = text.strip().removesuffix(".").strip()
+    if "M" in text or "m" in text:
+        text = HALF_DAY.sub(lambda found: f"{found[1] or found[2].lower()}m", text)
+    return ORDINAL.sub("", text.strip()).removesuffix(".").strip()
+
+
+def unlabelled(text: str) -> str:
+    """The 5 of "x = 5", where there is one equals sign only."""
     label = LABEL.match(text) if text.count("=") == 1 else None
     return text[label.end() :] if label else text
 
@@ -75,7 +152,7 @@ def parse(text: str) -> Literal | None:
             return Literal(Fraction(text.replace(",", "")))
         if ratio := RATIO.fullmatch(text):
             return Literal(Fraction(int(ratio[1] + ratio[2]), int(ratio[3])))
-    return read(clean(text)) if len(text) <= LONGEST else None
+    return read(unlabelled(clean(text))) if len(text) <= LONGEST else None
 
 
 def read(text: str) -> Literal | None:
@@ -84,7 +161,7 @@ def read(text: str) -> Literal | None:
     if found is None:
         return None
     part = found.groupdict(default="")
-    if part["unit"] and not NOT_UNITS.isdisjoint(re.split(r"[^a-z]+", part["unit"].lower())):
+    if not counted(part["unit"]):
         return None
     digits = lambda name: int(part[name].replace(",", "") or 0)
     if part["above"] or part["top"]:
@@ -92,11 +169,23 @@ def read(text: str) -> Literal | None:
         if below == 0 or (part["mixed"] and part["above"][0] in "+-"):
             return None
         value = digits("mixed") + digits("also") + Fraction(digits("above") + digits("top"), below)
+    elif part["again"]:
+        shift = 10 ** len(part["before"])
+        value = digits("whole") + Fraction(digits("before"), shift)
+        value = (value + Fraction(digits("again"), shift * (10 ** len(part["again"]) - 1))) * Fraction(10) ** digits(
+            "power"
+        )
     elif part["whole"] or part["decimals"]:
         value = Fraction((part["whole"].replace(",", "") or "0") + part["decimals"]) * Fraction(10) ** digits("power")
     else:
         return None
     return Literal(-value if part["sign"] == "-" else value, bool(part["percent"]))
+
+
+def counted(unit: str) -> bool:
+    """Are these words behind a number what it counts?"""
+    first, *more = re.findall(r"[a-z]+", unit.lower()) or [""]
+    return first not in NOT_UNITS and NOT_UNITS.isdisjoint(word for word in more if word != "and")
 
 
 def same(gold: Literal, answer: Literal) -> bool:
@@ -105,3 +194,52 @@ def same(gold: Literal, answer: Literal) -> bool:
         return True
     percent, plain = (answer, gold) if answer.percent else (gold, answer)
     return gold.percent != answer.percent and percent.value == 100 * plain.value
+
+
+@functools.lru_cache(maxsize=1 << 12)
+def plain(text: str) -> str:
+    """An expression without its dress: cleaned, without "the answer is" before it and units behind it."""
+    text = clean(text) if len(text) <= 2 * LONGEST else ""
+    text = CLAIM.sub("", re.sub(r"\bdegrees\b", "", text)).removeprefix("\\approx").strip()
+    units = None if is_words(text) else UNITS.search(text.replace("\\pi ", "(pi) "))
+    return text if units is None or not counted(units.group()) else text[: len(text) - len(units.group())].strip()
+
+
+def is_words(text: str) -> bool:
+    """Letters, at least two together: neither a formula nor a number."""
+    if "\\" in text or not WORDS.fullmatch(text):
+        return False
+    return bool(re.search(r"[^\W\d_]{2}", text)) and not PRODUCT.fullmatch(text)
+
+
+def words(text: str) -> str:
+    return ARTICLE.sub("", " ".join(re.findall(r"[^\W\d_]+", text.casefold())))
+
+
+def squeezed(text: str) -> str:
+    """Without the spaces that say nothing: 1 0 is not 10."""
+    return SPACE.sub("", text)
+
+
+def clock(text: str) -> re.Match[str] | None:
+    """3:45, 3:45 pm, 9 am."""
+    found = CLOCK.fullmatch(text)
+    return found if found and (found[2] or found[4]) else None
+
+
+def same_time(gold: str, answer: str) -> bool:
+    """The same time of day; one of them may leave out which half of the day."""
+    a, b = CLOCK.fullmatch(gold), CLOCK.fullmatch(answer)
+    if not a or not b:
+        return False
+    same = a[1] == b[1] and (a[2] or "00") == (b[2] or "00") and (a[3] or ":00") == (b[3] or ":00")
+    return same and (a[4] == b[4] or None in (a[4], b[4]))
+
+
+def same_base(gold: str, answer: str) -> bool:
+    """1001_2 is 1001_{two} and, where the question has named the base, 1001; it is not 1001_3."""
+    a, b = (BASE.fullmatch(t) or BASE.fullmatch(t.replace(",", "") + "_0") for t in (gold, answer))
+    if not a or not b or a[1] != b[1]:
+        return False
+    bases = {BASES.get(found[2], found[2]) for found in (a, b)} - {"0"}
+    return len(bases) == 1

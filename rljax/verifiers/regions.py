@@ -1,23 +1,39 @@
 r"""Where a response says its final answer. Plain Python, linear time on any text.
 
-The final answer stands after ``</think>`` where there is one, in the last region of one of these forms:
+The final answer stands after ``</think>`` where there is one, in the last region that is marked as one:
 
-    #### 72          \boxed{72}          <answer>72</answer>          # Answer          A: 72
-                                                                      72
+    #### 72          \boxed{72}          <answer>72</answer>
 
-The last two must be the last thing said: a heading with everything below it, or the last line. The region that starts
-last counts even where it cannot be read: a good answer followed by a broken one is no answer. A number in passing is
-none either.
+The region that starts last counts even where it cannot be read: a good answer followed by a broken one is no answer.
+Where nothing is marked, the last line counts if it is a claim from its beginning, or from that of its last sentence:
+
+    # Answer         A: 72         So the answer is 72.         The final answer is $72$. I hope it is correct.
+    72
+
+A number in passing is no answer, neither is "I doubt that the answer is 72".
 """
 
 import re
 
+LONGEST_LINE = 1000
 BRACES = re.compile(r"\\f?boxed *\{|\\?\{|\\?\}")
 LAST_LINE = re.compile(
-    r"(?:^|\n)[ *]*(?:#{1,3} *(?:final )?answer:?[ *]*\n\s*(?P<below>[^\n]*)"
-    r"|(?:A|(?:final )?answer) *:[ *]*(?P<beside>[^\n]*))\s*\Z",
+    r"(?:^|\n)[ *]*(?:#{1,4} *(?:final )?answer:?[ *]*\n\s*(?P<below>[^\n]*)"
+    r"|(?:#{1,4} )?(?:A|(?:final )?answer)[ *]*:[ *]*(?P<beside>[^\n]*))\s*\Z",
     re.IGNORECASE,
 )
+SENTENCE = re.compile(
+    r"\A(?:.*[.:!?,;*] *)?"
+    r"(?:(?:so|thus|therefore|hence|finally|then|consequently|and|we conclude|we get|which means)\b,? *){0,3}(?:that )?"
+    r"(?:the|our|my) (?:final |correct )?answer (?:to (?:the|this) (?:problem|question) )?is\b[ *]*:?(?P<claim>.*)\Z",
+    re.IGNORECASE,
+)
+HEADING = re.compile(
+    r"[ *]*(?:(?:step|part|case|solution|conclusion|summary|explanation|verification|calculation)s?\b"
+    r"|(?:final )?answer[:* ]*(?:\n|\Z))",
+    re.IGNORECASE,
+)
+HOPE = re.compile(r"\.? *I hope it is correct\.?[ *]*\Z")
 
 
 def conclusion(response: str) -> str:
@@ -26,9 +42,9 @@ def conclusion(response: str) -> str:
 
 
 def final_region(text: str) -> str | None:
-    """The content of the region that starts last, so that the inner one of two nested regions counts."""
-    found = [r for r in (last_hashes(text), last_boxed(text), last_tagged(text), last_line(text)) if r is not None]
-    return max(found)[1] if found else None
+    """The content of the marked region that starts last, so that the inner one of two counts; or of the last line."""
+    found = [r for r in (last_hashes(text), last_boxed(text), last_tagged(text)) if r is not None]
+    return max(found)[1] if found else last_line(text)
 
 
 def count(text: str) -> int:
@@ -37,10 +53,12 @@ def count(text: str) -> int:
 
 
 def last_hashes(text: str) -> tuple[int, str] | None:
-    """(start, content) of the last "#### x": the rest of its line, up to any tag. Five hashes are a heading."""
+    """(start, content) of the last "#### x": its line, up to any tag. "##### x" and "#### Step" are headings."""
     end = len(text)
     while (start := text.rfind("####", 0, end)) >= 0:
-        if "#" not in text[max(start - 1, 0) : start] + text[start + 4 : start + 5]:
+        if "#" not in text[max(start - 1, 0) : start] + text[start + 4 : start + 5] and not HEADING.match(
+            text, start + 4
+        ):
             return start, until_tag(text[start + 4 :].partition("\n")[0])
         end = start + 3
     return None
@@ -66,13 +84,15 @@ def last_tagged(text: str) -> tuple[int, str] | None:
     return None if start < 0 else (start, text[start + len("<answer>") : end])
 
 
-def last_line(text: str) -> tuple[int, str] | None:
-    """(start, content) of a last line "A: x" or "Answer: x", or of what stands below a last heading "# Answer"."""
-    tail = text[-1000:]
-    found = LAST_LINE.search(tail) if ":" in tail or "#" in tail else None
-    if found is None:
-        return None
-    return len(text) - len(tail) + found.start(), until_tag(found["below"] or found["beside"] or "")
+def last_line(text: str) -> str | None:
+    """The claim of a last line "A: x" or "So the answer is x.", or what stands below a last heading "# Answer"."""
+    tail = text[-LONGEST_LINE:].rstrip()
+    if found := LAST_LINE.search(tail) if ":" in tail or "#" in tail else None:
+        return HOPE.sub("", until_tag(found["below"] or found["beside"] or ""))
+    line = tail[tail.rfind("\n") + 1 :]
+    if found := SENTENCE.search(line) if "nswer" in line else None:
+        return HOPE.sub("", until_tag(found["claim"]))
+    return None
 
 
 def until_tag(line: str) -> str:
