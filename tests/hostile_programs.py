@@ -176,11 +176,11 @@ MODULES = {
     "prints without end": "def answer(x):\n while True: print('passed')",
     "patched builtins": "import builtins\nfor n in ('isinstance', 'abs', 'all', 'any', 'len', 'sum', 'set', 'sorted', 'compile', 'exec'):\n setattr(builtins, n, lambda *a, **k: True)\ndef answer(x): return 1",
     "patched modules": "import json, ast, struct, math, operator, os, sys\nfor m in (json, ast, math, operator):\n for n in dir(m):\n  try: setattr(m, n, lambda *a, **k: True)\n  except Exception: pass\nstruct.pack = lambda *a: b'\\1\\0\\0\\0T'\ndef answer(x): return 1",
-    "patched encoder": "from rljax.verifiers import plain\nplain.encode = lambda *a: b'passed'\ndef answer(x): return 1",
-    "patched judge": "from rljax.verifiers import examiner\nexaminer.judge = lambda *a: 'passed'\nexaminer.report('passed')\ndef answer(x): return 1",
+    "patched encoder": "from rljax.verifiers.jail import plain\nplain.encode = lambda *a: b'passed'\ndef answer(x): return 1",
+    "patched judge": "from rljax.verifiers.jail import examiner\nexaminer.judge = lambda *a: 'passed'\nexaminer.report('passed')\ndef answer(x): return 1",
     "verdicts on every descriptor": "import os\nfor fd in range(3, 1024):\n try: os.write(fd, b'ready\\npassed\\npassed\\n')\n except OSError: pass\ndef answer(x): return 1",
     "replies before they are asked for": "import os, struct\nfor d in [b'L\\2\\0\\0\\0S\\5\\0\\0\\0valueT'] * 9: os.write(4, struct.pack('<I', len(d)) + d)\ndef answer(x): return 1",
-    "more names than were asked for": "import os, struct\nfrom rljax.verifiers import plain\ndef send(v, k=None):\n d = plain.encode(v, k or plain.no_handles); os.write(4, struct.pack('<I', len(d)) + d)\n"
+    "more names than were asked for": "import os, struct\nfrom rljax.verifiers.jail import plain\ndef send(v, k=None):\n d = plain.encode(v, k or plain.no_handles); os.write(4, struct.pack('<I', len(d)) + d)\n"
     "names = ['answer', 'abs', 'set', 'isinstance', 'math']\nsend(['value', {}])\nfor _ in range(5): send(['value', {n: len for n in names}], lambda x: 1)\nfor _ in range(50): send(['value', 0])\ndef answer(x): return 1",
     "nonsense replies": "import os\ndef answer(x):\n os.write(4, b'\\x05\\0\\0\\0XXXXX'); return 1",
     "an endless reply": "import os\ndef answer(x):\n os.write(4, b'\\xff\\xff\\xff\\xff')\n while True: os.write(4, b'x' * 65536)",

@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 
 from rljax.errors import UserError
-from rljax.verifiers import jail, plain, pool, sandbox
+from rljax.verifiers import sandbox
+from rljax.verifiers.jail import confinement, plain, pool
 from rljax.verifiers.sandbox import Case, Limits, run, run_many
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -502,7 +503,8 @@ def test_a_zygote_that_was_killed_is_replaced():
 
 PARENT = """
 import json, sys, threading, time
-from rljax.verifiers import pool, sandbox
+from rljax.verifiers import sandbox
+from rljax.verifiers.jail import pool
 out = sandbox.run("print(int(input()) + 1)", [("1", "2")])
 free = pool.pool(sandbox.isolation()).free
 print(json.dumps([out[0].passed, [[z.process.pid, z.folder] for z in free.queue if z.process]]), flush=True)
@@ -659,7 +661,7 @@ def test_all_of_it_holds_for_an_ordinary_user_and_in_a_container(how, world):
 
 
 def test_without_isolation_programs_are_refused_unless_one_insists(monkeypatch):
-    monkeypatch.setattr(jail, "probe", lambda: jail.Isolation(landlock=0, seccomp=False, own_user=False))
+    monkeypatch.setattr(confinement, "probe", lambda: confinement.Isolation(landlock=0, seccomp=False, own_user=False))
     with pytest.raises(UserError, match="no Landlock and no seccomp.*allow_unsafe"):
         run(*GOOD)
     assert run(*GOOD, allow_unsafe=True)[0].passed
@@ -673,7 +675,7 @@ def test_without_isolation_programs_are_refused_unless_one_insists(monkeypatch):
 
 
 def test_with_less_than_all_of_it_one_is_told_what_is_missing(monkeypatch):
-    monkeypatch.setattr(jail, "probe", lambda: jail.Isolation(landlock=0, seccomp=True, own_user=False))
+    monkeypatch.setattr(confinement, "probe", lambda: confinement.Isolation(landlock=0, seccomp=True, own_user=False))
     with pytest.raises(UserError, match="no Landlock "):
         run_many([GOOD])
 

@@ -20,10 +20,10 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from rljax.errors import UserError
-from rljax.verifiers import cases as cases_
-from rljax.verifiers import jail, pool, warden
-from rljax.verifiers.cases import Case, Given, Limits, Outcome
-from rljax.verifiers.jail import Isolation
+from rljax.verifiers.jail import cases as cases_
+from rljax.verifiers.jail import confinement, pool, warden
+from rljax.verifiers.jail.cases import Case, Given, Limits, Outcome
+from rljax.verifiers.jail.confinement import Isolation
 
 DEFAULT = Limits()
 TRIES = 3  # a zygote that dies is replaced
@@ -31,7 +31,7 @@ TRIES = 3  # a zygote that dies is replaced
 
 def isolation() -> Isolation:
     """What holds programs on this machine."""
-    return jail.probe()
+    return confinement.probe()
 
 
 def run(

@@ -17,7 +17,7 @@ import sysconfig
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from rljax.verifiers import seccomp
+from rljax.verifiers.jail import seccomp
 
 CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446  # Landlock; the same numbers on every machine
 CAPSET = {"x86_64": 126, "aarch64": 91}

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-from rljax.verifiers import inmate
+from rljax.verifiers.jail import inmate
 
 NUMBER = " number"  # where a handle keeps its number: no attribute that a program can have
 # Exceptions that would steer the loops of a test rather than fail it

@@ -18,7 +18,7 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from rljax.verifiers import plain
+from rljax.verifiers.jail import plain
 
 STDIN, STDOUT, STDERR, TEXT, WIRE, REPORT = range(6)  # the file descriptors of every inmate
 OUT_OF_MEMORY = 77  # exit status; no more than a hint

@@ -24,7 +24,7 @@ import sys
 import sysconfig
 from typing import Any
 
-from rljax.verifiers import examiner, inmate, jail
+from rljax.verifiers.jail import confinement, examiner, inmate
 
 MODULES = """abc argparse array ast asyncio base64 binascii bisect bz2 calendar cmath codecs collections collections.abc
 contextlib contextvars copy csv ctypes dataclasses datetime decimal difflib enum fractions functools gc hashlib heapq
@@ -104,15 +104,15 @@ def preload() -> None:
 class Zygote:
     """The state of this process: who is alive, and the jails."""
 
-    def __init__(self, control: socket.socket, folder: str, isolation: jail.Isolation):
+    def __init__(self, control: socket.socket, folder: str, isolation: confinement.Isolation):
         self.control, self.own = control, os.getpid()
         self.living: set[int] = set()
         os.makedirs(folder, mode=0o700, exist_ok=True)
         self.folder = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         self.library = os.open(HOME, getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY)
         user = 60000 + os.getpid() * 2 % 5000 if isolation.own_user else None
-        self.program = jail.cell(isolation, self.folder, user)
-        self.test = jail.cell(isolation, None, None if user is None else user + 1)
+        self.program = confinement.cell(isolation, self.folder, user)
+        self.test = confinement.cell(isolation, None, None if user is None else user + 1)
         self.woken, wake = os.pipe()
         os.set_blocking(wake, False)
         os.set_blocking(self.woken, False)
@@ -143,7 +143,7 @@ class Zygote:
             if where.ruleset is not None:
                 wanted[RULESET] = where.ruleset
             arrange(wanted)
-            jail.enter(where._replace(folder=FOLDER, ruleset=where.ruleset and RULESET), **limits)
+            confinement.enter(where._replace(folder=FOLDER, ruleset=where.ruleset and RULESET), **limits)
             os.closerange(RULESET, FOLDER + 1)
             if os.getppid() != self.own:
                 os._exit(70)  # it ended before it could be the death of us
@@ -211,7 +211,7 @@ class Zygote:
             pid = os.fork()
             if pid == 0:
                 with contextlib.suppress(BaseException):
-                    jail.enter(where, cpu_seconds=10, memory=1 << 28, file_size=1 << 20)
+                    confinement.enter(where, cpu_seconds=10, memory=1 << 28, file_size=1 << 20)
                     os._exit(0)
                 os._exit(70)
             if os.waitpid(pid, 0)[1] != 0:
@@ -282,11 +282,11 @@ def main(folder: str, isolation: str) -> None:
     """Serve the one at the other end of stdin."""
     control = socket.socket(fileno=os.dup(0))
     os.dup2(os.open(os.devnull, os.O_RDWR), 0)
-    jail.prctl(jail.SET_SUBREAPER, 1)
+    confinement.prctl(confinement.SET_SUBREAPER, 1)
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
         file.write("1000")  # rather an inmate than the training
     preload()
-    zygote = Zygote(control, os.path.join(folder, "work"), jail.Isolation(*json.loads(isolation)))
+    zygote = Zygote(control, os.path.join(folder, "work"), confinement.Isolation(*json.loads(isolation)))
     gc.collect()
     gc.freeze()
     zygote.say(problem=zygote.trial())

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rljax.errors import UserError
-from rljax.verifiers import jail
-from rljax.verifiers.cases import Limits
+from rljax.verifiers.jail import confinement
+from rljax.verifiers.jail.cases import Limits
 
 PATIENCE = 60.0  # seconds that a zygote has to start, or to do the little that it is asked
 START = (
-    "import sys; sys.path.insert(0, sys.argv[1]); from rljax.verifiers import zygote; del sys.path[0]; "
+    "import sys; sys.path.insert(0, sys.argv[1]); from rljax.verifiers.jail import zygote; del sys.path[0]; "
     "zygote.main(*sys.argv[2:])"
 )
 
@@ -35,7 +35,7 @@ class Died(Exception):
 class Zygote:
     """One zygote process, started when first asked and again whenever it has died; one caller at a time."""
 
-    def __init__(self, isolation: jail.Isolation):
+    def __init__(self, isolation: confinement.Isolation):
         self.isolation = isolation
         self.process: subprocess.Popen[bytes] | None = None
         self.folder, self.control = "", socket.socket()
@@ -55,7 +55,7 @@ class Zygote:
         env = {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "LC_ALL": "C.UTF-8", "TZ": "UTC", "HOME": work, "TMPDIR": work}
         env["MALLOC_ARENA_MAX"] = "1"  # or each thread of a program takes 64 MiB of its address space
         env |= {name: os.environ[name] for name in ["LD_LIBRARY_PATH"] if name in os.environ}  # of Python itself
-        command = [sys.executable, "-S", "-s", "-P", "-B", "-c", START, str(Path(__file__).parents[2])]
+        command = [sys.executable, "-S", "-s", "-P", "-B", "-c", START, str(Path(__file__).parents[3])]
         command += [self.folder, json.dumps(self.isolation)]
         with theirs:
             self.process = subprocess.Popen(
@@ -136,14 +136,14 @@ class Pool(NamedTuple):
 STARTING = threading.Lock()
 
 
-def pool(isolation: jail.Isolation) -> Pool:
+def pool(isolation: confinement.Isolation) -> Pool:
     """The zygotes of this process."""
     with STARTING:
         return pool_of(os.getpid(), isolation)
 
 
 @functools.cache
-def pool_of(pid: int, isolation: jail.Isolation) -> Pool:
+def pool_of(pid: int, isolation: confinement.Isolation) -> Pool:
     """The zygotes of a process, one a core; a forked copy of it gets its own."""
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     zygotes = [Zygote(isolation) for _ in range(cores)]
@@ -155,7 +155,7 @@ def pool_of(pid: int, isolation: jail.Isolation) -> Pool:
 
 
 @contextlib.contextmanager
-def borrowed(isolation: jail.Isolation) -> Iterator[Zygote]:
+def borrowed(isolation: confinement.Isolation) -> Iterator[Zygote]:
     """A zygote for a while; waits for one that is free."""
     free = pool(isolation).free
     zygote = free.get()

@@ -13,8 +13,8 @@ import tempfile
 import time
 from collections.abc import Callable
 
-from rljax.verifiers.cases import Limits
-from rljax.verifiers.pool import Zygote
+from rljax.verifiers.jail.cases import Limits
+from rljax.verifiers.jail.pool import Zygote
 
 TICK = 0.05  # seconds between looks at the clocks of an inmate
 

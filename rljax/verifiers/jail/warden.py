@@ -6,10 +6,10 @@ import signal
 import socket
 from collections.abc import Iterator
 
-from rljax.verifiers import inmate, plain
-from rljax.verifiers.cases import Case, Limits, Outcome, questions
-from rljax.verifiers.pool import Zygote
-from rljax.verifiers.watch import Watch, nothing, sealed
+from rljax.verifiers.jail import inmate, plain
+from rljax.verifiers.jail.cases import Case, Limits, Outcome, questions
+from rljax.verifiers.jail.pool import Zygote
+from rljax.verifiers.jail.watch import Watch, nothing, sealed
 
 EXPLAINED = 4096  # bytes that are kept of what a program writes to stderr
 
