@@ -97,6 +97,17 @@ def test_a_download_that_is_not_the_published_file_is_refused_with_the_way_out(s
     assert "\n" not in str(error.value)
 
 
+def test_a_machine_without_a_network_is_told_so_at_once(monkeypatch):
+    def nowhere(host, port):
+        raise OSError("Name or service not known")
+
+    monkeypatch.setattr(builder.socket, "getaddrinfo", nowhere)
+    monkeypatch.setattr(builder.urllib.request, "getproxies", dict)
+    for name in ("gsm8k", "math"):
+        with pytest.raises(UserError, match=rf"{name}: could not be downloaded .*not known.*path=FOLDER"):
+            datasets.load(name)
+
+
 def test_a_failed_download_says_how_to_do_without(monkeypatch):
     gone = File("test.jsonl", "http://127.0.0.1:9/test.jsonl", 10, "0" * 64)
     monkeypatch.setitem(library.SOURCES, "gone", Source("About.", {"test": gone}, sources.gsm8k))
@@ -165,6 +176,7 @@ def test_gsm8k_comes_through_the_builder_of_tensorflow_datasets(folder, monkeypa
         return [{k: v.encode() for k, v in row.items()} | {"annotation": b""} for row in rows]
 
     monkeypatch.setattr(tfds, "data_source", source)
+    monkeypatch.setattr(builder, "check_network", lambda source: None)
     assert datasets.load("gsm8k", data_dir="/there") == datasets.load("gsm8k", str(folder))
     assert asked[0] == ("gsm8k", "train", "/there", {"file_format": "array_record"})
 
@@ -174,6 +186,7 @@ def test_a_failed_download_of_gsm8k_says_how_to_do_without(monkeypatch):
         raise ConnectionError("no route\nto host")
 
     monkeypatch.setattr(tfds, "data_source", source)
+    monkeypatch.setattr(builder, "check_network", lambda source: None)
     with pytest.raises(UserError, match=r"ConnectionError: no route\); give .*path=FOLDER") as error:
         datasets.load("gsm8k")
     assert "\n" not in str(error.value)

@@ -10,6 +10,9 @@ import hashlib
 import json
 import logging
 import os
+import socket
+import urllib.parse
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,6 +42,8 @@ def prepared(name: str, source: Source, path: str = "", data_dir: str = "") -> A
         )
         folder = Path(builder.data_dir)
         folder.parent.mkdir(parents=True, exist_ok=True)
+        if not folder.exists() and not local:
+            check_network(source)
         with (folder.parent / ".lock").open("w") as lock:  # two runs that start together prepare it once
             fcntl.flock(lock, fcntl.LOCK_EX)
             builder.download_and_prepare()
@@ -50,7 +55,7 @@ def prepared(name: str, source: Source, path: str = "", data_dir: str = "") -> A
             raise cause from None
         said = (str(e).strip() or "no reason given").splitlines()[0][:200]
         raise UserError(
-            f"data set {name}: TensorFlow Datasets failed ({type(e).__name__}: {said}); {hint(source)}"
+            f"data set {name}: could not be {'read' if local else 'downloaded'} ({type(e).__name__}: {said}); {hint(source)}"
         ) from None
     return builder
 
@@ -68,9 +73,17 @@ def rows(builder: Any, split: str) -> list[Row]:
     return sorted(read, key=lambda r: r["number"])  # on disk they are shuffled
 
 
+def check_network(source: Source) -> None:
+    """Raise OSError at once where the host of a set's files has no address; the library would try for minutes."""
+    hosts = {urllib.parse.urlsplit(f.url).hostname for f in source.files.values()}
+    if not urllib.request.getproxies():  # a proxy looks names up by itself
+        for host in hosts:
+            socket.getaddrinfo(host, None)
+
+
 def hint(source: Source) -> str:
     names = " and ".join(f.name for f in source.files.values())
-    return f"give a folder of your own with path=FOLDER ({names})" if names else "mind the name"
+    return f"give a folder of your own with --config.task.options.path=FOLDER ({names})" if names else "mind the name"
 
 
 def causes(e: BaseException) -> Iterator[BaseException]:

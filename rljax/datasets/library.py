@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -50,14 +51,18 @@ def gsm8k(data_dir: str) -> dict[str, list[Row]]:
     try:
         import tensorflow_datasets as tfds  # slow to import, and not needed with a folder
         import tensorflow_datasets.text  # noqa: F401  registers gsm8k
+        from tensorflow_datasets.core import constants
 
+        data_dir = data_dir or os.environ.get("TFDS_DATA_DIR") or constants.DATA_DIR
+        if not (Path(data_dir).expanduser() / "gsm8k").exists():
+            builder.check_network(SOURCES["gsm8k"])
         kwargs = {"file_format": "array_record"}  # the default format needs TensorFlow
-        source = lambda split: tfds.data_source("gsm8k", split=split, data_dir=data_dir or None, builder_kwargs=kwargs)
+        source = lambda split: tfds.data_source("gsm8k", split=split, data_dir=data_dir, builder_kwargs=kwargs)
         read: dict[str, list[Any]] = {split: list(source(split)) for split in ("train", "test")}
     except Exception as e:
         cause = (str(e).strip() or "no reason given").splitlines()[0][:200]
         raise UserError(
-            f"data set gsm8k: TensorFlow Datasets failed ({type(e).__name__}: {cause}); {builder.hint(SOURCES['gsm8k'])}"
+            f"data set gsm8k: could not be downloaded ({type(e).__name__}: {cause}); {builder.hint(SOURCES['gsm8k'])}"
         ) from None
     out: dict[str, list[Row]] = {}
     for split, rows in read.items():
