@@ -6,8 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs import common
 from rljax import learner, rewards, tasks
-from rljax.structs import Rollout
+from rljax.errors import UserError
+from rljax.structs import Problems, Rollout
+from rljax.text import ByteTokenizer, pad_batch
 
 TASKS = {"shop": {}, "fruit": {}, "countdown": {}}
 
@@ -120,3 +123,110 @@ def test_a_group_is_mixed_where_its_attempts_did_not_all_earn_the_same():
 
 def test_soft_overlong_with_no_cache_punishes_only_the_limit_itself():
     np.testing.assert_allclose(rewards.soft_overlong(jnp.array([9.0, 10.0, 11.0]), 10, 0.0), [0, 0, -1])
+
+
+# Sums of terms
+
+
+def text_task(prefill=""):
+    """A task of words whose verifier looks for "yes"."""
+    task = tasks.make("shop")
+    return dataclasses.replace(
+        task, tokenizer=ByteTokenizer(), score=None, verify=says_yes, records=list, prefill=prefill
+    )
+
+
+def says_yes(text, record):
+    return "yes" in text and text.endswith("<eos>")
+
+
+def rewarded(reward, texts, task, max_length=100, finished=True):
+    terms = rewards.parse(reward)
+    rows = [task.tokenizer.encode(t) + ([task.tokenizer.eos] if finished else []) for t in texts]
+    response, mask = pad_batch(rows, max_length, 0)
+    blank = np.zeros((len(texts), 1), np.int32)
+    rollout = Rollout(
+        blank, blank > 0, jnp.asarray(response), jnp.asarray(mask), 0.0 * mask, np.full(len(texts), finished)
+    )
+    problems = Problems(prompt=blank, prompt_mask=blank > 0, facts=({},) * len(texts))
+    correct, info = rewards.verifier(task, 1, 0, terms)(rollout, problems)
+    parts = rewards.weighted(terms, correct, info, rollout, max_length)
+    return parts, info, rewards.summary(rollout, correct, parts, info)
+
+
+def test_the_default_reward_is_correctness_and_sees_no_length():
+    assert rewards.parse(common.base().rl.reward) == rewards.CORRECT
+    parts, info, _ = rewarded("correct", ["yes", "yes" + " so" * 30, "no"], text_task())
+    np.testing.assert_array_equal(parts[:, 0, 0], [1, 1, 0])
+    assert set(info) == {"verifier_error"}
+
+
+def test_a_reward_is_a_weighted_sum_and_each_term_is_logged_by_itself():
+    good, bad = "<think> hm </think> <answer> yes </answer>", "yes " * 20
+    text = "correct + 0.5*format - 0.1*language(target=zh) + repetition + 2*overlong(share=0.5)"
+    parts, info, summary = rewarded(text, [good, bad], text_task())
+    np.testing.assert_allclose(parts[0, 0, :4], [1, 0.5, 0, 0], atol=1e-6)
+    np.testing.assert_allclose(parts[1, 0, :3], [1, 0, 0], atol=1e-6)
+    assert -1 < parts[1, 0, 3] < -0.9 and parts[1, 0, 4] == pytest.approx(2 * (50 - 81) / 50)
+    assert summary["reward/correct"] == 1 and summary["reward/format"] == 0.5
+    assert summary["reward"] == pytest.approx(float(parts.sum(-1).mean()))
+    assert {"reward/format", "reward/language", "reward/repetition"} <= set(info)
+
+
+def test_pitfall_12_a_prefilled_thought_belongs_to_the_form():
+    rest = " hm </think> <answer> yes </answer>"
+    formed = lambda task: float(rewarded("format", [rest], task)[0].sum())
+    assert formed(text_task()) == 0 and formed(text_task(prefill="<think>")) == 1
+
+
+def test_a_response_that_was_cut_off_does_not_end_by_spelling_the_stop_token():
+    spelled, _, _ = rewarded("correct", ["yes<eos>"], text_task(), finished=False)
+    ended, _, _ = rewarded("correct", ["yes"], text_task())
+    assert spelled.sum() == 0 and ended.sum() == 1
+
+
+def test_a_batch_with_one_response_that_breaks_the_verifier_keeps_the_others_scores():
+    def judge(pairs):
+        if any("bomb" in text for text, _ in pairs):
+            raise RuntimeError("boom")
+        return [{"correct": float("yes" in text), "noted": 1.0} for text, _ in pairs]
+
+    parts, info, _ = rewarded("correct", ["yes", "bomb yes", "no"], dataclasses.replace(text_task(), judge=judge))
+    np.testing.assert_array_equal(parts[:, 0, 0], [1, 0, 0])
+    np.testing.assert_array_equal(info["verifier_error"][:, 0], [0, 1, 0])
+    np.testing.assert_array_equal(info["noted"][:, 0], [1, 0, 1])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "write a sum"),
+        ("correct +", "write a sum"),
+        ("correct * 2 * format", "write a sum"),
+        ("correct + accuracy", "unknown, choose from"),
+        ("correct + format(tag=think)", "no option 'tag'"),
+        ("correct + format(tags=box)", "choose from"),
+        ("language(target=xx)", "choose from"),
+        ("correct + 0.5*correct", "twice"),
+        ("overlong(share=wide)", "a number"),
+        ("__import__('os')", "is not of the form"),
+    ],
+)
+def test_what_is_no_sum_of_known_terms_is_refused(text, said):
+    with pytest.raises(UserError, match=said):
+        rewards.parse(text)
+
+
+def test_terms_that_read_text_need_the_host_and_others_do_not():
+    shop = tasks.make("shop")
+    assert not rewards.needs_host(shop, rewards.parse("correct + overlong"))
+    assert rewards.needs_host(shop, rewards.parse("correct + format"))
+    assert rewards.needs_host(text_task())
+
+
+def test_groups_are_chosen_by_correctness_whatever_else_is_rewarded():
+    task = text_task()
+    terms = rewards.parse("correct + repetition")
+    parts, info, summary = rewarded("correct + repetition", ["yes a b c d", "yes " * 20], task)
+    assert len(terms) == 2 and parts.sum(-1)[0] != parts.sum(-1)[1]
+    assert summary["groups/all_right"] == 1 and summary["groups/mixed"] == 0

@@ -140,7 +140,7 @@ def judge(pairs: list[tuple[str, Record]]) -> list[dict[str, float]]:
     out = [{"correct": 0.0, "code/none": float(not source), "code/fails": 0.0} for source in sources]
     for n, outcomes in zip(there, found, strict=True):
         out[n]["correct"] = float(all(o.passed for o in outcomes))
-        out[n]["code/fails"] = float(any(o.verdict not in ("passed", "wrong") for o in outcomes))
+        out[n]["code/fails"] = float(any(o.verdict not in ("passed", "wrong", "skipped") for o in outcomes))
     return out
 
 
