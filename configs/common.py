@@ -143,6 +143,7 @@ def questions(**changes) -> dict:
             max_pass_rate=1.0,
             curriculum="",  # level, pass_rate or length: from easy to hard
             curriculum_over=10_000,
+            allow_unsafe=False,  # run programs where the kernel cannot jail them
         )
         | changes
     )

@@ -6,21 +6,24 @@
 
 ``--protocol r1`` (the default) is DeepSeek-R1's: temperature 0.6, top-p 0.95, k samples a question (64 of AIME, 16 else),
 pass@1 their mean, cons@k their majority, errors over questions. ``--protocol config`` is what config.eval says.
-``--problems 0`` asks every question there is. Leaves evaluation_STAGE_SPLIT.json, .png and _questions.jsonl.
+``--problems 0`` asks every question there is. Leaves evaluation_STAGE_SPLIT.json with the attempts at the first 64
+questions, .png, and _questions.jsonl with a line for every question.
 """
 
-import hashlib
 import importlib.metadata
 import json
 from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
 from rljax import data, datasets, figures, journal, launch, settings, templates
 from rljax.errors import UserError
 from rljax.structs import ConfigTree
+from rljax.tasks.selected import content
 
+KEEP = 64  # problems whose attempts are written down whole
 R1 = dict(temperature=0.6, top_p=0.95, top_k=0, greedy=False)  # DeepSeek-R1, section 3
 
 
@@ -37,7 +40,7 @@ def run(
     everything = s.task.size(e.split) or e.problems
     e.problems = min(everything, {-1: e.problems, 0: everything}.get(problems, problems))
     e.attempts = attempts or (samples(config) if protocol == "r1" else e.attempts)
-    metrics, said = settings.evaluator(s, keep=e.problems)(settings.start_params(s, stage, workdir))
+    metrics, said = settings.evaluator(s, KEEP, brief=True)(settings.start_params(s, stage, workdir))
 
     print(
         f"{stage} on {e.problems} {e.split} problems: {e.attempts} attempts each, temperature {e.temperature}, "
@@ -55,7 +58,7 @@ def run(
         "template": templates.exact(config.task.options.to_dict()),
         "verifier": f"math-verify {importlib.metadata.version('math-verify')}",
     }
-    journal.replace_text(path, json.dumps(result | {"samples": said}, indent=1) + "\n")
+    journal.replace_text(path, json.dumps(result | {"samples": [x for x in said if "response" in x]}, indent=1) + "\n")
     title = f"{config.task.name}, {e.split} problems, after {stage}"
     figures.evaluation(metrics, path.with_suffix(".png"), title)
     rates = path.with_name(f"{path.stem}_questions.jsonl")
@@ -74,15 +77,20 @@ def by_question(s: settings.Settings, said: list[dict[str, Any]]) -> list[dict[s
     """One line a question: its hash, its pass rate, how long its attempts were."""
     e = s.config.eval
     asked = data.ask(s.task)(s.config.seed, jnp.arange(e.problems), e.split)
+    prompts = [
+        s.task.tokenizer.decode(np.asarray(p)[np.asarray(m)])
+        for p, m in zip(asked.prompt, asked.prompt_mask, strict=True)
+    ]
     out = []
-    for q, record in enumerate(s.task.records(asked.facts)):
-        mine = [x for x in said if x["problem"] == q]
-        name = mine[0]["prompt"] if "question" not in record else " ".join(record["question"].lower().split())
-        about = {k: record[k] for k in ("dataset", "id", "level") if record.get(k)}
-        rate = sum(x["reward"] for x in mine) / len(mine)
-        length = sum(len(x["tokens"]) for x in mine) / len(mine)
-        hashed = hashlib.sha256(name.encode()).hexdigest()
-        out.append(about | {"question": hashed, "pass_rate": rate, "attempts": len(mine), "length": length})
+    for q, (record, prompt) in enumerate(zip(s.task.records(asked.facts), prompts, strict=True)):
+        mine = said[q * e.attempts : (q + 1) * e.attempts]
+        about = {"question": content({"question": record.get("question", prompt)})}
+        about |= {k: record[k] for k in ("dataset", "id", "level") if record.get(k)}
+        means = {
+            name: float(np.mean([x[key] for x in mine]))
+            for name, key in (("pass_rate", "reward"), ("length", "length"))
+        }
+        out.append(about | means | {"attempts": len(mine)})
     return out
 
 

@@ -37,13 +37,14 @@ def make(
     top_p: float = 1.0,
     greedy: bool = True,
     keep: int = 16,
+    brief: bool = False,
     workers: int = 1,
     mesh: Mesh | None = None,
 ) -> Evaluate:
     """``evaluate(params) -> (metrics {"eval/...": number}, samples)`` over the first ``problems`` of a held-out split.
 
     ``attempts`` n a problem; pass@k for k = 1, 2, 4, ... n and cons@n; ``greedy`` adds one greedy attempt a problem.
-    The samples are all attempts at the first ``keep`` problems.
+    The samples are all attempts at the first ``keep`` problems; ``brief`` adds what those at the others earned.
     """
 
     @functools.cache  # made when first looked at: a run that starts from a known evaluation begins sooner
@@ -99,7 +100,8 @@ def make(
         out = estimates(reward, rows, texts, read, records, task)
         if greedy:
             out["eval/greedy"] = float(attempt(params, 1, True)[0].mean())
-        return out, list(samples(task, asked, records, reward, rows, texts, read, keep))
+        kept = samples(task, asked, records, reward, rows, texts, read, keep)
+        return out, kept + (earnings(reward, rows, keep) if brief else [])
 
     return evaluate
 
@@ -224,9 +226,17 @@ def samples(
                     "answer": read[q][n].answer,
                     "reward": float(reward[q, n]),
                     "strategy": read[q][n].strategy,
+                    "length": len(tokens),
                     "tokens": tokens,
                     "pieces": [task.tokenizer.decode([t]) for t in tokens],
                     "logprobs": [round(float(x), 4) for x in rows["logprobs"][q, n, : lengths[q, n]]],
                 }
             )
     return out
+
+
+def earnings(reward: np.ndarray, rows: dict[str, np.ndarray], first: int) -> list[Sample]:
+    """One short line an attempt at each problem from number ``first`` on."""
+    lengths = rows["mask"].sum(-1)
+    numbers = [(q, n) for q in range(first, len(reward)) for n in range(reward.shape[1])]
+    return [{"problem": q, "reward": float(reward[q, n]), "length": int(lengths[q, n])} for q, n in numbers]

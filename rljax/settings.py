@@ -160,8 +160,8 @@ def new_state(s: Settings, stage: ConfigTree, params: Any, row: pg.Algorithm | N
     return jax.jit(create, out_shardings=sharding.state_shardings(shape, s.model, s.mesh))(params)
 
 
-def evaluator(s: Settings, keep: int = 16) -> evaluation.Evaluate:
-    """``evaluate(params)`` as ``config.eval`` asks for it; it returns the attempts at the first ``keep`` problems."""
+def evaluator(s: Settings, keep: int = 16, brief: bool = False) -> evaluation.Evaluate:
+    """``evaluate(params)`` as ``config.eval`` asks for it; ``keep`` and ``brief`` say which attempts it returns."""
     e = s.config.eval
     problems = min(e.problems, s.task.size(e.split) or e.problems)  # asked twice, a question would count twice
     return evaluation.make(
@@ -177,6 +177,7 @@ def evaluator(s: Settings, keep: int = 16) -> evaluation.Evaluate:
         top_p=e.top_p,
         greedy=e.greedy,
         keep=keep,
+        brief=brief,
         workers=s.config.workers,
         mesh=s.mesh,
     )

@@ -11,7 +11,7 @@ from rljax import data, tasks
 from rljax.datasets import library, sources
 from rljax.errors import UserError
 from rljax.tasks import questions as room
-from rljax.tasks import reading
+from rljax.tasks import reading, selected
 
 
 def example(n):
@@ -72,13 +72,13 @@ def test_a_problem_depends_on_seed_and_index_alone(folder):
 
 
 def contents(splits):
-    return [{room.content(r) for rows in splits[s].sets for r in rows} for s in tasks.SPLITS]
+    return [{selected.content(r) for rows in splits[s].sets for r in rows} for s in tasks.SPLITS]
 
 
 def test_pitfall_17_splits_share_no_question_even_where_the_files_do(tmp_path):
     shared = [{**r, "question": f" {r['question'].upper()} "} for r in map(example, range(20))]
     path = write(tmp_path, [example(n) for n in range(300)], shared + [example(1000)])
-    train, validation, test = contents(room.load(room.Options(path=path, decontaminate=0)))
+    train, validation, test = contents(selected.load(selected.Options(path=path, decontaminate=0)))
     assert not train & validation and not train & test and not validation & test
     assert (len(train) + len(validation), len(test)) == (280, 21) and 3 < len(validation) < 40
 
@@ -157,7 +157,7 @@ def test_a_mixture_asks_each_file_by_its_weight_and_tests_on_another(tmp_path):
 @pytest.mark.parametrize("text", ["", "gsm8k +", "0*gsm8k", "-1*gsm8k", "gsm8k + gsm8k", "x*gsm8k"])
 def test_what_is_no_mixture_is_refused(text):
     with pytest.raises(UserError, match="mixture"):
-        room.parse_mixture(text)
+        selected.parse_mixture(text)
 
 
 def test_an_unknown_data_set_is_answered_with_those_there_are():
@@ -167,19 +167,19 @@ def test_an_unknown_data_set_is_answered_with_those_there_are():
 
 def test_pass_rates_choose_the_questions_to_train_on(tmp_path, caplog):
     file = own_file(tmp_path / "own.jsonl", numbered("apples", 100))
-    everything = room.load(room.Options(datasets=file, decontaminate=0))["train"].sets[0]
-    rates = [{"question": room.content(r), "pass_rate": n % 5 / 4} for n, r in enumerate(everything[:-10])]
+    everything = selected.load(selected.Options(datasets=file, decontaminate=0))["train"].sets[0]
+    rates = [{"question": selected.content(r), "pass_rate": n % 5 / 4} for n, r in enumerate(everything[:-10])]
     path = own_file(tmp_path / "rates.jsonl", rates)
-    some = room.load(
-        room.Options(datasets=file, decontaminate=0, pass_rates=path, min_pass_rate=0.2, max_pass_rate=0.8)
+    some = selected.load(
+        selected.Options(datasets=file, decontaminate=0, pass_rates=path, min_pass_rate=0.2, max_pass_rate=0.8)
     )
     known = {r["question"]: r["pass_rate"] for r in rates}
-    kept = [known[room.content(r)] for r in some["train"].sets[0]]
+    kept = [known[selected.content(r)] for r in some["train"].sets[0]]
     assert set(kept) == {0.25, 0.5, 0.75} and "10 were never measured" in " ".join(caplog.messages)
     with pytest.raises(UserError, match="pass_rates"):
-        room.Options(min_pass_rate=0.2)
+        selected.Options(min_pass_rate=0.2)
     with pytest.raises(UserError, match="nowhere"):
-        room.load(room.Options(datasets=file, pass_rates=str(tmp_path / "nowhere")))
+        selected.load(selected.Options(datasets=file, pass_rates=str(tmp_path / "nowhere")))
 
 
 def test_a_curriculum_goes_from_easy_to_hard_by_level(tmp_path):
@@ -189,12 +189,12 @@ def test_a_curriculum_goes_from_easy_to_hard_by_level(tmp_path):
     levels = lambda start: [float(r["level"]) for r in task.problems(0, jnp.arange(start, start + 100), "train").facts]
     assert np.mean(levels(0)) < 1.6 < np.mean(levels(500)) < np.mean(levels(1000)) and max(levels(1000)) == 5
     with pytest.raises(UserError, match="curriculum"):
-        room.Options(curriculum="size")
+        selected.Options(curriculum="size")
 
 
 def test_files_of_ones_own_that_name_no_test_are_divided_by_a_hash(tmp_path):
     file = own_file(tmp_path / "own.jsonl", numbered("apples", 400))
-    train, validation, test = contents(room.load(room.Options(datasets=file, decontaminate=0)))
+    train, validation, test = contents(selected.load(selected.Options(datasets=file, decontaminate=0)))
     assert len(train | validation | test) == 400 == len(train) + len(validation) + len(test)
     assert 8 < len(validation) < 40 and 8 < len(test) < 40
 

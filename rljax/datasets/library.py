@@ -123,7 +123,7 @@ SOURCES: dict[str, Source] = {
     }, sources.mathematics, attempts=64),
     "amc23": Source("AMC 12 of 2023, 40 problems with whole answers; their text is the MAA's.", {
         "test": file(QWEN, "amc23/test.jsonl", 27_631, "43707e1ca784602d8479de24ee8ce36609dbebc46dd152b0b12a46611aa898a4", "test.jsonl"),
-    }, sources.mathematics, attempts=64),
+    }, sources.mathematics),
     "mbpp": Source("Mostly basic Python problems (arXiv 2108.07732), CC BY 4.0.", dict.fromkeys(MBPP_SPLITS, MBPP), sources.mbpp,
         select=lambda split, row: row.get("task_id") in MBPP_SPLITS[split]),
     "humaneval": Source("Python functions to complete (arXiv 2107.03374), MIT.", {

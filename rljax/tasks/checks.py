@@ -1,5 +1,6 @@
 """How the answer to a question is checked, by the question's kind: batches of (response, record) -> what became of each."""
 
+import functools
 import json
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -25,15 +26,13 @@ def mathematics(pairs: Pairs) -> list[Judgement]:
     return [Judgement(j.right, j.answer, j.regions) for j in found]
 
 
-def code(pairs: Pairs) -> list[Judgement]:
+def code(pairs: Pairs, allow_unsafe: bool) -> list[Judgement]:
     """Right if the program passes every test. All programs of a batch run at once."""
     sources = [listings.program(response) for response, _ in pairs]
     there = [n for n, source in enumerate(sources) if source]
     jobs = [job(sources[n] or "", pairs[n][1]) for n in there]
-    passed = {
-        n: all(o.passed for o in found)
-        for n, found in zip(there, sandbox.run_many(jobs, until_failure=True), strict=True)
-    }
+    ran = sandbox.run_many(jobs, until_failure=True, allow_unsafe=allow_unsafe)
+    passed = {n: all(o.passed for o in found) for n, found in zip(there, ran, strict=True)}
     return [
         Judgement(passed.get(n, False), source, listings.count(response))
         for n, (source, (response, _)) in enumerate(zip(sources, pairs, strict=True))
@@ -75,16 +74,15 @@ def countdown(answer: str, record: Record) -> bool:
 
 CHECKS: dict[str, Callable[[Pairs], list[Judgement]]] = {
     "math": mathematics,
-    "code": code,
     "countdown": one_by_one(countdown),
     "gym": one_by_one(lambda answer, record: gym.right(answer, record["setup"])),
 }
 
 
-def judge(pairs: Pairs) -> list[Judgement]:
+def judge(pairs: Pairs, allow_unsafe: bool = False) -> list[Judgement]:
     """What became of each response, its record's ``prefill`` before it and its stop token left out."""
     out: dict[int, Judgement] = {}
-    for kind, check in CHECKS.items():
+    for kind, check in {**CHECKS, "code": functools.partial(code, allow_unsafe=allow_unsafe)}.items():
         chosen = [n for n, (_, record) in enumerate(pairs) if record["kind"] == kind]
         if chosen:
             found = check([(pairs[n][1]["prefill"] + pairs[n][0].removesuffix("<eos>"), pairs[n][1]) for n in chosen])

@@ -38,6 +38,7 @@ class Options:
     jump: float = 0.5  # share of demonstrations that just answer
     give_up: float = 0.3  # chance to give up after each failed try
     tries: int = 6  # at most so many
+    allow_unsafe: bool = False  # run programs even where the kernel cannot jail them
 
     def __post_init__(self):
         if not 3 <= self.max_number <= 20 or self.tries < 1:
@@ -46,7 +47,8 @@ class Options:
 
 
 def make(options: Options) -> Task:
-    """The task of these options."""
+    """The task of these options. Raises UserError where programs cannot be jailed."""
+    sandbox.require(options.allow_unsafe)
     tokenizer = SymbolTokenizer(WORDS, numbers=options.max_number**2)
     ask = jax.jit(functools.partial(problems, options, tokenizer), static_argnums=2)
     return Task(
@@ -56,23 +58,24 @@ def make(options: Options) -> Task:
         demonstration_slots=14 * options.tries + 13,
         problems=ask,
         records=functools.partial(records, options),
-        verify=verify,
+        verify=functools.partial(verify, allow_unsafe=options.allow_unsafe),
         demonstration=lambda record, rng: demonstration(options, record, rng),
         page=lambda rng, length: page(options, tokenizer, rng, length),
         describe=describe,
         words=("wait", "try"),
-        judge=judge,
+        judge=functools.partial(judge, allow_unsafe=options.allow_unsafe),
     )
 
 
 # Problems
 
 
-def functions(o: Options) -> list[Function]:
+@functools.cache
+def functions(o: Options) -> tuple[Function, ...]:
     """All there are: two operands, the first of them a or b, no two functions the same."""
     constants = [str(n) for n in range(2, o.max_number + 1)]
     both = [("a", "+", "b"), ("a", "*", "b"), ("a", "-", "b"), ("b", "-", "a")]
-    return both + [(x, sign, c) for x in "ab" for sign in OPERATIONS for c in constants]
+    return (*both, *((x, sign, c) for x in "ab" for sign in OPERATIONS for c in constants))
 
 
 def value(function: Function, a: int, b: int) -> int:
@@ -131,12 +134,13 @@ def program(response: str) -> str | None:
     return said[1].strip() if response.endswith("<eos>") and len(said) == 2 else None
 
 
-def judge(pairs: list[tuple[str, Record]]) -> list[dict[str, float]]:
+def judge(pairs: list[tuple[str, Record]], allow_unsafe: bool = False) -> list[dict[str, float]]:
     """Right if the program agrees with every example, shown or not; those that do not run are told apart."""
     sources = [program(response) for response, _ in pairs]
     there = [n for n, source in enumerate(sources) if source]
     tests = lambda record: [sandbox.Case(test=f"assert f({a}, {b}) == {v}") for a, b, v in record["examples"]]
-    found = sandbox.run_many([(sources[n] or "", tests(pairs[n][1])) for n in there], until_failure=True)
+    jobs = [(sources[n] or "", tests(pairs[n][1])) for n in there]
+    found = sandbox.run_many(jobs, until_failure=True, allow_unsafe=allow_unsafe)
     out = [{"correct": 0.0, "code/none": float(not source), "code/fails": 0.0} for source in sources]
     for n, outcomes in zip(there, found, strict=True):
         out[n]["correct"] = float(all(o.passed for o in outcomes))
@@ -144,8 +148,8 @@ def judge(pairs: list[tuple[str, Record]]) -> list[dict[str, float]]:
     return out
 
 
-def verify(response: str, record: Record) -> bool:
-    return judge([(response, record)])[0]["correct"] > 0
+def verify(response: str, record: Record, allow_unsafe: bool = False) -> bool:
+    return judge([(response, record)], allow_unsafe)[0]["correct"] > 0
 
 
 # Text to learn from
@@ -187,24 +191,37 @@ def demonstration(o: Options, record: Record, rng: np.random.Generator) -> str:
 
 
 def page(o: Options, tokenizer: SymbolTokenizer, rng: np.random.Generator, length: int) -> list[int]:
-    """A page of a textbook: functions that explain an example, or functions tried on another."""
+    """A page of a textbook: functions that explain an example, or a drill."""
     out = [tokenizer.bos]
-    known = functions(o)
     while len(out) < length:
-        function = known[rng.integers(len(known))]
-        a, b = (int(n) for n in rng.integers(1, o.max_number + 1, 2))
-        result = value(function, a, b)
-        if result < 0:
-            continue
-        if rng.random() < 0.5:
-            choices = explaining(o, a, b, result)
-            shown = " , ".join(written(choices[i]) for i in rng.permutation(len(choices)))
-            text = f"a {a} b {b} gives {result} : {shown} ."
-        else:
-            other = known[rng.integers(len(known))] if rng.random() < 0.6 else function
-            text = f"a {a} b {b} gives {result} ? {tried(other, a, b, result)} ."
-        out += tokenizer.encode(text)
+        out += tokenizer.encode((explained if rng.random() < 0.5 else drill)(o, rng))
     return out[:length]
+
+
+def example(o: Options, rng: np.random.Generator) -> tuple[int, int, int]:
+    """Some a and b, and what some function makes of them."""
+    while True:
+        a, b = (int(n) for n in rng.integers(1, o.max_number + 1, 2))
+        result = value(functions(o)[rng.integers(len(functions(o)))], a, b)
+        if result >= 0:
+            return a, b, result
+
+
+def explained(o: Options, rng: np.random.Generator) -> str:
+    a, b, result = example(o, rng)
+    known = explaining(o, a, b, result)
+    return f"a {a} b {b} gives {result} : {' , '.join(written(known[i]) for i in rng.permutation(len(known)))} ."
+
+
+def drill(o: Options, rng: np.random.Generator) -> str:
+    """Tries at the second of two examples that no function explains both: a page gives away no held-out answer."""
+    (a, b, result), (c, d, goal) = example(o, rng), example(o, rng)
+    if not set(explaining(o, a, b, result)).isdisjoint(explaining(o, c, d, goal)):
+        return drill(o, rng)
+    known, right = functions(o), explaining(o, c, d, goal)
+    pick = lambda some: some[rng.integers(len(some))]
+    tries = [tried(pick(right if rng.random() < 0.3 else known), c, d, goal) for _ in range(o.tries)]
+    return f"a {a} b {b} gives {result} , a {c} b {d} gives {goal} ? {' . '.join(tries)} ."
 
 
 # Reading an attempt

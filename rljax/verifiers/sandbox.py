@@ -74,11 +74,16 @@ def permitted(limits: Limits, cases: Sequence[Case], allow_unsafe: bool) -> Isol
     for case in cases:
         if case.test is not None:
             cases_.questions(case.setup, case.test, case.entry)
+    return require(allow_unsafe)
+
+
+def require(allow_unsafe: bool = False) -> Isolation:
+    """The isolation of this machine; UserError where it does not suffice, before anything is run."""
     found = isolation()
     if found.missing and not allow_unsafe:
         raise UserError(
             f"programs cannot be jailed here: no {' and no '.join(found.missing)} (Linux 5.13 or newer on x86-64 or "
-            "aarch64); allow_unsafe=True runs them with resource limits only"
+            "aarch64); allow_unsafe=True (--config.task.options.allow_unsafe) runs them with resource limits only"
         )
     return found
 
