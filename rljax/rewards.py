@@ -153,7 +153,8 @@ def on_host(
     """The task's text verifier, in ``workers`` processes (0: in this one), and the terms of ``parts`` that read text.
 
     A verifier that raises, dies or takes longer than ``timeout`` seconds for its share of the batch scores 0, is counted
-    in ``info["verifier_error"]``, and is replaced: a hostile response costs its reward, never the run.
+    in ``info["verifier_error"]``, and is replaced: a hostile response costs its reward, never the run. A UserError, which
+    only a problem or the machine can provoke, ends the run.
     """
     pool: list[Executor] = []
     score = functools.partial(score_some, task.verify, task.judge, task.prefill, of_text(parts))
@@ -206,6 +207,8 @@ def score_some(
     one = lambda pair: judge([pair])[0] if judge else {"correct": float(verify(*pair))}
     try:
         out = judge(pairs) if judge else [guarded(one, pair) for pair in pairs]
+    except UserError:
+        raise
     except Exception:  # one of them did it: the others keep their scores
         out = [guarded(one, pair) for pair in pairs]
     for scores, (text, _) in zip(out, pairs, strict=True):
@@ -218,6 +221,8 @@ def score_some(
 def guarded(one: Callable[[tuple[str, Record]], Scores], pair: tuple[str, Record]) -> Scores:
     try:
         return one(pair)
+    except UserError:  # of the problem or the machine, never of a response: no reward can be trusted then
+        raise
     except Exception:  # whatever a policy's text provokes is a wrong answer, and is counted
         return {"correct": 0.0, "verifier_error": 1.0}
 

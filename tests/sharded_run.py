@@ -38,7 +38,7 @@ def on_mesh(data: int, fsdp: int, row: str) -> dict[str, object]:
         state = state.replace(reference=jax.tree.map(lambda x: 1.05 * x, state.reference))
     problems = verbs.ask(state.cursor)
     rollout, _ = verbs.sample(state.params, problems, state.step_key())
-    reward, _ = verbs.verify(rollout, None, problems)
+    reward, _, _ = verbs.verify(rollout, None, problems)
     spread = {str(x.sharding.spec) for x in jax.tree.leaves(state.params)}
     # the reward of an untrained model is zero everywhere: any other shows the gradient
     shown = jnp.asarray(np.random.default_rng(0).normal(size=reward.shape), jnp.float32)

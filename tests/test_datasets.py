@@ -108,10 +108,10 @@ def test_a_machine_without_a_network_is_told_so_at_once(monkeypatch):
             datasets.load(name)
 
 
-def test_a_failed_download_says_how_to_do_without(monkeypatch):
-    gone = File("test.jsonl", "http://127.0.0.1:9/test.jsonl", 10, "0" * 64)
+def test_a_failed_download_says_how_to_do_without(site, monkeypatch):
+    gone = File("test.jsonl", f"{site[1]}/gone.jsonl", 10, "0" * 64)
     monkeypatch.setitem(library.SOURCES, "gone", Source("About.", {"test": gone}, sources.gsm8k))
-    with pytest.raises(UserError, match=r"data set gone: .*path=FOLDER") as error:
+    with pytest.raises(UserError, match=r"data set gone: could not be downloaded .*404.*path=FOLDER") as error:
         datasets.load("gone")
     assert "\n" not in str(error.value)
 

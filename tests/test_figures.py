@@ -181,3 +181,16 @@ def test_the_report_holds_the_numbers_the_attempts_and_the_versions(page):
 def test_a_report_without_its_figure_says_which(tmp_path):
     with pytest.raises(UserError, match="cannot read the figure .*none.png"):
         report.write(tmp_path / "r.html", "t", [], [(tmp_path / "none.png", "c")], [], [], {})
+
+
+def test_an_evaluation_is_drawn_with_its_levels_and_needs_a_pass_rate(tmp_path):
+    metrics = {"eval/pass@1": 0.5, "eval/pass@1/se": 0.03, "eval/pass@2": 0.6, "eval/pass@4": 0.7, "eval/cons@4": 0.6}
+    figures.evaluation(metrics, tmp_path / "one.png")
+    for level in "123":
+        metrics |= {
+            f"eval/level/{level}/{k}": v for k, v in (("pass@1", 0.5), ("pass@1/se", float("nan")), ("questions", 7))
+        }
+    figures.evaluation(metrics, tmp_path / "levels.png")
+    assert (tmp_path / "levels.png").read_bytes() != (tmp_path / "one.png").read_bytes()
+    with pytest.raises(UserError, match="eval/pass@1"):
+        figures.evaluation({}, tmp_path / "none.png")

@@ -117,7 +117,7 @@ def test_remax_subtracts_the_reward_of_the_greedy_response(easy):
     problems = verbs.ask(state.cursor)
     rollout, greedy = verbs.sample(state.params, problems, state.step_key())
     assert greedy.response.shape[0] == s.config.rl.prompts
-    reward, info = verbs.verify(rollout, greedy, problems)
+    reward, _, info = verbs.verify(rollout, greedy, problems)
     batch, _ = verbs.compare(state, rollout, reward, greedy=info["greedy"])
     np.testing.assert_allclose(batch["advantage"], (reward - info["greedy"][:, None]).reshape(-1))
 

@@ -197,6 +197,20 @@ def test_a_batch_with_one_response_that_breaks_the_verifier_keeps_the_others_sco
     np.testing.assert_array_equal(info["noted"][:, 0], [1, 0, 1])
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_machine_that_cannot_verify_ends_the_run_instead_of_rewarding_nothing(workers):
+    task = dataclasses.replace(text_task(), judge=no_judge)
+    rollout = Rollout(
+        *[np.zeros((1, 1), np.int32)] * 2, np.zeros((1, 1), np.int32), *[np.ones((1, 1), bool)] * 2, np.ones(1, bool)
+    )
+    with pytest.raises(UserError, match="no jail"):
+        rewards.on_host(task, 1, workers)(rollout, Problems(prompt=jnp.ones(1), prompt_mask=jnp.ones(1), facts=({},)))
+
+
+def no_judge(pairs):
+    raise UserError("no jail here")
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

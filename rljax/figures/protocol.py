@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,8 @@ def evaluation(metrics: Mapping[str, float], path: str | Path, title: str = "Hel
     """
     if "eval/pass@1" not in metrics:
         raise UserError("figure evaluation: there is no eval/pass@1; run the evaluation first")
-    rows = groups(metrics, "level") or groups(metrics, "dataset")
+    field = "level" if groups(metrics, "level") else "dataset"
+    rows = groups(metrics, field)
     figure, panels = canvas(title, panels=2 if rows else 1, height=4.1)
     ax = panels[0]
     at = {int(found[1]): v for k, v in metrics.items() if (found := re.fullmatch(r"eval/pass@([0-9]+)", k))}
@@ -33,7 +35,7 @@ def evaluation(metrics: Mapping[str, float], path: str | Path, title: str = "Hel
     ax.set_xlim(-0.2, max(len(k) - 1, 0.8))
     ax.set_xticks(range(len(k)), [str(x) for x in k])
     if rows:
-        bars(panels[1], rows)
+        bars(panels[1], rows, field)
     save(figure, path)
 
 
@@ -44,12 +46,12 @@ def groups(metrics: Mapping[str, float], field: str) -> list[tuple[str, float, f
     return [(name, of(name, "pass@1"), of(name, "pass@1/se"), int(of(name, "questions"))) for name in names]
 
 
-def bars(ax, rows: list[tuple[str, float, float, int]]) -> None:
+def bars(ax: Any, rows: list[tuple[str, float, float, int]], field: str) -> None:
     places = range(len(rows))
     ax.bar(places, [r[1] for r in rows], color=GRID, edgecolor=BLUE, linewidth=1.2, width=0.6)
     ax.errorbar(
         places, [r[1] for r in rows], [1.96 * np.nan_to_num(r[2]) for r in rows], fmt="none", color=MUTED, capsize=3
     )
-    finish(ax, [], "pass@1 by part, with 1.96 standard errors over questions", xlabel="")
+    finish(ax, [], f"pass@1 by {field}, ± 1.96 standard errors", xlabel="")
     ax.set_xlim(-0.6, len(rows) - 0.4)
     ax.set_xticks(places, [f"{name}\nn={count}" for name, _, _, count in rows])
