@@ -60,7 +60,7 @@ def run(config: ConfigTree, workdir: Path, stage: str, prompt: str, problem: int
 
 def read_prompt(task: Task, prompt: str) -> tuple[np.ndarray, np.ndarray]:
     """A prompt as the model sees it. Raises UserError for unknown words or too many of them."""
-    ids = [task.tokenizer.bos, *task.tokenizer.encode(prompt)]
+    ids = [task.tokenizer.bos, *task.tokenizer.encode(task.wrap(prompt))]
     if len(ids) > task.prompt_slots:
         raise UserError(f"--prompt has {len(ids)} tokens, the task {task.name!r} has room for {task.prompt_slots}")
     return pad_batch([ids], task.prompt_slots, task.tokenizer.pad, left=True)

@@ -149,3 +149,21 @@ def test_a_disk_that_fills_up_costs_one_line_and_no_finished_step(tmp_path):
     assert again.returncode == 0, again.stderr[-2000:]
     records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [r["step"] for r in records if "eval/loss" in r] == [0, 10, 20]
+
+
+def test_the_exact_strings_of_the_template_are_recorded(tmp_path):
+    config = launch.load_config("configs/gsm8k_tiny.py")
+    config.task.options.template = "r1_zero"
+    launch.record_config(tmp_path, config)
+    recorded = json.loads((tmp_path / "config.json").read_text())["template"]
+    assert recorded["prompt"].endswith("User: {question} Assistant:") and recorded["prefill"] == ""
+
+
+def test_a_reward_or_a_row_that_makes_no_sense_is_refused_before_any_stage():
+    config = launch.load_config("configs/shop.py:short")
+    config.rl.reward = "correct + speed"
+    with pytest.raises(UserError, match="'speed' is unknown"):
+        settings.resolve(config)
+    config.rl.reward, config.rl.algorithm = "correct", "grpoo"
+    with pytest.raises(UserError, match="rl.algorithm='grpoo'"):
+        settings.resolve(config)

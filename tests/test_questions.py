@@ -55,6 +55,11 @@ def test_a_problem_is_asked_and_its_demonstration_verifies(folder):
         assert not task.verify(text.rpartition("####")[0], record)
 
 
+def test_a_question_of_ones_own_is_put_in_the_template(folder):
+    task = tasks.make("questions", path=folder, template="oat")
+    assert task.wrap("Why?").endswith("User: Why?\nAssistant: <think>") and task.prefill == "<think>"
+
+
 def test_one_epoch_asks_every_question_once_and_the_next_in_another_order(folder):
     task = tasks.make("questions", path=folder)
     two = questions(task, "test", 80)

@@ -63,11 +63,10 @@ def prepared(name: str, source: Source, path: str = "", data_dir: str = "") -> A
 def rows(builder: Any, split: str) -> list[Row]:
     """All records of a split, in the order of the original."""
     source = builder.as_data_source(split=split)
-    text = lambda x: x.decode() if isinstance(x, bytes) else str(x)
     found = source.__getitems__(range(len(source))) if len(source) else []
     read = [
-        {k: text(r[k]) for k in FIELDS if k != "tests"}
-        | {"tests": [text(t) for t in r["tests"]], "number": int(r["number"])}
+        {k: r[k].decode() for k in FIELDS if k != "tests"}
+        | {"tests": [t.decode() for t in r["tests"]], "number": int(r["number"])}
         for r in found
     ]
     return sorted(read, key=lambda r: r["number"])  # on disk they are shuffled
@@ -83,7 +82,9 @@ def check_network(source: Source) -> None:
 
 def hint(source: Source) -> str:
     names = " and ".join(f.name for f in source.files.values())
-    return f"give a folder of your own with --config.task.options.path=FOLDER ({names})" if names else "mind the name"
+    if not names:
+        return "is there room where --config.task.options.data_dir says?"
+    return f"give a folder of your own with --config.task.options.path=FOLDER ({names})"
 
 
 def causes(e: BaseException) -> Iterator[BaseException]:

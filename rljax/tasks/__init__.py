@@ -49,6 +49,7 @@ class Task:
     # ``verify`` for a whole batch: "correct", and what else is worth logging by name; None: one by one
 
     read_prompt: Callable[[str], Record | None] | None = None  # a person's prompt -> its record, where it can be read
+    wrap: Callable[[str], str] = lambda text: text  # a person's question -> the prompt that asks it
     same: Callable[[str, str], bool] = operator.eq  # do two answers of ``describe`` vote together?
     prefill: str = ""  # the end of every prompt that is the beginning of every response
     size: Callable[[str], int | None] = lambda split: None  # questions of a split; None: there is no end to them

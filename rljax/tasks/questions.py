@@ -45,6 +45,7 @@ def make(options: Options) -> Task:
         describe=reading.describe,
         words=REFLECTION,
         judge=functools.partial(judge, allow_unsafe=options.allow_unsafe),
+        wrap=template.ask,
         same=reading.same,
         prefill=template.prefill,
         size=lambda split: splits[split].size,
