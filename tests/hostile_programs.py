@@ -222,7 +222,7 @@ def answer(x):
             if ' r' in line: look(ctypes.string_at(a, b - a).decode('latin1'))
         mem = open('/proc/self/mem', 'rb')
     except OSError: pass
-    heap = id(found) & ~0xFFFFF
-    look(ctypes.string_at(heap, 1 << 19).decode('latin1'))
+    pages = {id(o) & ~0xFFF for o in gc.get_objects()}  # these are there; others might not be
+    look(b''.join(ctypes.string_at(page, 0x1000) for page in sorted(pages)).decode('latin1'))
     return 'found' if found else 'nothing'
 """
