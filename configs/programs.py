@@ -12,7 +12,7 @@ def get_config(arg=None):
     c.task.name = "programs"
     c.task.options = dict(max_number=arg.max_number, jump=0.5, give_up=0.35, tries=6, allow_unsafe=False)
     c.model.rope_base, c.model.max_length = 1000.0, 192
-    c.pretrain.update(dict(steps=1000, batch=20, length=128, micro_batch=5))
+    c.pretrain.update(dict(steps=1500, batch=20, length=128, micro_batch=5))
     c.pretrain.optimizer = common.optimizer(0.01, name="muon")
     c.sft.update(dict(steps=800, max_new_tokens=128, widths=(16, 48), micro_batch=8))
     c.sft.optimizer = common.optimizer(0.005, name="muon")

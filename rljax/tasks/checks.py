@@ -3,27 +3,19 @@
 import functools
 import json
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from rljax.datasets import gym
 from rljax.datasets.sources import PAIR
 from rljax.verifiers import answers, arithmetic, listings, regions, sandbox
+from rljax.verifiers.answers import Judgement
 
 Record = dict[str, Any]
 Pairs = Sequence[tuple[str, Record]]
 
 
-class Judgement(NamedTuple):
-    """What became of a response."""
-
-    right: bool
-    answer: str | None  # fit for a vote; None where there is none
-    claims: int  # final answers that it gives; the last one counts
-
-
 def mathematics(pairs: Pairs) -> list[Judgement]:
-    found = answers.judge_many([(response, record["answer"]) for response, record in pairs])
-    return [Judgement(j.right, j.answer, j.regions) for j in found]
+    return answers.judge_many([(response, record["answer"]) for response, record in pairs])
 
 
 def code(pairs: Pairs, allow_unsafe: bool) -> list[Judgement]:

@@ -194,7 +194,7 @@ def page(o: Options, tokenizer: SymbolTokenizer, rng: np.random.Generator, lengt
     """A page of a textbook: functions that explain an example, or a drill."""
     out = [tokenizer.bos]
     while len(out) < length:
-        out += tokenizer.encode((explained if rng.random() < 0.5 else drill)(o, rng))
+        out += tokenizer.encode((explained if rng.random() < 0.8 else drill)(o, rng))  # a drill is four times as long
     return out[:length]
 
 
@@ -218,7 +218,7 @@ def drill(o: Options, rng: np.random.Generator) -> str:
     (a, b, result), (c, d, goal) = example(o, rng), example(o, rng)
     if not set(explaining(o, a, b, result)).isdisjoint(explaining(o, c, d, goal)):
         return drill(o, rng)
-    known, right = functions(o), explaining(o, c, d, goal)
+    known, right = explaining(o, a, b, result), explaining(o, c, d, goal)
     pick = lambda some: some[rng.integers(len(some))]
     tries = [tried(pick(right if rng.random() < 0.3 else known), c, d, goal) for _ in range(o.tries)]
     return f"a {a} b {b} gives {result} , a {c} b {d} gives {goal} ? {' . '.join(tries)} ."

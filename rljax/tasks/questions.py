@@ -108,7 +108,7 @@ def judge(pairs: list[tuple[str, Record]], allow_unsafe: bool = False) -> list[d
         {
             "correct": float(j.right and response.endswith("<eos>")),
             "answers/none": float(j.answer is None),
-            "answers/several": float(j.claims > 1),
+            "answers/several": float(j.regions > 1),
         }
         for j, (response, _) in zip(found, pairs, strict=True)
     ]

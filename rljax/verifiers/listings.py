@@ -23,6 +23,8 @@ def count(response: str) -> int:
 
 
 def complete(source: str, head: str) -> str:
-    """A program for a function whose ``head`` was given: a body alone is put below it."""
-    body_alone = source[:1] in (" ", "\t") and head.rstrip().endswith(('"""', "'''", ":"))
-    return f"{head.rstrip()}\n{source}" if body_alone else f"{head}\n    pass\n\n{source}" if head else source
+    """A program behind what it was given: below the head of a function where it is a body alone, else after it."""
+    head = head.rstrip()
+    if source[:1] in (" ", "\t") and head.endswith(('"""', "'''", ":")):
+        return f"{head}\n{source}"
+    return f"{head} pass\n\n{source}" if head.endswith(":") else f"{head}\n\n{source}" if head else source
