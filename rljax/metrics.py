@@ -50,6 +50,15 @@ def standard_error(by_question: np.ndarray) -> float:
     return float(x.std(ddof=1) / np.sqrt(len(x))) if len(x) > 1 else float("nan")
 
 
+def half_width(error: float, questions: int) -> float:
+    """Of the 95 % interval of a mean over questions with this standard error: Student's below 30 questions, else 1.96."""
+    if questions >= 30:
+        return 1.96 * error
+    from scipy.special import stdtrit
+
+    return float(error * stdtrit(max(questions - 1, 1), 0.975))
+
+
 def word_rates(texts: Sequence[str], tokens: Sequence[int], words: Sequence[str]) -> dict[str, tuple[float, float]]:
     """For each word: (share of texts with it, occurrences per 1,000 tokens), whole words, case ignored."""
     split = [re.findall(r"\w+", text.lower()) for text in texts]

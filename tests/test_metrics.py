@@ -127,3 +127,8 @@ def test_lengths_are_mean_median_p95_and_max():
     out = metrics.lengths(np.arange(1, 102) ** 2)  # squares: mean and median differ
     assert out["median"] == 51**2 and out["max"] == 101**2 and out["p95"] == 96**2
     assert out["mean"] == pytest.approx(sum(i * i for i in range(1, 102)) / 101)
+
+
+def test_few_questions_widen_the_interval():
+    assert metrics.half_width(0.1, 100) == pytest.approx(0.196)
+    assert metrics.half_width(0.1, 5) == pytest.approx(0.2776, abs=1e-4), "Student with four degrees of freedom"

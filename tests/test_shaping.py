@@ -101,8 +101,8 @@ def test_a_body_alone_is_put_below_its_head():
     assert listings.complete("def f(x): return 2 * x", head).endswith("def f(x): return 2 * x")
     assert listings.complete("x = 1", "") == "x = 1"
     assert listings.complete("x = pi", "from math import pi\n") == "from math import pi\n\nx = pi"
-    for given in (head, "def f(x):\n", "import math", ""):
-        compile(listings.complete("def f(x): return 2 * x", given), "program", "exec")
+    for before in (head, "def f(x):\n", "import math", ""):
+        compile(listings.complete("def f(x): return 2 * x", before), "program", "exec")
 
 
 @pytest.mark.parametrize(

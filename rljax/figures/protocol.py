@@ -9,10 +9,11 @@ import numpy as np
 
 from rljax.errors import UserError
 from rljax.figures.parts import BLUE, GRID, MUTED, RED, canvas, finish, save
+from rljax.metrics import half_width
 
 
 def evaluation(metrics: Mapping[str, float], path: str | Path, title: str = "Held-out problems") -> None:
-    """pass@k and cons@k over k; beside it pass@1 by level (or by data set) with 1.96 standard errors over questions.
+    """pass@k and cons@k over k; beside it pass@1 by level (or by data set) with its 95 % interval over questions.
 
     ``metrics`` are those of ``rljax.evaluation``. Raises UserError where they hold no pass@1.
     """
@@ -50,8 +51,13 @@ def bars(ax: Any, rows: list[tuple[str, float, float, int]], field: str) -> None
     places = range(len(rows))
     ax.bar(places, [r[1] for r in rows], color=GRID, edgecolor=BLUE, linewidth=1.2, width=0.6)
     ax.errorbar(
-        places, [r[1] for r in rows], [1.96 * np.nan_to_num(r[2]) for r in rows], fmt="none", color=MUTED, capsize=3
+        places,
+        [r[1] for r in rows],
+        [np.nan_to_num(half_width(r[2], r[3])) for r in rows],
+        fmt="none",
+        color=MUTED,
+        capsize=3,
     )
-    finish(ax, [], f"pass@1 by {field}, ± 1.96 standard errors", xlabel="")
+    finish(ax, [], f"pass@1 by {field}, 95 % intervals over questions", xlabel="")
     ax.set_xlim(-0.6, len(rows) - 0.4)
     ax.set_xticks(places, [f"{name}\nn={count}" for name, _, _, count in rows])
