@@ -32,7 +32,7 @@ def epochs(seed: int, stream: int, number: int, size: int) -> int:
 def easy_first(seed: int, stream: int, number: int, size: int, over: int) -> int:
     """Place in an order from easy to hard: at first among the easiest tenth, among all from number ``over`` on.
 
-    The share that is open grows with the square root of ``number`` (competence-based curriculum, arXiv 1903.09848, eq. 7).
+    The share that is open grows with the square root of ``number`` (competence-based curriculum, arXiv 1903.09848).
     """
     if number >= over:
         return epochs(seed, stream, number - over, size)
