@@ -72,6 +72,12 @@ def test_pitfall_11_a_program_that_was_told_the_examples_fails_the_hidden_ones(t
     assert not task.verify(told, record)
 
 
+def test_a_persons_prompt_is_read(task):
+    record = task.read_prompt("a 3 b 4 gives 12 , a 2 b 9 gives 18 ?")
+    assert task.verify(program("a", "*", "b"), record) and not task.verify(program("a", "*", "4"), record)
+    assert task.read_prompt("a 3 b 4 gives 12 ?") is None
+
+
 def test_demonstrations_run_and_most_searches_end_at_the_right_function(task, records):
     rng = np.random.default_rng(0)
     texts = [task.demonstration(r, rng) + " <eos>" for r in records]

@@ -63,6 +63,7 @@ def make(options: Options) -> Task:
         page=lambda rng, length: page(options, tokenizer, rng, length),
         describe=describe,
         words=("wait", "try"),
+        read_prompt=read_prompt,
         judge=functools.partial(judge, allow_unsafe=options.allow_unsafe),
     )
 
@@ -123,6 +124,12 @@ def records(o: Options, facts: dict[str, Array]) -> list[Record]:
         {"function": known[f], "examples": [(*g, r) for g, r in zip(given, result, strict=True)]}
         for f, given, result in rows
     ]
+
+
+def read_prompt(prompt: str) -> Record | None:
+    """The examples of a prompt; a program that agrees with both is right."""
+    found = re.findall(r"a (\d+) b (\d+) gives (\d+)", prompt)
+    return {"examples": [tuple(map(int, f)) for f in found]} if len(found) == EXAMPLES else None
 
 
 # The verifier: run it.
