@@ -76,6 +76,17 @@ def algorithm(rl: ConfigTree) -> pg.Algorithm:
         raise UserError(
             f"rl.row.advantage={row.choice('advantage')}: k must be 1 to {most} at rl.group_size={rl.group_size}"
         )
+    if advantage in pg.BINARY and rewards.parse(rl.reward) != rewards.CORRECT:
+        raise UserError(
+            f"rl.reward={rl.reward!r}, but the advantage {advantage!r} of {rl.algorithm!r} takes a reward for right or wrong: "
+            "use rl.reward=correct, or another algorithm"
+        )
+    parts = len(rewards.parse(rl.reward)) + (row.name("truncated") == "soft")
+    if advantage == "gdpo" and (parts < 2 or len(row.option("advantage", "weights")) not in (0, parts)):
+        raise UserError(
+            f"rl.row.advantage={row.choice('advantage')} normalises several rewards and weighs each, but rl.reward={rl.reward!r} "
+            f"with truncated={row.choice('truncated')} has {parts}: add a term to rl.reward, or give as many weights"
+        )
     if rl.temperature <= 0:
         raise UserError(
             f"rl.temperature={rl.temperature}: a greedy policy has no gradient, train at a temperature above 0"

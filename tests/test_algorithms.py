@@ -87,10 +87,6 @@ CONTRADICTIONS = {
         "would choose those near the reference",
     ),
     "two choices of tokens": (dict(surrogate="kl_cov", tokens="top_entropy"), "both choose tokens"),
-    "weights for three": (
-        dict(advantage="gdpo(weights=(1, 1, 1))", truncated="soft"),
-        "there are two rewards to weigh",
-    ),
     "gdpo and KL in the reward": (
         dict(advantage="gdpo", truncated="soft", kl="k1(coef=0.1, where=reward)"),
         "would be lost",
@@ -98,7 +94,6 @@ CONTRADICTIONS = {
     "an unknown word": (dict(advantage="best_of_n(by=longest)", surrogate="imitation"), "by must be one of ('first'"),
     "another": (dict(surrogate="dppo(by=js)"), "by must be one of ('tv', 'kl')"),
     "a word for a number": (dict(surrogate="ppo_clip(low=narrow)"), "low is a number, not 'narrow'"),
-    "gdpo of one": (dict(advantage="gdpo"), "correctness alone is one"),
 }
 
 

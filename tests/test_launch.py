@@ -167,3 +167,27 @@ def test_a_reward_or_a_row_that_makes_no_sense_is_refused_before_any_stage():
     config.rl.reward, config.rl.algorithm = "correct", "grpoo"
     with pytest.raises(UserError, match="rl.algorithm='grpoo'"):
         settings.resolve(config)
+
+
+def test_gdpo_needs_several_rewards_and_as_many_weights():
+    config = launch.load_config("configs/shop.py:short").rl
+    config.row.advantage = "gdpo"
+    with pytest.raises(UserError, match="has 1: add a term"):
+        settings.algorithm(config)
+    config.reward = "correct + overlong"
+    settings.algorithm(config)
+    config.row.truncated = "soft"
+    config.row.advantage = "gdpo(weights=(1, 0.5))"
+    with pytest.raises(UserError, match="has 3: .* as many weights"):
+        settings.algorithm(config)
+    config.row.truncated = "keep"
+    settings.algorithm(config)
+
+
+def test_rows_that_take_a_reward_for_right_or_wrong_refuse_a_sum():
+    config = launch.load_config("configs/shop.py:short").rl
+    config.reward = "correct + format"
+    for name in ("rejection_sampling", "maxrl"):
+        config.algorithm = name
+        with pytest.raises(UserError, match=f"{name}.*right or wrong: use rl.reward=correct"):
+            settings.algorithm(config)

@@ -40,6 +40,7 @@ NEEDS_GROUP = {  # a group of one has advantage 0, or 0 / 0
     "mean_center", "grpo", "batch_std", "rloo", "opo", "gpg", "gdpo", "maxrl", "pkpo", "passk_training", "passk_best",
     "rf_pp_baseline",
 }  # fmt: skip
+BINARY = {"maxrl", "passk_training", "all_correct"}  # take a reward of 1 for right and any less for wrong
 BY_TOKEN = {"rf_pp", "gae", "gae_length_adaptive"}  # where tokens of one attempt differ
 SELECTS = {"best_of_n", "all_correct"}
 CHOOSES_TOKENS = {"clip_cov", "kl_cov"}
@@ -190,14 +191,6 @@ def refuse_contradictions(row: Algorithm) -> None:
             row.kl_in == "reward" and advantage in SELECTS,
             f"advantage={advantage} chooses attempts by their reward, a KL term there would choose those near the "
             "reference: use where=loss",
-        ),
-        (
-            advantage == "gdpo" and row.name("truncated") != "soft",
-            "advantage=gdpo normalises several rewards, and correctness alone is one: add truncated=soft(share=0.2)",
-        ),
-        (
-            advantage == "gdpo" and len(row.option("advantage", "weights")) not in (0, 2),
-            f"advantage={row.advantage}: there are two rewards to weigh, correctness and length",
         ),
         (
             advantage == "gdpo" and row.kl_in == "reward",
