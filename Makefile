@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 CONFIG ?= configs/shop.py
 WORKDIR ?= runs/shop
 
-.PHONY: setup reproduce test lint clean
+.PHONY: setup reproduce test lint gym clean
 
 setup: $(VENV)/runtime
 
@@ -32,6 +32,11 @@ lint: $(VENV)/tests
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/basedpyright
+
+# reasoning-gym, an extra: install it and check the allowed tasks live
+gym: $(VENV)/tests
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-gym.txt
+	$(BIN)/python -m pytest tests/test_gym.py
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache

@@ -20,6 +20,7 @@ import numpy as np
 
 from rljax import data, datasets, figures, journal, launch, settings, templates
 from rljax.errors import UserError
+from rljax.metrics import half_width
 from rljax.structs import ConfigTree
 from rljax.tasks.selected import content
 
@@ -48,10 +49,7 @@ def run(
     )
     for name, value in metrics.items():
         if not name.endswith(("/se", "/questions")):
-            error = metrics.get(f"{name}/se", float("nan"))
-            print(
-                f"  {name.removeprefix('eval/'):<34} {value:8.4f}{f' ± {1.96 * error:.4f}' if error == error else ''}"
-            )
+            print(f"  {name.removeprefix('eval/'):<34} {value:8.4f}{interval(metrics, name, e.problems)}")
     path = workdir / f"evaluation_{stage}_{e.split}.json"
     result = {"stage": stage, "eval": e.to_dict(), "max_new_tokens": config.rl.max_new_tokens, "metrics": metrics}
     result |= {
@@ -64,6 +62,13 @@ def run(
     rates = path.with_name(f"{path.stem}_questions.jsonl")
     journal.replace_text(rates, "".join(json.dumps(row) + "\n" for row in by_question(s, said)))
     print(f"written to {path}, {path.with_suffix('.png').name}, {rates.name}")
+
+
+def interval(metrics: dict[str, float], name: str, problems: int) -> str:
+    """ " ± " and the half-width of a measure's 95 % interval over the questions that it is of; "" where it has none."""
+    questions = int(metrics.get(f"{name.removesuffix('/pass@1')}/questions", problems))
+    width = half_width(metrics.get(f"{name}/se", float("nan")), questions)
+    return f" ± {width:.4f}" if width == width else ""
 
 
 def samples(config: ConfigTree) -> int:

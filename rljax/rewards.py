@@ -10,7 +10,7 @@ default is correctness and nothing else: no term sees the length.
 import ast
 import functools
 import multiprocessing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import NamedTuple
@@ -82,7 +82,7 @@ def parse(text: str) -> tuple[Term, ...]:
     """``"correct + 0.5*format - 0.1*language(target=zh)"`` -> terms. Raises UserError for anything else."""
     try:
         found = tuple(terms(ast.parse(text.strip(), mode="eval").body, 1.0))
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, TypeError):
         raise UserError(f"rl.reward={text!r}: write a sum such as correct + 0.5*format(tags=think)") from None
     names = [t.name for t in found]
     if twice := [n for n in names if names.count(n) > 1]:
@@ -95,7 +95,7 @@ def parse(text: str) -> tuple[Term, ...]:
     return found
 
 
-def terms(node: ast.expr, sign: float):
+def terms(node: ast.expr, sign: float) -> Iterator[Term]:
     """The terms of a sum. ValueError for what is none."""
     if isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Add, ast.Sub)):
         yield from terms(node.left, sign)
@@ -157,6 +157,7 @@ def on_host(
     only a problem or the machine can provoke, ends the run.
     """
     pool: list[Executor] = []
+    names = ("correct", "verifier_error", *task.notes, *(f"reward/{t.name}" for t in of_text(parts)))
     score = functools.partial(score_some, task.verify, task.judge, task.prefill, of_text(parts))
 
     def score_all(pairs: Pairs) -> list[Scores]:
@@ -181,7 +182,6 @@ def on_host(
         texts = [read(task, row[live], finished) for row, live, finished in zip(*columns, strict=True)]
         records = [r for r in task.records(problems.facts) for _ in range(group_size)]
         found = score_all(list(zip(texts, records, strict=True)))
-        names = sorted({name for scores in found for name in scores})
         info = {n: jnp.asarray([s.get(n, 0.0) for s in found], jnp.float32).reshape(-1, group_size) for n in names}
         return info.pop("correct"), info
 

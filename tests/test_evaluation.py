@@ -96,3 +96,10 @@ def test_r1s_number_of_attempts_goes_by_the_data_set():
 def test_an_unknown_protocol_is_refused(workdir):
     with pytest.raises(UserError, match="r1 and config"):
         evaluate.run(config_of(workdir), workdir, "rl", "", -1, 0, 0, "greedy")
+
+
+def test_the_table_widens_the_interval_of_a_level_with_few_questions():
+    metrics = {"eval/pass@1/se": 0.1, "eval/level/5/pass@1/se": 0.1, "eval/level/5/questions": 5.0}
+    assert evaluate.interval(metrics, "eval/pass@1", 100) == " ± 0.1960"
+    assert evaluate.interval(metrics, "eval/level/5/pass@1", 100) == " ± 0.2776"
+    assert evaluate.interval(metrics, "eval/truncated", 100) == ""

@@ -1,6 +1,7 @@
 """What is verified, and what it earns: the response alone, decoded from the sampled ids; correctness and nothing else."""
 
 import dataclasses
+import os
 
 import jax.numpy as jnp
 import numpy as np
@@ -191,7 +192,9 @@ def test_a_batch_with_one_response_that_breaks_the_verifier_keeps_the_others_sco
             raise RuntimeError("boom")
         return [{"correct": float("yes" in text), "noted": 1.0} for text, _ in pairs]
 
-    parts, info, _ = rewarded("correct", ["yes", "bomb yes", "no"], dataclasses.replace(text_task(), judge=judge))
+    parts, info, _ = rewarded(
+        "correct", ["yes", "bomb yes", "no"], dataclasses.replace(text_task(), judge=judge, notes=("noted",))
+    )
     np.testing.assert_array_equal(parts[:, 0, 0], [1, 0, 0])
     np.testing.assert_array_equal(info["verifier_error"][:, 0], [0, 1, 0])
     np.testing.assert_array_equal(info["noted"][:, 0], [1, 0, 1])
@@ -207,6 +210,22 @@ def test_a_machine_that_cannot_verify_ends_the_run_instead_of_rewarding_nothing(
         rewards.on_host(task, 1, workers)(rollout, Problems(prompt=jnp.ones(1), prompt_mask=jnp.ones(1), facts=({},)))
 
 
+def test_a_batch_whose_worker_dies_scores_nothing_in_any_term_and_the_run_goes_on():
+    task = dataclasses.replace(text_task(), judge=dies, notes=("noted",))
+    terms = rewards.parse("correct + format")
+    ids, mask = np.zeros((1, 1), np.int32), np.ones((1, 1), bool)
+    rollout = Rollout(ids, mask, ids, mask, mask, np.ones(1, bool))
+    correct, info = rewards.on_host(task, 1, 1, parts=terms)(
+        rollout, Problems(prompt=ids, prompt_mask=mask, facts=({},))
+    )
+    assert set(info) == {"verifier_error", "noted", "reward/format"} and info["verifier_error"].all()
+    assert not rewards.weighted(terms, correct, info, rollout, 1).any()
+
+
+def dies(pairs):
+    os._exit(1)
+
+
 def no_judge(pairs):
     raise UserError("no jail here")
 
@@ -217,6 +236,7 @@ def no_judge(pairs):
         ("", "write a sum"),
         ("correct +", "write a sum"),
         ("correct * 2 * format", "write a sum"),
+        ("[1] * format", "write a sum"),
         ("correct + accuracy", "unknown, choose from"),
         ("correct + format(tag=think)", "no option 'tag'"),
         ("correct + format(tags=box)", "choose from"),

@@ -26,7 +26,7 @@ def evaluation(metrics: Mapping[str, float], path: str | Path, title: str = "Hel
     at = {int(found[1]): v for k, v in metrics.items() if (found := re.fullmatch(r"eval/pass@([0-9]+)", k))}
     k = sorted(at)
     ax.plot(range(len(k)), [at[x] for x in k], color=BLUE, linewidth=2.2, marker="o", markersize=4)
-    ax.errorbar([0], [at[1]], 1.96 * np.nan_to_num(metrics.get("eval/pass@1/se", 0.0)), color=BLUE, capsize=3)
+    ax.errorbar([0], [at[1]], np.nan_to_num(1.96 * metrics.get("eval/pass@1/se", 0.0)), color=BLUE, capsize=3)
     ends = [(at[k[-1]], f"pass@{k[-1]}  {at[k[-1]]:.0%}", BLUE)]
     for name, value in metrics.items():
         if found := re.fullmatch(r"eval/cons@([0-9]+)", name):

@@ -46,7 +46,8 @@ class Task:
     # (response [B, G, T], mask [B, G, T], finished [B, G], facts) -> reward [B, G] float32, in jnp; None: text only
 
     judge: Callable[[list[tuple[str, Record]]], list[dict[str, float]]] | None = None
-    # ``verify`` for a whole batch: "correct", and what else is worth logging by name; None: one by one
+    # ``verify`` for a whole batch: "correct", and the ``notes`` by name; None: one by one
+    notes: tuple[str, ...] = ()  # what ``judge`` says besides "correct", worth a line in the log
 
     read_prompt: Callable[[str], Record | None] | None = None  # a person's prompt -> its record, where it can be read
     wrap: Callable[[str], str] = lambda text: text  # a person's question -> the prompt that asks it

@@ -63,6 +63,7 @@ def make(options: Options) -> Task:
         page=lambda rng, length: page(options, tokenizer, rng, length),
         describe=describe,
         words=("wait", "try"),
+        notes=("code/none", "code/fails"),
         read_prompt=read_prompt,
         judge=functools.partial(judge, allow_unsafe=options.allow_unsafe),
     )

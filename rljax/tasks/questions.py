@@ -46,6 +46,7 @@ def make(options: Options) -> Task:
         words=REFLECTION,
         judge=functools.partial(judge, allow_unsafe=options.allow_unsafe),
         wrap=template.ask,
+        notes=("answers/none", "answers/several"),
         same=reading.same,
         prefill=template.prefill,
         size=lambda split: splits[split].size,
