@@ -1,9 +1,7 @@
 """The transformer: cache against full forward, padding, causality, every field of the config, log-probabilities."""
 
 import dataclasses
-import functools
 import json
-import zlib
 from pathlib import Path
 
 import jax
@@ -14,72 +12,18 @@ import pytest
 from rljax import transformer
 from rljax.errors import UserError
 from rljax.transformer import blocks
+from models import DEEPSEEK, EACH, EVERYTHING, SMALL, forward, jit, near, params_of, tokens_of
 
-SMALL = transformer.Config(vocab_size=23, width=16, heads=2, kv_heads=2, head_width=8, ff_width=24, max_length=64)
-EVERYTHING = transformer.Config(
-    vocab_size=23,
-    layers=3,
-    width=16,
-    heads=4,
-    kv_heads=2,
-    head_width=8,
-    ff_width=24,
-    max_length=64,
-    activation="gelu_tanh",
-    norm_plus_one=True,
-    post_norms=True,
-    qk_norm=True,
-    qkv_bias=True,
-    out_bias=True,
-    rope_base=500.0,
-    rope_base_sliding=50.0,
-    rope_scaling=("llama3", 8.0, 1.0, 4.0, 64),
-    window=4,
-    sliding=(True, False),  # repeated: layer 2 slides again
-    attention_scale=0.5,
-    attention_softcap=2.0,
-    logit_softcap=5.0,
-    tied_head=True,
-    scale_embedding=True,
-)
-BOTH = pytest.mark.parametrize("config", [SMALL, EVERYTHING], ids=["small", "everything"])
-
-
-@functools.cache
-def params_of(config):
-    """Random parameters that depend on their names only; biases and norms too are away from where they start."""
-
-    def one(path, w):
-        seed = zlib.crc32(jax.tree_util.keystr(path).encode())
-        noise = np.random.default_rng(seed).normal(size=w.shape)
-        return jnp.asarray(w.spread * noise if w.spread else 0.7 + 0.3 * noise, jnp.float32)
-
-    return jax.tree_util.tree_map_with_path(
-        one, transformer.weights(config), is_leaf=lambda x: isinstance(x, transformer.Weight)
-    )
-
-
-def tokens_of(rows, columns, seed=0):
-    return np.random.default_rng(seed).integers(SMALL.vocab_size, size=(rows, columns))
-
-
-# Compiled without optimisation: these run once, and compiling is what takes the time.
-jit = functools.partial(jax.jit, static_argnums=1, compiler_options={"xla_backend_optimization_level": 0})
-forward = jit(transformer.forward)
 token_logprobs = jax.jit(
     transformer.token_logprobs, static_argnums=(1, 5), compiler_options={"xla_backend_optimization_level": 0}
 )
-
-
-def near(a, b, atol):
-    np.testing.assert_allclose(a, b, rtol=0, atol=atol)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # One token at a time.
 
 
-@BOTH
+@EACH
 def test_decoding_with_the_cache_equals_the_full_forward(config):
     """Two prompts of 5 and 7 tokens, padded left to 7; two different continuations of each; the cache grows midway."""
     params, group, slots, steps = params_of(config), 2, 7, 9
@@ -108,7 +52,7 @@ def test_decoding_with_the_cache_equals_the_full_forward(config):
 # Who sees whom.
 
 
-@BOTH
+@EACH
 def test_pitfall_02_sixteen_pads_on_either_side_change_no_real_column(config):
     length, pads = 6, 16
     row, noise = tokens_of(1, length)[0], tokens_of(2 * (pads + 1), length + pads, seed=2)
@@ -136,7 +80,7 @@ def test_pitfall_02_a_row_of_pads_has_finite_gradients_and_log_probability_zero(
     assert (logp[1] == 0).all() and (entropy[1] == 0).all() and (logp[0] < 0).all()
 
 
-@BOTH
+@EACH
 def test_a_token_changes_no_logit_before_it_and_those_at_it(config):
     tokens = tokens_of(1, 8)
     changed = (tokens + np.eye(8, dtype=int)) % config.vocab_size  # row t: another token t
@@ -187,6 +131,7 @@ OTHER = {  # another value of each of its fields
     "qk_norm": False,
     "qkv_bias": False,
     "out_bias": False,
+    "mlp_bias": False,
     "rope_base": 600.0,
     "rope_base_sliding": None,
     "rope_scaling": ("linear", 8.0),
@@ -199,7 +144,25 @@ OTHER = {  # another value of each of its fields
     "scale_embedding": False,
 }
 BFLOAT16 = ("dtype", "weight_dtype", "cache_dtype")  # the same function, less precisely
-SAME_VALUES = {"max_length", "remat", "logprob_chunk"}  # these have tests of their own
+ROUTED = {  # the same for DEEPSEEK's own fields
+    "mlp_bias": True,
+    "latent": 8,
+    "query_latent": 0,
+    "rope_width": 6,
+    "value_width": 8,
+    "experts": 9,
+    "experts_per_token": 3,
+    "expert_width": 20,
+    "shared_width": 0,
+    "routed": (True,),
+    "router": "softmax",
+    "router_normalise": False,
+    "router_scale": 1.0,
+    "router_groups": 2,
+    "router_top_groups": 1,
+    "rope_scaling": ("yarn", 4.0, 2.0, 1.0, 16, 1.0, True),
+}
+SAME_VALUES = {"max_length", "remat", "scan_layers", "logprob_chunk"}  # these have tests of their own
 
 
 @pytest.fixture(scope="module")
@@ -208,7 +171,7 @@ def usual_logits():
 
 
 def test_no_field_of_the_config_is_forgotten_here():
-    assert {f.name for f in dataclasses.fields(transformer.Config)} == {*OTHER, *BFLOAT16, *SAME_VALUES}
+    assert {f.name for f in dataclasses.fields(transformer.Config)} == {*OTHER, *ROUTED, *BFLOAT16, *SAME_VALUES}
 
 
 @pytest.mark.parametrize("field", OTHER)
@@ -220,6 +183,17 @@ def test_a_field_of_the_config_changes_the_logits(field, usual_logits):
     else:
         least = 1e-5 if field == "activation" else 1e-3  # gelu and its tanh form differ by 1e-3 at most
         assert np.abs(np.asarray(logits - usual_logits)).max() > least
+
+
+@pytest.fixture(scope="module")
+def routed_logits():
+    return forward(params_of(DEEPSEEK), DEEPSEEK, tokens_of(2, 8))
+
+
+@pytest.mark.parametrize("field", ROUTED)
+def test_a_field_of_latents_and_experts_changes_the_logits(field, routed_logits):
+    config = dataclasses.replace(DEEPSEEK, **{field: ROUTED[field]})
+    assert np.abs(forward(params_of(config), config, tokens_of(2, 8)) - routed_logits).max() > 1e-3
 
 
 def test_the_three_activations_are_the_published_ones():
@@ -255,7 +229,9 @@ def test_a_bfloat16_cache_changes_decoded_logits_slightly():
     assert 1e-5 < np.abs(low - full).max() < 0.1
 
 
-@pytest.mark.parametrize("change", [{"remat": True}, {"logprob_chunk": 4}, {"logprob_chunk": 3}], ids=str)
+@pytest.mark.parametrize(
+    "change", [{"remat": "layer"}, {"remat": "dots"}, {"logprob_chunk": 4}, {"logprob_chunk": 3}], ids=str
+)
 def test_saving_memory_changes_neither_values_nor_gradients(change):
     """11 columns, scored in chunks of 4 (the last one padded), and 9 from column 2 in chunks of 3 (none is)."""
     config, start = dataclasses.replace(SMALL, **change), 2 if change.get("logprob_chunk") == 3 else 1
@@ -281,7 +257,7 @@ def test_memory_is_saved_where_asked():
     )
     chunked = dataclasses.replace(SMALL, logprob_chunk=4)
     assert "[2,10,23]" in scored(SMALL) and "[2,10,23]" not in scored(chunked)
-    made_again = dataclasses.replace(SMALL, remat=True)
+    made_again = dataclasses.replace(SMALL, remat="layer")
     assert scored(made_again).count("remat2[") == SMALL.layers and "remat2[" not in scored(SMALL)
 
 
@@ -292,7 +268,15 @@ def test_memory_is_saved_where_asked():
         ({"head_width": 7}, "head_width=7"),
         ({"activation": "relu"}, "relu"),
         ({"sliding": (True,)}, "window"),
-        ({"rope_scaling": ("yarn", 2.0)}, "yarn"),
+        ({"rope_scaling": ("dynamic", 2.0)}, "dynamic.*yarn"),
+        ({"latent": 8, "rope_width": 3}, "rope_width=3"),
+        ({"latent": 8, "rope_width": 34}, "rope_width=34 must be part of head_width=32"),
+        ({"experts": 4}, "expert_width"),
+        ({"experts": 4, "expert_width": 8, "router_groups": 3}, "router_groups=3"),
+        ({"experts": 4, "expert_width": 8, "router_groups": 4}, "best two"),
+        ({"experts": 4, "expert_width": 8, "experts_per_token": 5}, "experts_per_token=5"),
+        ({"experts": 4, "expert_width": 8, "router": "tanh"}, "tanh"),
+        ({"remat": "all"}, "remat='all'"),
     ],
 )
 def test_an_impossible_config_is_refused(bad, message):
@@ -325,6 +309,23 @@ def test_llama3_frequencies_follow_the_published_formula():
     np.testing.assert_allclose(blocks.rope_frequencies(config, 0), expected, rtol=1e-6)
 
 
+def test_yarn_frequencies_follow_the_published_formula():
+    """Pair i turns original * frequency / 2 pi times: more than ``fast`` keeps it, fewer than ``slow`` divides it."""
+    factor, fast, slow, original, width, base = 8.0, 8.0, 2.0, 64, 16, 100.0
+    place = lambda turns: width * np.log(original / (turns * 2 * np.pi)) / (2 * np.log(base))
+    for whole in (True, False):
+        scaling = ("yarn", factor, fast, slow, original, 1.3, whole)
+        config = dataclasses.replace(SMALL, head_width=width, rope_base=base, rope_scaling=scaling)
+        first, last = (np.floor(place(fast)), np.ceil(place(slow))) if whole else (place(fast), place(slow))
+        expected = []
+        for i in range(8):
+            frequency, divided = base ** (-2 * i / width), np.clip((i - max(first, 0)) / (last - max(first, 0)), 0, 1)
+            expected.append(frequency * (1 - divided) + frequency / factor * divided)
+        assert expected[0] == 1 and expected[-1] == pytest.approx(base ** (-14 / 16) / factor)
+        np.testing.assert_allclose(blocks.rope_frequencies(config, 0), expected, rtol=1e-6)
+        assert blocks.rope_stretch(config, 0) == 1.3
+
+
 def test_sliding_layers_have_their_own_unscaled_base():
     scaled = dataclasses.replace(EVERYTHING, rope_scaling=("linear", 4.0))
     powers = np.array([0, -0.25, -0.5, -0.75])
@@ -342,19 +343,54 @@ def numpy_forward(p, c, tokens):
     """One row through the architecture of config c, head by head and column by column: [S] -> [S, V]."""
     p = jax.tree.map(lambda x: np.asarray(x, np.float64), p)
     unit = 1.0 if c.norm_plus_one else 0.0
-    norm = lambda x, w: x / np.sqrt((x * x).mean(-1, keepdims=True) + c.norm_eps) * (unit + w)
+    norm = lambda x, w, eps=c.norm_eps: x / np.sqrt((x * x).mean(-1, keepdims=True) + eps) * (unit + w)
     cap = lambda x, limit: limit * np.tanh(x / limit) if limit else x
     act = lambda x: np.asarray(transformer.config.ACTIVATIONS[c.activation](x))
+    turned = c.rope_width or c.head_width
+
+    def gated(h, w):
+        gate, up = (h @ w[name] + w.get(f"{name}_bias", 0) for name in ("gate", "up"))
+        return (act(gate) * up) @ w["down"] + w.get("down_bias", 0)
 
     def turn(x, position, freq):
-        a, b = x[: c.head_width // 2], x[c.head_width // 2 :]
-        cos, sin = np.cos(position * freq), np.sin(position * freq)
-        return np.concatenate([a * cos - b * sin, a * sin + b * cos])
+        """The last ``turned`` places of a head, rotated."""
+        x, a, b = np.split(x, [len(x) - turned, len(x) - turned // 2])
+        stretch = c.rope_scaling[5] if c.latent else 1
+        cos, sin = np.cos(position * freq) * stretch, np.sin(position * freq) * stretch
+        return np.concatenate([x, a * cos - b * sin, a * sin + b * cos])
+
+    def heads_of(h, w):
+        """Queries, keys and values [S, heads, width], not rotated yet."""
+        if not c.latent:
+            return [
+                np.einsum("sd,dhe->she", h, w[n]["kernel"]) + w[n].get("bias", 0) for n in ("query", "key", "value")
+            ]
+        down = lambda name: h @ w[name]["kernel"] + w[name]["bias"]
+        q = np.einsum("sl,lhe->she", norm(down("query_down"), w["query_latent_norm"], 1e-6), w["query_up"]["kernel"])
+        latent, shared = np.split(down("kv_down"), [c.latent], -1)
+        both = np.einsum("sl,lhe->she", norm(latent, w["kv_latent_norm"], 1e-6), w["kv_up"]["kernel"])
+        plain, v = np.split(both, [c.head_width - turned], -1)
+        return q, np.concatenate([plain, np.repeat(shared[:, None], c.heads, 1)], -1), v
+
+    def routed(h, w):
+        """Token by token: the two groups of three whose best two scores add up highest, and of these the best two."""
+        out = gated(h, w["shared"])
+        for s, row in enumerate(h):
+            score = 1 / (1 + np.exp(-(row @ w["router"]["kernel"])))
+            choice = (score + w["router"]["bias"]).reshape(c.router_groups, -1)
+            best = np.argsort(-np.sort(choice, -1)[:, -2:].sum(-1))[: c.router_top_groups]
+            allowed = np.full_like(choice, -np.inf)
+            allowed[best] = choice[best]
+            chosen = np.argsort(-allowed.reshape(-1))[: c.experts_per_token]
+            for e in chosen:
+                share = score[e] / score[chosen].sum() * c.router_scale
+                out[s] += share * gated(row, {name: x[e] for name, x in w["experts"].items()})
+        return out
 
     x = p["embedding"][tokens] * (c.width**0.5 if c.scale_embedding else 1)
     for index, w in enumerate(p["layers"]):
         h, freq = norm(x, w["attention_norm"]), np.asarray(blocks.rope_frequencies(c, index), np.float64)
-        q, k, v = (np.einsum("sd,dhe->she", h, w[n]["kernel"]) + w[n].get("bias", 0) for n in ("query", "key", "value"))
+        q, k, v = heads_of(h, w)
         if c.qk_norm:
             q, k = norm(q, w["query_norm"]), norm(k, w["key_norm"])
         added = np.zeros_like(x)
@@ -371,19 +407,19 @@ def numpy_forward(p, c, tokens):
         added = added + w["out"].get("bias", 0)
         x = x + (norm(added, w["attention_post_norm"]) if c.post_norms else added)
         h = norm(x, w["mlp_norm"])
-        added = (act(h @ w["gate"]) * (h @ w["up"])) @ w["down"]
+        added = routed(h, w) if "router" in w else gated(h, w)
         x = x + (norm(added, w["mlp_post_norm"]) if c.post_norms else added)
     return cap(norm(x, p["norm"]) @ (p["embedding"].T if c.tied_head else p["head"]), c.logit_softcap)
 
 
-@BOTH
+@EACH
 def test_the_forward_equals_a_plain_loop_over_heads_and_columns(config):
     tokens = tokens_of(1, 9)
     expected = numpy_forward(params_of(config), config, np.asarray(tokens[0]))
     near(forward(params_of(config), config, tokens)[0], expected, 1e-4)
 
 
-@BOTH
+@EACH
 def test_init_axes_and_weights_describe_the_same_tree(config):
     is_weight = lambda x: isinstance(x, transformer.Weight)
     described = jax.tree.leaves_with_path(transformer.weights(config), is_leaf=is_weight)

@@ -3,8 +3,12 @@
 import jax
 import jax.numpy as jnp
 
-from rljax.transformer.blocks import after_attention, embed, mix, qkv, rms_norm, scores, unembed, within_window
+from rljax.transformer.attention import mix, scores, within_window
+from rljax.transformer.blocks import embed, rms_norm, unembed
 from rljax.transformer.config import Array, Config, Params
+from rljax.transformer.layer import Pair, after_attention, sequence_heads
+
+REMAT = {"dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable, "layer": None}
 
 
 def positions_of(mask: Array) -> Array:
@@ -12,25 +16,39 @@ def positions_of(mask: Array) -> Array:
     return jnp.maximum(jnp.cumsum(mask, -1) - 1, 0)
 
 
-def run(params: Params, config: Config, tokens: Array, mask: Array) -> tuple[Array, list[tuple[Array, Array]]]:
-    """All layers over tokens [B, S]: the residual stream [B, S, D] and each layer's keys and values [B, K, S, E]."""
+def run(params: Params, config: Config, tokens: Array, mask: Array) -> tuple[Array, list[Pair]]:
+    """All layers over tokens [B, S]: the residual stream [B, S, D] and what each layer caches, [B, K, S, .].
+
+    With ``scan_layers`` nothing is returned for the cache: unstack the parameters first.
+    """
     positions = positions_of(mask)
     columns = jnp.arange(tokens.shape[1])
     causal = (columns[:, None] >= columns) & mask[:, None, :]  # [B, S, S]
 
-    def block(layer: Params, x: Array, index: int) -> tuple[Array, tuple[Array, Array]]:
-        q, k, v = qkv(layer, rms_norm(x, layer["attention_norm"], config), positions, index, config)
+    def block(layer: Params, x: Array, index: int) -> tuple[Array, Pair]:
+        h = rms_norm(x, layer["attention_norm"], config)
+        q, k, v, pair = sequence_heads(layer, h, positions, index, config)
         allowed = causal & within_window(positions[:, :, None], positions[:, None, :], index, config)
-        p = jax.nn.softmax(scores(q, k[:, :, None], allowed[:, None, None], config))
-        mixed = mix(p, v[:, :, None], config).reshape(x.shape[0], config.heads, -1, config.head_width)
-        return after_attention(layer, x, mixed, config), (k, v)
+        p = jax.nn.softmax(scores((q,), (k[:, :, None],), allowed[:, None, None], config))
+        mixed = mix(p, v[:, :, None], config)
+        return after_attention(layer, x, mixed.reshape(x.shape[0], config.heads, *mixed.shape[3:]), config), pair
 
-    if config.remat:
-        block = jax.checkpoint(block, static_argnums=2)
+    if config.remat != "none":
+        block = jax.checkpoint(block, static_argnums=2, policy=REMAT[config.remat], prevent_cse=not config.scan_layers)
     x, cache = embed(params, config, tokens), []
-    for index, layer in enumerate(params["layers"]):
-        x, kv = block(layer, x, index)
-        cache.append(kv)
+    if not config.scan_layers:
+        for index, layer in enumerate(params["layers"]):
+            x, pair = block(layer, x, index)
+            cache.append(pair)
+        return x, cache
+    for (first, _, _), stacked in zip(config.stacks(), params["layers"], strict=True):
+
+        def pattern(x: Array, layers: list[Params], first: int = first) -> tuple[Array, None]:
+            for place, layer in enumerate(layers):
+                x, _ = block(layer, x, first + place)
+            return x, None
+
+        x, _ = jax.lax.scan(pattern, x, stacked)
     return x, cache
 
 

@@ -1,0 +1,100 @@
+"""How a matrix may be kept: as an array, as int8 with a scale a column, or as either with a low-rank change beside it.
+
+Every product of the transformer goes through ``product`` or ``grouped``, so that each form works in every block.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+
+
+class Int8(NamedTuple):
+    """values * scale; ``scale`` float32 is 1 wide along the axes that a product sums over."""
+
+    values: Array  # int8
+    scale: Array
+
+
+class Adapted(NamedTuple):
+    """base + down . up (LoRA, arXiv 2106.09685), never added up: ``down`` [inputs, r], ``up`` [r, outputs]."""
+
+    base: "Array | Int8"
+    down: Array
+    up: Array  # the factor alpha / r is in it
+
+
+Stored = Array | Int8 | Adapted
+
+
+def full(x: Array) -> jnp.dtype:
+    """What sums are accumulated in: float32, and float64 where the activations are."""
+    return jnp.promote_types(x.dtype, jnp.float32)
+
+
+def product(spec: str, x: Array, w: Stored) -> Array:
+    """``einsum(spec, x, w)`` in x's dtype, accumulated and returned in float32 (or wider)."""
+    if isinstance(w, Adapted):
+        left, right, out = letters(spec)
+        inputs = "".join(c for c in right if c not in out)
+        middle = "".join(c for c in left if c not in inputs) + "z"
+        narrow = product(f"{left},{inputs}z->{middle}", x, w.down).astype(x.dtype)
+        outputs = "".join(c for c in right if c in out)
+        return product(spec, x, w.base) + product(f"{middle},z{outputs}->{out}", narrow, w.up)
+    if isinstance(w, Int8):
+        _, right, out = letters(spec)
+        scale = jnp.einsum(f"{right}->{''.join(c for c in out if c in right)}", w.scale)
+        shape = iter(scale.shape)
+        return product(spec, x, w.values) * scale.reshape([next(shape) if c in right else 1 for c in out])
+    return jnp.einsum(spec, x, w.astype(x.dtype), preferred_element_type=full(x))
+
+
+def letters(spec: str) -> tuple[str, str, str]:
+    """``ab,bc->ac`` -> ("ab", "bc", "ac")."""
+    terms, out = spec.split("->")
+    left, right = terms.split(",")
+    return left, right, out
+
+
+def grouped(x: Array, w: Stored, sizes: Array) -> Array:
+    """Rows x [M, D], of which the first ``sizes[0]`` meet w[0], the next ``sizes[1]`` w[1] ...: w [X, D, F] -> [M, F].
+
+    Accumulated and returned in float32 (or wider).
+    """
+    if isinstance(w, Adapted):
+        narrow = grouped(x, w.down, sizes).astype(x.dtype)
+        return grouped(x, w.base, sizes) + grouped(narrow, w.up, sizes)
+    if isinstance(w, Int8):
+        row = jnp.repeat(jnp.arange(len(sizes)), sizes, total_repeat_length=x.shape[0])
+        return grouped(x, w.values, sizes) * w.scale[row, 0]
+    return jax.lax.ragged_dot(x, w.astype(x.dtype), sizes, preferred_element_type=full(x))
+
+
+def whole(w: Stored) -> Array:
+    """The matrix as an array; a low-rank change is added in float32 and rounded to the base's dtype."""
+    if isinstance(w, Int8):
+        return w.values * w.scale
+    if not isinstance(w, Adapted):
+        return w
+    base = whole(w.base)
+    change = low_rank(w.down, w.up, base.shape)
+    return (base + change).astype(base.dtype)
+
+
+def low_rank(down: Array, up: Array, shape: tuple[int, ...]) -> Array:
+    """down . up as an array of this shape, float32; axes before the inputs hold several matrices, one product each."""
+    held = down.ndim + up.ndim - 2 - len(shape)  # axes that both have
+    rank = down.shape[-1]
+    flat_down = down.reshape(*down.shape[:held], -1, rank).astype(jnp.float32)
+    flat_up = up.reshape(*up.shape[:held], rank, -1).astype(jnp.float32)
+    return jnp.matmul(flat_down, flat_up, precision=jax.lax.Precision.HIGHEST).reshape(shape)
+
+
+def quantize(w: Array, axes: tuple[int, ...]) -> Int8:
+    """Symmetric int8, one scale for each column: ``axes`` are those that a product sums over."""
+    w32 = w.astype(jnp.float32)
+    scale = jnp.max(jnp.abs(w32), axes, keepdims=True) / 127
+    scale = jnp.where(scale > 0, scale, 1.0)
+    return Int8(jnp.round(w32 / scale).astype(jnp.int8), scale)
