@@ -31,6 +31,8 @@ def optimizer(learning_rate: float, **changes) -> ConfigDict:
 def base() -> ConfigDict:
     c = ConfigDict()
     c.seed = 0
+    c.weights = ""  # a Hugging Face folder: its architecture and tokenizer, and what a stage may start from
+    c.stages = ("pretrain", "sft", "rl")  # what reproduce runs
     c.workers = 1  # processes that verify text; 0: verify in the main one
     c.task = dict(name="shop", options=dict())
     c.mesh = dict(data=-1, fsdp=1)  # devices along each axis; -1: all that fsdp leaves
@@ -82,8 +84,14 @@ def base() -> ConfigDict:
         scan_layers=False,
         logprob_chunk=0,
     )
-    stage = dict(log_every=10, eval_every=500, max_skipped=10, micro_batch=16, widths=())
+    adapters = dict(  # LoRA: rank > 0 learns a low-rank change of these matrices and leaves the weights alone
+        rank=0,
+        alpha=32.0,
+        targets=("query", "key", "value", "out", "gate", "up", "down"),
+    )
+    stage = dict(log_every=10, eval_every=500, max_skipped=10, micro_batch=16, widths=(), lora=adapters)
     c.pretrain = stage | dict(
+        start="",  # "": random weights; "weights": those of the folder
         steps=1000,
         batch=32,  # pages a step
         length=96,  # tokens a page
@@ -91,50 +99,54 @@ def base() -> ConfigDict:
         optimizer=optimizer(3e-3),
     )
     c.sft = stage | dict(
-        start="pretrain",  # the stage to start from; "": random weights
+        start="pretrain",  # the stage to start from, also DIR:stage of another run; "weights": the folder; "": random
         steps=1000,
         batch=64,  # demonstrations a step
         distinct=20_000,  # different training problems; 0: never the same twice
         max_new_tokens=144,
         optimizer=optimizer(2e-3),
     )
-    c.rl = stage | dict(
-        start="sft",
-        steps=200,
-        prompts=16,  # B, problems a step
-        group_size=16,  # G, attempts at each
-        max_new_tokens=144,  # T
-        temperature=1.0,
-        top_k=0,
-        top_p=1.0,
-        reward="correct",  # a sum: "correct + 0.5*format(tags=think) + overlong(share=0.2)", also language, repetition
-        algorithm="dr_grpo",
-        row=dict(  # changes to the algorithm's row, each "name" or "name(option=value, ...)": docs/algorithms.md
-            advantage=config_dict.placeholder(str),
-            surrogate=config_dict.placeholder(str),
-            aggregation=config_dict.placeholder(str),
-            kl=config_dict.placeholder(str),
-            entropy=config_dict.placeholder(str),
-            correction=config_dict.placeholder(str),
-            tokens=config_dict.placeholder(str),
-            groups=config_dict.placeholder(str),
-            truncated=config_dict.placeholder(str),
-            sign=config_dict.placeholder(str),
-            off_policy_mask=config_dict.placeholder(float),
-            positive_nll=config_dict.placeholder(float),
-        ),
-        updates=1,  # optimiser steps in one pass over a rollout, on disjoint random parts of it
-        epochs=1,  # passes over each rollout
-        refresh_reference=0,  # move the reference every so many optimiser steps; 0: never
-        mix_reference=1.0,  # to this mixture of the policy and itself; 1: a copy of the policy
-        critic=dict(  # for an algorithm that has one
-            trunk="own",  # a transformer of its own, or a head on the "policy"'s layers
-            clip=0.2,  # values stay this near those before the first update; 0: no clipping
-            coef=1.0,  # weight of the value loss in layers that are shared
-            warmup=0,  # rollouts on which only the critic learns
-            optimizer=optimizer(1e-3, schedule="constant", warmup=5, weight_decay=0.0),
-        ),
-        optimizer=optimizer(4e-4, schedule="constant", warmup=5, weight_decay=0.0),
+    c.rl = (
+        stage
+        | dict(
+            start="sft",
+            steps=200,
+            prompts=16,  # B, problems a step
+            group_size=16,  # G, attempts at each
+            max_new_tokens=144,  # T
+            temperature=1.0,
+            top_k=0,
+            top_p=1.0,
+            sampler_weights="",  # how the sampler keeps the matrices: as they are, "bfloat16" or "int8"; see train/sampler_gap
+            reward="correct",  # a sum: "correct + 0.5*format(tags=think) + overlong(share=0.2)", also language, repetition
+            algorithm="dr_grpo",
+            row=dict(  # changes to the algorithm's row, each "name" or "name(option=value, ...)": docs/algorithms.md
+                advantage=config_dict.placeholder(str),
+                surrogate=config_dict.placeholder(str),
+                aggregation=config_dict.placeholder(str),
+                kl=config_dict.placeholder(str),
+                entropy=config_dict.placeholder(str),
+                correction=config_dict.placeholder(str),
+                tokens=config_dict.placeholder(str),
+                groups=config_dict.placeholder(str),
+                truncated=config_dict.placeholder(str),
+                sign=config_dict.placeholder(str),
+                off_policy_mask=config_dict.placeholder(float),
+                positive_nll=config_dict.placeholder(float),
+            ),
+            updates=1,  # optimiser steps in one pass over a rollout, on disjoint random parts of it
+            epochs=1,  # passes over each rollout
+            refresh_reference=0,  # move the reference every so many optimiser steps; 0: never
+            mix_reference=1.0,  # to this mixture of the policy and itself; 1: a copy of the policy
+            critic=dict(  # for an algorithm that has one
+                trunk="own",  # a transformer of its own, or a head on the "policy"'s layers
+                clip=0.2,  # values stay this near those before the first update; 0: no clipping
+                coef=1.0,  # weight of the value loss in layers that are shared
+                warmup=0,  # rollouts on which only the critic learns
+                optimizer=optimizer(1e-3, schedule="constant", warmup=5, weight_decay=0.0),
+            ),
+            optimizer=optimizer(4e-4, schedule="constant", warmup=5, weight_decay=0.0),
+        )
     )
     c.rl.eval_every, c.rl.log_every = 20, 1
     c.selection = dict(rules=(), steps=60)  # what reproduce also trains from the same start, and how long
@@ -150,7 +162,10 @@ def questions(**changes) -> dict:
             test="",  # to evaluate on, "math500 + aime24"; "": what it trains on
             path="",  # folder of the files; "": downloaded once
             data_dir="",  # where prepared sets are kept
-            template="plain",  # r1_zero, r1_zero_dot, oat, qwen_math, chat, none, or a text with {question}
+            template="plain",  # r1_zero, r1_zero_dot, oat, qwen_math, chat, none, a text with {question}, or own
+            instruction="Please reason step by step, and put your final answer within \\boxed{}.",  # template own:
+            system="",  # ... said after the question, by the system ("": as the template says), and ...
+            thinking=True,  # ... think first, where the template knows that
             prompt_slots=512,
             max_response=400,
             decontaminate=10,  # words in a row that no training question may share with a test question; 0: any

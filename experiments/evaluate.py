@@ -18,10 +18,11 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from rljax import data, datasets, figures, journal, launch, settings, templates
+from rljax import data, datasets, figures, journal, launch, settings
 from rljax.errors import UserError
 from rljax.metrics import half_width
 from rljax.structs import ConfigTree
+from rljax.tasks import wording
 from rljax.tasks.selected import content
 
 KEEP = 64  # problems whose attempts are written down whole
@@ -53,7 +54,7 @@ def run(
     path = workdir / f"evaluation_{stage}_{e.split}.json"
     result = {"stage": stage, "eval": e.to_dict(), "max_new_tokens": config.rl.max_new_tokens, "metrics": metrics}
     result |= {
-        "template": templates.exact(config.task.options.to_dict()),
+        "template": wording.exact(config.task.options.to_dict(), config.weights),
         "verifier": f"math-verify {importlib.metadata.version('math-verify')}",
     }
     journal.replace_text(path, json.dumps(result | {"samples": [x for x in said if "response" in x]}, indent=1) + "\n")

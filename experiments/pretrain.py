@@ -35,7 +35,7 @@ def run(config: ConfigTree, workdir: Path) -> None:
     def evaluate(params):
         return {"eval/loss": measure(params, held_out)}, []
 
-    state = settings.new_state(s, c, None)
+    state = settings.new_state(s, c, settings.start_params(s, c.start, workdir))
     stages.train("pretrain", state, iteration, evaluate, score="-eval/loss", **settings.loop(s, "pretrain", workdir))
 
 

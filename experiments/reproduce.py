@@ -13,12 +13,13 @@ from experiments import plot, pretrain, rl, sft
 from rljax import journal, launch
 from rljax.structs import ConfigTree
 
+STAGES = {"pretrain": pretrain.run, "sft": sft.run, "rl": rl.run}
+
 
 def run(config: ConfigTree, workdir: Path) -> None:
     start = time.perf_counter()
-    pretrain.run(config, workdir)
-    sft.run(config, workdir)
-    rl.run(config, workdir)
+    for stage in config.stages:
+        STAGES[stage](config, workdir)
     for rule in config.selection.rules:
         arm, folder = selection_arm(config, workdir, rule), workdir / "selection" / rule
         print(f"the same start, learning by {rule}:", flush=True)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rljax import launch, learner, optimizer, rewards, sampler, settings, sharding, stages
+from rljax import launch, learner, lora, optimizer, rewards, sampler, settings, sharding, stages
 from rljax.refill import refill
 from rljax.settings import Settings
 from rljax.structs import ConfigTree
@@ -42,6 +42,7 @@ def make_verbs(s: Settings) -> Verbs:
         top_k=c.top_k,
         top_p=c.top_p,
         stop_ids=task.tokenizer.stop_ids,
+        weights=c.sampler_weights,
     )
 
     def sampled(**how):
@@ -86,7 +87,7 @@ def make_iteration(s: Settings) -> stages.Iteration:
         def attempt(number):
             key = settings.round_key(state, number) if rounds else state.step_key()
             problems = verbs.ask(state.cursor + number * c.prompts)
-            rollout, greedy = verbs.sample(state.params, problems, key)
+            rollout, greedy = verbs.sample(lora.policy(state.params, state.frozen), problems, key)
             correct, parts, info = verbs.verify(rollout, greedy, problems)
             return rollout, correct, (parts, info)
 

@@ -3,24 +3,35 @@
     python -m experiments.sample --config configs/shop.py --workdir runs/shop --stage rl --attempts 15
     python -m experiments.sample ... --prompt "Ben pays 14 for two of 6 3 2 11 9?"
 
-Without ``--prompt`` it asks held-out problem number ``--problem``. A prompt of your own is answered in the same way;
-its attempts are coloured where the task can read the problem from the text.
+Without ``--prompt`` it asks held-out problem number ``--problem``. A prompt of your own is answered in the same way; its
+attempts are coloured where the task can read the problem from the text.
+
+    python -m experiments.sample --model FOLDER --attempts 15 --prompt "Emily buys 3 apples and 2 oranges. Each orange \
+costs $2. The total cost of all the fruit is $13. What is the cost of each apple?"
+
+asks any Hugging Face folder, in its own chat template if it has one. ``--answer 3`` says what is right where the problem is
+not about fruit; without it the attempts' own majority is shown.
 """
 
 import sys
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax import launch, sampler, settings
+from rljax import launch, pretrained, rewards, sampler, settings
 from rljax.errors import UserError
-from rljax.structs import ConfigTree
-from rljax.tasks import Task
-from rljax.text import pad_batch
+from rljax.structs import ConfigTree, Rollout
+from rljax.tasks import Task, fruit, reading, wording
+from rljax.text import Tokenizer, pad_batch
+from rljax.verifiers import answers
 
 GREEN, RED, PLAIN = "\033[32m", "\033[31m", "\033[0m"
+Judge = Callable[[str], bool]
 
 
 def run(config: ConfigTree, workdir: Path, stage: str, prompt: str, problem: int, attempts: int, seed: int) -> None:
@@ -44,27 +55,82 @@ def run(config: ConfigTree, workdir: Path, stage: str, prompt: str, problem: int
         temperature=config.eval.temperature,
         stop_ids=task.tokenizer.stop_ids,
     )
-    print(task.tokenizer.decode(np.asarray(ids[0])[np.asarray(mask[0])]))
-    colours, right = sys.stdout.isatty(), 0
-    for row, live in zip(np.asarray(rollout.response), np.asarray(rollout.mask), strict=True):
-        text = task.tokenizer.decode(row[live])
-        good = record is not None and task.verify(text, record)
-        right += good
-        mark = "?" if record is None else "✓" if good else "✗"
-        on, off = (GREEN if good else RED, PLAIN) if colours and record is not None else ("", "")
+    show(task.tokenizer, rollout, (lambda text: task.verify(text, record)) if record is not None else None)
+
+
+def run_model(
+    model: str, prompt: str, answer: str, attempts: int, tokens: int, template: str, dtype: str, seed: int, **how: float
+) -> None:
+    """The same of a Hugging Face folder, without a config."""
+    config, params, tokenizer = pretrained.load(model, dtype or None)
+    if tokenizer is None:
+        raise UserError(f"--model: {model} has no tokenizer.json")
+    if not prompt:
+        raise UserError('--model needs a question: --prompt "..."')
+    if attempts < 1 or tokens < 1:
+        raise UserError(f"--attempts={attempts} --tokens={tokens}: both must be at least 1")
+    if how["temperature"] <= 0 or not 0 < how["top_p"] <= 1:
+        raise UserError(
+            f"--temperature={how['temperature']} must be above 0, --top_p={how['top_p']} above 0 and at most 1"
+        )
+    words = wording.make(template or (wording.OWN if tokenizer.chat_template else "r1_zero"), tokenizer)
+    ids = words.prompt_ids(prompt)
+    rollout = sampler.sample(
+        params,
+        config,
+        *pad_batch([ids], -(-len(ids) // 64) * 64, tokenizer.pad, left=True),
+        jax.random.key(seed),
+        group_size=attempts,
+        max_new_tokens=tokens,
+        stop_ids=tokenizer.stop_ids,
+        **how,
+    )
+    problem = fruit.read_prompt(prompt)
+    gold = answer or (str(problem["prices"][0]) if problem else "")
+    prefill = words.template.prefill
+    said = show(tokenizer, rollout, (lambda text: answers.verify(prefill + text, gold)) if gold else None)
+    found = [a for text in said if (a := answers.extract_answer(prefill + text)) is not None]
+    for one, votes in Counter(majority(found)).most_common(3):
+        print(f"{votes:>4} of {attempts} say {one}")
+
+
+def majority(found: list[str]) -> list[str]:
+    """Answers, equal ones under the name of the first."""
+    names: list[str] = []
+    return [next((n for n in names if reading.same(n, a)), None) or names.append(a) or a for a in found]
+
+
+def show(tokenizer: Tokenizer, rollout: Rollout, right: Judge | None) -> list[str]:
+    """Print the prompt and each attempt, judged where it can be; returns their texts."""
+    first: Any = np.asarray(rollout.prompt[0])
+    print(tokenizer.decode(first[np.asarray(rollout.prompt_mask[0])]))
+    colours, good, texts = sys.stdout.isatty(), 0, []
+    columns = (np.asarray(x) for x in (rollout.response, rollout.mask, rollout.finished))
+    for row, live, finished in zip(*columns, strict=True):
+        text = rewards.read(tokenizer, row[live], finished)
+        won = finished and right is not None and right(text)
+        good += won
+        mark = "?" if right is None else "✓" if won else "✗"
+        on, off = (GREEN if won else RED, PLAIN) if colours and right is not None else ("", "")
         print(f"{on}{mark} {live.sum():>4} tokens  {text}{off}")
-    lengths = np.asarray(rollout.lengths)
-    verdict = f"{right} of {attempts} right, " if record is not None else ""
-    print(f"{verdict}{lengths.mean():.1f} tokens on average")
+        texts.append(text.removesuffix("<eos>"))
+    verdict = f"{good} of {len(texts)} right, " if right is not None else ""
+    print(f"{verdict}{np.asarray(rollout.lengths).mean():.1f} tokens on average")
+    return texts
 
 
 def read_prompt(task: Task, prompt: str) -> tuple[np.ndarray, np.ndarray]:
     """A prompt as the model sees it. Raises UserError for unknown words or too many of them."""
-    ids = [task.tokenizer.bos, *task.tokenizer.encode(task.wrap(prompt))]
+    wrapped = lambda: [task.tokenizer.bos, *task.tokenizer.encode(task.wrap(prompt))]
+    ids = task.prompt_ids(prompt) if task.prompt_ids else wrapped()
     if len(ids) > task.prompt_slots:
         raise UserError(f"--prompt has {len(ids)} tokens, the task {task.name!r} has room for {task.prompt_slots}")
     return pad_batch([ids], task.prompt_slots, task.tokenizer.pad, left=True)
 
 
 if __name__ == "__main__":
-    launch.main(run, writes=False, stage="rl", prompt="", problem=0, attempts=15, seed=0)
+    if launch.flag_value(sys.argv, "model"):
+        how = dict(temperature=0.6, top_p=0.95, seed=0)
+        launch.alone(run_model, model="", prompt="", answer="", attempts=15, tokens=512, template="", dtype="", **how)
+    else:
+        launch.main(run, writes=False, stage="rl", prompt="", problem=0, attempts=15, seed=0)

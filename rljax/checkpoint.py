@@ -73,8 +73,12 @@ def restore(manager: Manager, like: TrainState) -> tuple[TrainState, int] | None
 
 
 def rest(state: TrainState) -> dict[str, Any]:
-    """The parts of a state beside its parameters, without those it lacks: a part that a later version adds is not missed."""
-    parts = {field.name: getattr(state, field.name) for field in dataclasses.fields(state) if field.name != "params"}
+    """The parts of a state beside its parameters, without those it lacks: a part that a later version adds is not missed.
+
+    What never changes is not written again and again: ``frozen`` comes from where it came from at the start.
+    """
+    others = [field.name for field in dataclasses.fields(state) if field.name not in ("params", "frozen")]
+    parts = {name: getattr(state, name) for name in others}
     return {name: part for name, part in parts.items() if part is not None}
 
 

@@ -33,10 +33,11 @@ def demonstrations(
     index = index % distinct if distinct else index
     problems = jax.device_get(ask(task)(seed, jnp.asarray(index), split))
     records = task.records(problems.facts)
-    texts = [
-        task.demonstration(r, generator(seed, "demonstration", int(i))) for r, i in zip(records, index, strict=True)
+    ids = task.response_ids or (lambda record, text: [*task.tokenizer.encode(text), task.tokenizer.eos])
+    rows = [
+        ids(r, task.demonstration(r, generator(seed, "demonstration", int(i))))
+        for r, i in zip(records, index, strict=True)
     ]
-    rows = [task.tokenizer.encode(text) + [task.tokenizer.eos] for text in texts]
     response, live = pad_batch(rows, max_new_tokens, task.tokenizer.pad)
     tokens = np.concatenate([np.asarray(problems.prompt), response], 1)
     mask = np.concatenate([np.asarray(problems.prompt_mask), live], 1)

@@ -119,7 +119,9 @@ def read_attempts(
 ) -> tuple[list[list[str]], list[list[Attempt]]]:
     """The text of each response, and what it did: both [Q][n]."""
     lengths = rows["mask"].sum(-1)
-    decode = lambda q, n: rewards.read(task, rows["response"][q, n, : lengths[q, n]], bool(rows["finished"][q, n]))
+    decode = lambda q, n: rewards.read(
+        task.tokenizer, rows["response"][q, n, : lengths[q, n]], bool(rows["finished"][q, n])
+    )
     texts = [[decode(q, n) for n in range(lengths.shape[1])] for q in range(len(records))]
     return texts, [[task.describe(t, r) for t in row] for row, r in zip(texts, records, strict=True)]
 

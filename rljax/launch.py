@@ -22,15 +22,19 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from rljax import journal, templates
+from rljax import journal
 from rljax.errors import UserError
 from rljax.stages import Interrupted
 from rljax.structs import ConfigTree
+from rljax.tasks import wording
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "ml-collections", "numpy")
 
 
-def main(run: Callable[..., None], *, writes: bool = True, **extra: str | int | list[str]) -> None:
+Flag = str | int | float | list[str]
+
+
+def main(run: Callable[..., None], *, writes: bool = True, **extra: Flag) -> None:
     """Parse the command line, make the workdir this run's own, and call ``run(config, workdir, **extra)``.
 
     ``extra`` names this script's own flags, with their defaults; a flag has its default's type.
@@ -43,6 +47,16 @@ def main(run: Callable[..., None], *, writes: bool = True, **extra: str | int | 
         use_compilation_cache()
         with own(workdir, config) if writes else contextlib.nullcontext():
             run(config, workdir, **more)
+
+
+def alone(run: Callable[..., None], **flags_of: Flag) -> None:
+    """Parse a command line that has this script's own flags only, and call ``run(**flags)``."""
+    with one_line_errors():
+        values = flags.FlagValues()
+        define(flags_of, values)
+        read_flags(values, sys.argv)
+        use_compilation_cache()
+        run(**{name: values[name].value for name in flags_of})
 
 
 @contextlib.contextmanager
@@ -77,9 +91,7 @@ def parse(argv: Sequence[str], extra: dict[str, Any]) -> tuple[ConfigTree, Path,
         "config", None, "configs/NAME.py[:arguments]", flag_values=values, sys_argv=list(argv)
     )
     flags.DEFINE_string("workdir", None, "where the run leaves everything", flag_values=values)
-    for name, default in extra.items():
-        kinds = {int: flags.DEFINE_integer, str: flags.DEFINE_string, list: flags.DEFINE_multi_string}
-        kinds[type(default)](name, default, "", flag_values=values)
+    define(extra, values)
     path, workdir = flag_value(argv, "config"), flag_value(argv, "workdir")
     if not path or not workdir:
         own = "".join(f" [--{name}={default}]" for name, default in extra.items())
@@ -87,12 +99,27 @@ def parse(argv: Sequence[str], extra: dict[str, Any]) -> tuple[ConfigTree, Path,
         raise UserError(f"usage: {Path(argv[0]).name} {usage}")
     try:
         check_names(argv, load_config(path))
+    except (TypeError, ValueError) as e:
+        raise UserError(str(e).replace("\n", " ")) from None
+    read_flags(values, argv, "overrides are written --config.key=value")
+    return values[parser.name].value, Path(workdir), {name: values[name].value for name in extra}
+
+
+def define(flags_of: dict[str, Any], values: flags.FlagValues) -> None:
+    """Flags by name; each has the type of its default."""
+    kinds = {int: flags.DEFINE_integer, float: flags.DEFINE_float, str: flags.DEFINE_string}
+    for name, default in flags_of.items():
+        kinds.get(type(default), flags.DEFINE_multi_string)(name, default, "", flag_values=values)
+
+
+def read_flags(values: flags.FlagValues, argv: Sequence[str], hint: str = "flags are written --name=value") -> None:
+    """Fill in the flags. Raises UserError for one that is unknown, has another type, or is no flag."""
+    try:
         rest = values(argv)
     except (flags.Error, TypeError, ValueError) as e:
         raise UserError(str(e).replace("\n", " ")) from None
     if len(rest) > 1:
-        raise UserError(f"do not know what to do with {rest[1]!r}: overrides are written --config.key=value")
-    return values[parser.name].value, Path(workdir), {name: values[name].value for name in extra}
+        raise UserError(f"do not know what to do with {rest[1]!r}: {hint}")
 
 
 def load_config(path: str) -> ConfigTree:
@@ -197,7 +224,7 @@ def record_config(workdir: Path, config: ConfigTree) -> None:
             )
         return
     about = {"config": now, "versions": versions(), "commit": commit(), "devices": [str(d) for d in jax.devices()]}
-    about |= {"template": templates.exact(now["task"]["options"])}
+    about |= {"template": wording.exact(now["task"]["options"], now["weights"])}
     journal.replace_text(path, json.dumps(about, indent=1) + "\n")
 
 

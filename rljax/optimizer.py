@@ -31,9 +31,9 @@ def make(config: ConfigTree, model: transformer.Config, steps: int) -> optax.Gra
     """Global-norm clipping, then AdamW, Muon (matrices of the layers; AdamW for the rest) or SGD.
 
     ``config``: name, learning_rate, schedule, warmup, final, b1, b2, eps, weight_decay, clip_norm. ``steps`` is the
-    number of updates that the schedule spans. Vectors (norms, biases) never decay.
+    number of updates that the schedule spans. Norms and biases never decay.
     """
-    rate, decays = schedule(config, steps), lambda params: jax.tree.map(lambda x: x.ndim > 1, params)
+    rate = schedule(config, steps)
     adam = dict(b1=config.b1, b2=config.b2, eps=config.eps, weight_decay=config.weight_decay)
     kinds = {
         "adamw": lambda: optax.adamw(rate, mask=decays, **adam),
@@ -52,15 +52,27 @@ def make(config: ConfigTree, model: transformer.Config, steps: int) -> optax.Gra
     return optax.chain(optax.clip_by_global_norm(config.clip_norm or math.inf), kinds[config.name]())
 
 
+def decays(params: Any) -> Any:
+    """Which weights decay: matrices, stacked ones too, by their names and not by their axes."""
+
+    def one(path: Any, x: jax.Array) -> bool:
+        name = str(getattr(path[-1], "key", ""))
+        return x.ndim > 1 and not name.endswith(("norm", "bias"))
+
+    return jax.tree_util.tree_map_with_path(one, params)
+
+
 def muon_dimensions(model: transformer.Config) -> Any:
     """Which axes of each weight Muon treats as a matrix's rows and columns; None leaves the weight to AdamW."""
     from optax.contrib import MuonDimensionNumbers
 
     def one(w: transformer.Weight) -> Any:
-        if "vocab" in w.axes or len(w.shape) < 2:
+        if "vocab" in w.axes or not w.spread:
             return None
-        inward = tuple(i for i, axis in enumerate(w.axes) if axis == "embed")
-        other = tuple(i for i in range(len(w.shape)) if i not in inward)
+        held = [i for i, axis in enumerate(w.axes) if axis in ("layer", "expert")]  # each matrix of a stack by itself
+        inputs = range(len(held), len(held) + w.inputs)
+        inward = tuple(i for i, axis in enumerate(w.axes) if axis == "embed") or tuple(inputs)
+        other = tuple(i for i in range(len(w.shape)) if i not in (*held, *inward))
         return MuonDimensionNumbers(inward, other)
 
     return jax.tree.map(one, transformer.weights(model), is_leaf=lambda x: isinstance(x, transformer.Weight))

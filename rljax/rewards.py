@@ -22,6 +22,7 @@ from rljax.errors import UserError
 from rljax.policy_gradient import choices
 from rljax.structs import Array, Problems, Rollout
 from rljax.tasks import Record, Task
+from rljax.text import Tokenizer
 from rljax.verifiers import form, shaping
 
 RewardFn = Callable[[Rollout, Problems], tuple[Array, dict[str, Array]]]
@@ -179,7 +180,7 @@ def on_host(
 
     def reward(rollout: Rollout, problems: Problems) -> tuple[Array, dict[str, Array]]:
         columns = (np.asarray(x) for x in (rollout.response, rollout.mask, rollout.finished))
-        texts = [read(task, row[live], finished) for row, live, finished in zip(*columns, strict=True)]
+        texts = [read(task.tokenizer, row[live], finished) for row, live, finished in zip(*columns, strict=True)]
         records = [r for r in task.records(problems.facts) for _ in range(group_size)]
         found = score_all(list(zip(texts, records, strict=True)))
         info = {n: jnp.asarray([s.get(n, 0.0) for s in found], jnp.float32).reshape(-1, group_size) for n in names}
@@ -188,10 +189,15 @@ def on_host(
     return reward
 
 
-def read(task: Task, ids: np.ndarray, finished: bool) -> str:
-    """The text of a response. One that was cut off does not end in the stop token, even where it spells its name."""
-    text = task.tokenizer.decode(ids)
-    while not finished and text.endswith("<eos>"):
+def read(tokenizer: Tokenizer, ids: np.ndarray, finished: bool) -> str:
+    """The text of a response. "<eos>" at its end says that it was finished, whatever the stop token is called.
+
+    One that was cut off does not end in it, even where it spells its name.
+    """
+    text = tokenizer.decode(ids)
+    if finished:
+        return text.removesuffix(tokenizer.decode(ids[-1:])) + "<eos>"
+    while text.endswith("<eos>"):
         text = text.removesuffix("<eos>")
     return text
 

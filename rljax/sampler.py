@@ -21,7 +21,8 @@ STAGES = 3  # at most this many cache sizes: each is one more compiled loop
 
 
 @functools.partial(
-    jax.jit, static_argnames=("config", "group_size", "max_new_tokens", "top_k", "top_p", "stop_ids", "greedy")
+    jax.jit,
+    static_argnames=("config", "group_size", "max_new_tokens", "top_k", "top_p", "stop_ids", "greedy", "weights"),
 )
 def sample(
     params: transformer.Params,
@@ -37,19 +38,22 @@ def sample(
     top_p: float = 1.0,
     stop_ids: tuple[int, ...] = (),
     greedy: bool = False,
+    weights: str = "",
 ) -> Rollout:
     """Sample ``group_size`` responses of at most ``max_new_tokens`` tokens to each of the prompts.
 
     prompt [B, P] int32 and prompt_mask [B, P] bool, each row's real tokens contiguous, padded on either side (the
     rollout holds them padded on the left). ``temperature`` > 0 divides the logits; ``greedy=True`` takes the likeliest
     token instead. ``top_k`` 0 and ``top_p`` 1 keep the whole distribution. A row ends with the first of ``stop_ids`` it
-    samples, which belongs to the response.
+    samples, which belongs to the response. ``weights`` says how the layers' matrices are kept meanwhile: "" as they are,
+    or lighter, as "bfloat16" or "int8" (a scale a column); the policy that samples is then not quite the one that learns.
 
     ``Rollout.logprobs`` are those of the distribution that was really sampled from: at this temperature, renormalised
     over what top-k and top-p kept (0 for greedy). Raises UserError where the window is too short for prompt + response.
     """
     check_window(config, prompt.shape[1], max_new_tokens)
     params, config = transformer.unstack(params, config)
+    params = transformer.lighter(params, config, weights)
     prompt, prompt_mask = align_left_padding(prompt, prompt_mask)
     rows = prompt.shape[0] * group_size
     stops = jnp.asarray(stop_ids, jnp.int32)

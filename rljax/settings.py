@@ -15,7 +15,9 @@ from rljax import (
     evaluation,
     journal,
     learner,
+    lora,
     optimizer,
+    pretrained,
     rewards,
     sampler,
     sharding,
@@ -26,6 +28,7 @@ from rljax import (
 from rljax import policy_gradient as pg
 from rljax.errors import UserError
 from rljax.structs import ConfigTree, TrainState
+from rljax.text.folder import load as load_tokenizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,19 +43,71 @@ class Settings:
 
 def resolve(config: ConfigTree) -> Settings:
     """Build and check everything that every stage shares. Raises UserError naming what does not fit."""
-    task = tasks.make(config.task.name, **config.task.options.to_dict())
-    model = transformer.Config(vocab_size=task.tokenizer.size, **config.model.to_dict())
+    tokenizer = load_tokenizer(config.weights) if config.weights else None
+    if tokenizer is None:
+        task = tasks.make(config.task.name, **config.task.options.to_dict())
+        model = transformer.Config(vocab_size=task.tokenizer.size, **config.model.to_dict())
+    else:
+        model = architecture(config)
+        task = tasks.make(config.task.name, tokenizer, **config.task.options.to_dict())
+        if tokenizer.size > model.vocab_size:
+            raise UserError(
+                f"weights={config.weights}: its tokenizer has ids up to {tokenizer.size - 1}, its model a vocabulary of "
+                f"{model.vocab_size}: they do not belong together"
+            )
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
     sharding.weight_shardings(model, mesh)
-    sampler.check_window(model, task.prompt_slots, max(config.rl.max_new_tokens, config.sft.max_new_tokens))
+    longest = max(config[name].max_new_tokens for name in {"rl", *config.stages} - {"pretrain"})
+    sampler.check_window(model, task.prompt_slots, longest)
     rewards.parse(config.rl.reward)
     algorithm(config.rl)
-    if config.sft.max_new_tokens < task.demonstration_slots:
+    if config.rl.sampler_weights not in transformer.LIGHTER:
+        raise UserError(
+            f"rl.sampler_weights={config.rl.sampler_weights!r} is unknown, choose from {transformer.LIGHTER}"
+        )
+    for stage in config.stages:
+        check_stage(config, model, stage)
+    if "sft" in config.stages and config.sft.max_new_tokens < task.demonstration_slots:
         raise UserError(
             f"sft.max_new_tokens={config.sft.max_new_tokens}, but demonstrations of {task.name!r} have up to "
             f"{task.demonstration_slots} tokens: raise it (and model.max_length with it), or make the task shorter"
         )
     return Settings(config, task, model, mesh)
+
+
+def architecture(config: ConfigTree) -> transformer.Config:
+    """The folder's architecture, computed as ``config.model`` says. Raises UserError where that says another one."""
+    said = config.model.to_dict()
+    model = pretrained.read_config(config.weights, **{name: said[name] for name in pretrained.COMPUTED})
+    defaults = {f.name: f.default for f in dataclasses.fields(transformer.Config)}
+    for name, value in said.items():
+        set_here = name not in (*pretrained.COMPUTED, "max_length") and value != defaults[name]
+        if set_here and value != getattr(model, name):
+            raise UserError(
+                f"model.{name}={value!r}, but the model in weights={config.weights} has {getattr(model, name)!r}: with "
+                f"weights only {', '.join(pretrained.COMPUTED)} can be chosen"
+            )
+    return model
+
+
+def check_stage(config: ConfigTree, model: transformer.Config, name: str) -> None:
+    """Raise UserError where a stage that reproduce runs cannot start, or learn adapters, as the config says."""
+    if name not in ("pretrain", "sft", "rl"):
+        raise UserError(f"stages={config.stages}: {name!r} is no stage, choose from pretrain, sft and rl")
+    stage = config[name]
+    if stage.start == "weights" and not config.weights:
+        raise UserError(f'{name}.start="weights", but no folder is named: --config.weights=FOLDER')
+    if not stage.lora.rank:
+        return
+    lora.targets(model, stage.lora.targets)
+    if stage.optimizer.name == "muon":
+        raise UserError(f"{name}.optimizer.name=muon knows whole matrices only: use adamw or sgd with {name}.lora")
+    if name == "rl" and algorithm(stage).looks_at("values") and stage.critic.trunk == "own":
+        raise UserError(
+            "rl.lora.rank: a critic of its own would be a whole model that learns: use rl.critic.trunk=policy"
+        )
+    if name == "rl" and stage.mix_reference != 1.0:
+        raise UserError("rl.lora.rank: adapters of two policies cannot be mixed: use rl.mix_reference=1")
 
 
 def algorithm(rl: ConfigTree) -> pg.Algorithm:
@@ -148,27 +203,45 @@ def split(stage: ConfigTree, prompt_slots: int, mesh: Mesh) -> learner.Split:
 def new_state(s: Settings, stage: ConfigTree, params: Any, row: pg.Algorithm | None = None) -> TrainState:
     """The state that a stage starts from, laid out over the mesh; ``params`` None means random ones.
 
-    ``row`` says what else reinforcement learning needs: a reference, a critic, an entropy coefficient.
+    ``row`` says what else reinforcement learning needs: a reference, a critic, an entropy coefficient. Parameters that lie
+    where they should, as those of ``start_params`` do, are taken over: they are gone after the state's first step.
     """
     tx = optimizer.make(stage.optimizer, s.model, stage.steps * stage.get("updates", 1) * stage.get("epochs", 1))
+    key, frozen = jax.random.key(s.config.seed), None
 
-    def create(params: Any) -> TrainState:
-        key = jax.random.key(s.config.seed)
-        if params is None:
-            params = transformer.init(s.model, jax.random.fold_in(key, 0x1217))
-        zero = jnp.zeros((), jnp.int32)
-        state = TrainState(step=zero, params=params, opt_state=tx.init(params), key=key, cursor=zero)
+    def laid_out(make: Callable[..., Any], *inputs: Any) -> Any:
+        shape = jax.eval_shape(make, *inputs)
+        return jax.jit(make, out_shardings=sharding.state_shardings(shape, s.model, s.mesh))(*inputs)
+
+    if params is None:
+        params = laid_out(lambda key: transformer.init(s.model, jax.random.fold_in(key, 0x1217)), key)
+    else:
+        params = jax.tree.map(taken_over, params, sharding.weight_shardings(s.model, s.mesh))
+    if stage.lora.rank:
+        frozen = lora.Base(params, jnp.asarray(stage.lora.alpha / stage.lora.rank, jnp.float32))
+        names, rank = tuple(stage.lora.targets), stage.lora.rank
+        params = laid_out(lambda key: lora.init(s.model, names, rank, jax.random.fold_in(key, 0x10FA)), key)
+
+    def rest(params: Any, frozen: Any, key: jax.Array) -> dict[str, Any]:
+        zeros = {name: jnp.zeros((), jnp.int32) for name in ("step", "cursor", "skipped", "skipped_total")}
+        out: dict[str, Any] = zeros | {"opt_state": tx.init(params), "key": key}
         if row and row.kl_in:
-            state = state.replace(reference=jax.tree.map(jnp.copy, params))
+            out["reference"] = jax.tree.map(jnp.copy, params)
         if row and row.adapts_entropy:
-            state = state.replace(entropy_coef=jnp.zeros(()))
+            out["entropy_coef"] = jnp.zeros(())
         if row and (how := policy_update(s).critic):
-            value = critic.init(params, s.config.rl.critic.trunk)
-            state = state.replace(critic=value, critic_opt_state=how.optimizer.init(value))
-        return state
+            out["critic"] = critic.init(lora.policy(params, frozen), s.config.rl.critic.trunk)
+            out["critic_opt_state"] = how.optimizer.init(out["critic"])
+        return out
 
-    shape = jax.eval_shape(create, params)
-    return jax.jit(create, out_shardings=sharding.state_shardings(shape, s.model, s.mesh))(params)
+    return TrainState(params=params, frozen=frozen, **laid_out(rest, params, frozen, key))
+
+
+def taken_over(x: jax.Array, where: jax.sharding.Sharding) -> jax.Array:
+    """x itself where it lies so already, else a copy: two arrays on one buffer would not survive its donation."""
+    if isinstance(x, jax.Array) and x.sharding == where:
+        return x
+    return jax.device_put(x, where, may_alias=False)
 
 
 def evaluator(s: Settings, keep: int = 16, brief: bool = False) -> evaluation.Evaluate:
@@ -208,18 +281,60 @@ def loop(s: Settings, stage: str, workdir: str | Path, stop: int = 0) -> dict[st
 
 
 def start_params(s: Settings, start: str, workdir: str | Path) -> Any:
-    """Parameters to start from: "" for random ones (None), "sft" for that stage of this workdir, "DIR:sft" of another.
+    """Parameters to start from, whole: "" for random ones (None), "weights" for the folder of ``config.weights``, "sft" for
+    that stage of this workdir, "DIR:sft" of another; the adapters of a stage that learned some are merged into their base.
 
     Raises UserError where that stage has not finished, or holds another architecture.
     """
     if not start:
         return None
+    if start == "weights":
+        if not s.config.weights:
+            raise UserError('start="weights", but no folder is named: --config.weights=FOLDER')
+        return pretrained.read_params(s.config.weights, s.model, s.mesh, s.model.weight_dtype)
     folder, _, stage = start.rpartition(":")
-    shape = jax.eval_shape(lambda: transformer.init(s.model, jax.random.key(0)))
+    if stage not in ("pretrain", "sft", "rl"):
+        raise UserError(f"start={start!r}: choose from weights, pretrain, sft, rl, or DIR:stage of another run")
+    config = s.config if not folder else recorded(s, folder)
+    rank, steps = config[stage].lora.rank, None if folder else config[stage].steps
+    if not rank:
+        shape = jax.eval_shape(lambda: transformer.init(s.model, jax.random.key(0)))
+        return stages.load_params(folder or workdir, stage, steps, placed(s, shape))
+    before = start_params(dataclasses.replace(s, config=config), config[stage].start, folder or workdir)
+    if before is None:
+        before = new_state(dataclasses.replace(s, config=config), without_lora(config[stage]), None).params
+    shape = jax.eval_shape(lambda: lora.init(s.model, tuple(config[stage].lora.targets), rank, jax.random.key(0)))
+    adapters = stages.load_params(folder or workdir, stage, steps, placed(s, shape))
+    base = lora.Base(before, jnp.asarray(config[stage].lora.alpha / rank, jnp.float32))
+    return jax.jit(lora.merge, out_shardings=sharding.weight_shardings(s.model, s.mesh))(adapters, base)
+
+
+def placed(s: Settings, shape: Any) -> Any:
+    """Where each array of this shape is to lie, for a checkpoint that is read."""
     place = lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
-    like = jax.tree.map(place, shape, sharding.weight_shardings(s.model, s.mesh))
-    steps = None if folder else s.config[stage].steps
-    return stages.load_params(folder or workdir, stage, steps, like)
+    return jax.tree.map(place, shape, sharding.state_shardings(shape, s.model, s.mesh))
+
+
+def without_lora(stage: ConfigTree) -> ConfigTree:
+    stage = stage.copy_and_resolve_references()
+    stage.lora.rank = 0
+    return stage
+
+
+def recorded(s: Settings, folder: str) -> ConfigTree:
+    """The config of another run, as far as its file has it; what a later version added is as here."""
+    config = s.config.copy_and_resolve_references()
+    for stage in ("pretrain", "sft", "rl"):
+        config[stage].lora.rank = 0  # unless it says so
+    found = journal.read_config(folder)
+    for name in ("seed", "weights"):
+        config[name] = found.get(name, config[name])
+    for stage in ("pretrain", "sft", "rl"):
+        of_stage = found.get(stage, {})
+        config[stage].start = of_stage.get("start", config[stage].start)
+        for name, value in of_stage.get("lora", {}).items():
+            config[stage].lora[name] = tuple(value) if isinstance(value, list) else value
+    return config
 
 
 def evaluated(s: Settings, start: str, workdir: str | Path) -> tuple[dict[str, float], list[dict[str, Any]]] | None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from rljax import checkpoint
+from rljax import checkpoint, lora
 from rljax.errors import UserError
 from rljax.journal import Journal
 from rljax.structs import TrainState
@@ -60,7 +60,7 @@ def train(
     journal = Journal(workdir, name, first if found else -1, steps)
 
     def look(state: TrainState, step: int) -> None:
-        metrics, samples = known if known and step == 0 else evaluate(state.params)
+        metrics, samples = known if known and step == 0 else evaluate(lora.policy(state.params, state.frozen))
         journal.write(step, metrics, evaluation=True)
         if samples:
             journal.samples(step, samples)

@@ -43,7 +43,7 @@ class Rollout(struct.PyTreeNode):
 
 
 class TrainState(struct.PyTreeNode):
-    """Everything a run needs to continue bit for bit.
+    """Everything a run needs to continue bit for bit; ``frozen`` alone is not in its checkpoints, but read again.
 
     ``key`` never changes: step k uses ``fold_in(key, k)``, so that nothing about randomness depends on how the run was
     cut into sessions, micro-batches or devices. ``cursor`` is the index of the next problem: the whole data position.
@@ -57,6 +57,7 @@ class TrainState(struct.PyTreeNode):
     reference: Any = None  # parameters that the KL term is measured from; None where no KL is asked for
     critic: Any = None  # what PPO's value function is made of; None where the algorithm has no critic
     critic_opt_state: Any = None
+    frozen: Any = None  # what ``params`` are adapters of (rljax.lora.Base); None where they are the policy themselves
     entropy_coef: Any = None  # [] float32, where an entropy bonus adapts
     skipped: Array = struct.field(default_factory=lambda: jnp.zeros((), jnp.int32))  # [] steps skipped in a row
     skipped_total: Array = struct.field(default_factory=lambda: jnp.zeros((), jnp.int32))  # [] steps skipped so far

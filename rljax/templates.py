@@ -22,9 +22,14 @@ class Template(NamedTuple):
 
     def answer(self, solution: str, answer: str) -> str:
         """A demonstration of this solution; a problem that has none is answered without one."""
+        return "".join(part for part, _ in self.parts(solution, answer))
+
+    def parts(self, solution: str, answer: str) -> list[tuple[str, bool]]:
+        """The same in parts (text, trusted): the template's own words may hold control tokens, the others not."""
         before, _, rest = self.response.partition("{solution}")
         between, _, after = rest.partition("{answer}")
-        return before + solution + (between if solution else between.lstrip("\n")) + answer + after
+        between = between if solution else between.lstrip("\n")
+        return [(before, True), (solution, False), (between, True), (answer, False), (after, True)]
 
 
 R1_PREAMBLE = (  # DeepSeek-R1, arXiv 2501.12948v1, Table 1

@@ -5,7 +5,7 @@ import pytest
 
 from rljax import tasks
 from rljax.errors import UserError
-from rljax.text import SPECIALS, ByteTokenizer, SymbolTokenizer, pad_batch
+from rljax.text import SPECIALS, ByteTokenizer, SymbolTokenizer, pad_batch, prompt_ids
 
 SYMBOLS = SymbolTokenizer(("apple", "orange", "$", ".", ",", "?", "+", "-", "*", "/", "="), numbers=12)
 BYTES = ByteTokenizer()
@@ -89,6 +89,31 @@ def test_a_special_never_joins_the_bytes_on_its_two_sides():
 
 def test_broken_utf8_becomes_the_replacement_character():
     assert BYTES.decode([65, 0xFF, 66]) == "A\ufffdB"
+
+
+@pytest.mark.parametrize("tokenizer", [SYMBOLS, BYTES], ids=["symbols", "bytes"])
+def test_a_prompt_is_bos_and_its_parts_one_after_the_other(tokenizer):
+    assert tokenizer.begin == (tokenizer.bos,) and tokenizer.marks == SPECIALS
+    parts = [("apple + ", True), ("3 ", False), ("= 12", True)]
+    assert tokenizer.join(parts) == tokenizer.encode("apple + 3 = 12")
+    assert prompt_ids(tokenizer, parts) == [tokenizer.bos, *tokenizer.encode("apple + 3 = 12")]
+    assert prompt_ids(tokenizer, []) == [tokenizer.bos]
+
+
+def test_specials_in_the_parts_of_a_prompt_are_bytes_or_refused_trusted_or_not():
+    for trusted in (True, False):
+        parts = [("a", False), ("<eos>", trusted)]
+        assert BYTES.join(parts) == list(b"a<eos>")
+        assert prompt_ids(BYTES, [("<bos>a", trusted)]) == [BYTES.bos, *b"<bos>a"]
+        with pytest.raises(UserError, match="<eos>"):
+            SYMBOLS.join([("apple", False), ("<eos>", trusted)])
+
+
+@pytest.mark.parametrize("tokenizer", [SYMBOLS, BYTES], ids=["symbols", "bytes"])
+def test_ids_beyond_the_vocabulary_are_left_out_of_the_text(tokenizer):
+    ids = tokenizer.encode("apple 3")
+    assert tokenizer.decode([tokenizer.size, *ids, -1, 10**6]) == "apple 3"
+    assert tokenizer.decode(np.asarray([*ids, tokenizer.size])) == "apple 3"
 
 
 def test_pad_batch_pads_on_the_right_unless_told_left():

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rljax import critic, rewards, transformer
+from rljax import critic, lora, rewards, transformer
 from rljax import policy_gradient as pg
 from rljax.learner.micro_batches import Batch, Metrics, Split, gradients, scored
 from rljax.learner.update import apply, update
@@ -138,14 +138,15 @@ def before_updates(
     start: int,
 ) -> Batch:
     """What the row needs of policy, reference and critic as they are now: old, ref, penalty and values, [N, S]."""
-    score, out = scorer(model, plan, start), {}
+    score, out = scorer(model, plan, start, state.frozen), {}
     if plan.steps > 1 or row.kl_in == "reward" or row.name("correction") != "none":
         out["old"] = scored(lambda b: score(state.params, b)[0], batch, start, split)
     if row.kl_in == "reward":
         out["ref"] = scored(lambda b: score(state.reference, b)[0], batch, start, split)
         out["penalty"] = row.option("kl", "coef") * pg.kl.ESTIMATORS[row.name("kl")](out["old"], out["ref"])
     if row.looks_at("values"):
-        value = lambda b: critic.values(state.critic, state.params, model, b["tokens"], b["mask"], start)
+        policy = lora.policy(state.params, state.frozen)
+        value = lambda b: critic.values(state.critic, policy, model, b["tokens"], b["mask"], start)
         out["values"] = scored(value, batch, start, split)
     return out
 
@@ -161,9 +162,17 @@ def experience(rollout: Rollout, counted: Array) -> Batch:
     }
 
 
-def scorer(model: transformer.Config, plan: PolicyUpdate, start: int) -> Any:
-    """``score(params, batch) -> (logprobs, entropy)`` of the response, [n, S - start], at the sampling temperature."""
-    return lambda params, b: transformer.token_logprobs(params, model, b["tokens"], b["mask"], plan.temperature, start)
+def scorer(model: transformer.Config, plan: PolicyUpdate, start: int, frozen: lora.Base | None = None) -> Any:
+    """``score(params, batch) -> (logprobs, entropy)`` of the response, [n, S - start], at the sampling temperature.
+
+    ``params`` are adapters where there is something ``frozen`` that they are attached to.
+    """
+
+    def score(params: Any, b: Batch) -> tuple[Array, Array]:
+        policy = lora.policy(params, frozen)
+        return transformer.token_logprobs(policy, model, b["tokens"], b["mask"], plan.temperature, start)
+
+    return score
 
 
 def push(
@@ -213,7 +222,7 @@ def optimizer_step(
     start: int,
 ) -> tuple[TrainState, Metrics]:
     """One optimiser step on one optimiser batch, the ``number``-th of its rollout."""
-    score = scorer(model, plan, start)
+    score = scorer(model, plan, start, state.frozen)
     mean = lambda mask: pg.weights(mask, "token_mean")
     part = part | {
         "weight": pg.token_weights(row, part["counted"], group_size=plan.group_size, const=plan.max_new_tokens),
@@ -238,7 +247,7 @@ def optimizer_step(
             state = state.replace(entropy_coef=moved)
             metrics["entropy_coef"] = bonus
 
-    loss = policy_loss(state.reference, row, model, plan, start, bonus)
+    loss = policy_loss(state.reference, state.frozen, row, model, plan, start, bonus)
     learn = {"policy": state.params} | ({"critic": state.critic} if plan.critic else {})
     grads, found = gradients(loss, learn, part, split)
     hold = state.step < plan.critic.warmup if plan.critic else False
@@ -259,6 +268,7 @@ def optimizer_step(
 
 def policy_loss(
     reference: Any,
+    frozen: lora.Base | None,
     row: pg.Algorithm,
     model: transformer.Config,
     plan: PolicyUpdate,
@@ -266,7 +276,7 @@ def policy_loss(
     entropy_coef: Array | float,
 ) -> Any:
     """``loss(params, micro_batch) -> (its share of the loss, its share of each logged mean)``."""
-    score = scorer(model, plan, start)
+    score = scorer(model, plan, start, frozen)
 
     def loss(params: Any, b: Batch) -> tuple[Array, Metrics]:
         logp, entropy = score(params["policy"], b)
@@ -300,7 +310,8 @@ def policy_loss(
         if ref is not None:
             metrics |= {"kl": jnp.sum(mean * pg.k3(logp, ref)), "kl/k1": jnp.sum(mean * pg.k1(logp, ref))}
         if plan.critic:
-            v = critic.values(params["critic"], params["policy"], model, b["tokens"], b["mask"], start)
+            policy = lora.policy(params["policy"], frozen)
+            v = critic.values(params["critic"], policy, model, b["tokens"], b["mask"], start)
             value = jnp.sum(mean * pg.value_clipped(v, r["values"], r["returns"], clip=plan.critic.clip or None))
             total += plan.critic.coef * value
             metrics["value/loss"] = value

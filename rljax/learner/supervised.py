@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rljax import supervised, transformer
+from rljax import lora, supervised, transformer
 from rljax.learner.micro_batches import Batch, Metrics, Split, gradients
 from rljax.learner.update import update
 from rljax.structs import TrainState
@@ -19,7 +19,7 @@ def supervised_step(
     state: TrainState, batch: Batch, *, model: transformer.Config, optimizer: optax.GradientTransformation, split: Split
 ) -> tuple[TrainState, Metrics]:
     """One step of next-token learning on ``batch``: tokens, mask (real), learn (counted in the loss), all [N, S]."""
-    grads, metrics = gradients(next_token_loss(model), state.params, weighted(batch), split)
+    grads, metrics = gradients(next_token_loss(model, state.frozen), state.params, weighted(batch), split)
     state, more = update(state, grads, optimizer)
     tokens = jnp.sum(batch["learn"], dtype=jnp.float32)
     return state.replace(step=state.step + 1), metrics | more | {"tokens": tokens}
@@ -36,11 +36,14 @@ def weighted(batch: Batch) -> Batch:
     return batch | {"weight": supervised.weights(batch["learn"] & batch["mask"])}
 
 
-def next_token_loss(model: transformer.Config) -> Callable[[Any, Batch], tuple[Array, Metrics]]:
-    """The loss of a micro-batch and its share of the logged means."""
+def next_token_loss(
+    model: transformer.Config, frozen: lora.Base | None = None
+) -> Callable[[Any, Batch], tuple[Array, Metrics]]:
+    """The loss of a micro-batch and its share of the logged means; ``params`` may be adapters of something ``frozen``."""
 
     def loss(params: Any, b: Batch) -> tuple[Array, Metrics]:
-        logp, entropy = transformer.token_logprobs(params, model, b["tokens"], b["mask"])
+        policy = lora.policy(params, frozen)
+        logp, entropy = transformer.token_logprobs(policy, model, b["tokens"], b["mask"])
         weight = b["weight"][:, 1:]
         return supervised.loss(logp, weight), {"entropy": jnp.sum(weight * jax.lax.stop_gradient(entropy))}
 

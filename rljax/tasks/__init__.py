@@ -51,6 +51,10 @@ class Task:
 
     read_prompt: Callable[[str], Record | None] | None = None  # a person's prompt -> its record, where it can be read
     wrap: Callable[[str], str] = lambda text: text  # a person's question -> the prompt that asks it
+    prompt_ids: Callable[[str], list[int]] | None = None  # the same as ids; None: wrapped, encoded, after a <bos>
+    response_ids: Callable[[Record, str], list[int]] | None = None
+    # (record, its demonstration) -> ids, with what ends it; None: encoded, before an <eos>
+
     same: Callable[[str, str], bool] = operator.eq  # do two answers of ``describe`` vote together?
     prefill: str = ""  # the end of every prompt that is the beginning of every response
     size: Callable[[str], int | None] = lambda split: None  # questions of a split; None: there is no end to them
@@ -60,15 +64,24 @@ class Task:
         return self.score is not None
 
 
-def make(name: str, **options: Any) -> Task:
-    """Build a task by name. Raises UserError for an unknown name or option."""
+def make(name: str, tokenizer: Tokenizer | None = None, **options: Any) -> Task:
+    """Build a task by name; ``tokenizer`` is that of a model that was trained elsewhere.
+
+    Raises UserError for an unknown name or option, or a world whose vocabulary is its own.
+    """
     if name not in NAMES:
         raise UserError(f"task: {name!r} is unknown, choose from {NAMES}")
     module = importlib.import_module(f"rljax.tasks.{name}")
     known = {f.name for f in dataclasses.fields(module.Options)}
     if unknown := set(options) - known:
         raise UserError(f"task {name}: unknown option {sorted(unknown)[0]!r}, choose from {sorted(known)}")
-    return module.make(module.Options(**options))
+    if tokenizer is None:
+        return module.make(module.Options(**options))
+    if name != "questions":
+        raise UserError(
+            f"task {name}: its vocabulary is its own, a model's tokenizer can only read task.name=questions"
+        )
+    return module.make(module.Options(**options), tokenizer)
 
 
 def split_number(split: str) -> int:

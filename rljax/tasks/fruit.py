@@ -127,10 +127,11 @@ def read_prompt(prompt: str) -> Record | None:
     bought = {FRUITS[PLURALS.index(f)]: int(n) for n, f in BOUGHT.findall(text)}
     costs = {f: int(p) for f, p in COSTS.findall(text)}
     total, asked = TOTAL.search(text), ASKED.search(text)
-    if not total or not asked or asked.group(1) not in bought or set(bought) != set(costs) | {asked.group(1)}:
+    wanted = asked.group(1) or asked.group(2) if asked else None
+    if not total or wanted not in bought or set(bought) != set(costs) | {wanted}:
         return None
     rest = int(total.group(1)) - sum(bought[f] * p for f, p in costs.items())
-    n = bought.pop(asked.group(1))
+    n = bought.pop(wanted)
     if n == 0 or rest <= 0 or rest % n:
         return None
     others = list(costs)
@@ -143,8 +144,8 @@ def read_prompt(prompt: str) -> Record | None:
 
 BOUGHT = re.compile(rf"(\d+) ({'|'.join(PLURALS)})\b")
 COSTS = re.compile(rf"each ({'|'.join(FRUITS)}) costs \$ ?(\d+)")
-TOTAL = re.compile(r"total cost is \$ ?(\d+)")
-ASKED = re.compile(rf"one ({'|'.join(FRUITS)}) cost")
+TOTAL = re.compile(r"total cost (?:of all (?:the )?fruit )?is \$ ?(\d+)")
+ASKED = re.compile(rf"\b(?:one|each|an?) ({'|'.join(FRUITS)}) cost\b|cost of (?:one|each|an?) ({'|'.join(FRUITS)})\b")
 
 
 # Verifiers: the answer is the end of the response, and the only one

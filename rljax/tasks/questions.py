@@ -5,9 +5,10 @@ r"""Questions in words, with answers that can be checked: GSM8K, MATH, AIME, MBP
     Natalia sold 48+24 = 72 clips altogether in April and May.
     #### 72
 
-``datasets="math + 0.5*gsm8k"`` mixes sets by weight; ``test="math500"`` evaluates on others. Read byte by byte. What has no
-room, no readable answer, or stands in the evaluation sets too is dropped up front and counted. A twentieth of the training
-questions, chosen by a hash of the question, is the validation split.
+``datasets="math + 0.5*gsm8k"`` mixes sets by weight; ``test="math500"`` evaluates on others. Read with the tokenizer of
+``weights``, or byte by byte without one. What has no room, no readable answer, or stands in the evaluation sets too is
+dropped up front and counted. A twentieth of the training questions, chosen by a hash of the question, is the validation
+split.
 """
 
 import functools
@@ -15,40 +16,43 @@ from typing import Any
 
 import numpy as np
 
-from rljax import templates
 from rljax.errors import UserError
 from rljax.structs import Array, Problems
 from rljax.tasks import Record, Task, checks, order, reading, split_number
-from rljax.tasks.selected import TOKENIZER, Options, Split, demonstration, load, prompt_ids
-from rljax.text import pad_batch
+from rljax.tasks.selected import Options, Split, demonstration, load, response_ids
+from rljax.tasks.wording import Wording
+from rljax.text import ByteTokenizer, Tokenizer, pad_batch
 from rljax.verifiers import sandbox
 
 # DeepSeek-R1's list of reflective words (App. C.2)
 REFLECTION = ("wait", "mistake", "however", "but", "retry", "error", "verify", "wrong", "evaluate", "check")
 
 
-def make(options: Options) -> Task:
+def make(options: Options, tokenizer: Tokenizer | None = None) -> Task:
     """The task of these options. Raises UserError where the data cannot be had or read, or no question has room."""
-    splits, template = load(options), templates.find(options.template)
+    words = options.words(tokenizer or ByteTokenizer())
+    splits = load(options, words)
     if any(r["kind"] == "code" for split in splits.values() for rows in split.sets for r in rows):
         sandbox.require(options.allow_unsafe)
     return Task(
         name="questions",
-        tokenizer=TOKENIZER,
+        tokenizer=words.tokenizer,
         prompt_slots=options.prompt_slots,
         demonstration_slots=options.max_response,
-        problems=lambda seed, index, split: problems(options, splits, seed, index, split),
+        problems=lambda seed, index, split: problems(options, words, splits, seed, index, split),
         records=list,
         verify=functools.partial(verify, allow_unsafe=options.allow_unsafe),
-        demonstration=lambda record, rng: demonstration(template, record),
-        page=lambda rng, length: page(template, some(splits, "train"), rng, length),
+        demonstration=lambda record, rng: demonstration(words, record),
+        response_ids=lambda record, text: response_ids(words, record),
+        page=lambda rng, length: page(words, some(splits, "train"), rng, length),
         describe=reading.describe,
         words=REFLECTION,
         judge=functools.partial(judge, allow_unsafe=options.allow_unsafe),
-        wrap=template.ask,
+        wrap=words.template.ask,
+        prompt_ids=words.prompt_ids,
         notes=("answers/none", "answers/several"),
         same=reading.same,
-        prefill=template.prefill,
+        prefill=words.template.prefill,
         size=lambda split: splits[split].size,
     )
 
@@ -56,15 +60,14 @@ def make(options: Options) -> Task:
 # Problems and text
 
 
-def problems(o: Options, splits: dict[str, Split], seed: int, index: Array, split: str) -> Problems:
+def problems(o: Options, words: Wording, splits: dict[str, Split], seed: int, index: Array, split: str) -> Problems:
     """Problems number ``index`` [B] of a split; numbers past its size begin the next epoch, in another order."""
     stream, kept = split_number(split), some(splits, split)
-    template = templates.find(o.template)
     facts = tuple(chosen(o, kept, int(seed), stream, int(i), split) for i in np.asarray(index))
-    rows = [prompt_ids(template, r) for r in facts]
+    rows = [words.prompt_ids(r["question"]) for r in facts]
     prompt: Any  # numpy: a host task's arrays go to the device with the rest of the batch
     mask: Any
-    prompt, mask = pad_batch(rows, o.prompt_slots, TOKENIZER.pad, left=True)
+    prompt, mask = pad_batch(rows, o.prompt_slots, words.tokenizer.pad, left=True)
     return Problems(prompt=prompt, prompt_mask=mask, facts=facts)
 
 
@@ -84,13 +87,13 @@ def chosen(o: Options, split: Split, seed: int, stream: int, index: int, name: s
     return rows[order.epochs(seed, stream, number, len(rows))]
 
 
-def page(template: templates.Template, split: Split, rng: np.random.Generator, length: int) -> list[int]:
+def page(words: Wording, split: Split, rng: np.random.Generator, length: int) -> list[int]:
     """Training questions with their solutions, one after the other."""
     rows = [r for rows in split.sets for r in rows]
     out: list[int] = []
     while len(out) < length:
         record = rows[rng.integers(len(rows))]
-        out += [*prompt_ids(template, record), *TOKENIZER.encode(demonstration(template, record)), TOKENIZER.eos]
+        out += [*words.prompt_ids(record["question"]), *response_ids(words, record)]
     return out[:length]
 
 

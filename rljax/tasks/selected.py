@@ -15,10 +15,10 @@ from pathlib import Path
 from rljax import datasets, templates
 from rljax.datasets import decontamination
 from rljax.errors import UserError
-from rljax.tasks import Record
-from rljax.text import ByteTokenizer
+from rljax.tasks import Record, wording
+from rljax.tasks.wording import Wording
+from rljax.text import ByteTokenizer, Tokenizer
 
-TOKENIZER = ByteTokenizer()
 LOG = logging.getLogger(__name__)
 MADE = ("countdown", "gym")  # made problems say the same words around other numbers; no problem is in two splits
 HARDNESS: dict[str, Callable[[Record], float]] = {
@@ -34,10 +34,15 @@ class Options:
     test: str = ""  # to evaluate on; "": the test splits of ``datasets``
     path: str = ""  # folder with the files (or a folder of them by name); "": downloaded once
     data_dir: str = ""  # where prepared sets are kept; "": TensorFlow Datasets' default
-    template: str = "plain"  # a name of rljax.templates, or a text with {question} in it
-    prompt_slots: int = 512  # bytes, <bos> included; longer questions are dropped
+    template: str = (
+        "plain"  # a name of rljax.templates, a text with {question} in it, or "own": the model's chat template
+    )
+    instruction: str = templates.STEP_BY_STEP  # for "own": said after the question
+    system: str = ""  # for "own": the system message; "": what the template says by itself
+    thinking: bool = True  # for "own", where it has the choice: think before answering
+    prompt_slots: int = 512  # tokens, the first included; longer questions are dropped
     max_response: int = (
-        400  # bytes of a demonstration, <eos> included; longer ones are dropped, except from the test split
+        400  # tokens of a demonstration, the last included; longer ones are dropped, except from the test split
     )
     decontaminate: int = 10  # drop training questions that share so many words in a row with a test question; 0: none
     pass_rates: str = ""  # file of pass rates that experiments.evaluate wrote for the training questions
@@ -56,7 +61,12 @@ class Options:
             )
         if self.curriculum == "pass_rate" and not self.pass_rates:
             raise UserError("task questions: curriculum=pass_rate needs pass_rates=FILE, see experiments.evaluate")
-        templates.find(self.template)
+        if self.template != wording.OWN:
+            templates.find(self.template)
+
+    def words(self, tokenizer: Tokenizer) -> Wording:
+        how = self.instruction, self.system, self.thinking
+        return wording.make(self.template, tokenizer, *how)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,8 +95,12 @@ def parse_mixture(text: str) -> dict[str, float]:
     return out
 
 
-def load(o: Options) -> dict[str, Split]:
-    """The records of each split; what is dropped is counted in the log."""
+def load(o: Options, words: Wording | None = None) -> dict[str, Split]:
+    """The records of each split, as far as they have room in these ``words`` (by default, in bytes).
+
+    What is dropped is counted in the log.
+    """
+    words = words or o.words(ByteTokenizer())
     mixture, tested = parse_mixture(o.datasets), parse_mixture(o.test or o.datasets)
     parts = {name: divide(name, datasets.load(name, o.path, o.data_dir)) for name in {**mixture, **tested}}
     asked = [r["question"] for name in tested for r in parts[name]["test"]]
@@ -95,14 +109,14 @@ def load(o: Options) -> dict[str, Split]:
         for name in mixture:
             rows = uncontaminated(o, f"{name} {split}", parts[name][split], asked)
             rows = of_difficulty(o, f"{name} {split}", rows) if split == "train" else rows
-            kept[name] = with_room(o, f"{name} {split}", rows, demonstrated=True)
+            kept[name] = with_room(o, words, f"{name} {split}", rows, demonstrated=True)
     empty = [name for name, rows in sets["train"].items() if not rows]
     if empty and len(empty) < len(mixture):
         raise UserError(f"task questions: {empty[0]!r} has no question to train on, take it out of {o.datasets!r}")
     if o.curriculum:
         sets["train"] = {name: sorted(rows, key=HARDNESS[o.curriculum]) for name, rows in sets["train"].items()}
-    test = [r for name in tested for r in with_room(o, f"{name} test", parts[name]["test"])]
-    prefill = templates.find(o.template).prefill
+    test = [r for name in tested for r in with_room(o, words, f"{name} test", parts[name]["test"])]
+    prefill = words.template.prefill
     split_of = lambda given: Split(
         tuple(tuple({**r, "prefill": prefill} for r in rows) for rows in given.values() if rows),
         tuple(mixture.get(name, 1.0) for name, rows in given.items() if rows),
@@ -173,16 +187,15 @@ def read_pass_rates(path: str) -> dict[str, float]:
         ) from None
 
 
-def with_room(o: Options, what: str, rows: list[Record], demonstrated: bool = False) -> list[Record]:
+def with_room(o: Options, words: Wording, what: str, rows: list[Record], demonstrated: bool = False) -> list[Record]:
     """The records whose prompt fits, and whose demonstration does (not in the test split: there it is never shown)."""
-    template = templates.find(o.template)
-    prompt_fits = [r for r in rows if len(prompt_ids(template, r)) <= o.prompt_slots]
-    response_fits = lambda r: not demonstrated or len(demonstration(template, r).encode()) < o.max_response
+    prompt_fits = [r for r in rows if len(words.prompt_ids(r["question"])) <= o.prompt_slots]
+    response_fits = lambda r: not demonstrated or len(response_ids(words, r)) <= o.max_response
     kept = [r for r in prompt_fits if response_fits(r)]
     if len(kept) < len(rows):
         LOG.warning(
             f"{what}: keeps {len(kept)} of {len(rows)} questions: {len(rows) - len(prompt_fits)} are longer than "
-            f"prompt_slots={o.prompt_slots}, {len(prompt_fits) - len(kept)} solutions than max_response={o.max_response} bytes"
+            f"prompt_slots={o.prompt_slots}, {len(prompt_fits) - len(kept)} solutions than max_response={o.max_response} tokens"
         )
     if rows and not kept:
         raise UserError(
@@ -198,15 +211,22 @@ def level(record: Record) -> float:
     return float(number[0]) if number else 0.0
 
 
-def prompt_ids(template: templates.Template, record: Record) -> list[int]:
-    return [TOKENIZER.bos, *TOKENIZER.encode(template.ask(record["question"]))]
+def demonstration(words: Wording, record: Record) -> str:
+    """A solution in the template's words."""
+    return "".join(part for part, _ in demonstration_parts(words, record))
 
 
-def demonstration(template: templates.Template, record: Record) -> str:
-    """A solution in the template's words; a program stands in a fence, and in no box."""
+def response_ids(words: Wording, record: Record) -> list[int]:
+    """The same as ids, with what ends it."""
+    return words.response_ids(demonstration_parts(words, record))
+
+
+def demonstration_parts(words: Wording, record: Record) -> list[tuple[str, bool]]:
+    """A solution in parts (text, trusted); a program stands in a fence, and in no box."""
+    template = words.template
     if record["kind"] != "code":
-        return template.answer(record["solution"], record["answer"])
+        return template.parts(record["solution"], record["answer"])
     unboxed = template._replace(
         response=template.response.replace("#### {answer}", "{answer}").replace("\\boxed{{answer}}", "{answer}")
     )
-    return unboxed.answer(record["solution"], f"```python\n{record['answer'].strip()}\n```")
+    return unboxed.parts(record["solution"], f"```python\n{record['answer'].strip()}\n```")

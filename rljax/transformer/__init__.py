@@ -13,13 +13,14 @@ accumulates in float32; logits appear, and the log-softmax is taken, in float32 
 from rljax.transformer.config import Config, Params, Weight, count, init, logical_axes, stack, unstack, weights
 from rljax.transformer.decoding import Cache, decode, grow, prefill
 from rljax.transformer.sequence import features, forward, positions_of, token_logprobs
-from rljax.transformer.stored import Adapted, Int8
+from rljax.transformer.stored import LIGHTER, Adapted, Int8, lighter
 
 __all__ = [
     "Adapted",
     "Cache",
     "Config",
     "Int8",
+    "LIGHTER",
     "Params",
     "Weight",
     "count",
@@ -28,6 +29,7 @@ __all__ = [
     "forward",
     "grow",
     "init",
+    "lighter",
     "logical_axes",
     "positions_of",
     "prefill",

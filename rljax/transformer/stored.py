@@ -3,12 +3,15 @@
 Every product of the transformer goes through ``product`` or ``grouped``, so that each form works in every block.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-Array = jax.Array
+from rljax.errors import UserError
+from rljax.transformer.config import Array, Config, Params, Weight, weights
+
+LIGHTER = ("", "bfloat16", "int8")  # ways to keep the layers' matrices while sampling; "" as they are
 
 
 class Int8(NamedTuple):
@@ -98,3 +101,29 @@ def quantize(w: Array, axes: tuple[int, ...]) -> Int8:
     scale = jnp.max(jnp.abs(w32), axes, keepdims=True) / 127
     scale = jnp.where(scale > 0, scale, 1.0)
     return Int8(jnp.round(w32 / scale).astype(jnp.int8), scale)
+
+
+def lighter(params: Params, config: Config, way: str) -> Params:
+    """The same parameters with the layers' matrices kept as a member of ``LIGHTER`` says; low-rank changes stay exact.
+
+    Routers, norms, biases, embedding and head stay as they are: they are few, or decide too much.
+    """
+    if way not in LIGHTER:
+        raise UserError(f"sampler: weights={way!r} is unknown, choose from {LIGHTER}")
+    if not way:
+        return params
+
+    def one(path: Any, w: Weight, x: Stored) -> Stored:
+        names = {getattr(step, "key", None) for step in path}
+        if "layers" not in names or "router" in names or not w.spread:
+            return x
+        if isinstance(x, Adapted):
+            return x._replace(base=one(path, w, x.base))
+        if isinstance(x, Int8):
+            return x
+        if way == "bfloat16":
+            return x.astype(jnp.bfloat16)
+        held = sum(axis in ("layer", "expert") for axis in w.axes)
+        return quantize(x, tuple(range(held, held + w.inputs)))
+
+    return jax.tree_util.tree_map_with_path(one, weights(config), params, is_leaf=lambda x: isinstance(x, Weight))

@@ -1,0 +1,34 @@
+"""A stage's policy as a Hugging Face folder, for transformers, vLLM and everything that reads one.
+
+    python -m experiments.export --config configs/shop.py --workdir runs/shop --stage rl --to exported
+    python -m experiments.export ... --dtype bfloat16
+
+Adapters are merged; the tokenizer goes with it. Tensors keep their bits unless ``--dtype`` says another precision.
+"""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from rljax import launch, pretrained, settings, transformer
+from rljax.errors import UserError
+from rljax.structs import ConfigTree
+
+
+def run(config: ConfigTree, workdir: Path, stage: str, to: str, dtype: str) -> None:
+    if not to:
+        raise UserError("--to FOLDER: say where the exported policy shall lie")
+    if dtype not in ("", "float32", "bfloat16", "float16"):
+        raise UserError(f"--dtype {dtype}: choose from float32, bfloat16 and float16")
+    s = settings.resolve(config)
+    pretrained.family_of(s.model)  # before anything is read
+    params = settings.start_params(s, stage, workdir)
+    if dtype:
+        params = jax.tree.map(lambda x: x.astype(jnp.dtype(dtype)), params)
+    family = pretrained.save(to, s.model, params, s.task.tokenizer)
+    print(f"{stage} of {workdir}, {transformer.count(params):,} parameters, written to {to} as {family}")
+
+
+if __name__ == "__main__":
+    launch.main(run, writes=False, stage="rl", to="", dtype="")

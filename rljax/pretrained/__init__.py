@@ -1,0 +1,35 @@
+"""Real models in, your policy out: Hugging Face folders of the Llama, Qwen, Gemma and DeepSeek families.
+
+folder.py    config.json and safetensors -> (Config, params)      export.py   the way back
+tensors.py   the file format          keys.py, fields.py   what families share
+llama.py qwen.py gemma.py deepseek.py   a family: a map of its config, a map of its tensors' names, and no attention
+"""
+
+from pathlib import Path
+from typing import Any
+
+from jax.sharding import Mesh
+
+from rljax.pretrained.export import family_of, save
+from rljax.pretrained.folder import COMPUTED, FAMILIES, read_config, read_params
+from rljax.text.folder import UNCONVERTED, FolderTokenizer
+from rljax.text.folder import load as load_tokenizer
+from rljax.transformer import Config, Params
+
+SIGNS = ("tokenizer.json", "tokenizer_config.json", *UNCONVERTED)  # a folder with one has a tokenizer
+
+
+def load(
+    path: str | Path, dtype: str | None = None, mesh: Mesh | None = None, **how: Any
+) -> tuple[Config, Params, FolderTokenizer | None]:
+    """(Config, params, tokenizer) of a Hugging Face folder; the tokenizer is None where the folder has none.
+
+    ``dtype`` is that of weights and activations ("float32", "bfloat16", "float16"; None: the folder's, tensor by tensor),
+    ``mesh`` lays the weights out, ``how`` sets other fields of the Config that say how it is computed, such as
+    ``scan_layers``. Raises UserError in one line for whatever is wrong with the folder.
+    """
+    asked = {"weight_dtype": dtype, "dtype": dtype} if dtype else {}
+    config = read_config(path, **(asked | how))
+    params = read_params(path, config, mesh, dtype)
+    has_one = any((Path(path).expanduser() / name).is_file() for name in SIGNS)
+    return config, params, load_tokenizer(path) if has_one else None

@@ -1,0 +1,83 @@
+"""Gemma 2, and the text part of Gemma 3."""
+
+from typing import Any
+
+from rljax.errors import UserError
+from rljax.pretrained import fields, keys
+from rljax.pretrained.fields import Fields
+from rljax.transformer import Config
+
+ARCHITECTURES = {"gemma2": "Gemma2ForCausalLM", "gemma3_text": "Gemma3ForCausalLM"}
+CAPS = {
+    "gemma2": (50.0, 30.0),
+    "gemma3_text": (None, None),
+}  # of the attention and of the logits, where a file is silent
+
+
+def read(f: Fields) -> dict[str, Any]:
+    model_type = f("model_type")
+    out = fields.common(f, activation="hidden_activation", head_width=256, tied=True)
+    if "hidden_activation" not in f.data:
+        out["activation"] = "gelu_tanh"
+    bias = f("attention_bias", False)
+    caps = CAPS[model_type]
+    sliding = slides(f, out["layers"], 2 if model_type == "gemma2" else 6)
+    out |= dict(
+        norm_plus_one=True,
+        post_norms=True,
+        scale_embedding=True,
+        qkv_bias=bias,
+        out_bias=bias,
+        qk_norm=model_type == "gemma3_text",
+        attention_scale=f("query_pre_attn_scalar", 256) ** -0.5,
+        attention_softcap=f.or_null("attn_logit_softcapping", caps[0]),
+        logit_softcap=f.or_null("final_logit_softcapping", caps[1]),
+        sliding=sliding if any(sliding) else (),
+        window=f("sliding_window", 4096) if any(sliding) else None,
+    )
+    if model_type == "gemma2":
+        base, said = fields.rope(f)
+        return out | dict(rope_base=base, rope_scaling=fields.scaling(f, said))
+    base, said = fields.rope(f, "full_attention", 1_000_000.0)
+    local, scaled = fields.rope(f, "sliding_attention", 10_000.0, "rope_local_base_freq")
+    if scaled:
+        raise UserError(f"{f.where}: scaled rotary positions of sliding layers are not supported")
+    return out | dict(
+        rope_base=base, rope_scaling=fields.scaling(f, said), rope_base_sliding=local if any(sliding) else None
+    )
+
+
+def slides(f: Fields, layers: int, pattern: int) -> tuple[bool, ...]:
+    """Which layers slide: as ``layer_types`` says, else all but every ``pattern``-th."""
+    kinds, pattern = f("layer_types", None), f("sliding_window_pattern", pattern)
+    if kinds is not None:
+        return tuple(kind == "sliding_attention" for kind in kinds)
+    return tuple(bool((i + 1) % pattern) for i in range(layers))
+
+
+def write(c: Config, model_type: str) -> dict[str, Any]:
+    scale = c.attention_scale or c.head_width**-0.5
+    square = float(f"{scale**-2:.12g}")
+    out = fields.written(c) | dict(
+        attention_bias=c.qkv_bias,
+        query_pre_attn_scalar=int(square) if square == int(square) else square,
+        attn_logit_softcapping=c.attention_softcap,
+        final_logit_softcapping=c.logit_softcap,
+        sliding_window=c.window or 4096,
+        layer_types=fields.layer_kinds([c.slides(i) for i in range(c.layers)]),
+    )
+    out["hidden_activation"] = out["hidden_act"]
+    parameters = fields.rope_written(c.rope_base, c.rope_scaling)
+    if model_type == "gemma2":
+        return out | fields.both_forms(parameters)
+    local = fields.rope_written(c.rope_base_sliding or 10_000.0, ())
+    out |= fields.both_forms(parameters) | {"rope_local_base_freq": local["rope_theta"]}
+    return out | {"rope_parameters": {"full_attention": parameters, "sliding_attention": local}}
+
+
+def KEYS(c: Config) -> dict[keys.Path, keys.Key]:
+    return keys.dense(c) | {
+        ("attention_post_norm",): keys.Key("post_attention_layernorm.weight"),
+        ("mlp_norm",): keys.Key("pre_feedforward_layernorm.weight"),
+        ("mlp_post_norm",): keys.Key("post_feedforward_layernorm.weight"),
+    }

@@ -1,0 +1,78 @@
+"""Qwen 2 and 2.5, DeepSeek-R1-Distill-Qwen, Qwen 3, and Qwen 3 with experts."""
+
+from typing import Any
+
+from rljax.pretrained import fields, keys
+from rljax.pretrained.fields import Fields
+from rljax.transformer import Config
+
+ARCHITECTURES = {"qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM", "qwen3_moe": "Qwen3MoeForCausalLM"}
+
+
+def read(f: Fields) -> dict[str, Any]:
+    model_type = f("model_type")
+    base, said = fields.rope(f)
+    out = fields.common(f, head_width=128 if model_type == "qwen3" else None)
+    sliding = slides(f, out["layers"], model_type)
+    out |= dict(
+        rope_base=base,
+        rope_scaling=fields.scaling(f, said),
+        sliding=sliding if any(sliding) else (),
+        window=f("sliding_window", 4096) if any(sliding) else None,
+    )
+    if model_type == "qwen2":
+        return out | dict(qkv_bias=True)
+    bias = f("attention_bias", False)
+    out |= dict(qk_norm=True, qkv_bias=bias, out_bias=bias)
+    if model_type == "qwen3":
+        return out
+    step, only_dense = f("decoder_sparse_step", 1), f("mlp_only_layers", [])
+    routed = tuple((i + 1) % step == 0 and i not in only_dense for i in range(out["layers"]))
+    experts = f("num_experts", f("num_local_experts", 128))
+    return out | dict(
+        experts=experts if any(routed) else 0,
+        experts_per_token=f("num_experts_per_tok", 8),
+        expert_width=f("moe_intermediate_size", 768),
+        routed=() if all(routed) else routed,
+        router_normalise=f("norm_topk_prob", False),
+    )
+
+
+def slides(f: Fields, layers: int, model_type: str) -> tuple[bool, ...]:
+    """Which layers slide: none unless ``use_sliding_window``, then what ``layer_types`` says, or the last ones.
+
+    Qwen 3 with experts knows no kinds of layers: there all slide, or none.
+    """
+    on = f("use_sliding_window", False) and f("sliding_window", 4096) is not None
+    kinds, first = f("layer_types", None), f("max_window_layers", 28)
+    if model_type == "qwen3_moe":
+        return (bool(on),) * layers
+    if kinds is not None:
+        return tuple(kind == "sliding_attention" for kind in kinds)
+    return tuple(on and i >= first for i in range(layers))
+
+
+def write(c: Config, model_type: str) -> dict[str, Any]:
+    sliding = [c.slides(i) for i in range(c.layers)]
+    out = fields.written(c) | fields.both_forms(fields.rope_written(c.rope_base, c.rope_scaling))
+    out |= dict(use_sliding_window=any(sliding), sliding_window=c.window if any(sliding) else None)
+    if model_type != "qwen3_moe":
+        first = sliding.index(True) if any(sliding) else c.layers
+        out |= dict(layer_types=fields.layer_kinds(sliding), max_window_layers=first)
+    if model_type == "qwen2":
+        return out
+    out["attention_bias"] = c.qkv_bias
+    if model_type == "qwen3":
+        return out
+    return out | dict(
+        num_experts=c.experts,
+        num_experts_per_tok=c.experts_per_token,
+        moe_intermediate_size=c.expert_width,
+        norm_topk_prob=c.router_normalise,
+        decoder_sparse_step=1,
+        mlp_only_layers=[i for i in range(c.layers) if not c.routes(i)],
+    )
+
+
+def KEYS(c: Config) -> dict[keys.Path, keys.Key]:
+    return keys.dense(c) | (keys.experts() if c.experts else {})

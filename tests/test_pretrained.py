@@ -1,0 +1,308 @@
+"""Hugging Face folders in and out: bits, layouts, and one line for whatever is wrong with a folder."""
+
+import dataclasses
+import json
+import shutil
+import struct
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+import tiny_folder
+from models import DEEPSEEK, EVERYTHING, SMALL, forward, params_of, tokens_of
+
+from rljax import pretrained, sharding, transformer
+from rljax.errors import UserError
+from rljax.pretrained import tensors
+
+R = dataclasses.replace
+FAMILIES = {
+    "llama": R(SMALL, rope_scaling=("llama3", 8.0, 1.0, 4.0, 64), mlp_bias=True),
+    "qwen2": R(SMALL, qkv_bias=True, window=4, sliding=(False, True)),
+    "qwen3": R(SMALL, qk_norm=True, rope_scaling=("yarn", 4.0, 32.0, 1.0, 16, 1.1, False)),
+    "qwen3_moe": R(SMALL, qk_norm=True, experts=4, expert_width=6, routed=(False, True)),
+    "gemma2": R(EVERYTHING, qk_norm=False, rope_base_sliding=None, rope_scaling=(), mlp_bias=False),
+    "gemma3_text": R(EVERYTHING, rope_scaling=("linear", 8.0), mlp_bias=False),
+    "deepseek_v3": R(DEEPSEEK, sliding=(), window=None, shared_width=28, attention_scale=10**-0.5 * 1.2),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("scan", [False, True], ids=["plain", "stacked"])
+def test_what_is_saved_is_loaded_bit_for_bit(family, scan, tmp_path):
+    config = R(FAMILIES[family], scan_layers=scan)
+    params = params_of(FAMILIES[family])
+    params = transformer.stack(params, config) if scan else params
+    written = pretrained.save(tmp_path / "out", config, params, shard_bytes=5000 if scan else 10**9)
+    again, loaded, tokenizer = pretrained.load(tmp_path / "out", scan_layers=scan)
+    assert written == family and tokenizer is None
+    assert len(list((tmp_path / "out").glob("*.safetensors"))) == 1 if not scan else 3
+    assert jax.tree.structure(loaded) == jax.tree.structure(params)
+    jax.tree.map(np.testing.assert_array_equal, loaded, params)
+    if not scan:
+        np.testing.assert_array_equal(forward(loaded, again, tokens_of(1, 9)), forward(params, config, tokens_of(1, 9)))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_a_dtype_is_kept_unless_another_is_asked_for(dtype, tmp_path):
+    params = jax.tree.map(lambda x: x.astype(dtype), params_of(FAMILIES["deepseek_v3"]))
+    pretrained.save(tmp_path / "out", FAMILIES["deepseek_v3"], params)
+    config, loaded, _ = pretrained.load(tmp_path / "out")
+    assert config.weight_dtype == config.dtype == dtype
+    jax.tree.map(np.testing.assert_array_equal, loaded, params)
+    assert {str(x.dtype) for x in jax.tree.leaves(loaded)} == {dtype}
+    config, wide, _ = pretrained.load(tmp_path / "out", "float32")
+    assert config.weight_dtype == config.dtype == "float32"
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b.astype(jnp.float32)), wide, params)
+    half = pretrained.load(tmp_path / "out", "bfloat16")[1]
+    assert half["layers"][1]["router"]["bias"].dtype == jnp.float32  # it decides between close scores
+    assert half["layers"][1]["router"]["kernel"].dtype == jnp.bfloat16
+
+
+def test_each_device_gets_its_part_and_nothing_else_is_read(tmp_path, monkeypatch):
+    """On a mesh of one the layout is the mesh's; parts are asked for by slice, as on many (tests/test_sharding.py)."""
+    pretrained.save(tmp_path / "out", FAMILIES["qwen3_moe"], params_of(FAMILIES["qwen3_moe"]))
+    mesh = sharding.make_mesh(1, 1)
+    config, loaded, _ = pretrained.load(tmp_path / "out", mesh=mesh)
+    wanted = sharding.weight_shardings(config, mesh)
+    assert all(jax.tree.leaves(jax.tree.map(lambda x, where: x.sharding == where, loaded, wanted)))
+    found = pretrained.folder.find_tensors(tmp_path / "out")
+    leaf = next(
+        leaf
+        for leaf in pretrained.folder.plan(config, pretrained.FAMILIES["qwen3_moe"].KEYS(config))
+        if leaf.weight.axes == ("expert", "embed", "ff")
+    )
+    asked = []
+    monkeypatch.setattr(jax, "make_array_from_callback", lambda shape, where, part: asked.append(part))
+    pretrained.folder.read_leaf(found, leaf, mesh, None)
+    part = asked[0]((slice(1, 3), slice(0, 8), slice(None)))
+    np.testing.assert_array_equal(part, np.asarray(loaded["layers"][1]["experts"]["gate"])[1:3, :8])
+
+
+def test_only_the_part_that_reads_text_is_loaded_from_a_model_that_sees_images(tmp_path):
+    config = FAMILIES["gemma3_text"]
+    pretrained.save(tmp_path / "text", config, params_of(config))
+    about = json.loads((tmp_path / "text/config.json").read_text())
+    places = tensors.places(tmp_path / "text/model.safetensors")
+    arrays = {f"language_model.{name}": np.array(place.view()) for name, place in places.items()}
+    arrays["vision_tower.patch.weight"] = np.zeros((3, 3), np.float32)
+    (tmp_path / "both").mkdir()
+    described = {name: (x.dtype, x.shape) for name, x in arrays.items()}
+    tensors.write(tmp_path / "both/model.safetensors", described, arrays.get)
+    (tmp_path / "both/config.json").write_text(json.dumps({"model_type": "gemma3", "text_config": about}))
+    again, loaded, _ = pretrained.load(tmp_path / "both")
+    assert again == pretrained.read_config(tmp_path / "text")
+    jax.tree.map(np.testing.assert_array_equal, loaded, params_of(config))
+
+
+def test_a_model_of_ours_is_written_as_the_nearest_architecture():
+    assert pretrained.family_of(SMALL) == "llama"
+    assert pretrained.family_of(R(SMALL, qk_norm=True)) == "qwen3"
+    with pytest.raises(UserError, match="no Hugging Face architecture has this model's mlp_bias.*nearest is gemma3_text"):
+        pretrained.family_of(EVERYTHING)
+    with pytest.raises(UserError, match="family='bert' is not known"):
+        pretrained.family_of(SMALL, "bert")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What can be wrong with a folder.
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory):
+    return tiny_folder.make(tmp_path_factory.mktemp("good") / "model")
+
+
+@pytest.fixture
+def folder(good, tmp_path):
+    shutil.copytree(good, tmp_path / "model")
+    return tmp_path / "model"
+
+
+def change(file, **fields):
+    about = json.loads(file.read_text()) | fields
+    file.write_text(json.dumps({k: v for k, v in about.items() if v != "gone"}))
+
+
+def rewrite(folder, edit):
+    """The folder's tensors, changed."""
+    file = folder / "model.safetensors"
+    arrays = edit({name: np.array(place.view()) for name, place in tensors.places(file).items()})
+    tensors.write(file, {name: (x.dtype, x.shape) for name, x in arrays.items()}, arrays.get)
+
+
+def test_a_good_folder_loads_with_its_tokenizer(folder):
+    config, params, tokenizer = pretrained.load(folder)
+    assert config.vocab_size == 320 and tokenizer.size <= 320 and transformer.count(params) > 0
+    assert tokenizer.decode(tokenizer.encode("Ann has 12 clips")) == "Ann has 12 clips"
+
+
+def without(name):
+    return lambda arrays: {k: v for k, v in arrays.items() if k != name}
+
+
+NAME = "model.layers.1.mlp.up_proj.weight"
+TENSORS = {
+    "missing": (without(NAME), f"the tensor {NAME} is missing"),
+    "extra": (lambda a: a | {"model.layers.7.x": np.zeros(3, np.float32)}, "model.layers.7.x belongs to nothing"),
+    "misshapen": (lambda a: a | {NAME: np.zeros((48, 30), np.float32)}, r"has the shape \[48, 30\], the config says"),
+    "transposed": (lambda a: a | {NAME: a[NAME].T.copy()}, r"has the shape \[32, 48\]"),
+    "nothing": (without("model.embed_tokens.weight"), "0 tensors are called embed_tokens.weight"),
+}
+
+
+@pytest.mark.parametrize("what", TENSORS)
+def test_tensors_that_do_not_fit_are_named_in_one_line(what, folder):
+    edit, message = TENSORS[what]
+    rewrite(folder, edit)
+    with pytest.raises(UserError, match=message) as e:
+        pretrained.load(folder)
+    assert "\n" not in str(e.value)
+
+
+def test_tensors_of_no_use_are_passed_over(folder):
+    """The tied head once more, positions that are computed here, layers that predict a second token."""
+    spare = {"lm_head.weight": np.zeros((320, 32)), "model.layers.0.self_attn.rotary_emb.inv_freq": np.zeros(4)}
+    rewrite(folder, lambda a: a | {k: v.astype(np.float32) for k, v in spare.items()})
+    pretrained.load(folder)
+    rewrite(folder, lambda a: a | {"model.layers.2.eh_proj.weight": np.zeros(3, np.float32)})
+    with pytest.raises(UserError, match=r"layers.2.eh_proj.weight belongs to nothing"):
+        pretrained.load(folder)
+    change(folder / "config.json", num_nextn_predict_layers=1)
+    pretrained.load(folder)
+
+
+def cut(folder):
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def cut_header(folder):
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:50])
+
+
+def garbage(folder):
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", 20) + b"not json at all, no." + b"0" * 100)
+
+
+def lying(folder):
+    """A header whose tensor does not lie in the bytes that it names."""
+    header = json.dumps({NAME: {"dtype": "F32", "shape": [4, 4], "data_offsets": [0, 32]}}).encode()
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + b"0" * 64)
+
+
+def eight_bits(folder):
+    header = json.dumps({"model.embed_tokens.weight": {"dtype": "F8_E4M3", "shape": [4], "data_offsets": [0, 4]}}).encode()
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + b"0" * 4)
+
+
+BROKEN = {
+    "cut": (cut, "is cut off within"),
+    "cut header": (cut_header, "is cut off, or no safetensors file"),
+    "garbage": (garbage, "header is damaged"),
+    "lying": (lying, r"of shape \[4, 4\] cannot lie in 32 bytes"),
+    "eight bits": (eight_bits, "missing|type F8_E4M3"),
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), "there is no model.safetensors"),
+    "pickled": (
+        lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"),
+        "only pickled weights: save them with safe_serialization",
+    ),
+    "no config": (lambda f: (f / "config.json").unlink(), "there is no config.json"),
+    "config": (lambda f: (f / "config.json").write_text("{"), "config.json cannot be read"),
+    "unknown": (lambda f: change(f / "config.json", model_type="mamba"), "model_type 'mamba' is not known here, only .*qwen2"),
+    "quantised": (
+        lambda f: change(f / "config.json", quantization_config={"quant_method": "fp8"}),
+        "its weights are fp8: convert",
+    ),
+    "field": (lambda f: change(f / "config.json", hidden_size="gone"), "the field 'hidden_size' is missing"),
+    "word": (lambda f: change(f / "config.json", hidden_size="many"), "a field cannot be read"),
+    "activation": (lambda f: change(f / "config.json", hidden_act="relu"), "hidden_act='relu' is unknown"),
+    "rope": (
+        lambda f: change(f / "config.json", rope_scaling={"type": "dynamic", "factor": 2.0}),
+        "rope_type='dynamic' .*is not supported",
+    ),
+    "partial": (
+        lambda f: change(f / "config.json", rope_parameters={"partial_rotary_factor": 0.5}),
+        "partial_rotary_factor=0.5 is not supported",
+    ),
+    "tokenizer": (lambda f: (f / "tokenizer.json").unlink(), "has no tokenizer.json"),
+    "broken tokenizer": (lambda f: (f / "tokenizer.json").write_text("{}"), "tokenizer.json is damaged"),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_broken_folder_is_told_in_one_line(what, folder):
+    edit, message = BROKEN[what]
+    edit(folder)
+    with pytest.raises(UserError, match=message) as e:
+        pretrained.load(folder)
+    assert "\n" not in str(e.value)
+
+
+def test_a_shard_that_is_not_there_is_named(tmp_path):
+    config = tiny_folder.config()
+    params = transformer.init(config, jax.random.key(0))
+    pretrained.save(tmp_path / "m", config, params, shard_bytes=20_000)
+    shard = sorted((tmp_path / "m").glob("model-*.safetensors"))[1]
+    moved = shard.rename(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match=f"{shard.name} is missing, 1 of the"):
+        pretrained.load(tmp_path / "m")
+    other = sorted((tmp_path / "m").glob("model-*.safetensors"))[0]
+    shutil.copy(other, shard)
+    with pytest.raises(UserError, match=f"the index says {shard.name} holds .*, but it does not"):
+        pretrained.load(tmp_path / "m")
+    moved.rename(shard)
+    pretrained.load(tmp_path / "m")
+
+
+def test_an_adapter_alone_is_no_model(tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(UserError, match="a LoRA adapter alone: merge it"):
+        pretrained.load(tmp_path)
+
+
+def test_fields_that_nobody_knows_are_named_in_a_warning(folder, caplog):
+    change(folder / "config.json", sparkle_layers=3)
+    pretrained.read_config(folder)
+    assert "nothing here knows sparkle_layers" in caplog.text
+
+
+def test_nothing_is_written_over(folder):
+    config, params, tokenizer = pretrained.load(folder)
+    before = (folder / "config.json").read_text()
+    with pytest.raises(UserError, match="is there already, and not empty"):
+        pretrained.save(folder, config, params, tokenizer)
+    assert (folder / "config.json").read_text() == before
+
+
+def test_a_save_that_fails_leaves_nothing(tmp_path, monkeypatch):
+    config = tiny_folder.config()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pretrained.export, "write_tensors", full)
+    with pytest.raises(OSError, match="No space"):
+        pretrained.save(tmp_path / "out", config, transformer.init(config, jax.random.key(0)))
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_tokenizer_goes_with_the_model_to_the_letter(folder, tmp_path):
+    config, params, tokenizer = pretrained.load(folder)
+    pretrained.save(tmp_path / "out", config, params, tokenizer)
+    for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
+        assert (tmp_path / "out" / name).read_bytes() == (folder / name).read_bytes()
+    about = json.loads((tmp_path / "out/config.json").read_text())
+    assert about["eos_token_id"] == list(tokenizer.stop_ids) and about["pad_token_id"] == tokenizer.pad
+    again = pretrained.load(tmp_path / "out")
+    assert again[0] == config and again[2] == tokenizer
+
+
+def test_files_are_views_not_copies(folder):
+    place = tensors.places(folder / "model.safetensors")["model.embed_tokens.weight"]
+    view = place.view()
+    assert isinstance(view, np.memmap) and not view.flags.writeable
+    assert {"F32", "F16", "BF16"} == set(tensors.DTYPES) and tensors.DTYPES["BF16"] == ml_dtypes.bfloat16
