@@ -6,6 +6,7 @@ The adapters are a pytree of their own, {path of the matrix: {"down", "up"}}: it
 the KL reference see. The policy is a pure function of them and of what they are attached to.
 """
 
+import math
 from typing import Any
 
 import jax
@@ -45,7 +46,7 @@ def init(model: Config, names: tuple[str, ...], rank: int, key: Array) -> Adapte
     for n, (path, w) in enumerate(targets(model, names).items()):
         held = sum(axis in ("layer", "expert") for axis in w.axes)
         many, inward, outward = w.shape[:held], w.shape[held : held + w.inputs], w.shape[held + w.inputs :]
-        spread = float(jnp.prod(jnp.asarray(inward))) ** -0.5
+        spread = math.prod(inward) ** -0.5
         down = spread * jax.random.normal(jax.random.fold_in(key, n), (*many, *inward, rank))
         out[path] = {"down": down, "up": jnp.zeros((*many, rank, *outward))}
     return out

@@ -30,6 +30,8 @@ from rljax.errors import UserError
 from rljax.structs import ConfigTree, TrainState
 from rljax.text.folder import load as load_tokenizer
 
+STAGES = ("pretrain", "sft", "rl")
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
@@ -43,6 +45,8 @@ class Settings:
 
 def resolve(config: ConfigTree) -> Settings:
     """Build and check everything that every stage shares. Raises UserError naming what does not fit."""
+    if unknown := [name for name in config.stages if name not in STAGES]:
+        raise UserError(f"stages={config.stages}: {unknown[0]!r} is no stage, choose from {STAGES}")
     tokenizer = load_tokenizer(config.weights) if config.weights else None
     if tokenizer is None:
         task = tasks.make(config.task.name, **config.task.options.to_dict())
@@ -92,8 +96,6 @@ def architecture(config: ConfigTree) -> transformer.Config:
 
 def check_stage(config: ConfigTree, model: transformer.Config, name: str) -> None:
     """Raise UserError where a stage that reproduce runs cannot start, or learn adapters, as the config says."""
-    if name not in ("pretrain", "sft", "rl"):
-        raise UserError(f"stages={config.stages}: {name!r} is no stage, choose from pretrain, sft and rl")
     stage = config[name]
     if stage.start == "weights" and not config.weights:
         raise UserError(f'{name}.start="weights", but no folder is named: --config.weights=FOLDER')
@@ -293,7 +295,7 @@ def start_params(s: Settings, start: str, workdir: str | Path) -> Any:
             raise UserError('start="weights", but no folder is named: --config.weights=FOLDER')
         return pretrained.read_params(s.config.weights, s.model, s.mesh, s.model.weight_dtype)
     folder, _, stage = start.rpartition(":")
-    if stage not in ("pretrain", "sft", "rl"):
+    if stage not in STAGES:
         raise UserError(f"start={start!r}: choose from weights, pretrain, sft, rl, or DIR:stage of another run")
     config = s.config if not folder else recorded(s, folder)
     rank, steps = config[stage].lora.rank, None if folder else config[stage].steps
@@ -324,12 +326,12 @@ def without_lora(stage: ConfigTree) -> ConfigTree:
 def recorded(s: Settings, folder: str) -> ConfigTree:
     """The config of another run, as far as its file has it; what a later version added is as here."""
     config = s.config.copy_and_resolve_references()
-    for stage in ("pretrain", "sft", "rl"):
+    for stage in STAGES:
         config[stage].lora.rank = 0  # unless it says so
     found = journal.read_config(folder)
     for name in ("seed", "weights"):
         config[name] = found.get(name, config[name])
-    for stage in ("pretrain", "sft", "rl"):
+    for stage in STAGES:
         of_stage = found.get(stage, {})
         config[stage].start = of_stage.get("start", config[stage].start)
         for name, value in of_stage.get("lora", {}).items():

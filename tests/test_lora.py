@@ -1,0 +1,189 @@
+"""Adapters: a pure transform of the parameters, and all that the optimiser, the checkpoints and the reference see."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from models import DEEPSEEK, EACH, SMALL, forward, near, params_of, tokens_of
+
+from configs import shop
+from experiments import rl, sft
+from rljax import checkpoint, journal, lora, settings, transformer
+from rljax.errors import UserError
+
+EVERY = ("query", "key", "value", "out", "gate", "up", "down")
+OF = {SMALL: EVERY, DEEPSEEK: ("query_up", "kv_up", "kv_down", "out", "gate", "down")}
+
+
+def names_of(config):
+    return OF.get(config, ("query", "out", "up"))
+
+
+def moved(adapters):
+    """Adapters that do change something."""
+    noise = lambda x: 0.1 * np.random.default_rng(x.size).normal(size=x.shape).astype(np.float32)
+    return jax.tree.map(lambda x: x + noise(x), adapters)
+
+
+@EACH
+def test_fresh_adapters_change_nothing_and_moved_ones_what_they_add(config):
+    params = params_of(config)
+    adapters = lora.init(config, names_of(config), 3, jax.random.key(0))
+    base, tokens = lora.Base(params, jnp.float32(2.0)), tokens_of(2, 9)
+    plain = forward(params, config, tokens)
+    near(forward(lora.policy(adapters, base), config, tokens), plain, 1e-5)
+    changed = moved(adapters)
+    beside, added = (forward(f(changed, base), config, tokens) for f in (lora.policy, lora.merge))
+    near(beside, added, 1e-3)
+    assert np.abs(beside - plain).max() > 0.05
+
+
+def test_stacked_layers_and_experts_have_an_adapter_each():
+    scanned = dataclasses.replace(DEEPSEEK, scan_layers=True)
+    adapters = moved(lora.init(scanned, OF[DEEPSEEK], 2, jax.random.key(0)))
+    experts = next(x for path, x in adapters.items() if "experts" in path and "gate" in path)
+    assert experts["down"].shape == (1, 6, 16, 2) and experts["up"].shape == (1, 6, 2, 14)
+    base = lora.Base(transformer.stack(params_of(DEEPSEEK), scanned), jnp.float32(1.0))
+    beside, added = (forward(f(adapters, base), scanned, tokens_of(2, 9)) for f in (lora.policy, lora.merge))
+    near(beside, added, 1e-3)
+
+
+def test_only_the_named_matrices_are_adapted():
+    adapters = lora.init(SMALL, ("query", "down"), 4, jax.random.key(0))
+    assert {path.split("'")[-2] if "kernel" not in path else path.split("'")[-4] for path in adapters} == {
+        "query",
+        "down",
+    }
+    assert len(adapters) == 2 * SMALL.layers
+    policy = lora.policy(adapters, lora.Base(params_of(SMALL), jnp.float32(1.0)))
+    assert isinstance(policy["layers"][0]["query"]["kernel"], transformer.Adapted)
+    assert policy["layers"][0]["key"]["kernel"] is params_of(SMALL)["layers"][0]["key"]["kernel"]
+
+
+def test_a_matrix_that_no_layer_has_is_refused_with_those_it_has():
+    with pytest.raises(UserError, match="no matrix called 'querry' in a layer, choose from .*'query'"):
+        lora.init(SMALL, ("querry",), 2, jax.random.key(0))
+
+
+@pytest.mark.parametrize("way", ["bfloat16", "int8"])
+def test_lighter_weights_leave_a_low_rank_change_exact(way):
+    adapters = moved(lora.init(SMALL, EVERY, 3, jax.random.key(0)))
+    policy = lora.policy(adapters, lora.Base(params_of(SMALL), jnp.float32(1.0)))
+    light = transformer.lighter(policy, SMALL, way)
+    kernel = light["layers"][0]["query"]["kernel"]
+    assert kernel.up is policy["layers"][0]["query"]["kernel"].up
+    assert light["embedding"] is policy["embedding"] and light["layers"][0]["mlp_norm"].dtype == jnp.float32
+    stored = kernel.base.values if way == "int8" else kernel.base
+    assert str(stored.dtype) == way
+    full, small = (forward(p, SMALL, tokens_of(2, 9)) for p in (policy, light))
+    assert 1e-5 < np.abs(full - small).max() < 0.2
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# A run that learns adapters.
+
+
+def config_of(**rows):
+    c = shop.get_config("short")
+    c.model.layers, c.model.width = 1, 32
+    c.pretrain.steps, c.sft.steps, c.rl.steps = 2, 2, 4
+    c.rl.max_new_tokens, c.rl.widths, c.rl.micro_batch = 12, (), 0
+    c.rl.lora.rank, c.rl.lora.targets = 4, ("query", "value", "gate")
+    c.rl.optimizer.warmup = 0
+    c.rl.row.entropy = "bonus(coef=0.1)"  # no attempt is right yet: something to learn from
+    c.rl.start = "sft"
+    c.workers = 0
+    c.update_from_flattened_dict(rows)
+    return c
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The workdir of an SFT stage with whole weights, and of an RL stage with adapters on it that wants numbers."""
+    from experiments import pretrain
+
+    folder, c = tmp_path_factory.mktemp("lora"), config_of()
+    (folder / "config.json").write_text(json.dumps({"config": json.loads(json.dumps(c.to_dict()))}))
+    pretrain.run(c, folder)
+    sft.run(c, folder)
+    rl.run(c, folder)
+    return folder, c
+
+
+def test_the_optimiser_sees_adapters_alone_and_what_they_hang_on_stays(finished):
+    _, c = finished
+    c.rl.update_from_flattened_dict({"row.kl": "k3(coef=0.1)"})
+    s = settings.resolve(c)
+    verbs = rl.make_verbs(s)
+    whole = transformer.init(s.model, jax.random.key(0))
+    state = settings.new_state(s, c.rl, whole, settings.algorithm(c.rl))
+    c.rl.row.kl = None
+    assert set(state.params) == set(state.reference) == set(lora.targets(s.model, ("query", "value", "gate")))
+    sizes = {x.size for x in jax.tree.leaves(state.opt_state) if x.ndim}
+    assert sizes == {x.size for x in jax.tree.leaves(state.params)}
+    problems = verbs.ask(state.cursor)
+    rollout, _ = verbs.sample(lora.policy(state.params, state.frozen), problems, state.step_key())
+    shown = jnp.asarray(np.random.default_rng(0).normal(size=(c.rl.prompts, c.rl.group_size)), jnp.float32)
+    experience, _ = verbs.compare(state, rollout, shown)
+    before = jax.device_get(state.params)
+    state, metrics = verbs.push(state, experience)
+    jax.tree.map(np.testing.assert_array_equal, state.frozen.params, whole)
+    ups = [np.abs(state.params[path]["up"] - before[path]["up"]).max() for path in before]
+    assert float(metrics["grad_norm"]) > 0 and min(ups) > 0 and float(metrics["kl"]) == 0
+
+
+def test_a_stage_with_adapters_keeps_no_copy_of_the_base_and_ends_as_its_merge(finished):
+    folder, c = finished
+    manager = checkpoint.open_manager(folder / "checkpoints" / "rl", 1, 0)
+    args = ocp.args.Composite(crc32=ocp.args.JsonRestore())  # the checksum of each array that was written
+    held = manager.restore(manager.latest_step(), args=args).crc32
+    assert len(held["params"]) == 2 * 3 and not any("frozen" in path for path in held["rest"])
+    manager.close()
+    s = settings.resolve(c)
+    start, end = (settings.start_params(s, stage, folder) for stage in ("sft", "rl"))
+    assert jax.tree.structure(start) == jax.tree.structure(end)
+    different = jax.tree.map(lambda a, b: not np.array_equal(a, b), start, end)
+    assert not different["embedding"] and not different["layers"][0]["key"]["kernel"]
+    assert different["layers"][0]["query"]["kernel"] and different["layers"][0]["gate"]
+
+
+def test_another_run_starts_from_the_merge(finished):
+    folder, c = finished
+    s = settings.resolve(config_of(**{"rl.lora.rank": 0}))
+    there = settings.start_params(s, f"{folder}:rl", "nowhere")
+    jax.tree.map(np.testing.assert_array_equal, there, settings.start_params(settings.resolve(c), "rl", folder))
+
+
+def test_a_stopped_run_with_adapters_continues_bit_for_bit(finished, tmp_path):
+    folder, c = finished
+    for stop in (2, 0):
+        arm = config_of(**{"rl.start": f"{folder}:sft"})
+        rl.run(arm, tmp_path, stop=stop)
+    ours, theirs = (
+        [r for r in journal.read(f / "metrics.jsonl") if r["stage"] == "rl" and "train/loss" in r]
+        for f in (tmp_path, folder)
+    )
+    assert ours == theirs and len(ours) == 4
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"rl.lora.targets": ("router",)}, "no matrix called 'router'"),
+        ({"rl.optimizer.name": "muon"}, "muon knows whole matrices only"),
+        ({"rl.algorithm": "orz_ppo"}, "use rl.critic.trunk=policy"),
+        ({"rl.mix_reference": 0.5}, "adapters of two policies cannot be mixed"),
+        ({"rl.sampler_weights": "int4"}, "rl.sampler_weights='int4' is unknown"),
+        ({"rl.start": "weights"}, "no folder is named: --config.weights=FOLDER"),
+        ({"stages": ("sft", "dpo")}, "'dpo' is no stage"),
+        ({"weights": "/nowhere"}, "/nowhere has no tokenizer.json"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_is_refused_before_anything_runs(changes, message):
+    with pytest.raises(UserError, match=message):
+        settings.resolve(config_of(**changes))
