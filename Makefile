@@ -2,11 +2,12 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+PARITY_VENV ?= .venv-parity
 BIN := $(VENV)/bin
 CONFIG ?= configs/shop.py
 WORKDIR ?= runs/shop
 
-.PHONY: setup reproduce test lint gym clean
+.PHONY: setup reproduce test lint gym parity clean
 
 setup: $(VENV)/runtime
 
@@ -38,5 +39,16 @@ gym: $(VENV)/tests
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-gym.txt
 	$(BIN)/python -m pytest tests/test_gym.py
 
+# every model family against torch and transformers, live; they have an environment of their own
+parity: $(PARITY_VENV)/ready
+	$(PARITY_VENV)/bin/python -m tests.parity.write_fixtures --check
+	$(PARITY_VENV)/bin/python -m pytest -n 2 tests/parity/live.py
+
+$(PARITY_VENV)/ready: requirements.txt requirements-dev.txt requirements-parity.txt
+	@test -x $(PARITY_VENV)/bin/python || $(PYTHON) -m venv $(PARITY_VENV)
+	$(PARITY_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-dev.txt
+	$(PARITY_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --retries 1 -r requirements-parity.txt
+	@touch $@
+
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(PARITY_VENV) .pytest_cache .ruff_cache

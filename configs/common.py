@@ -180,6 +180,29 @@ def questions(**changes) -> dict:
     )
 
 
+def real_model(c: ConfigDict, arg) -> None:
+    """R1-Zero-style RL on a Hugging Face folder: ``arg`` has weights, data (gsm8k or math) and adapters (a rank, or 0)."""
+    c.weights, c.stages, c.workers = arg.weights, ("rl",), 4
+    c.task.name = "questions"
+    tests = {"gsm8k": "gsm8k", "math": "math500"}
+    if arg.data not in tests:
+        raise ValueError(f"data={arg.data!r}: choose from {sorted(tests)}")
+    c.task.options = questions(datasets=arg.data, test=tests[arg.data], template=arg.template, prompt_slots=512)
+    c.task.options.max_response = 2048  # no demonstration is shown in RL: leave none out
+    # weights in float32 where they learn, in bfloat16 where only adapters do; products in bfloat16
+    c.model.update(
+        dict(weight_dtype="bfloat16" if arg.adapters else "float32", dtype="bfloat16", cache_dtype="bfloat16")
+    )
+    c.model.update(dict(remat="layer", scan_layers=True, logprob_chunk=128))
+    c.rl.update(dict(start="weights", steps=200, prompts=32, group_size=8, eval_every=20))
+    c.rl.max_new_tokens = {"gsm8k": 512, "math": 2048}[arg.data]
+    c.rl.micro_batch, c.rl.widths = 4, ()
+    c.rl.lora.rank = arg.adapters
+    # adapters want about ten times the rate of whole weights
+    c.rl.optimizer = optimizer(2e-5 if arg.adapters else 1e-6, schedule="constant", warmup=10, weight_decay=0.0)
+    c.eval.update(dict(problems=256, attempts=4, greedy=True))
+
+
 def shorten(c: ConfigDict) -> None:
     """A minute's run of every stage, to see that all is well; it learns next to nothing."""
     c.pretrain.steps, c.sft.steps, c.rl.steps, c.selection.steps = 20, 20, 4, 2

@@ -18,7 +18,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from rljax import data, datasets, figures, journal, launch, settings
+from rljax import data, datasets, figures, journal, launch, settings, starts
 from rljax.errors import UserError
 from rljax.metrics import half_width
 from rljax.structs import ConfigTree
@@ -42,7 +42,7 @@ def run(
     everything = s.task.size(e.split) or e.problems
     e.problems = min(everything, {-1: e.problems, 0: everything}.get(problems, problems))
     e.attempts = attempts or (samples(config) if protocol == "r1" else e.attempts)
-    metrics, said = settings.evaluator(s, KEEP, brief=True)(settings.start_params(s, stage, workdir))
+    metrics, said = settings.evaluator(s, KEEP, brief=True)(starts.start_params(s, stage, workdir))
 
     print(
         f"{stage} on {e.problems} {e.split} problems: {e.attempts} attempts each, temperature {e.temperature}, "

@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from rljax import launch, pretrained, settings, transformer
+from rljax import launch, pretrained, settings, starts, transformer
 from rljax.errors import UserError
 from rljax.structs import ConfigTree
 
@@ -23,7 +23,7 @@ def run(config: ConfigTree, workdir: Path, stage: str, to: str, dtype: str) -> N
         raise UserError(f"--dtype {dtype}: choose from float32, bfloat16 and float16")
     s = settings.resolve(config)
     pretrained.family_of(s.model)  # before anything is read
-    params = settings.start_params(s, stage, workdir)
+    params = starts.start_params(s, stage, workdir)
     if dtype:
         params = jax.tree.map(lambda x: x.astype(jnp.dtype(dtype)), params)
     family = pretrained.save(to, s.model, params, s.task.tokenizer)

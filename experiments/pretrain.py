@@ -5,7 +5,7 @@ python -m experiments.pretrain --config configs/shop.py --workdir runs/shop
 
 from pathlib import Path
 
-from rljax import data, launch, settings, stages
+from rljax import data, launch, settings, stages, starts
 from rljax.settings import Settings
 from rljax.structs import ConfigTree
 
@@ -35,7 +35,7 @@ def run(config: ConfigTree, workdir: Path) -> None:
     def evaluate(params):
         return {"eval/loss": measure(params, held_out)}, []
 
-    state = settings.new_state(s, c, settings.start_params(s, c.start, workdir))
+    state = starts.new_state(s, c, starts.start_params(s, c.start, workdir))
     stages.train("pretrain", state, iteration, evaluate, score="-eval/loss", **settings.loop(s, "pretrain", workdir))
 
 

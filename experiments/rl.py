@@ -14,7 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rljax import launch, learner, lora, optimizer, rewards, sampler, settings, sharding, stages
+from rljax import launch, learner, lora, optimizer, rewards, sampler, settings, sharding, stages, starts
 from rljax.refill import refill
 from rljax.settings import Settings
 from rljax.structs import ConfigTree
@@ -104,9 +104,9 @@ def run(config: ConfigTree, workdir: Path, stop: int = 0) -> None:
     """Train to the end, or to step ``stop`` of it: schedules are those of the whole run."""
     s = settings.resolve(config)
     iteration = make_iteration(s)
-    params = settings.start_params(s, config.rl.start, workdir)
-    state = settings.new_state(s, config.rl, params, settings.algorithm(config.rl))
-    known = settings.evaluated(s, config.rl.start, workdir)
+    params = starts.start_params(s, config.rl.start, workdir)
+    state = starts.new_state(s, config.rl, params, settings.algorithm(config.rl))
+    known = starts.evaluated(s, config.rl.start, workdir)
     how = settings.loop(s, "rl", workdir, stop)
     stages.train("rl", state, iteration, settings.evaluator(s), score="eval/pass@1", known=known, **how)
 

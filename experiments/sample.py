@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax import launch, pretrained, rewards, sampler, settings
+from rljax import launch, pretrained, rewards, sampler, settings, starts
 from rljax.errors import UserError
 from rljax.structs import ConfigTree, Rollout
 from rljax.tasks import Task, fruit, reading, wording
@@ -37,7 +37,7 @@ Judge = Callable[[str], bool]
 def run(config: ConfigTree, workdir: Path, stage: str, prompt: str, problem: int, attempts: int, seed: int) -> None:
     s = settings.resolve(config)
     task = s.task
-    params = settings.start_params(s, stage, workdir)
+    params = starts.start_params(s, stage, workdir)
     if prompt:
         ids, mask = read_prompt(task, prompt)
         record = task.read_prompt(prompt) if task.read_prompt else None

@@ -5,7 +5,7 @@ python -m experiments.sft --config configs/shop.py --workdir runs/shop
 
 from pathlib import Path
 
-from rljax import data, launch, settings, stages
+from rljax import data, launch, settings, stages, starts
 from rljax.settings import Settings
 from rljax.structs import ConfigTree
 
@@ -32,7 +32,7 @@ def run(config: ConfigTree, workdir: Path) -> None:
         metrics, samples = look(params)
         return {"eval/loss": measure(params, held_out)} | metrics, samples
 
-    state = settings.new_state(s, c, settings.start_params(s, c.start, workdir))
+    state = starts.new_state(s, c, starts.start_params(s, c.start, workdir))
     stages.train("sft", state, iteration, evaluate, score="-eval/loss", **settings.loop(s, "sft", workdir))
 
 

@@ -45,15 +45,16 @@ def sample(
     prompt [B, P] int32 and prompt_mask [B, P] bool, each row's real tokens contiguous, padded on either side (the
     rollout holds them padded on the left). ``temperature`` > 0 divides the logits; ``greedy=True`` takes the likeliest
     token instead. ``top_k`` 0 and ``top_p`` 1 keep the whole distribution. A row ends with the first of ``stop_ids`` it
-    samples, which belongs to the response. ``weights`` says how the layers' matrices are kept meanwhile: "" as they are,
-    or lighter, as "bfloat16" or "int8" (a scale a column); the policy that samples is then not quite the one that learns.
+    samples, which belongs to the response. ``weights`` says how the layers' matrices are kept meanwhile: "" as every product
+    would have them, in the activations' dtype; or lighter, as "bfloat16" or "int8" (a scale a column): the policy that
+    samples is then not quite the one that learns.
 
     ``Rollout.logprobs`` are those of the distribution that was really sampled from: at this temperature, renormalised
     over what top-k and top-p kept (0 for greedy). Raises UserError where the window is too short for prompt + response.
     """
     check_window(config, prompt.shape[1], max_new_tokens)
     params, config = transformer.unstack(params, config)
-    params = transformer.lighter(params, config, weights)
+    params = transformer.lighter(params, config, weights or config.dtype)
     prompt, prompt_mask = align_left_padding(prompt, prompt_mask)
     rows = prompt.shape[0] * group_size
     stops = jnp.asarray(stop_ids, jnp.int32)
@@ -76,7 +77,10 @@ def sample(
             logprobs=write(out.logprobs, jnp.where(live, logprob, 0.0)),
             finished=out.finished | (live & jnp.isin(token, stops)),
         )
-        logits, cache = transformer.decode(params, config, token, cache)
+        kept = params
+        if weights == "int8":  # else the compiler widens all of them once, before the loop, and the memory is gone
+            kept, _ = jax.lax.optimization_barrier((params, cache.column))
+        logits, cache = transformer.decode(kept, config, token, cache)
         return out, cache, logits
 
     logits, cache = transformer.prefill(params, config, prompt, prompt_mask, group_size)

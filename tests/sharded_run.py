@@ -9,7 +9,7 @@ import numpy as np
 
 from configs import shop
 from experiments import rl
-from rljax import settings, transformer
+from rljax import settings, starts, transformer
 
 ROWS = {  # the default, and one that takes statistics over the whole batch wherever it can
     "default": {},
@@ -33,7 +33,7 @@ def on_mesh(data: int, fsdp: int, row: str) -> dict[str, object]:
     s = settings.resolve(config)
     verbs = rl.make_verbs(s)
     params = transformer.init(s.model, jax.random.key(3))
-    state = settings.new_state(s, config.rl, params, settings.algorithm(config.rl))
+    state = starts.new_state(s, config.rl, params, settings.algorithm(config.rl))
     if state.reference is not None:
         state = state.replace(reference=jax.tree.map(lambda x: 1.05 * x, state.reference))
     problems = verbs.ask(state.cursor)

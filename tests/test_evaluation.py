@@ -8,7 +8,7 @@ import pytest
 
 from configs import common, gsm8k_tiny
 from experiments import evaluate
-from rljax import evaluation, settings, tasks, transformer
+from rljax import evaluation, starts, tasks, transformer
 from rljax.datasets import library
 from rljax.errors import UserError
 from rljax.tasks import Attempt, reading, selected
@@ -41,7 +41,7 @@ def workdir(tmp_path, monkeypatch):
     rows = [{"question": f"What is {n} and one?", "answer": n + 1, "level": 1 + n % 2} for n in range(60)]
     (tmp_path / "own.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     start = lambda s, stage, workdir: transformer.init(s.model, jax.random.key(0))
-    monkeypatch.setattr(settings, "start_params", start)
+    monkeypatch.setattr(starts, "start_params", start)
     return tmp_path
 
 

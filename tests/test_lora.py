@@ -12,7 +12,7 @@ from models import DEEPSEEK, EACH, SMALL, forward, near, params_of, tokens_of
 
 from configs import shop
 from experiments import rl, sft
-from rljax import checkpoint, journal, lora, settings, transformer
+from rljax import checkpoint, journal, lora, settings, starts, transformer
 from rljax.errors import UserError
 
 EVERY = ("query", "key", "value", "out", "gate", "up", "down")
@@ -120,7 +120,7 @@ def test_the_optimiser_sees_adapters_alone_and_what_they_hang_on_stays(finished)
     s = settings.resolve(c)
     verbs = rl.make_verbs(s)
     whole = transformer.init(s.model, jax.random.key(0))
-    state = settings.new_state(s, c.rl, whole, settings.algorithm(c.rl))
+    state = starts.new_state(s, c.rl, whole, settings.algorithm(c.rl))
     c.rl.row.kl = None
     assert set(state.params) == set(state.reference) == set(lora.targets(s.model, ("query", "value", "gate")))
     sizes = {x.size for x in jax.tree.leaves(state.opt_state) if x.ndim}
@@ -144,7 +144,7 @@ def test_a_stage_with_adapters_keeps_no_copy_of_the_base_and_ends_as_its_merge(f
     assert len(held["params"]) == 2 * 3 and not any("frozen" in path for path in held["rest"])
     manager.close()
     s = settings.resolve(c)
-    start, end = (settings.start_params(s, stage, folder) for stage in ("sft", "rl"))
+    start, end = (starts.start_params(s, stage, folder) for stage in ("sft", "rl"))
     assert jax.tree.structure(start) == jax.tree.structure(end)
     different = jax.tree.map(lambda a, b: not np.array_equal(a, b), start, end)
     assert not different["embedding"] and not different["layers"][0]["key"]["kernel"]
@@ -154,8 +154,8 @@ def test_a_stage_with_adapters_keeps_no_copy_of_the_base_and_ends_as_its_merge(f
 def test_another_run_starts_from_the_merge(finished):
     folder, c = finished
     s = settings.resolve(config_of(**{"rl.lora.rank": 0}))
-    there = settings.start_params(s, f"{folder}:rl", "nowhere")
-    jax.tree.map(np.testing.assert_array_equal, there, settings.start_params(settings.resolve(c), "rl", folder))
+    there = starts.start_params(s, f"{folder}:rl", "nowhere")
+    jax.tree.map(np.testing.assert_array_equal, there, starts.start_params(settings.resolve(c), "rl", folder))
 
 
 def test_a_stopped_run_with_adapters_continues_bit_for_bit(finished, tmp_path):

@@ -100,7 +100,9 @@ def test_only_the_part_that_reads_text_is_loaded_from_a_model_that_sees_images(t
 def test_a_model_of_ours_is_written_as_the_nearest_architecture():
     assert pretrained.family_of(SMALL) == "llama"
     assert pretrained.family_of(R(SMALL, qk_norm=True)) == "qwen3"
-    with pytest.raises(UserError, match="no Hugging Face architecture has this model's mlp_bias.*nearest is gemma3_text"):
+    with pytest.raises(
+        UserError, match="no Hugging Face architecture has this model's mlp_bias.*nearest is gemma3_text"
+    ):
         pretrained.family_of(EVERYTHING)
     with pytest.raises(UserError, match="family='bert' is not known"):
         pretrained.family_of(SMALL, "bert")
@@ -195,7 +197,9 @@ def lying(folder):
 
 
 def eight_bits(folder):
-    header = json.dumps({"model.embed_tokens.weight": {"dtype": "F8_E4M3", "shape": [4], "data_offsets": [0, 4]}}).encode()
+    header = json.dumps(
+        {"model.embed_tokens.weight": {"dtype": "F8_E4M3", "shape": [4], "data_offsets": [0, 4]}}
+    ).encode()
     (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + b"0" * 4)
 
 
@@ -212,7 +216,10 @@ BROKEN = {
     ),
     "no config": (lambda f: (f / "config.json").unlink(), "there is no config.json"),
     "config": (lambda f: (f / "config.json").write_text("{"), "config.json cannot be read"),
-    "unknown": (lambda f: change(f / "config.json", model_type="mamba"), "model_type 'mamba' is not known here, only .*qwen2"),
+    "unknown": (
+        lambda f: change(f / "config.json", model_type="mamba"),
+        "model_type 'mamba' is not known here, only .*qwen2",
+    ),
     "quantised": (
         lambda f: change(f / "config.json", quantization_config={"quant_method": "fp8"}),
         "its weights are fp8: convert",

@@ -10,7 +10,7 @@ import tiny_folder
 
 from configs import gsm8k_tiny, shop
 from experiments import evaluate, export, pretrain, rl, sample, sft
-from rljax import journal, pretrained, settings, tasks, transformer
+from rljax import journal, pretrained, settings, starts, tasks, transformer
 from rljax.errors import UserError
 from rljax.tasks import wording
 from rljax.text import ByteTokenizer
@@ -67,7 +67,7 @@ def test_the_architecture_and_the_tokenizer_are_the_folders(config, folder):
         folder, weight_dtype="float32", dtype="float32", scan_layers=True, remat="layer", logprob_chunk=16
     )
     assert same_files(s.task.tokenizer, tiny_folder.tokenizer()) and s.task.tokenizer.size < s.model.vocab_size
-    first = settings.start_params(s, "weights", "nowhere")
+    first = starts.start_params(s, "weights", "nowhere")
     plain, _ = transformer.unstack(first, s.model)
     jax.tree.map(np.testing.assert_array_equal, plain, pretrained.load(folder)[1])
 
@@ -94,7 +94,7 @@ def test_a_stage_with_adapters_on_the_folder_learns_and_logs_what_int8_costs(fin
     exact = config.copy_and_resolve_references()
     exact.rl.sampler_weights = ""
     s = settings.resolve(exact)
-    state = settings.new_state(s, exact.rl, settings.start_params(s, "weights", finished))
+    state = starts.new_state(s, exact.rl, starts.start_params(s, "weights", finished))
     _, metrics = rl.make_iteration(s)(state)
     assert float(metrics["sampler_gap"]) < 1e-5
 
@@ -102,7 +102,7 @@ def test_a_stage_with_adapters_on_the_folder_learns_and_logs_what_int8_costs(fin
 def test_the_policy_goes_back_to_a_folder_and_samples_from_there(finished, config, folder, tmp_path, capsys):
     export.run(config, finished, stage="rl", to=str(tmp_path / "out"), dtype="")
     s = settings.resolve(config)
-    merged, _ = transformer.unstack(settings.start_params(s, "rl", finished), s.model)
+    merged, _ = transformer.unstack(starts.start_params(s, "rl", finished), s.model)
     again, params, tokenizer = pretrained.load(tmp_path / "out")
     jax.tree.map(np.testing.assert_array_equal, params, merged)
     before = pretrained.load(folder)[1]

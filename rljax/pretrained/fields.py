@@ -14,6 +14,7 @@ HARMLESS = {
     *("output_attentions", "output_hidden_states", "is_encoder_decoder", "id2label", "label2id", "problem_type"),
     *("tokenizer_class", "task_specific_params", "max_window_layers", "sliding_window", "use_sliding_window"),
     *("default_theta", "head_dim", "qk_head_dim", "num_nextn_predict_layers", "num_mtp_layers", "moe_layer_freq"),
+    "_sliding_window_pattern",
 }
 ACTIVATIONS = {
     "silu": "silu",

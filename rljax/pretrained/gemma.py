@@ -12,10 +12,14 @@ CAPS = {
     "gemma2": (50.0, 30.0),
     "gemma3_text": (None, None),
 }  # of the attention and of the logits, where a file is silent
+# What the larger ones' files leave out: transformers' own defaults
+UNSAID = dict(num_attention_heads=8, num_key_value_heads=4, max_position_embeddings=131_072, vocab_size=262_208)
 
 
 def read(f: Fields) -> dict[str, Any]:
     model_type = f("model_type")
+    if model_type == "gemma3_text":
+        f.data = UNSAID | {name: value for name, value in f.data.items() if value is not None or name not in UNSAID}
     out = fields.common(f, activation="hidden_activation", head_width=256, tied=True)
     if "hidden_activation" not in f.data:
         out["activation"] = "gelu_tanh"

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from rljax.errors import UserError
 from rljax.transformer.config import Array, Config, Params, Weight, weights
 
-LIGHTER = ("", "bfloat16", "int8")  # ways to keep the layers' matrices while sampling; "" as they are
+LIGHTER = ("bfloat16", "int8")  # ways to keep the layers' matrices while sampling, apart from as they are
 
 
 class Int8(NamedTuple):
@@ -104,14 +104,12 @@ def quantize(w: Array, axes: tuple[int, ...]) -> Int8:
 
 
 def lighter(params: Params, config: Config, way: str) -> Params:
-    """The same parameters with the layers' matrices kept as a member of ``LIGHTER`` says; low-rank changes stay exact.
+    """The same parameters with the layers' matrices kept as "int8", or cast to a dtype where that is narrower.
 
-    Routers, norms, biases, embedding and head stay as they are: they are few, or decide too much.
+    Low-rank changes stay exact. So do routers, norms, biases, embedding and head: they are few, or decide too much.
     """
-    if way not in LIGHTER:
+    if way not in (*LIGHTER, "float16", "float32", "float64"):
         raise UserError(f"sampler: weights={way!r} is unknown, choose from {LIGHTER}")
-    if not way:
-        return params
 
     def one(path: Any, w: Weight, x: Stored) -> Stored:
         names = {getattr(step, "key", None) for step in path}
@@ -121,8 +119,8 @@ def lighter(params: Params, config: Config, way: str) -> Params:
             return x._replace(base=one(path, w, x.base))
         if isinstance(x, Int8):
             return x
-        if way == "bfloat16":
-            return x.astype(jnp.bfloat16)
+        if way != "int8":
+            return x.astype(jnp.dtype(way)) if jnp.dtype(way).itemsize < x.dtype.itemsize else x
         held = sum(axis in ("layer", "expert") for axis in w.axes)
         return quantize(x, tuple(range(held, held + w.inputs)))
 

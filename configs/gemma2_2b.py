@@ -1,0 +1,23 @@
+"""Gemma 2 2B (the lecture's demonstration) on GSM8K or MATH, R1-Zero-style: a reward for right answers, nothing else.
+
+    python -m experiments.rl --config configs/gemma2_2b.py:weights=FOLDER --workdir runs/gemma
+    python -m experiments.rl --config configs/gemma2_2b.py:weights=FOLDER,data=math,adapters=0 --workdir runs/gemma_math
+
+FOLDER holds google/gemma-2-2b-it as Hugging Face has it: config.json, safetensors, tokenizer.json. By default adapters of
+rank 32 learn beside frozen bfloat16 weights; ``adapters=0`` learns all weights in float32.
+
+Expected: not run here, for want of the weights and of an accelerator. What was run is a model of this shape with random
+weights: see docs/models.md for its memory.
+"""
+
+from configs import common
+
+
+def get_config(arg=None):
+    arg = common.parse_arg(arg, weights="", data="gsm8k", adapters=32, template="own", short=False)
+    c = common.base()
+    common.real_model(c, arg)
+    c.rl.prompts, c.rl.micro_batch = 16, 2  # a vocabulary of 256,000 is what fills the memory
+    if arg.short:
+        common.shorten(c)
+    return c

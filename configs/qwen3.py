@@ -1,0 +1,22 @@
+"""Qwen3-0.6B or 1.7B on GSM8K or MATH, R1-Zero-style: a reward for right answers, nothing else.
+
+    python -m experiments.rl --config configs/qwen3.py:weights=FOLDER --workdir runs/qwen3
+    python -m experiments.rl --config configs/qwen3.py:weights=FOLDER,template=r1_zero,data=math --workdir runs/qwen3_math
+
+FOLDER holds Qwen/Qwen3-0.6B or Qwen/Qwen3-1.7B (asked in their own chat template, thinking first), or their -Base siblings
+(``template=r1_zero``), as Hugging Face has them. All weights learn, unless ``adapters`` names a rank.
+
+Expected: not run here, for want of the weights and of an accelerator. Memory of both sizes: docs/models.md.
+"""
+
+from configs import common
+
+
+def get_config(arg=None):
+    arg = common.parse_arg(arg, weights="", data="gsm8k", adapters=0, template="own", short=False)
+    c = common.base()
+    common.real_model(c, arg)
+    c.rl.max_new_tokens = max(c.rl.max_new_tokens, 1024)  # they think at length from the start
+    if arg.short:
+        common.shorten(c)
+    return c

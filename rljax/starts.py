@@ -1,0 +1,132 @@
+"""What a stage starts from: parameters by name, and a state that is laid out over the mesh."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from rljax import critic, journal, lora, optimizer, pretrained, sharding, stages, transformer
+from rljax import policy_gradient as pg
+from rljax.errors import UserError
+from rljax.settings import STAGES, Settings, policy_update
+from rljax.structs import ConfigTree, TrainState
+
+
+def new_state(s: Settings, stage: ConfigTree, params: Any, row: pg.Algorithm | None = None) -> TrainState:
+    """The state that a stage starts from, laid out over the mesh; ``params`` None means random ones.
+
+    ``row`` says what else reinforcement learning needs: a reference, a critic, an entropy coefficient. Parameters that lie
+    where they should, as those of ``start_params`` do, are taken over: they are gone after the state's first step.
+    """
+    tx = optimizer.make(stage.optimizer, s.model, stage.steps * stage.get("updates", 1) * stage.get("epochs", 1))
+    key, frozen = jax.random.key(s.config.seed), None
+
+    def laid_out(make: Callable[..., Any], *inputs: Any) -> Any:
+        shape = jax.eval_shape(make, *inputs)
+        return jax.jit(make, out_shardings=sharding.state_shardings(shape, s.model, s.mesh))(*inputs)
+
+    if params is None:
+        params = laid_out(lambda key: transformer.init(s.model, jax.random.fold_in(key, 0x1217)), key)
+    else:
+        params = jax.tree.map(taken_over, params, sharding.weight_shardings(s.model, s.mesh))
+    if stage.lora.rank:
+        frozen = lora.Base(params, jnp.asarray(stage.lora.alpha / stage.lora.rank, jnp.float32))
+        names, rank = tuple(stage.lora.targets), stage.lora.rank
+        params = laid_out(lambda key: lora.init(s.model, names, rank, jax.random.fold_in(key, 0x10FA)), key)
+
+    def rest(params: Any, frozen: Any, key: jax.Array) -> dict[str, Any]:
+        zeros = {name: jnp.zeros((), jnp.int32) for name in ("step", "cursor", "skipped", "skipped_total")}
+        out: dict[str, Any] = zeros | {"opt_state": tx.init(params), "key": key}
+        if row and row.kl_in:
+            out["reference"] = jax.tree.map(jnp.copy, params)
+        if row and row.adapts_entropy:
+            out["entropy_coef"] = jnp.zeros(())
+        if row and (how := policy_update(s).critic):
+            out["critic"] = critic.init(lora.policy(params, frozen), s.config.rl.critic.trunk)
+            out["critic_opt_state"] = how.optimizer.init(out["critic"])
+        return out
+
+    return TrainState(params=params, frozen=frozen, **laid_out(rest, params, frozen, key))
+
+
+def taken_over(x: jax.Array, where: jax.sharding.Sharding) -> jax.Array:
+    """x itself where it lies so already, else a copy: two arrays on one buffer would not survive its donation."""
+    if isinstance(x, jax.Array) and x.sharding == where:
+        return x
+    return jax.device_put(x, where, may_alias=False)
+
+
+def start_params(s: Settings, start: str, workdir: str | Path) -> Any:
+    """Parameters to start from, whole: "" for random ones (None), "weights" for the folder of ``config.weights``, "sft" for
+    that stage of this workdir, "DIR:sft" of another; the adapters of a stage that learned some are merged into their base.
+
+    Raises UserError where that stage has not finished, or holds another architecture.
+    """
+    if not start:
+        return None
+    if start == "weights":
+        if not s.config.weights:
+            raise UserError('start="weights", but no folder is named: --config.weights=FOLDER')
+        return pretrained.read_params(s.config.weights, s.model, s.mesh, s.model.weight_dtype)
+    folder, _, stage = start.rpartition(":")
+    if stage not in STAGES:
+        raise UserError(f"start={start!r}: choose from weights, pretrain, sft, rl, or DIR:stage of another run")
+    config = s.config if not folder else recorded(s, folder)
+    rank, steps = config[stage].lora.rank, None if folder else config[stage].steps
+    if not rank:
+        shape = jax.eval_shape(lambda: transformer.init(s.model, jax.random.key(0)))
+        return stages.load_params(folder or workdir, stage, steps, placed(s, shape))
+    before = start_params(dataclasses.replace(s, config=config), config[stage].start, folder or workdir)
+    if before is None:
+        before = new_state(dataclasses.replace(s, config=config), without_lora(config[stage]), None).params
+    shape = jax.eval_shape(lambda: lora.init(s.model, tuple(config[stage].lora.targets), rank, jax.random.key(0)))
+    adapters = stages.load_params(folder or workdir, stage, steps, placed(s, shape))
+    base = lora.Base(before, jnp.asarray(config[stage].lora.alpha / rank, jnp.float32))
+    return jax.jit(lora.merge, out_shardings=sharding.weight_shardings(s.model, s.mesh))(adapters, base)
+
+
+def placed(s: Settings, shape: Any) -> Any:
+    """Where each array of this shape is to lie, for a checkpoint that is read."""
+    place = lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+    return jax.tree.map(place, shape, sharding.state_shardings(shape, s.model, s.mesh))
+
+
+def without_lora(stage: ConfigTree) -> ConfigTree:
+    stage = stage.copy_and_resolve_references()
+    stage.lora.rank = 0
+    return stage
+
+
+def recorded(s: Settings, folder: str) -> ConfigTree:
+    """The config of another run, as far as its file has it; what a later version added is as here."""
+    config = s.config.copy_and_resolve_references()
+    for stage in STAGES:
+        config[stage].lora.rank = 0  # unless it says so
+    found = journal.read_config(folder)
+    for name in ("seed", "weights"):
+        config[name] = found.get(name, config[name])
+    for stage in STAGES:
+        of_stage = found.get(stage, {})
+        config[stage].start = of_stage.get("start", config[stage].start)
+        for name, value in of_stage.get("lora", {}).items():
+            config[stage].lora[name] = tuple(value) if isinstance(value, list) else value
+    return config
+
+
+def evaluated(s: Settings, start: str, workdir: str | Path) -> tuple[dict[str, float], list[dict[str, Any]]] | None:
+    """The last evaluation of the stage that ``start`` names: the same problems, noise and parameters, so the same numbers.
+
+    None where there is none, or where that stage's config asked for another evaluation.
+    """
+    folder, _, stage = start.rpartition(":")
+    folder = Path(folder or workdir)
+    rows = [r for r in journal.read(folder / "metrics.jsonl") if r["stage"] == stage and "eval/pass@1" in r]
+    recorded = journal.read_config(folder)
+    same = recorded.get("eval") == s.config.eval.to_dict() and recorded.get("seed") == s.config.seed
+    if not rows or not same or recorded["rl"]["max_new_tokens"] != s.config.rl.max_new_tokens:
+        return None
+    samples = journal.read(folder / "samples" / f"{stage}_step_{rows[-1]['step']:06d}.jsonl")
+    return {k: v for k, v in rows[-1].items() if k.startswith("eval/") and k != "eval/loss" and v is not None}, samples

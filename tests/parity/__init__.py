@@ -1,0 +1,1 @@
+"""Parity with transformers: the models compared, their weights by name, and what torch computed with them."""
