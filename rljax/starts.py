@@ -56,7 +56,7 @@ def taken_over(x: jax.Array, where: jax.sharding.Sharding) -> jax.Array:
     """x itself where it lies so already, else a copy: two arrays on one buffer would not survive its donation."""
     if isinstance(x, jax.Array) and x.sharding == where:
         return x
-    return jax.device_put(x, where, may_alias=False)
+    return jax.device_put(jnp.copy(x), where)
 
 
 def start_params(s: Settings, start: str, workdir: str | Path) -> Any:

@@ -1,7 +1,9 @@
 """Run by test_sharding in a process with 8 simulated devices: the default config's sampler and update on several meshes."""
 
+import dataclasses
 import json
 import sys
+import tempfile
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +11,7 @@ import numpy as np
 
 from configs import shop
 from experiments import rl
-from rljax import settings, starts, transformer
+from rljax import pretrained, settings, sharding, starts, transformer
 
 ROWS = {  # the default, and one that takes statistics over the whole batch wherever it can
     "default": {},
@@ -62,6 +64,27 @@ def same_rollout_gradient(one, other) -> float:
     return norm(jax.tree.map(lambda a, b: a - b, one["gradient"], other["gradient"])) / norm(one["gradient"])
 
 
+def loaded_in_parts() -> dict[str, object]:
+    """A Hugging Face folder read onto a mesh of 2 x 4: the same weights, each device's part copied by itself."""
+    model = transformer.Config(vocab_size=64, width=32, heads=4, head_width=8, ff_width=48, experts=4, expert_width=16)
+    model = dataclasses.replace(model, kv_heads=2, qk_norm=True, router_normalise=False)
+    params = transformer.init(model, jax.random.key(0))
+    with tempfile.TemporaryDirectory() as folder:
+        pretrained.save(f"{folder}/model", model, params)
+        config, parts, _ = pretrained.load(f"{folder}/model", mesh=sharding.make_mesh(2, 4))
+        stacked = pretrained.read_params(
+            f"{folder}/model", dataclasses.replace(config, scan_layers=True), sharding.make_mesh(2, 4)
+        )
+    again, _ = transformer.unstack(jax.device_get(stacked), dataclasses.replace(config, scan_layers=True))
+    equal = lambda a, b: all(jax.tree.leaves(jax.tree.map(lambda x, y: bool(np.array_equal(x, y)), a, b)))
+    gate = parts["layers"][0]["experts"]["gate"]
+    return {
+        "equal": equal(params, parts) and equal(params, again),
+        "gate": list(gate.shape),
+        "part": sorted({str(list(s.data.shape)) for s in gate.addressable_shards}),
+    }
+
+
 if __name__ == "__main__":
     assert jax.device_count() == 8, jax.devices()
     out = {}
@@ -77,4 +100,5 @@ if __name__ == "__main__":
                 "layout": many["layout"],
                 "rows": many["rows"],
             }
+    out["folder"] = loaded_in_parts()
     json.dump(out, sys.stdout)

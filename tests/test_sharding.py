@@ -48,6 +48,10 @@ def test_weights_and_rows_really_are_split(runs):
     assert "data" in runs["default 2x4"]["rows"] and "fsdp" in runs["default 2x4"]["rows"]
 
 
+def test_a_folder_is_read_onto_the_mesh_part_by_part(runs):
+    assert runs["folder"] == {"equal": True, "gate": [4, 32, 16], "part": ["[4, 8, 16]"]}
+
+
 def test_a_mesh_that_does_not_fit_the_devices_is_refused_with_the_way_out():
     with pytest.raises(UserError, match="needs 6 devices, but 1 are here.*xla_force_host_platform_device_count"):
         sharding.make_mesh(3, 2)
