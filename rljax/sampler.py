@@ -53,8 +53,8 @@ def sample(
     over what top-k and top-p kept (0 for greedy). Raises UserError where the window is too short for prompt + response.
     """
     check_window(config, prompt.shape[1], max_new_tokens)
-    params, config = transformer.unstack(params, config)
     params = transformer.lighter(params, config, weights or config.dtype)
+    params, config = transformer.unstack(params, config)
     prompt, prompt_mask = align_left_padding(prompt, prompt_mask)
     rows = prompt.shape[0] * group_size
     stops = jnp.asarray(stop_ids, jnp.int32)

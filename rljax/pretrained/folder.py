@@ -74,9 +74,8 @@ def read_about(path: str | Path) -> tuple[dict[str, Any], str]:
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise UserError(f"{path}/config.json cannot be read ({type(e).__name__}: {e})") from None
     if model_type == "gemma3" and "text_config" in about:  # the language model of one that sees images too
-        about = {k: v for k, v in about.items() if k in ("dtype", "torch_dtype", "tie_word_embeddings")} | about[
-            "text_config"
-        ]
+        outside = {k: v for k, v in about.items() if k in ("dtype", "torch_dtype", "tie_word_embeddings")}
+        about = outside | about["text_config"]
         model_type = about["model_type"] = "gemma3_text"
     if about.get("quantization_config"):
         kind = about["quantization_config"].get("quant_method", "quantised")
@@ -105,9 +104,8 @@ def read_params(path: str | Path, config: Config, mesh: Mesh | None = None, dtyp
     is_weight = lambda x: isinstance(x, Weight)
     tree = jax.tree.structure(described, is_leaf=is_weight)
     one = SingleDeviceSharding(jax.devices()[0])
-    layout = (
-        sharding.weight_shardings(config, mesh) if mesh else jax.tree.map(lambda _: one, described, is_leaf=is_weight)
-    )
+    whole = jax.tree.map(lambda _: one, described, is_leaf=is_weight)
+    layout = sharding.weight_shardings(config, mesh) if mesh else whole
     placed = [read_leaf(found, leaf, where, dtype) for leaf, where in zip(leaves, jax.tree.leaves(layout), strict=True)]
     return jax.tree.unflatten(tree, placed)
 
@@ -119,14 +117,13 @@ def read_leaf(found: dict[str, Place], leaf: Leaf, where: jax.sharding.Sharding,
     wanted = np.dtype(jax.numpy.dtype((w.dtype or dtype) if dtype else kept))
 
     def part(index: Any) -> np.ndarray:
-        """The part of the weight at this tuple of slices."""
-        over, within = index[: held(w)], index[held(w) :]
-        numbers = [range(*s.indices(n)) for s, n in zip(over, w.shape, strict=False)]
-        rows = []
-        for at in np.ndindex(*(len(r) for r in numbers)):
-            name = leaf.names[tuple(r[i] for r, i in zip(numbers, at, strict=True))]
-            rows.append(np.array(key.ours(found[name].view(), w)[within], wanted, order="C"))
-        return rows[0] if not numbers else np.stack(rows).reshape(*(len(r) for r in numbers), *rows[0].shape)
+        """The part of the weight at this tuple of slices, copied once."""
+        places = [range(*s.indices(n)) for s, n in zip(index, w.shape, strict=True)]
+        out = np.empty([len(r) for r in places], wanted)
+        for at in np.ndindex(*out.shape[: held(w)]):
+            name = leaf.names[tuple(r[i] for r, i in zip(places, at, strict=False))]
+            out[at] = key.ours(found[name].view(), w)[index[held(w) :]]
+        return out
 
     return jax.make_array_from_callback(w.shape, where, part)
 
