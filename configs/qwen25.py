@@ -4,7 +4,8 @@
     python -m experiments.rl --config configs/qwen25.py:weights=FOLDER,data=math,adapters=32 --workdir runs/qwen25_math
 
 FOLDER holds Qwen/Qwen2.5-0.5B or Qwen/Qwen2.5-1.5B (or their Math or Instruct siblings, or DeepSeek-R1-Distill-Qwen-1.5B)
-as Hugging Face has them. All weights learn, unless ``adapters`` names a rank.
+as Hugging Face has them. All weights learn, unless ``adapters`` names a rank. ``data=countdown,template=r1_zero`` is TinyZero's
+experiment, and needs no data set.
 
 Memory, upper bounds by compilation (docs/models.md), on data=gsm8k: 12.6 GB for 0.5B, so one GPU of 16 GB; 35.5 GB for 1.5B,
 one of 40 GB; with adapters=32 12.7 GB. data=math samples four times as many tokens: lower rl.prompts.

@@ -11,22 +11,28 @@ import numpy as np
 
 from configs import shop
 from experiments import rl
-from rljax import pretrained, settings, sharding, starts, transformer
+from rljax import lora, pretrained, settings, sharding, starts, transformer
 
-ROWS = {  # the default, and one that takes statistics over the whole batch wherever it can
+ROWS = {  # the default, one that takes statistics over the whole batch wherever it can, and other kinds of weights
     "default": {},
     "statistics": {
-        "algorithm": "orz_ppo",
-        "row.kl": "k3(coef=0.1)",
-        "row.tokens": "top_entropy(share=0.5)",
-        "row.correction": "sequence_truncate(hi=1.5, normalize=True)",
+        "rl.algorithm": "orz_ppo",
+        "rl.row.kl": "k3(coef=0.1)",
+        "rl.row.tokens": "top_entropy(share=0.5)",
+        "rl.row.correction": "sequence_truncate(hi=1.5, normalize=True)",
+    },
+    "adapters": {"rl.lora.rank": 4, "model.scan_layers": True, "model.remat": "layer"},
+    "experts": {
+        **{"model.experts": 8, "model.expert_width": 32, "model.shared_width": 32, "model.router": "sigmoid"},
+        **{"model.router_groups": 4, "model.router_top_groups": 2},
+        **{"model.latent": 16, "model.query_latent": 32, "model.rope_width": 8, "model.value_width": 16},
     },
 }
 
 
 def on_mesh(data: int, fsdp: int, row: str) -> dict[str, object]:
     config = shop.get_config()
-    config.rl.update_from_flattened_dict(ROWS[row])
+    config.update_from_flattened_dict(ROWS[row])
     config.mesh.data, config.mesh.fsdp = data, fsdp
     config.rl.optimizer.update(dict(name="sgd", learning_rate=1.0, schedule="constant", warmup=0, clip_norm=0.0))
     config.rl.max_new_tokens = 48
@@ -38,15 +44,16 @@ def on_mesh(data: int, fsdp: int, row: str) -> dict[str, object]:
     state = starts.new_state(s, config.rl, params, settings.algorithm(config.rl))
     if state.reference is not None:
         state = state.replace(reference=jax.tree.map(lambda x: 1.05 * x, state.reference))
-    problems = verbs.ask(state.cursor)
-    rollout, _ = verbs.sample(state.params, problems, state.step_key())
+    before, problems = jax.device_get(state.params), verbs.ask(state.cursor)
+    rollout, _ = verbs.sample(lora.policy(state.params, state.frozen), problems, state.step_key())
     reward, _, _ = verbs.verify(rollout, None, problems)
-    spread = {str(x.sharding.spec) for x in jax.tree.leaves(state.params)}
+    whole = state.frozen.params if state.frozen else state.params
+    spread = {str(x.sharding.spec) for x in jax.tree.leaves(whole)}
     # the reward of an untrained model is zero everywhere: any other shows the gradient
     shown = jnp.asarray(np.random.default_rng(0).normal(size=reward.shape), jnp.float32)
     experience, _ = verbs.compare(state, rollout, shown)
     new, metrics = verbs.push(state, experience)
-    gradient = jax.tree.map(lambda a, b: np.asarray(a) - np.asarray(b), params, jax.device_get(new.params))
+    gradient = jax.tree.map(lambda a, b: np.asarray(a) - np.asarray(b), before, jax.device_get(new.params))
     return {
         "response": np.asarray(rollout.response),
         "mask": np.asarray(rollout.mask),
