@@ -42,7 +42,7 @@ gym: $(VENV)/tests
 # every model family against torch and transformers, live; they have an environment of their own
 parity: $(PARITY_VENV)/ready
 	$(PARITY_VENV)/bin/python -m tests.parity.write_fixtures --check
-	$(PARITY_VENV)/bin/python -m pytest -n 2 tests/parity/live.py
+	$(PARITY_VENV)/bin/python -m pytest -n 2 tests/parity/live.py tests/parity/live_text.py
 
 $(PARITY_VENV)/ready: requirements.txt requirements-dev.txt requirements-parity.txt
 	@test -x $(PARITY_VENV)/bin/python || $(PYTHON) -m venv $(PARITY_VENV)

@@ -1,6 +1,7 @@
 """What the figures share: records to arrays, colours, and the parts of a picture."""
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -170,4 +171,6 @@ def band_note(runs: Sequence[Run]) -> str:
 
 def save(figure: Any, path: str | Path) -> None:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=DPI)
+    with warnings.catch_warnings():  # a model may say anything in any script; what the font lacks is drawn as a box
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        figure.savefig(path, dpi=DPI)
