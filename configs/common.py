@@ -84,11 +84,8 @@ def base() -> ConfigDict:
         scan_layers=False,
         logprob_chunk=0,
     )
-    adapters = dict(  # LoRA: rank > 0 learns a low-rank change of these matrices and leaves the weights alone
-        rank=0,
-        alpha=32.0,
-        targets=("query", "key", "value", "out", "gate", "up", "down"),
-    )
+    # LoRA: rank > 0 learns a low-rank change of these matrices, or of all, and leaves the weights alone
+    adapters = dict(rank=0, alpha=32.0, targets=())
     stage = dict(log_every=10, eval_every=500, max_skipped=10, micro_batch=16, widths=(), lora=adapters)
     c.pretrain = stage | dict(
         start="",  # "": random weights; "weights": those of the folder

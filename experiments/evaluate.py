@@ -51,7 +51,7 @@ def run(
     for name, value in metrics.items():
         if not name.endswith(("/se", "/questions")):
             print(f"  {name.removeprefix('eval/'):<34} {value:8.4f}{interval(metrics, name, e.problems)}")
-    path = workdir / f"evaluation_{stage}_{e.split}.json"
+    path = workdir / f"evaluation_{stage.replace('/', '_').replace(':', '_')}_{e.split}.json"
     result = {"stage": stage, "eval": e.to_dict(), "max_new_tokens": config.rl.max_new_tokens, "metrics": metrics}
     result |= {
         "template": wording.exact(config.task.options.to_dict(), config.weights),

@@ -21,11 +21,15 @@ def run(config: ConfigTree, workdir: Path, stage: str, to: str, dtype: str) -> N
         raise UserError("--to FOLDER: say where the exported policy shall lie")
     if dtype not in ("", "float32", "bfloat16", "float16"):
         raise UserError(f"--dtype {dtype}: choose from float32, bfloat16 and float16")
+    pretrained.vacant(to)
     s = settings.resolve(config)
     pretrained.family_of(s.model)  # before anything is read
     params = starts.start_params(s, stage, workdir)
     if dtype:
-        params = jax.tree.map(lambda x: x.astype(jnp.dtype(dtype)), params)
+        kept = lambda w, x: x.astype(jnp.dtype(w.dtype or dtype))  # a router's bias stays precise
+        params = jax.tree.map(
+            kept, transformer.weights(s.model), params, is_leaf=lambda x: isinstance(x, transformer.Weight)
+        )
     family = pretrained.save(to, s.model, params, s.task.tokenizer)
     print(f"{stage} of {workdir}, {transformer.count(params):,} parameters, written to {to} as {family}")
 

@@ -30,9 +30,10 @@ def run(config: ConfigTree, workdir: Path) -> None:
 
 
 def selection_arm(config: ConfigTree, workdir: Path, rule: str) -> ConfigTree:
-    """The same RL run, from this workdir's SFT model, that learns from other attempts."""
-    arm = copy.deepcopy(config)
-    arm.rl.algorithm, arm.rl.start = rule, f"{workdir}:sft"
+    """The same RL run, from the same start, that learns from other attempts."""
+    arm, start = copy.deepcopy(config), config.rl.start
+    arm.rl.algorithm = rule
+    arm.rl.start = f"{workdir}:{start}" if start in STAGES else start
     return arm
 
 

@@ -102,7 +102,7 @@ def make_iteration(s: Settings) -> stages.Iteration:
 
 def run(config: ConfigTree, workdir: Path, stop: int = 0) -> None:
     """Train to the end, or to step ``stop`` of it: schedules are those of the whole run."""
-    s = settings.resolve(config)
+    s = settings.resolve(config, "rl")
     iteration = make_iteration(s)
     params = starts.start_params(s, config.rl.start, workdir)
     state = starts.new_state(s, config.rl, params, settings.algorithm(config.rl))

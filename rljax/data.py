@@ -65,7 +65,7 @@ def read_text(path: str, tokenizer: Tokenizer, length: int) -> tuple[np.ndarray,
     Raises UserError for a file that is missing, is not UTF-8, or is too short for windows of ``length`` tokens.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(path).expanduser().read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as e:
         raise UserError(f"pretrain.text_file: cannot read {path}: {e}") from None
     ids = np.asarray(tokenizer.encode(text), np.int32)

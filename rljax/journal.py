@@ -95,6 +95,11 @@ def read(path: str | Path) -> list[Record]:
     return out
 
 
+def plain(config: dict[str, Any]) -> Record:
+    """A config as its file says it: tuples are lists."""
+    return json.loads(json.dumps(config))
+
+
 def read_config(workdir: str | Path) -> Record:
     """The config that a workdir was made with; {} where it has none."""
     path = Path(workdir) / "config.json"

@@ -207,7 +207,7 @@ def own(workdir: Path, config: ConfigTree) -> Iterator[None]:
 def record_config(workdir: Path, config: ConfigTree) -> None:
     """Write config.json, or check that the one there says the same."""
     path = workdir / "config.json"
-    now = json.loads(json.dumps(config.to_dict()))
+    now = journal.plain(config.to_dict())
     if path.exists():
         try:
             before = json.loads(path.read_text())["config"]
@@ -215,14 +215,16 @@ def record_config(workdir: Path, config: ConfigTree) -> None:
             raise UserError(f"{path} is damaged: restore it, or use another --workdir") from None
         old, new = flatten(before), flatten(now)
         different = [k for k in {**old, **new} if old.get(k) != new.get(k)]
-        if different:
+        begun = (workdir / "metrics.jsonl").exists() or (workdir / "checkpoints").exists()
+        if different and begun:
             k = different[0]
             more = f" (and {len(different) - 1} more)" if len(different) > 1 else ""
             raise UserError(
                 f"--workdir: {workdir} holds a run with {k}={old.get(k)!r}, this one says {new.get(k)!r}{more}: "
                 "use another --workdir, or the config that the run began with"
             )
-        return
+        if not different:
+            return
     about = {"config": now, "versions": versions(), "commit": commit(), "devices": [str(d) for d in jax.devices()]}
     about |= {"template": wording.exact(now["task"]["options"], now["weights"])}
     journal.replace_text(path, json.dumps(about, indent=1) + "\n")

@@ -29,15 +29,23 @@ class Base(struct.PyTreeNode):
     factor: Array  # [] float32, alpha / r
 
 
+def fingerprint(base: Base) -> Array:
+    """[matrices and vectors] float32: a look at the beginning of each, which other weights would not have."""
+    first = lambda x: x[(0,) * (x.ndim - 1)][:64].astype(jnp.float32)
+    look = lambda x: jnp.sum(first(x) * jnp.cos(jnp.arange(first(x).size)))
+    return jnp.stack([look(x) for x in jax.tree.leaves(base.params)])
+
+
 def targets(model: Config, names: tuple[str, ...]) -> dict[str, Weight]:
-    """The layers' matrices of these names, by path. Raises UserError for a name that no layer has."""
+    """The layers' matrices of these names, or all but routers, by path. Raises UserError for a name that no layer has."""
     flat = jax.tree_util.tree_flatten_with_path(transformer.weights(model), is_leaf=lambda x: isinstance(x, Weight))[0]
     named = lambda path: [p.key for p in path if isinstance(p, jax.tree_util.DictKey) and p.key != "kernel"]
     inside = [(path, w) for path, w in flat if named(path)[0] == "layers" and w.spread]
     known = {name for path, _ in inside for name in named(path)[1:]}
     if unknown := [name for name in names if name not in known]:
         raise UserError(f"lora: there is no matrix called {unknown[0]!r} in a layer, choose from {sorted(known)}")
-    return {jax.tree_util.keystr(path): w for path, w in inside if set(named(path)) & set(names)}
+    chosen = lambda path: set(named(path)) & set(names) if names else "router" not in named(path)
+    return {jax.tree_util.keystr(path): w for path, w in inside if chosen(path)}
 
 
 def init(model: Config, names: tuple[str, ...], rank: int, key: Array) -> Adapters:

@@ -40,8 +40,11 @@ class Settings:
     mesh: Mesh
 
 
-def resolve(config: ConfigTree) -> Settings:
-    """Build and check everything that every stage shares. Raises UserError naming what does not fit."""
+def resolve(config: ConfigTree, running: str = "") -> Settings:
+    """Build and check everything that every stage shares, and the stage that is ``running``.
+
+    Raises UserError naming what does not fit.
+    """
     if unknown := [name for name in config.stages if name not in STAGES]:
         raise UserError(f"stages={config.stages}: {unknown[0]!r} is no stage, choose from {STAGES}")
     tokenizer = load_tokenizer(config.weights) if config.weights else None
@@ -49,13 +52,11 @@ def resolve(config: ConfigTree) -> Settings:
         task = tasks.make(config.task.name, **config.task.options.to_dict())
         model = transformer.Config(vocab_size=task.tokenizer.size, **config.model.to_dict())
     else:
+        if config.task.name not in tasks.IN_WORDS:
+            raise UserError(f"task {config.task.name}: {tasks.OWN_VOCABULARY}")
         model = architecture(config)
         task = tasks.make(config.task.name, tokenizer, **config.task.options.to_dict())
-        if tokenizer.size > model.vocab_size:
-            raise UserError(
-                f"weights={config.weights}: its tokenizer has ids up to {tokenizer.size - 1}, its model a vocabulary of "
-                f"{model.vocab_size}: they do not belong together"
-            )
+        pretrained.check_together(model, tokenizer, config.weights)
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
     sharding.weight_shardings(model, mesh)
     longest = max(config[name].max_new_tokens for name in {"rl", *config.stages} - {"pretrain"})
@@ -65,7 +66,7 @@ def resolve(config: ConfigTree) -> Settings:
     ways = ("", *transformer.LIGHTER)
     if config.rl.sampler_weights not in ways:
         raise UserError(f"rl.sampler_weights={config.rl.sampler_weights!r} is unknown, choose from {ways}")
-    for stage in config.stages:
+    for stage in dict.fromkeys((*config.stages, *filter(None, [running]))):
         check_stage(config, model, stage)
     if "sft" in config.stages and config.sft.max_new_tokens < task.demonstration_slots:
         raise UserError(
@@ -97,6 +98,8 @@ def check_stage(config: ConfigTree, model: transformer.Config, name: str) -> Non
         raise UserError(f'{name}.start="weights", but no folder is named: --config.weights=FOLDER')
     if not stage.lora.rank:
         return
+    if stage.lora.rank < 0:
+        raise UserError(f"{name}.lora.rank={stage.lora.rank}: must be at least 1, or 0 for no adapters")
     lora.targets(model, stage.lora.targets)
     if stage.optimizer.name == "muon":
         raise UserError(f"{name}.optimizer.name=muon knows whole matrices only: use adamw or sgd with {name}.lora")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from rljax import checkpoint, lora
 from rljax.errors import UserError
@@ -49,7 +50,7 @@ def train(
     made it. Raises UserError after ``max_skipped`` steps in a row without a finite gradient.
     """
     manager = checkpoint.open_manager(Path(workdir) / "checkpoints" / name, *keep)
-    found = checkpoint.restore(manager, state)
+    found = go_on(manager, state, name) if manager.all_steps() else None
     if found:
         state = found[0]
         checkpoint.discard_after(manager, found[1])
@@ -107,6 +108,24 @@ def train(
         journal.close()
         manager.close()
     return state
+
+
+def go_on(manager: checkpoint.Manager, state: TrainState, name: str) -> tuple[TrainState, int] | None:
+    """(state, step) of the newest checkpoint, in place of ``state``, whose arrays are given up before it is read.
+
+    Raises UserError where adapters would go on from other weights than they began with.
+    """
+    began = None if state.fingerprint is None else np.asarray(state.fingerprint)
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
+    for x in jax.tree.leaves(state.replace(frozen=None)):
+        x.delete()
+    found = checkpoint.restore(manager, like.replace(frozen=state.frozen))
+    if found and began is not None and not np.allclose(found[0].fingerprint, began, rtol=1e-3, atol=1e-5):
+        raise UserError(
+            f"{name}: its adapters were learned on other weights than those that it starts from now: bring these back, or "
+            "use another --workdir"
+        )
+    return found
 
 
 def headline(name: str, step: int, steps: int, metrics: dict[str, float], seconds_left: float) -> str:

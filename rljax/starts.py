@@ -40,6 +40,8 @@ def new_state(s: Settings, stage: ConfigTree, params: Any, row: pg.Algorithm | N
     def rest(params: Any, frozen: Any, key: jax.Array) -> dict[str, Any]:
         zeros = {name: jnp.zeros((), jnp.int32) for name in ("step", "cursor", "skipped", "skipped_total")}
         out: dict[str, Any] = zeros | {"opt_state": tx.init(params), "key": key}
+        if frozen:
+            out["fingerprint"] = lora.fingerprint(frozen)
         if row and row.kl_in:
             out["reference"] = jax.tree.map(jnp.copy, params)
         if row and row.adapts_entropy:
@@ -111,6 +113,7 @@ def recorded(s: Settings, folder: str) -> ConfigTree:
     for stage in STAGES:
         of_stage = found.get(stage, {})
         config[stage].start = of_stage.get("start", config[stage].start)
+        config[stage].steps = of_stage.get("steps", config[stage].steps)
         for name, value in of_stage.get("lora", {}).items():
             config[stage].lora[name] = tuple(value) if isinstance(value, list) else value
     return config
@@ -124,9 +127,11 @@ def evaluated(s: Settings, start: str, workdir: str | Path) -> tuple[dict[str, f
     folder, _, stage = start.rpartition(":")
     folder = Path(folder or workdir)
     rows = [r for r in journal.read(folder / "metrics.jsonl") if r["stage"] == stage and "eval/pass@1" in r]
-    recorded = journal.read_config(folder)
-    same = recorded.get("eval") == s.config.eval.to_dict() and recorded.get("seed") == s.config.seed
-    if not rows or not same or recorded["rl"]["max_new_tokens"] != s.config.rl.max_new_tokens:
+    found, here = journal.read_config(folder), journal.plain(s.config.to_dict())
+    same = all(found.get(name) == here[name] for name in ("seed", "eval", "task", "model", "weights"))
+    if not rows or not same or found["rl"]["max_new_tokens"] != s.config.rl.max_new_tokens:
+        return None
+    if found[stage].get("lora", {}).get("rank"):  # merged, the policy is rounded
         return None
     samples = journal.read(folder / "samples" / f"{stage}_step_{rows[-1]['step']:06d}.jsonl")
     return {k: v for k, v in rows[-1].items() if k.startswith("eval/") and k != "eval/loss" and v is not None}, samples

@@ -58,6 +58,9 @@ class TrainState(struct.PyTreeNode):
     critic: Any = None  # what PPO's value function is made of; None where the algorithm has no critic
     critic_opt_state: Any = None
     frozen: Any = None  # what ``params`` are adapters of (rljax.lora.Base); None where they are the policy themselves
+    fingerprint: Any = (
+        None  # of what is frozen: a checkpoint goes on with the weights that it began with, or not at all
+    )
     entropy_coef: Any = None  # [] float32, where an entropy bonus adapts
     skipped: Array = struct.field(default_factory=lambda: jnp.zeros((), jnp.int32))  # [] steps skipped in a row
     skipped_total: Array = struct.field(default_factory=lambda: jnp.zeros((), jnp.int32))  # [] steps skipped so far

@@ -102,10 +102,21 @@ def test_what_cannot_be_trained_is_refused_before_any_work(changes, words):
     assert words in str(e.value) and "\n" not in str(e.value)
 
 
+def test_a_workdir_in_which_nothing_began_takes_the_config_that_was_mended(tmp_path):
+    config = shop.get_config("short")
+    with launch.own(tmp_path, config):
+        pass
+    config.seed = 7
+    with launch.own(tmp_path, config):
+        pass
+    assert json.loads((tmp_path / "config.json").read_text())["config"]["seed"] == 7
+
+
 def test_a_workdir_of_another_config_is_left_alone(tmp_path):
     config = shop.get_config("short")
     with launch.own(tmp_path, config):
         pass
+    (tmp_path / "metrics.jsonl").touch()  # it has begun
     before = (tmp_path / "config.json").read_bytes()
     other, rate = shop.get_config("short"), config.rl.optimizer.learning_rate
     other.rl.optimizer.learning_rate = 9.0

@@ -12,7 +12,7 @@ from models import DEEPSEEK, EACH, SMALL, forward, near, params_of, tokens_of
 
 from configs import shop
 from experiments import rl, sft
-from rljax import checkpoint, journal, lora, settings, starts, transformer
+from rljax import checkpoint, journal, lora, settings, stages, starts, transformer
 from rljax.errors import UserError
 
 EVERY = ("query", "key", "value", "out", "gate", "up", "down")
@@ -170,9 +170,39 @@ def test_a_stopped_run_with_adapters_continues_bit_for_bit(finished, tmp_path):
     assert ours == theirs and len(ours) == 4
 
 
+def test_adapters_do_not_go_on_from_other_weights_than_they_began_with(finished, tmp_path):
+    folder, _ = finished
+    arm = config_of(**{"rl.start": f"{folder}:sft"})
+    rl.run(arm, tmp_path, stop=2)
+    arm.rl.start = f"{folder}:pretrain"
+    with pytest.raises(UserError, match="its adapters were learned on other weights"):
+        rl.run(arm, tmp_path)
+
+
+def test_a_stage_that_goes_on_does_not_hold_what_it_started_from_as_well(finished, tmp_path):
+    folder, _ = finished
+    arm = config_of(**{"rl.start": f"{folder}:sft", "rl.lora.rank": 0})
+    rl.run(arm, tmp_path, stop=2)
+    s = settings.resolve(arm)
+    params = starts.start_params(s, arm.rl.start, tmp_path)
+    state = starts.new_state(s, arm.rl, params, settings.algorithm(arm.rl))
+    manager = checkpoint.open_manager(tmp_path / "checkpoints" / "rl", 1, 0)
+    found = stages.go_on(manager, state, "rl")
+    manager.close()
+    assert found[1] == 2 and all(x.is_deleted() for x in jax.tree.leaves((params, state.opt_state)))
+    assert not any(x.is_deleted() for x in jax.tree.leaves(found[0]))
+
+
+def test_every_matrix_but_the_router_is_adapted_where_none_is_named():
+    paths = lora.targets(DEEPSEEK, ())
+    assert len(paths) > 3 and not any("router" in path or "norm" in path for path in paths)
+    assert any("experts" in path for path in paths) and any("kv_up" in path for path in paths)
+
+
 @pytest.mark.parametrize(
     "changes, message",
     [
+        ({"rl.lora.rank": -1}, "rl.lora.rank=-1: must be at least 1"),
         ({"rl.lora.targets": ("router",)}, "no matrix called 'router'"),
         ({"rl.optimizer.name": "muon"}, "muon knows whole matrices only"),
         ({"rl.algorithm": "orz_ppo"}, "use rl.critic.trunk=policy"),

@@ -56,7 +56,7 @@ def test_a_dtype_is_kept_unless_another_is_asked_for(dtype, tmp_path):
     config, wide, _ = pretrained.load(tmp_path / "out", "float32")
     assert config.weight_dtype == config.dtype == "float32"
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b.astype(jnp.float32)), wide, params)
-    half = pretrained.load(tmp_path / "out", "bfloat16")[1]
+    half = pretrained.load(tmp_path / "out", weight_dtype="bfloat16")[1]
     assert half["layers"][1]["router"]["bias"].dtype == jnp.float32  # it decides between close scores
     assert half["layers"][1]["router"]["kernel"].dtype == jnp.bfloat16
 
@@ -174,6 +174,8 @@ def test_tensors_of_no_use_are_passed_over(folder):
         pretrained.load(folder)
     change(folder / "config.json", num_nextn_predict_layers=1)
     pretrained.load(folder)
+    rewrite(folder, lambda a: a | {"model.layers.2.embed_tokens.weight": np.zeros((4, 4), np.float32)})
+    pretrained.load(folder)
 
 
 def cut(folder):
@@ -227,6 +229,13 @@ BROKEN = {
     "field": (lambda f: change(f / "config.json", hidden_size="gone"), "the field 'hidden_size' is missing"),
     "word": (lambda f: change(f / "config.json", hidden_size="many"), "a field cannot be read"),
     "activation": (lambda f: change(f / "config.json", hidden_act="relu"), "hidden_act='relu' is unknown"),
+    "heads": (lambda f: change(f / "config.json", num_attention_heads=0), "a field cannot be read|ZeroDivision"),
+    "dtype": (lambda f: change(f / "config.json", dtype="float8"), "weight_dtype='float8': choose from float32"),
+    "rope list": (lambda f: change(f / "config.json", rope_parameters=[1]), "a field cannot be read"),
+    "together": (
+        lambda f: change(f / "generation_config.json", eos_token_id=5000),
+        "begins or ends texts with token 5000, its model has a vocabulary of 320",
+    ),
     "rope": (
         lambda f: change(f / "config.json", rope_scaling={"type": "dynamic", "factor": 2.0}),
         "rope_type='dynamic' .*is not supported",

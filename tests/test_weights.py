@@ -109,6 +109,8 @@ def test_the_policy_goes_back_to_a_folder_and_samples_from_there(finished, confi
     assert np.array_equal(params["embedding"], before["embedding"])
     assert not np.array_equal(params["layers"][0]["gate"], before["layers"][0]["gate"])
     assert again == pretrained.read_config(folder) and same_files(tokenizer, tiny_folder.tokenizer())
+    with pytest.raises(UserError, match="cannot write to /proc/nowhere"):
+        pretrained.save("/proc/nowhere/out", again, params, tokenizer)
     with pytest.raises(UserError, match="is there already"):
         export.run(config, finished, stage="rl", to=str(tmp_path / "out"), dtype="bfloat16")
     export.run(config, finished, stage="rl", to=str(tmp_path / "half"), dtype="bfloat16")
@@ -195,6 +197,20 @@ def test_a_chat_template_is_needed_and_must_leave_the_question_alone():
     shouting = tiny_folder.CHAT.replace("m.content | trim", "m.content | upper")
     with pytest.raises(UserError, match="rewrites what is asked"):
         wording.make("own", tiny_folder.tokenizer(shouting))
+
+
+def test_the_strings_that_are_used_are_those_that_are_logged(config, folder):
+    for template in ("plain", "own", "r1_zero"):
+        logged = wording.exact(config.task.options.to_dict() | {"template": template}, str(folder))
+        words = wording.make(template, tiny_folder.tokenizer())
+        assert logged == words.template._asdict()
+        asked = words.tokenizer.decode(words.prompt_ids("Why?"))
+        assert asked == logged["prompt"].replace("{question}", "Why?")
+
+
+def test_a_template_that_says_the_date_asks_the_same_tomorrow():
+    dated = "{{ date_string if date_string is defined else strftime_now('%d %b %Y') }}\n" + tiny_folder.CHAT
+    assert wording.make("own", tiny_folder.tokenizer(dated)).template.prompt.startswith("26 Jul 2024\n")
 
 
 def test_a_text_of_ones_own_is_a_template_too(config):

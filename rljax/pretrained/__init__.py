@@ -10,7 +10,8 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-from rljax.pretrained.export import family_of, save
+from rljax.errors import UserError
+from rljax.pretrained.export import family_of, save, vacant
 from rljax.pretrained.folder import COMPUTED, FAMILIES, read_config, read_params
 from rljax.text.folder import UNCONVERTED, FolderTokenizer
 from rljax.text.folder import load as load_tokenizer
@@ -30,6 +31,21 @@ def load(
     """
     asked = {"weight_dtype": dtype, "dtype": dtype} if dtype else {}
     config = read_config(path, **(asked | how))
-    params = read_params(path, config, mesh, dtype)
     has_one = any((Path(path).expanduser() / name).is_file() for name in SIGNS)
-    return config, params, load_tokenizer(path) if has_one else None
+    tokenizer = load_tokenizer(path) if has_one else None
+    if tokenizer is not None:
+        check_together(config, tokenizer, str(path))
+    return config, read_params(path, config, mesh, dtype or how.get("weight_dtype")), tokenizer
+
+
+def check_together(config: Config, tokenizer: FolderTokenizer, path: str) -> None:
+    """Raise UserError where the tokens that begin, end or fill texts are not in the model's vocabulary.
+
+    Others may lie beyond it: a tokenizer often has one for images, that a model of texts alone does not know.
+    """
+    ids = [tokenizer.pad, *tokenizer.stop_ids, *tokenizer.begin]
+    if max(ids) >= config.vocab_size:
+        raise UserError(
+            f"{path}: its tokenizer begins or ends texts with token {max(ids)}, its model has a vocabulary of "
+            f"{config.vocab_size}: they do not belong together"
+        )

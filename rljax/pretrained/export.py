@@ -39,13 +39,14 @@ def save(
     Tensors keep their dtype and their bits. The family is the first that has this architecture, unless named. The folder
     appears when it is whole. Raises UserError where no family has it, or where something is at ``path`` already.
     """
-    path = Path(path).expanduser()
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise UserError(f"{path} is there already, and not empty: choose another folder")
+    path = vacant(path)
     model_type = family_of(config, family)
     leaves = plan(config, FAMILIES[model_type].KEYS(config))
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    draft.mkdir(parents=True)
+    try:
+        draft.mkdir(parents=True)
+    except OSError as e:
+        raise UserError(f"cannot write to {path}: {e.strerror}") from None
     try:
         write_tensors(draft, leaves, jax.tree.leaves(params), shard_bytes)
         dtype = str(jax.tree.leaves(params)[0].dtype)
@@ -64,6 +65,17 @@ def save(
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return model_type
+
+
+def vacant(path: str | Path) -> Path:
+    """The folder that is to be written. Raises UserError where something is there."""
+    path = Path(path).expanduser().resolve()
+    try:
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise UserError(f"{path} is there already, and not empty: choose another folder")
+    except OSError as e:
+        raise UserError(f"cannot write to {path}: {e.strerror}") from None
+    return path
 
 
 def write_tensors(folder: Path, leaves: list[Leaf], arrays: list[jax.Array], shard_bytes: int) -> None:

@@ -52,12 +52,15 @@ def read_config(path: str | Path, **how: Any) -> Config:
     fields = Fields(about, str(Path(path) / "config.json"))
     try:
         found = FAMILIES[model_type].read(fields)
-    except (TypeError, ValueError, KeyError) as e:
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as e:
         raise UserError(f"{fields.where}: a field cannot be read ({type(e).__name__}: {e})") from None
     if unread := fields.unread():
         LOG.warning(f"{fields.where}: nothing here knows {', '.join(unread)}: left out")
     dtype = str(about.get("dtype") or about.get("torch_dtype") or "float32").removeprefix("torch.")
     computed: dict[str, Any] = {"weight_dtype": dtype, "dtype": dtype} | how
+    for name in ("weight_dtype", "dtype"):
+        if computed[name] not in ("float32", "bfloat16", "float16"):
+            raise UserError(f"{path}: {name}={computed[name]!r}: choose from float32, bfloat16 and float16")
     return Config(**found, **computed)
 
 
@@ -157,7 +160,8 @@ def find_tensors(folder: Path) -> dict[str, Place]:
 
 def root_of(found: dict[str, Place], path: str | Path) -> str:
     """What stands before the names of the language model: "model." or, in one that sees images, more."""
-    roots = [name.removesuffix("embed_tokens.weight") for name in found if name.endswith("embed_tokens.weight")]
+    tables = [name for name in found if name.endswith("embed_tokens.weight") and ".layers." not in name]
+    roots = [name.removesuffix("embed_tokens.weight") for name in tables]
     if len(roots) != 1:
         raise UserError(f"{path}: {len(roots)} tensors are called embed_tokens.weight, there must be one")
     return roots[0]

@@ -11,6 +11,7 @@ ARCHITECTURES = {"qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM", "qwen
 
 def read(f: Fields) -> dict[str, Any]:
     model_type = f("model_type")
+    f.refuse("use_mrope", False)
     base, said = fields.rope(f)
     out = fields.common(f, head_width=128 if model_type == "qwen3" else None)
     sliding = slides(f, out["layers"], model_type)

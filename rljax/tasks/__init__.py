@@ -14,6 +14,8 @@ from rljax.text import Tokenizer
 
 SPLITS = ("train", "validation", "test")
 NAMES = ("shop", "fruit", "countdown", "programs", "questions")
+IN_WORDS = ("questions",)  # those that any tokenizer can read
+OWN_VOCABULARY = "its vocabulary is its own, a model's tokenizer can only read task.name=questions"
 Record = dict[str, Any]  # one problem in plain Python: what a demonstrator or a text verifier reads
 
 
@@ -77,10 +79,8 @@ def make(name: str, tokenizer: Tokenizer | None = None, **options: Any) -> Task:
         raise UserError(f"task {name}: unknown option {sorted(unknown)[0]!r}, choose from {sorted(known)}")
     if tokenizer is None:
         return module.make(module.Options(**options))
-    if name != "questions":
-        raise UserError(
-            f"task {name}: its vocabulary is its own, a model's tokenizer can only read task.name=questions"
-        )
+    if name not in IN_WORDS:
+        raise UserError(f"task {name}: {OWN_VOCABULARY}")
     return module.make(module.Options(**options), tokenizer)
 
 

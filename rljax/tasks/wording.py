@@ -15,6 +15,7 @@ from rljax.text.folder import load as load_tokenizer
 
 OWN = "own"
 QUESTION = "{question}"
+DATE = "26 Jul 2024"  # where a template says one (Llama 3's own, where it has no clock): a run goes on as it began
 THINKS = "<think>\n{solution}\n</think>\n\n\\boxed{{answer}}"
 SAYS = "{solution}\n\\boxed{{answer}}"
 
@@ -64,6 +65,7 @@ def own(tokenizer: Tokenizer, instruction: str, system: str, thinking: bool) -> 
         )
     write = tokenizer.chat_template
     about: Any = dict(bos_token=tokenizer.bos_token, eos_token=tokenizer.eos_token, enable_thinking=thinking)
+    about["date_string"] = DATE
 
     def turn(question: str) -> list[dict[str, str]]:
         said = f"{question}\n{instruction}" if instruction else question
@@ -91,7 +93,7 @@ def exact(options: dict[str, Any], weights: str = "") -> dict[str, str] | None:
     """The very strings that a task with these options uses, for the log; None for a task without a template."""
     if "template" not in options:
         return None
-    if options["template"] != OWN:
-        return templates.exact(options)
-    how = {name: options[name] for name in ("instruction", "system", "thinking")}
-    return make(OWN, load_tokenizer(weights), **how).template._asdict() if weights else None
+    if not weights:
+        return templates.exact(options) if options["template"] != OWN else None
+    how = {name: options[name] for name in ("instruction", "system", "thinking") if name in options}
+    return make(options["template"], load_tokenizer(weights), **how).template._asdict()

@@ -82,6 +82,11 @@ class Config:
             raise UserError(f"model: rope_scaling={self.rope_scaling[0]!r} is unknown, choose from {SCALINGS}")
         if self.latent and not 0 < self.rope_width <= self.head_width:
             raise UserError(f"model: rope_width={self.rope_width} must be part of head_width={self.head_width}")
+        if self.latent and self.value_width < 1:
+            raise UserError(f"model: latent={self.latent} needs a value_width")
+        for name in ("query_latent", "rope_width", "value_width"):
+            if getattr(self, name) and not self.latent:
+                raise UserError(f"model: {name}={getattr(self, name)} is of latent attention, but latent is 0")
         if self.experts:
             self.check_experts()
 
