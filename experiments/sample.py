@@ -6,8 +6,8 @@
 Without ``--prompt`` it asks held-out problem number ``--problem``. A prompt of your own is answered in the same way; its
 attempts are coloured where the task can read the problem from the text.
 
-    python -m experiments.sample --model FOLDER --attempts 15 --prompt "Emily buys 3 apples and 2 oranges. Each orange \
-costs $2. The total cost of all the fruit is $13. What is the cost of each apple?"
+    python -m experiments.sample --model FOLDER --attempts 15 --prompt 'Emily buys 3 apples and 2 oranges. Each orange costs $2.
+    The total cost of all the fruit is $13. What is the cost of each apple?'
 
 asks any Hugging Face folder, in its own chat template if it has one. ``--answer 3`` says what is right where the problem is
 not about fruit; without it the attempts' own majority is shown.
