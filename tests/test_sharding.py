@@ -37,11 +37,12 @@ def test_with_sharded_weights_at_least_9999_in_10000_tokens_agree(runs):
     assert runs["default 2x4"]["tokens_equal"] >= 0.9999 and runs["default 2x4"]["masks_equal"] >= 0.9999
 
 
-@pytest.mark.parametrize("row", ["default", "statistics", "adapters", "experts"])
-@pytest.mark.parametrize("mesh", ["8x1", "2x4"])
-def test_pitfall_07_the_same_rollout_gives_the_same_gradient_on_every_mesh(runs, row, mesh):
-    assert runs[f"{row} {mesh}"]["grad_norm"] > 1e-3
-    assert runs[f"{row} {mesh}"]["gradient_difference"] <= 1e-5
+@pytest.mark.parametrize(
+    "mesh", ["default 8x1", "default 2x4", "statistics 8x1", "statistics 2x4", "adapters 2x4", "experts 2x4"]
+)
+def test_pitfall_07_the_same_rollout_gives_the_same_gradient_on_every_mesh(runs, mesh):
+    assert runs[mesh]["grad_norm"] > 1e-3
+    assert runs[mesh]["gradient_difference"] <= 1e-5
 
 
 def test_weights_and_rows_really_are_split(runs):
