@@ -52,8 +52,7 @@ def init(model: Config, names: tuple[str, ...], rank: int, key: Array) -> Adapte
     """Adapters that change nothing yet, float32; a matrix of a stack, or of an expert, has one of its own."""
     out: Adapters = {}
     for n, (path, w) in enumerate(targets(model, names).items()):
-        held = sum(axis in ("layer", "expert") for axis in w.axes)
-        many, inward, outward = w.shape[:held], w.shape[held : held + w.inputs], w.shape[held + w.inputs :]
+        many, inward, outward = w.shape[: w.held], w.shape[w.held :][: w.inputs], w.shape[w.held + w.inputs :]
         spread = math.prod(inward) ** -0.5
         down = spread * jax.random.normal(jax.random.fold_in(key, n), (*many, *inward, rank))
         out[path] = {"down": down, "up": jnp.zeros((*many, rank, *outward))}

@@ -65,7 +65,8 @@ def start_params(s: Settings, start: str, workdir: str | Path) -> Any:
     """Parameters to start from, whole: "" for random ones (None), "weights" for the folder of ``config.weights``, "sft" for
     that stage of this workdir, "DIR:sft" of another; the adapters of a stage that learned some are merged into their base.
 
-    Raises UserError where that stage has not finished, or holds another architecture.
+    Raises UserError where that stage of this workdir has not finished, or where one holds another architecture; of another
+    run it takes the newest checkpoint.
     """
     if not start:
         return None

@@ -19,7 +19,7 @@ from rljax import sharding, transformer
 from rljax.errors import UserError
 from rljax.pretrained import deepseek, gemma, llama, qwen, tensors
 from rljax.pretrained.fields import Fields
-from rljax.pretrained.keys import LAYER, TOP, Key, held
+from rljax.pretrained.keys import LAYER, TOP, Key
 from rljax.pretrained.tensors import Place
 from rljax.transformer import Config, Params, Weight
 
@@ -123,9 +123,9 @@ def read_leaf(found: dict[str, Place], leaf: Leaf, where: jax.sharding.Sharding,
         """The part of the weight at this tuple of slices, copied once."""
         places = [range(*s.indices(n)) for s, n in zip(index, w.shape, strict=True)]
         out = np.empty([len(r) for r in places], wanted)
-        for at in np.ndindex(*out.shape[: held(w)]):
+        for at in np.ndindex(*out.shape[: w.held]):
             name = leaf.names[tuple(r[i] for r, i in zip(places, at, strict=False))]
-            out[at] = key.ours(found[name].view(), w)[index[held(w) :]]
+            out[at] = key.ours(found[name].view(), w)[index[w.held :]]
         return out
 
     return jax.make_array_from_callback(w.shape, where, part)

@@ -48,13 +48,8 @@ class Key(NamedTuple):
         return shape if "vocab" in w.axes else (int(np.prod(shape, dtype=np.int64)),)
 
 
-def held(w: Weight) -> int:
-    """Axes of a weight that run over layers or experts, each with a tensor of its own."""
-    return sum(axis in ("layer", "expert") for axis in w.axes)
-
-
 def single(w: Weight) -> tuple[int, ...]:
-    return w.shape[held(w) :]
+    return w.shape[w.held :]
 
 
 def is_matrix(w: Weight) -> bool:

@@ -154,6 +154,11 @@ class Weight(NamedTuple):
     inputs: int = 1  # axes that a product with it sums over: the first ones that are not STACKED
     dtype: str = ""  # where it is not the model's
 
+    @property
+    def held(self) -> int:
+        """Leading axes that hold several matrices."""
+        return sum(axis in STACKED for axis in self.axes)
+
 
 def weights(config: Config) -> Params:
     """The pytree of ``Weight`` that describes the parameters of ``config``.

@@ -121,9 +121,8 @@ def lighter(params: Params, config: Config, way: str) -> Params:
             return x
         if way != "int8":
             return x.astype(jnp.dtype(way)) if jnp.dtype(way).itemsize < x.dtype.itemsize else x
-        held = sum(axis in ("layer", "expert") for axis in w.axes)
         if "layer" in w.axes:  # one at a time: their float32 forms together would be the largest thing in memory
-            return jax.lax.map(lambda y: quantize(y, tuple(range(held - 1, held - 1 + w.inputs))), x)
-        return quantize(x, tuple(range(held, held + w.inputs)))
+            return jax.lax.map(lambda y: quantize(y, tuple(range(w.held - 1, w.held - 1 + w.inputs))), x)
+        return quantize(x, tuple(range(w.held, w.held + w.inputs)))
 
     return jax.tree_util.tree_map_with_path(one, weights(config), params, is_leaf=lambda x: isinstance(x, Weight))
