@@ -43,7 +43,7 @@ def run(a) -> None:
     start = time.perf_counter()
     computed = {name: getattr(model, name) for name in pretrained.COMPUTED}
     model = pretrained.read_config(a.folder, **computed)
-    params = jax.block_until_ready(pretrained.read_params(a.folder, model, None, model.weight_dtype))
+    params = jax.block_until_ready(pretrained.read_params(a.folder, model, model.weight_dtype))
     report("load", start, parameters=transformer.count(params))
 
     start, key, frozen = time.perf_counter(), jax.random.key(0), None

@@ -35,7 +35,12 @@ def base() -> ConfigDict:
     c.stages = ("pretrain", "sft", "rl")  # what reproduce runs
     c.workers = 1  # processes that verify text; 0: verify in the main one
     c.task = dict(name="shop", options=dict())
-    c.mesh = dict(data=-1, fsdp=1)  # devices along each axis; -1: all that fsdp leaves
+    c.mesh = dict(data=-1, fsdp=1, tensor=1, expert=1, context=1)  # devices along each axis; -1: all that the others leave
+    # which axes of the mesh each logical axis is split over, in the update and while sampling: docs/scaling.md
+    split = dict.fromkeys(("vocab", "heads", "kv_heads", "ff"), "tensor") | dict(expert="expert")
+    c.mesh.learn = dict(rows="data fsdp expert", columns="context", embed="fsdp", **split)
+    c.mesh.sample = dict(rows="data fsdp expert context", drawn="data fsdp expert context tensor", columns="", embed="")
+    c.mesh.sample.update(split)
     c.checkpoint = dict(keep_latest=2, keep_best=1)
     c.model = dict(
         layers=2,

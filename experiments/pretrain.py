@@ -26,7 +26,7 @@ def make_pages(s: Settings):
 def run(config: ConfigTree, workdir: Path) -> None:
     s, c = settings.resolve(config, "pretrain"), config.pretrain
     pages = make_pages(s)
-    update, measure = settings.supervised(s, c, settings.split(c, 0, s.mesh))
+    update, measure = settings.supervised(s, c, settings.split(s, c, 0))
     held_out = pages("validation", 0, 4 * c.batch)
 
     def iteration(state):

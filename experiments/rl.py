@@ -32,9 +32,9 @@ class Verbs(NamedTuple):
 
 def make_verbs(s: Settings) -> Verbs:
     """The five verbs as this config wants them."""
-    c, task, model, mesh = s.config.rl, s.task, s.model, s.mesh
-    row, plan, split = settings.algorithm(c), settings.policy_update(s), settings.split(c, task.prompt_slots, mesh)
-    sharding.check_rows(c.prompts, mesh, "rl.prompts")
+    c, task, model, actor = s.config.rl, s.task, s.model, s.actor
+    row, plan, split = settings.algorithm(c), settings.policy_update(s), settings.split(s, c, task.prompt_slots)
+    sharding.check_rows(c.prompts, actor.layout, "rl.prompts")
     draw = functools.partial(
         sampler.sample,
         max_new_tokens=c.max_new_tokens,
@@ -46,11 +46,13 @@ def make_verbs(s: Settings) -> Verbs:
     )
 
     def sampled(**how):
-        some = lambda params, *data: draw(sharding.replicate(params, mesh), model, *data, **how)
-        return jax.jit(lambda params, problems, key: some(params, problems.prompt, problems.prompt_mask, key))
+        some = functools.partial(draw, config=actor, **how)
+        return lambda params, problems, key: some(
+            params, prompt=problems.prompt, prompt_mask=problems.prompt_mask, key=key
+        )
 
     def ask(cursor):
-        return sharding.place_rows(task.problems(s.config.seed, cursor + jnp.arange(c.prompts), "train"), mesh)
+        return sharding.place_rows(task.problems(s.config.seed, cursor + jnp.arange(c.prompts), "train"), actor.layout)
 
     attempts, likeliest = sampled(group_size=c.group_size), sampled(group_size=1, greedy=True)
     terms = rewards.parse(c.reward)

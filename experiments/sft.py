@@ -19,7 +19,7 @@ def make_batch(s: Settings, split: str, start: int, count: int) -> data.Batch:
 
 def run(config: ConfigTree, workdir: Path) -> None:
     s, c = settings.resolve(config, "sft"), config.sft
-    split = settings.split(c, s.task.prompt_slots, s.mesh)
+    split = settings.split(s, c, s.task.prompt_slots)
     update, measure = settings.supervised(s, c, split)
     held_out = make_batch(s, "validation", 0, 8 * c.batch)
     look = settings.evaluator(s)

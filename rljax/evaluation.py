@@ -12,7 +12,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
 from rljax import data, metrics, rewards, sampler, sharding, transformer
 from rljax.structs import Problems
@@ -39,7 +38,6 @@ def make(
     keep: int = 16,
     brief: bool = False,
     workers: int = 1,
-    mesh: Mesh | None = None,
 ) -> Evaluate:
     """``evaluate(params) -> (metrics {"eval/...": number}, samples)`` over the first ``problems`` of a held-out split.
 
@@ -52,8 +50,8 @@ def make(
         asked = data.ask(task)(seed, jnp.arange(problems), split)
         return asked, task.records(asked.facts)
 
-    at_once = max(1, min(problems, ASKED_AT_ONCE // attempts))
-    mesh = mesh if mesh and at_once % mesh.size == 0 else None
+    at_once, parts = max(1, min(problems, ASKED_AT_ONCE // attempts)), model.layout.ways("rows")
+    at_once = -(-at_once // parts) * parts
     draw = functools.partial(
         sampler.sample,
         config=model,
@@ -69,7 +67,7 @@ def make(
     def attempt(params: Any, n: int, greedy: bool) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         asked, parts = questions()[0], []
         for start in range(0, problems, at_once):
-            part = sharding.place_rows(take(asked, start, at_once), mesh)
+            part = sharding.place_rows(take(asked, start, at_once), model.layout)
             rows = draw(
                 params,
                 prompt=part.prompt,
@@ -93,7 +91,6 @@ def make(
         return merged.pop("reward"), merged
 
     def evaluate(params: Any) -> tuple[dict[str, float], list[Sample]]:
-        params = sharding.place_whole(params, mesh)
         reward, rows = attempt(params, attempts, False)
         asked, records = questions()
         texts, read = read_attempts(task, rows, records)

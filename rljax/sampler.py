@@ -4,6 +4,9 @@ The prompt is read once and shared by its attempts; the loop stops when every ro
 stages, so that columns nobody has reached are never read. The noise of row n at step t is
 ``fold_in(fold_in(key, n), t)``: it depends on neither the batch's other rows nor the number of devices, and two
 attempts at one prompt never share it.
+
+Parameters are laid out as ``config.layout`` says before the loop: what the update keeps in parts is collected once, and not
+once a token.
 """
 
 import functools
@@ -53,9 +56,10 @@ def sample(
     over what top-k and top-p kept (0 for greedy). Raises UserError where the window is too short for prompt + response.
     """
     check_window(config, prompt.shape[1], max_new_tokens)
-    params = transformer.lighter(params, config, weights or config.dtype)
+    lay = config.layout.constrain
+    params = transformer.laid_out(transformer.lighter(params, config, weights or config.dtype), config)
     params, config = transformer.unstack(params, config)
-    prompt, prompt_mask = align_left_padding(prompt, prompt_mask)
+    prompt, prompt_mask = lay(align_left_padding(prompt, prompt_mask), "rows")
     rows = prompt.shape[0] * group_size
     stops = jnp.asarray(stop_ids, jnp.int32)
     row_keys = jax.vmap(lambda n: jax.random.fold_in(key, n))(jnp.arange(rows))
@@ -66,9 +70,12 @@ def sample(
         uniform = jax.vmap(lambda k: jax.random.uniform(jax.random.fold_in(k, step)))(row_keys)
         return inverse_cdf(truncate(logits / temperature, top_k, top_p), uniform)
 
+    def laid(carry):
+        return lay(carry[0], "rows"), carry[1], lay(carry[2], "drawn")
+
     def body(carry):
         out, cache, logits = carry
-        token, logprob = draw(logits, cache.column)
+        token, logprob = lay(draw(logits, cache.column), "rows")
         live = ~out.finished
         write = lambda to, x: jax.lax.dynamic_update_slice_in_dim(to, x[:, None], cache.column, 1)
         out = out.replace(
@@ -81,7 +88,7 @@ def sample(
         if weights == "int8":  # else the compiler widens all of them once, before the loop, and the memory is gone
             kept, _ = jax.lax.optimization_barrier((params, cache.column))
         logits, cache = transformer.decode(kept, config, token, cache)
-        return out, cache, logits
+        return laid((out, cache, logits))
 
     logits, cache = transformer.prefill(params, config, prompt, prompt_mask, group_size)
     out = Rollout(
@@ -92,12 +99,16 @@ def sample(
         logprobs=jnp.zeros((rows, max_new_tokens), jnp.float32),
         finished=jnp.zeros(rows, bool),
     )
-    carry = out, cache, jnp.repeat(logits, group_size, 0)
+    carry = laid((out, cache, jnp.repeat(logits, group_size, 0)))
     for columns in stage_sizes(max_new_tokens):
-        carry = carry[0], transformer.grow(carry[1], columns), carry[2]
+        carry = carry[0], lay_cache(transformer.grow(carry[1], columns), config), carry[2]
         going = lambda carry, columns=columns: (carry[1].column < columns) & ~jnp.all(carry[0].finished)
         carry = jax.lax.while_loop(going, body, carry)
-    return carry[0]
+    return lay(carry[0], "rows")
+
+
+def lay_cache(cache: transformer.Cache, config: transformer.Config) -> transformer.Cache:
+    return cache._replace(response=config.layout.constrain(cache.response, "rows", "heads"))
 
 
 def check_window(config: transformer.Config, prompt_slots: int, max_new_tokens: int) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from jax.sharding import Mesh
 
 from rljax import (
     critic,
@@ -36,8 +35,8 @@ class Settings:
 
     config: ConfigTree
     task: tasks.Task
-    model: transformer.Config
-    mesh: Mesh
+    model: transformer.Config  # laid out as the update wants it
+    actor: transformer.Config  # the same, laid out as the sampler wants it
 
 
 def resolve(config: ConfigTree, running: str = "") -> Settings:
@@ -57,8 +56,7 @@ def resolve(config: ConfigTree, running: str = "") -> Settings:
         model = architecture(config)
         task = tasks.make(config.task.name, tokenizer, **config.task.options.to_dict())
         pretrained.check_together(model, tokenizer, config.weights)
-    mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp)
-    sharding.weight_shardings(model, mesh)
+    model, actor = laid_out(config, model)
     longest = max(config[name].max_new_tokens for name in {"rl", *config.stages} - {"pretrain"})
     sampler.check_window(model, task.prompt_slots, longest)
     rewards.parse(config.rl.reward)
@@ -73,7 +71,19 @@ def resolve(config: ConfigTree, running: str = "") -> Settings:
             f"sft.max_new_tokens={config.sft.max_new_tokens}, but demonstrations of {task.name!r} have up to "
             f"{task.demonstration_slots} tokens: raise it (and model.max_length with it), or make the task shorter"
         )
-    return Settings(config, task, model, mesh)
+    return Settings(config, task, model, actor)
+
+
+def laid_out(config: ConfigTree, model: transformer.Config) -> tuple[transformer.Config, transformer.Config]:
+    """The model on the mesh, as the update and as the sampler lay it out. Raises UserError where it does not fit."""
+    m = config.mesh
+    mesh = sharding.make_mesh(**{axis: m[axis] for axis in sharding.AXES})
+    both = []
+    for name in ("learn", "sample"):
+        layout = sharding.layout(mesh, m[name], f"mesh.{name}")
+        both.append(dataclasses.replace(model, layout=layout))
+        sharding.weight_shardings(both[-1])
+    return both[0], both[1]
 
 
 def architecture(config: ConfigTree) -> transformer.Config:
@@ -195,10 +205,11 @@ def round_key(state: TrainState, number: jax.Array) -> jax.Array:
     return jax.random.fold_in(state.step_key(), (1 << 30) + number)
 
 
-def split(stage: ConfigTree, prompt_slots: int, mesh: Mesh) -> learner.Split:
+def split(s: Settings, stage: ConfigTree, prompt_slots: int) -> learner.Split:
     """How this stage's batches are computed; micro-batches are rounded up to whole rows a device."""
-    rows = -(-stage.micro_batch // mesh.size) * mesh.size if stage.micro_batch else 0
-    return learner.Split(rows, tuple(prompt_slots + w for w in stage.widths), mesh)
+    layout = s.model.layout
+    rows = -(-stage.micro_batch // layout.ways("rows")) * layout.ways("rows")
+    return learner.Split(rows, tuple(prompt_slots + w for w in stage.widths), layout)
 
 
 def evaluator(s: Settings, keep: int = 16, brief: bool = False) -> evaluation.Evaluate:
@@ -207,7 +218,7 @@ def evaluator(s: Settings, keep: int = 16, brief: bool = False) -> evaluation.Ev
     problems = min(e.problems, s.task.size(e.split) or e.problems)  # asked twice, a question would count twice
     return evaluation.make(
         s.task,
-        s.model,
+        s.actor,
         seed=s.config.seed,
         split=e.split,
         problems=problems,
@@ -220,7 +231,6 @@ def evaluator(s: Settings, keep: int = 16, brief: bool = False) -> evaluation.Ev
         keep=keep,
         brief=brief,
         workers=s.config.workers,
-        mesh=s.mesh,
     )
 
 

@@ -1,9 +1,11 @@
-"""The mesh, and what lies where on it: logical axes beside each weight, rules from logical to mesh axes.
+"""The mesh, and how a training state, batches and rollouts lie on it.
 
-Batches, rollouts and caches are split by rows over all devices; weights by their ``embed`` axis over ``fsdp``. One
-device is a mesh of one: the same code.
+Beside each weight stand its logical axes (``transformer.weights``); a layout's rules map them to axes of the mesh. The
+update and the sampler have a layout each, over the same devices. One device is a mesh of one: the same code.
 """
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -12,80 +14,89 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from rljax import transformer
 from rljax.errors import UserError
+from rljax.transformer import Layout
 
-AXES = ("data", "fsdp")
-RULES: dict[str | None, Any] = {"rows": AXES, "embed": "fsdp"}  # a logical axis that is not named here is not split
+AXES = ("data", "fsdp", "tensor", "expert", "context")
+LOGICAL = ("rows", "columns", "drawn", "embed", "vocab", "heads", "kv_heads", "ff", "expert")
 
 
-def make_mesh(data: int, fsdp: int) -> Mesh:
-    """A mesh of data x fsdp devices; data = -1 takes what the devices leave. Raises UserError where they do not fit."""
-    count = jax.device_count()
-    if data == -1:
-        data = count // fsdp
-    if data < 1 or fsdp < 1 or data * fsdp > count:
+def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, expert: int = 1, context: int = 1) -> Mesh:
+    """A mesh of so many devices along each axis; data = -1 takes what the others leave.
+
+    Axes that talk most stand last, where neighbouring devices are. Raises UserError where the devices do not suffice.
+    """
+    return mesh_of(jax.devices(), data, fsdp, tensor, expert, context)
+
+
+def mesh_of(devices: list[Any], data: int, fsdp: int, tensor: int, expert: int, context: int) -> Mesh:
+    """The same over these devices."""
+    sizes = dict(data=data, fsdp=fsdp, expert=expert, context=context, tensor=tensor)
+    others = math.prod(n for axis, n in sizes.items() if axis != "data")
+    if data == -1 and others > 0:
+        sizes["data"] = len(devices) // others
+    needed = math.prod(max(n, 1) for n in sizes.values())
+    if min(sizes.values()) < 1 or needed > len(devices):
+        said = " x ".join(f"{axis}={n}" for axis, n in (sizes | {"data": data}).items() if n != 1) or "data=1"
         raise UserError(
-            f"mesh: data={data} x fsdp={fsdp} needs {max(data, 1) * fsdp} devices, but {count} are here: "
-            f"change mesh.data or mesh.fsdp, or simulate with XLA_FLAGS=--xla_force_host_platform_device_count=N"
+            f"mesh: {said} needs {needed} devices, but {len(devices)} are here: change mesh.data or the others, or "
+            "simulate with XLA_FLAGS=--xla_force_host_platform_device_count=N"
         )
-    devices = np.asarray(jax.devices()[: data * fsdp]).reshape(data, fsdp)
-    return Mesh(devices, AXES, axis_types=(AxisType.Auto,) * 2)
+    chosen = np.asarray(devices[:needed]).reshape(*sizes.values())
+    return Mesh(chosen, tuple(sizes), axis_types=(AxisType.Auto,) * len(sizes))
 
 
-def spec(*axes: str | None) -> PartitionSpec:
-    """Logical axes -> mesh axes."""
-    return PartitionSpec(*(RULES.get(axis) for axis in axes))
+def layout(mesh: Mesh, rules: Mapping[str, str], name: str = "mesh.learn") -> Layout:
+    """``{"rows": "data fsdp", ...}`` -> a layout. Raises UserError for an axis that is unknown, logical or of the mesh."""
+    for logical, axes in rules.items():
+        if logical not in LOGICAL:
+            raise UserError(f"{name}: there is no logical axis {logical!r}, choose from {LOGICAL}")
+        if unknown := [axis for axis in axes.split() if axis not in AXES]:
+            raise UserError(f"{name}.{logical}={axes!r}: the mesh has no axis {unknown[0]!r}, choose from {AXES}")
+    return Layout(mesh, tuple((logical, tuple(axes.split())) for logical, axes in rules.items()))
 
 
-def constrain(x: Any, mesh: Mesh | None, *axes: str | None) -> Any:
-    """Inside a jit: lay every array of x out by these leading logical axes. No mesh, no change."""
-    if mesh is None or mesh.size == 1:
-        return x
-    return jax.tree.map(lambda y: jax.lax.with_sharding_constraint(y, NamedSharding(mesh, spec(*axes[: y.ndim]))), x)
-
-
-def place_rows(x: Any, mesh: Mesh | None) -> Any:
-    """Split every array's first axis over all devices, inside a jit or outside it.
+def place_rows(x: Any, layout: Layout) -> Any:
+    """Split every array's first axis as rows are, inside a jit or outside it.
 
     What is not an array (the records of a text task) is left as it is.
     """
-    if mesh is None or mesh.size == 1:
+    if not layout.split:
         return x
-    here = NamedSharding(mesh, spec("rows"))
-    return jax.tree.map(lambda y: jax.device_put(y, here) if isinstance(y, (jax.Array, np.ndarray)) else y, x)
+    place = lambda y: jax.device_put(y, layout.sharding(("rows",), y.shape))
+    return jax.tree.map(lambda y: place(y) if isinstance(y, (jax.Array, np.ndarray)) else y, x)
 
 
-def place_whole(x: Any, mesh: Mesh | None) -> Any:
-    """A whole copy of every array on every device of the mesh."""
-    return x if mesh is None or mesh.size == 1 else jax.device_put(x, NamedSharding(mesh, PartitionSpec()))
+def is_weight(x: Any) -> bool:
+    return isinstance(x, transformer.Weight)
 
 
-def replicate(x: Any, mesh: Mesh | None) -> Any:
-    """Inside a jit: a whole copy of x on every device."""
-    return constrain(x, mesh)
+def weight_shardings(model: transformer.Config) -> Any:
+    """The sharding of each weight, as a pytree like the parameters. Raises UserError where an axis does not divide.
 
-
-def weight_shardings(model: transformer.Config, mesh: Mesh) -> Any:
-    """The sharding of each weight, as a pytree like the parameters. Raises UserError where an axis does not divide."""
+    Key heads and a vocabulary that do not divide lie whole on each device.
+    """
+    layout, mesh = model.layout, model.layout.mesh
+    assert mesh is not None
 
     def one(w: transformer.Weight) -> NamedSharding:
-        for size, axis in zip(w.shape, w.axes, strict=True):
-            if RULES.get(axis) == "fsdp" and size % mesh.shape["fsdp"]:
-                raise UserError(
-                    f"mesh: a weight of {size} along {axis!r} cannot be split over fsdp={mesh.shape['fsdp']}"
-                )
-        return NamedSharding(mesh, spec(*w.axes))
+        used = [axis for name in w.axes for axis in layout.axes(name)]
+        if len(set(used)) < len(used):
+            raise UserError(f"mesh: a weight with the axes {w.axes} would be split over {used[0]!r} twice")
+        for size, name in zip(w.shape, w.axes, strict=True):
+            if name not in (None, "kv_heads", "vocab") and size % layout.ways(name):
+                over = " x ".join(f"{axis}={mesh.shape[axis]}" for axis in layout.axes(name))
+                raise UserError(f"mesh: a weight of {size} along {name!r} cannot be split over {over}")
+        return layout.sharding(w.axes, w.shape)
 
-    return jax.tree.map(one, transformer.weights(model), is_leaf=lambda x: isinstance(x, transformer.Weight))
+    return jax.tree.map(one, transformer.weights(model), is_leaf=is_weight)
 
 
-def state_shardings(state: Any, model: transformer.Config, mesh: Mesh) -> Any:
+def state_shardings(state: Any, model: transformer.Config) -> Any:
     """The sharding of each array of a training state: whatever has the shape and path of a weight lies like it."""
-    by_path = {}
-    shardings = jax.tree.leaves(weight_shardings(model, mesh))
-    paths = jax.tree_util.tree_flatten_with_path(
-        transformer.weights(model), is_leaf=lambda x: isinstance(x, transformer.Weight)
-    )[0]
-    for (path, w), sharding in zip(paths, shardings, strict=True):
+    assert model.layout.mesh is not None
+    by_path, whole = {}, NamedSharding(model.layout.mesh, PartitionSpec())
+    described = jax.tree_util.tree_flatten_with_path(transformer.weights(model), is_leaf=is_weight)[0]
+    for (path, w), sharding in zip(described, jax.tree.leaves(weight_shardings(model)), strict=True):
         by_path[jax.tree_util.keystr(path)] = w.shape, sharding
 
     def one(path: Any, x: Any) -> NamedSharding:
@@ -93,12 +104,27 @@ def state_shardings(state: Any, model: transformer.Config, mesh: Mesh) -> Any:
             shape, sharding = by_path.get(jax.tree_util.keystr(path[start:]), (None, None))
             if shape == x.shape and sharding is not None:
                 return sharding
-        return NamedSharding(mesh, PartitionSpec())
+        return whole
 
     return jax.tree_util.tree_map_with_path(one, state)
 
 
-def check_rows(rows: int, mesh: Mesh, what: str) -> None:
+def constrain_state(state: Any, model: transformer.Config) -> Any:
+    """Inside a jit: a state, or a gradient, laid out as the state that a stage starts from."""
+    if not model.layout.split:
+        return state
+    lay = lambda x, where: x if is_key(x) else jax.lax.with_sharding_constraint(x, where)
+    return jax.tree.map(lay, state, state_shardings(state, model))
+
+
+def is_key(x: Any) -> bool:
+    return jax.numpy.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
+def check_rows(rows: int, layout: Layout, what: str) -> None:
     """Raise UserError where rows cannot be split evenly over the devices."""
-    if rows % mesh.size:
-        raise UserError(f"mesh: {what}={rows} is not a multiple of the {mesh.size} devices it is split over")
+    if rows % layout.ways("rows"):
+        over = " x ".join(f"{axis}={layout.mesh.shape[axis]}" for axis in layout.axes("rows")) if layout.mesh else ""
+        raise UserError(
+            f"mesh: {what}={rows} is not a multiple of the {layout.ways('rows')} parts ({over}) it is split in"
+        )

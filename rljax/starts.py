@@ -26,12 +26,12 @@ def new_state(s: Settings, stage: ConfigTree, params: Any, row: pg.Algorithm | N
 
     def laid_out(make: Callable[..., Any], *inputs: Any) -> Any:
         shape = jax.eval_shape(make, *inputs)
-        return jax.jit(make, out_shardings=sharding.state_shardings(shape, s.model, s.mesh))(*inputs)
+        return jax.jit(make, out_shardings=sharding.state_shardings(shape, s.model))(*inputs)
 
     if params is None:
         params = laid_out(lambda key: transformer.init(s.model, jax.random.fold_in(key, 0x1217)), key)
     else:
-        params = jax.tree.map(taken_over, params, sharding.weight_shardings(s.model, s.mesh))
+        params = jax.tree.map(taken_over, params, sharding.weight_shardings(s.model))
     if stage.lora.rank:
         frozen = lora.Base(params, jnp.asarray(stage.lora.alpha / stage.lora.rank, jnp.float32))
         names, rank = tuple(stage.lora.targets), stage.lora.rank
@@ -73,7 +73,7 @@ def start_params(s: Settings, start: str, workdir: str | Path) -> Any:
     if start == "weights":
         if not s.config.weights:
             raise UserError('start="weights", but no folder is named: --config.weights=FOLDER')
-        return pretrained.read_params(s.config.weights, s.model, s.mesh, s.model.weight_dtype)
+        return pretrained.read_params(s.config.weights, s.model, s.model.weight_dtype)
     folder, _, stage = start.rpartition(":")
     if stage not in STAGES:
         raise UserError(f"start={start!r}: choose from weights, pretrain, sft, rl, or DIR:stage of another run")
@@ -88,13 +88,13 @@ def start_params(s: Settings, start: str, workdir: str | Path) -> Any:
     shape = jax.eval_shape(lambda: lora.init(s.model, tuple(config[stage].lora.targets), rank, jax.random.key(0)))
     adapters = stages.load_params(folder or workdir, stage, steps, placed(s, shape))
     base = lora.Base(before, jnp.asarray(config[stage].lora.alpha / rank, jnp.float32))
-    return jax.jit(lora.merge, out_shardings=sharding.weight_shardings(s.model, s.mesh))(adapters, base)
+    return jax.jit(lora.merge, out_shardings=sharding.weight_shardings(s.model))(adapters, base)
 
 
 def placed(s: Settings, shape: Any) -> Any:
     """Where each array of this shape is to lie, for a checkpoint that is read."""
     place = lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
-    return jax.tree.map(place, shape, sharding.state_shardings(shape, s.model, s.mesh))
+    return jax.tree.map(place, shape, sharding.state_shardings(shape, s.model))
 
 
 def without_lora(stage: ConfigTree) -> ConfigTree:

@@ -2,8 +2,11 @@
 
 import dataclasses
 import json
+import re
 import sys
 import tempfile
+from collections import Counter
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +14,7 @@ import numpy as np
 
 from configs import shop
 from experiments import rl
-from rljax import lora, pretrained, settings, sharding, starts, transformer
+from rljax import lora, pretrained, sampler, settings, sharding, starts, transformer
 
 ROWS = {  # the default, one that takes statistics over the whole batch wherever it can, and other kinds of weights
     "default": {},
@@ -22,6 +25,10 @@ ROWS = {  # the default, one that takes statistics over the whole batch wherever
         "rl.row.correction": "sequence_truncate(hi=1.5, normalize=True)",
     },
     "adapters": {"rl.lora.rank": 4, "model.scan_layers": True, "model.remat": "layer"},
+    "grouped": {  # fewer key heads than parts, a vocabulary in chunks, an odd number of columns
+        **{"model.heads": 8, "model.kv_heads": 2, "model.head_width": 8, "model.qkv_bias": True},
+        **{"model.scan_layers": True, "model.remat": "dots", "model.logprob_chunk": 20, "rl.max_new_tokens": 47},
+    },
     "experts": {
         **{"model.experts": 8, "model.expert_width": 32, "model.shared_width": 32, "model.router": "sigmoid"},
         **{"model.router_groups": 4, "model.router_top_groups": 2},
@@ -30,12 +37,31 @@ ROWS = {  # the default, one that takes statistics over the whole batch wherever
 }
 
 
-def on_mesh(data: int, fsdp: int, row: str) -> dict[str, object]:
+MESHES = {  # what each row is run on, beside one device
+    "default": ("data=8", "data=2,fsdp=4", "fsdp=8", "data=4,tensor=2", "fsdp=4,context=2"),
+    "statistics": ("data=8", "data=2,fsdp=4"),
+    "adapters": ("data=2,fsdp=4", "fsdp=4,tensor=2"),
+    "experts": ("data=2,fsdp=4", "data=2,tensor=2,expert=2", "fsdp=2,expert=4"),
+    "grouped": ("fsdp=2,tensor=4", "fsdp=2,context=2,tensor=2"),
+}
+
+
+COLLECTIVE = re.compile(r"= (\w+\[[\d,]*\])\S* (all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute)\(")
+
+
+def configured(axes: str, changes: dict[str, object]) -> Any:
+    """The default config with these changes on this mesh, "fsdp=4,tensor=2"."""
     config = shop.get_config()
-    config.update_from_flattened_dict(ROWS[row])
-    config.mesh.data, config.mesh.fsdp = data, fsdp
+    config.update_from_flattened_dict(changes)
+    config.mesh.data = 1
+    config.mesh.update({axis: int(n) for axis, n in (part.split("=") for part in axes.split(","))})
+    return config
+
+
+def on_mesh(axes: str, row: str) -> dict[str, object]:
+    config = configured(axes, ROWS[row])
     config.rl.optimizer.update(dict(name="sgd", learning_rate=1.0, schedule="constant", warmup=0, clip_norm=0.0))
-    config.rl.max_new_tokens = 48
+    config.rl.max_new_tokens = min(48, config.rl.max_new_tokens)
     config.rl.widths = ()
     config.rl.micro_batch = 64
     s = settings.resolve(config)
@@ -78,11 +104,11 @@ def loaded_in_parts() -> dict[str, object]:
     params = transformer.init(model, jax.random.key(0))
     with tempfile.TemporaryDirectory() as folder:
         pretrained.save(f"{folder}/model", model, params)
-        config, parts, _ = pretrained.load(f"{folder}/model", mesh=sharding.make_mesh(2, 4))
-        stacked = pretrained.read_params(
-            f"{folder}/model", dataclasses.replace(config, scan_layers=True), sharding.make_mesh(2, 4)
-        )
-    again, _ = transformer.unstack(jax.device_get(stacked), dataclasses.replace(config, scan_layers=True))
+        layout = sharding.layout(sharding.make_mesh(2, 4), {"embed": "fsdp"})
+        config, parts, _ = pretrained.load(f"{folder}/model", layout=layout)
+        in_stacks = dataclasses.replace(config, scan_layers=True)
+        stacked = pretrained.read_params(f"{folder}/model", in_stacks)
+    again, _ = transformer.unstack(jax.device_get(stacked), in_stacks)
     equal = lambda a, b: all(jax.tree.leaves(jax.tree.map(lambda x, y: bool(np.array_equal(x, y)), a, b)))
     gate = parts["layers"][0]["experts"]["gate"]
     return {
@@ -92,14 +118,30 @@ def loaded_in_parts() -> dict[str, object]:
     }
 
 
+def in_decode_loop(axes: str, changes: dict[str, object]) -> dict[str, int]:
+    """Collectives in one step of the first decode loop of the compiled sampler: "kind shape" -> how many."""
+    s = settings.resolve(configured(axes, changes))
+    params = jax.eval_shape(lambda: transformer.init(s.model, jax.random.key(0)))
+    lie = lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)
+    params = jax.tree.map(lie, params, sharding.weight_shardings(s.model))
+    shape = 16, s.task.prompt_slots
+    prompt, mask = (
+        jax.ShapeDtypeStruct(shape, d, sharding=s.actor.layout.sharding(("rows",), shape)) for d in (int, bool)
+    )
+    how = dict(group_size=16, max_new_tokens=16, stop_ids=(1,))  # so few tokens that there is one loop
+    text = sampler.sample.lower(params, s.actor, prompt, mask, jax.random.key(0), **how).compile().as_text()
+    found = [COLLECTIVE.search(line) for line in text.splitlines() if "while/" in line]
+    return dict(Counter(f"{m[2]} {m[1]}" for m in found if m))
+
+
 if __name__ == "__main__":
     assert jax.device_count() == 8, jax.devices()
     out = {}
     for row in ROWS:
-        one = on_mesh(1, 1, row)
-        for data, fsdp in ((8, 1), (2, 4)) if row in ("default", "statistics") else ((2, 4),):
-            many = on_mesh(data, fsdp, row)
-            out[f"{row} {data}x{fsdp}"] = {
+        one = on_mesh("data=1", row)
+        for axes in MESHES[row]:
+            many = on_mesh(axes, row)
+            out[f"{row} {axes}"] = {
                 "tokens_equal": float((one["response"] == many["response"]).mean()),
                 "masks_equal": float((one["mask"] == many["mask"]).mean()),
                 "gradient_difference": same_rollout_gradient(one, many),
@@ -108,4 +150,7 @@ if __name__ == "__main__":
                 "rows": many["rows"],
             }
     out["folder"] = loaded_in_parts()
+    few = {"model.experts": 8, "model.expert_width": 32}
+    out["decode loop"] = {axes: in_decode_loop(axes, {}) for axes in ("fsdp=8", "data=4,tensor=2")}
+    out["decode loop"]["experts data=2,tensor=2,expert=2"] = in_decode_loop("data=2,tensor=2,expert=2", few)
     json.dump(out, sys.stdout)

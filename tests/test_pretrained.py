@@ -64,9 +64,9 @@ def test_a_dtype_is_kept_unless_another_is_asked_for(dtype, tmp_path):
 def test_each_device_gets_its_part_and_nothing_else_is_read(tmp_path, monkeypatch):
     """On a mesh of one the layout is the mesh's; parts are asked for by slice, as on many (tests/test_sharding.py)."""
     pretrained.save(tmp_path / "out", FAMILIES["qwen3_moe"], params_of(FAMILIES["qwen3_moe"]))
-    mesh = sharding.make_mesh(1, 1)
-    config, loaded, _ = pretrained.load(tmp_path / "out", mesh=mesh)
-    wanted = sharding.weight_shardings(config, mesh)
+    layout = sharding.layout(sharding.make_mesh(), {"embed": "fsdp"})
+    config, loaded, _ = pretrained.load(tmp_path / "out", layout=layout)
+    wanted = sharding.weight_shardings(config)
     assert all(jax.tree.leaves(jax.tree.map(lambda x, where: x.sharding == where, loaded, wanted)))
     found = pretrained.folder.find_tensors(tmp_path / "out")
     leaf = next(
@@ -76,7 +76,7 @@ def test_each_device_gets_its_part_and_nothing_else_is_read(tmp_path, monkeypatc
     )
     asked = []
     monkeypatch.setattr(jax, "make_array_from_callback", lambda shape, where, part: asked.append(part))
-    pretrained.folder.read_leaf(found, leaf, mesh, None)
+    pretrained.folder.read_leaf(found, leaf, layout.sharding(leaf.weight.axes, leaf.weight.shape), None)
     part = asked[0]((slice(1, 3), slice(0, 8), slice(None)))
     np.testing.assert_array_equal(part, np.asarray(loaded["layers"][1]["experts"]["gate"])[1:3, :8])
 

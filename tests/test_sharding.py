@@ -8,7 +8,10 @@ from pathlib import Path
 
 import jax
 import pytest
+from jax.sharding import AbstractMesh, PartitionSpec
+from sharded_run import MESHES
 
+from configs import common
 from rljax import sharding, transformer
 from rljax.errors import UserError
 
@@ -29,25 +32,43 @@ def runs():
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_along_data_the_sampled_tokens_are_identical(runs):
-    assert runs["default 8x1"]["tokens_equal"] == 1.0 and runs["default 8x1"]["masks_equal"] == 1.0
+RUNS = [f"{row} {axes}" for row, meshes in MESHES.items() for axes in meshes]
 
 
-def test_with_sharded_weights_at_least_9999_in_10000_tokens_agree(runs):
-    assert runs["default 2x4"]["tokens_equal"] >= 0.9999 and runs["default 2x4"]["masks_equal"] >= 0.9999
+@pytest.mark.parametrize("run", [run for run in RUNS if run.endswith("data=8")])
+def test_along_data_the_sampled_tokens_are_identical(runs, run):
+    assert runs[run]["tokens_equal"] == 1.0 and runs[run]["masks_equal"] == 1.0
 
 
-@pytest.mark.parametrize(
-    "mesh", ["default 8x1", "default 2x4", "statistics 8x1", "statistics 2x4", "adapters 2x4", "experts 2x4"]
-)
-def test_pitfall_07_the_same_rollout_gives_the_same_gradient_on_every_mesh(runs, mesh):
-    assert runs[mesh]["grad_norm"] > 1e-3
-    assert runs[mesh]["gradient_difference"] <= 1e-5
+@pytest.mark.parametrize("run", RUNS)
+def test_with_sharded_weights_at_least_9999_in_10000_tokens_agree(runs, run):
+    assert runs[run]["tokens_equal"] >= 0.9999 and runs[run]["masks_equal"] >= 0.9999
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_pitfall_07_the_same_rollout_gives_the_same_gradient_on_every_mesh(runs, run):
+    assert runs[run]["grad_norm"] > 1e-3
+    assert runs[run]["gradient_difference"] <= 1e-5
 
 
 def test_weights_and_rows_really_are_split(runs):
-    assert any("fsdp" in axes for axes in runs["default 2x4"]["layout"])
-    assert "data" in runs["default 2x4"]["rows"] and "fsdp" in runs["default 2x4"]["rows"]
+    assert any("fsdp" in axes for axes in runs["default data=2,fsdp=4"]["layout"])
+    assert any("tensor" in axes for axes in runs["default data=4,tensor=2"]["layout"])
+    assert any("expert" in axes for axes in runs["experts fsdp=2,expert=4"]["layout"])
+    assert runs["default data=2,fsdp=4"]["rows"] == "P(('data', 'fsdp'),)"
+    assert runs["default data=4,tensor=2"]["rows"] == "P('data',)"
+
+
+def test_no_weights_are_collected_inside_the_decode_loop(runs):
+    """What a step needs by its layout: two sums a layer where heads and widths are split, and the tokens drawn."""
+    found = runs["decode loop"]
+    assert found["fsdp=8"] == {"all-reduce pred[]": 1}
+    rows, width = "f32[64,1,64]", 2 * 2  # rows of a device; two sums in each of two layers
+    of_tensor = {f"all-reduce {rows}": width, "all-gather s32[64]": 1, "all-gather f32[64]": 1, "all-reduce pred[]": 1}
+    assert found["data=4,tensor=2"] == of_tensor
+    both = found["experts data=2,tensor=2,expert=2"]
+    assert both.pop("all-gather f32[128,1,64]") == both.pop("reduce-scatter f32[64,1,64]") == 2  # a pair a layer
+    assert both == of_tensor
 
 
 def test_a_folder_is_read_onto_the_mesh_part_by_part(runs):
@@ -56,18 +77,45 @@ def test_a_folder_is_read_onto_the_mesh_part_by_part(runs):
 
 def test_a_mesh_that_does_not_fit_the_devices_is_refused_with_the_way_out():
     with pytest.raises(UserError, match="needs 6 devices, but 1 are here.*xla_force_host_platform_device_count"):
-        sharding.make_mesh(3, 2)
+        sharding.make_mesh(data=3, fsdp=2)
 
 
 def test_rows_that_do_not_divide_over_the_devices_are_refused():
-    class Mesh:
-        size = 8
+    mesh = AbstractMesh((2, 4), ("data", "fsdp"))
+    layout = sharding.layout(mesh, {"rows": "data fsdp"})
+    with pytest.raises(UserError, match="rl.prompts=12 is not a multiple of the 8 parts .data=2 x fsdp=4."):
+        sharding.check_rows(12, layout, "rl.prompts")
 
-    with pytest.raises(UserError, match="rl.prompts=12 is not a multiple of the 8 devices"):
-        sharding.check_rows(12, Mesh(), "rl.prompts")
+
+@pytest.mark.parametrize(
+    "rules, said",
+    [
+        ({"row": "data"}, "no logical axis 'row'"),
+        ({"rows": "dta"}, "the mesh has no axis 'dta'"),
+        ({"heads": "tensor", "embed": "tensor"}, "split over 'tensor' twice"),
+        ({"ff": "expert"}, "a weight of 256 along 'ff' cannot be split over expert=3"),
+    ],
+)
+def test_rules_that_make_no_sense_are_refused_in_a_line(rules, said):
+    mesh = AbstractMesh((1, 1, 2, 3, 1), sharding.AXES)
+    with pytest.raises(UserError, match=said):
+        model = transformer.Config(vocab_size=16, layout=sharding.layout(mesh, rules))
+        sharding.weight_shardings(model)
+
+
+def test_a_vocabulary_and_key_heads_that_do_not_divide_lie_whole():
+    layout = sharding.layout(AbstractMesh((4,), ("tensor",)), dict.fromkeys(("vocab", "heads", "kv_heads"), "tensor"))
+    model = transformer.Config(vocab_size=51, heads=8, kv_heads=2, layout=layout)
+    found = sharding.weight_shardings(model)
+    layer = found["layers"][0]
+    assert found["embedding"].spec == PartitionSpec(None, None)
+    assert layer["key"]["kernel"].spec == PartitionSpec(None, None, None)
+    assert layer["query"]["kernel"].spec == PartitionSpec(None, "tensor", None)
+    assert model.key_copies == 2
 
 
 def test_every_weight_has_logical_axes_and_a_sharding():
-    model = transformer.Config(vocab_size=16, qkv_bias=True, qk_norm=True, post_norms=True)
-    shardings = sharding.weight_shardings(model, sharding.make_mesh(1, 1))
+    layout = sharding.layout(sharding.make_mesh(), common.base().mesh.learn)
+    model = transformer.Config(vocab_size=16, qkv_bias=True, qk_norm=True, post_norms=True, layout=layout)
+    shardings = sharding.weight_shardings(model)
     assert jax.tree.structure(shardings) == jax.tree.structure(transformer.init(model, jax.random.key(0)))

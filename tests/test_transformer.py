@@ -162,7 +162,7 @@ ROUTED = {  # the same for DEEPSEEK's own fields
     "router_top_groups": 1,
     "rope_scaling": ("yarn", 4.0, 2.0, 1.0, 16, 1.0, True),
 }
-SAME_VALUES = {"max_length", "remat", "scan_layers", "logprob_chunk"}  # these have tests of their own
+SAME_VALUES = {"max_length", "remat", "scan_layers", "logprob_chunk", "layout"}  # these have tests of their own
 
 
 @pytest.fixture(scope="module")

@@ -63,9 +63,8 @@ def finished(config, tmp_path_factory):
 
 def test_the_architecture_and_the_tokenizer_are_the_folders(config, folder):
     s = settings.resolve(config)
-    assert s.model == pretrained.read_config(
-        folder, weight_dtype="float32", dtype="float32", scan_layers=True, remat="layer", logprob_chunk=16
-    )
+    how = dict(weight_dtype="float32", dtype="float32", scan_layers=True, remat="layer", logprob_chunk=16)
+    assert s.model == pretrained.read_config(folder, layout=s.model.layout, **how)
     assert same_files(s.task.tokenizer, tiny_folder.tokenizer()) and s.task.tokenizer.size < s.model.vocab_size
     first = starts.start_params(s, "weights", "nowhere")
     plain, _ = transformer.unstack(first, s.model)

@@ -11,13 +11,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
 
-from rljax import sharding
+from rljax.transformer import Layout
 
 Array = jax.Array
 Batch = dict[str, Array]  # arrays [N, S] (by column) or [N] (by row); "mask" [N, S] marks real tokens
 Metrics = dict[str, Array]
+Lay = Callable[[Any], Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Split:
 
     rows: int = 0
     widths: tuple[int, ...] = ()
-    mesh: Mesh | None = None
+    layout: Layout = Layout()
 
     def micro_batches(self, batch: Batch) -> tuple[Array, Batch, Array]:
         """(index of the width [M], batch of arrays [M, rows, ...], row that stands at each place [M, rows]).
@@ -41,7 +41,7 @@ class Split:
         def split(x: Array, fill: int = 0) -> Array:
             pad = [(0, extra)] + [(0, 0)] * (x.ndim - 1)
             x = jnp.pad(x, pad, constant_values=fill).reshape(-1, rows, *x.shape[1:])
-            return sharding.constrain(x, self.mesh, None, "rows")
+            return self.layout.constrain(x, None, "rows", "columns")
 
         longest = split(lengths[order]).max(-1)
         width = jnp.sum(longest[:, None] > jnp.asarray(self.steps(columns)[:-1], jnp.int32), -1)
@@ -67,12 +67,12 @@ class Split:
 
 
 def gradients(
-    loss: Callable[[Any, Batch], tuple[Array, Metrics]], params: Any, batch: Batch, split: Split
+    loss: Callable[[Any, Batch], tuple[Array, Metrics]], params: Any, batch: Batch, split: Split, lay: Lay = lambda x: x
 ) -> tuple[Any, Metrics]:
     """Gradient of the batch's loss and its metrics, added up micro-batch by micro-batch in float32 (or wider).
 
     ``loss(params, micro_batch)`` returns this micro-batch's share of the loss and of each metric; metrics whose name
-    ends in "max" are combined by maximum instead.
+    ends in "max" are combined by maximum instead. ``lay`` says where a gradient is to lie.
     """
     width, micro, _ = split.micro_batches(batch)
     compute = split.at_width(lambda b: jax.value_and_grad(loss, has_aux=True)(params, b))
@@ -80,12 +80,12 @@ def gradients(
     def step(total: Any, xs: Any) -> tuple[Any, None]:
         (value, metrics), grads = compute(*xs)
         metrics = metrics | {"loss": value}
-        grads = jax.tree.map(lambda a, b: a + b.astype(a.dtype), total[0], grads)
-        return (grads, {k: join(k, total[1][k], v) for k, v in metrics.items()}), None
+        grads = jax.tree.map(lambda a, b: a + b.astype(a.dtype), total[0], lay(grads))
+        return (lay(grads), {k: join(k, total[1][k], v) for k, v in metrics.items()}), None
 
     zeros = jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.promote_types(p.dtype, jnp.float32)), params)
     value, metrics = jax.eval_shape(loss, params, jax.tree.map(lambda x: x[0], micro))
-    start = zeros, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), metrics | {"loss": value})
+    start = lay(zeros), jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), metrics | {"loss": value})
     return jax.lax.scan(step, start, (width, micro))[0]
 
 

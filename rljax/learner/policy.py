@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rljax import critic, lora, rewards, transformer
+from rljax import critic, lora, rewards, sharding, transformer
 from rljax import policy_gradient as pg
 from rljax.learner.micro_batches import Batch, Metrics, Split, gradients, scored
 from rljax.learner.update import apply, update
@@ -207,7 +207,7 @@ def push(
     state, metrics = jax.lax.scan(one, state, (jnp.arange(plan.steps), order))
     last = lambda k, v: v[-1] if k.startswith("skipped") else v.max() if k.endswith("max") else v.mean()
     metrics = {k: last(k, v) for k, v in metrics.items()}
-    return state.replace(step=state.step + 1), metrics
+    return sharding.constrain_state(state.replace(step=state.step + 1), model), metrics
 
 
 def optimizer_step(
@@ -249,7 +249,7 @@ def optimizer_step(
 
     loss = policy_loss(state.reference, state.frozen, row, model, plan, start, bonus)
     learn = {"policy": state.params} | ({"critic": state.critic} if plan.critic else {})
-    grads, found = gradients(loss, learn, part, split)
+    grads, found = gradients(loss, learn, part, split, lambda x: sharding.constrain_state(x, model))
     hold = state.step < plan.critic.warmup if plan.critic else False
     state, more = update(state, grads["policy"], optimizer, hold)
     if plan.critic:

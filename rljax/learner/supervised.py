@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rljax import lora, supervised, transformer
+from rljax import lora, sharding, supervised, transformer
 from rljax.learner.micro_batches import Batch, Metrics, Split, gradients
 from rljax.learner.update import update
 from rljax.structs import TrainState
@@ -19,10 +19,11 @@ def supervised_step(
     state: TrainState, batch: Batch, *, model: transformer.Config, optimizer: optax.GradientTransformation, split: Split
 ) -> tuple[TrainState, Metrics]:
     """One step of next-token learning on ``batch``: tokens, mask (real), learn (counted in the loss), all [N, S]."""
-    grads, metrics = gradients(next_token_loss(model, state.frozen), state.params, weighted(batch), split)
+    lay = lambda x: sharding.constrain_state(x, model)
+    grads, metrics = gradients(next_token_loss(model, state.frozen), state.params, weighted(batch), split, lay)
     state, more = update(state, grads, optimizer)
     tokens = jnp.sum(batch["learn"], dtype=jnp.float32)
-    return state.replace(step=state.step + 1), metrics | more | {"tokens": tokens}
+    return lay(state.replace(step=state.step + 1)), metrics | more | {"tokens": tokens}
 
 
 def supervised_loss(params: Any, batch: Batch, *, model: transformer.Config, split: Split) -> Array:

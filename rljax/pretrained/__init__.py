@@ -8,8 +8,6 @@ llama.py qwen.py gemma.py deepseek.py   a family: a map of its config, a map of 
 from pathlib import Path
 from typing import Any
 
-from jax.sharding import Mesh
-
 from rljax.errors import UserError
 from rljax.pretrained.export import family_of, save, vacant
 from rljax.pretrained.folder import COMPUTED, FAMILIES, read_config, read_params
@@ -20,14 +18,11 @@ from rljax.transformer import Config, Params
 SIGNS = ("tokenizer.json", "tokenizer_config.json", *UNCONVERTED)  # a folder with one has a tokenizer
 
 
-def load(
-    path: str | Path, dtype: str | None = None, mesh: Mesh | None = None, **how: Any
-) -> tuple[Config, Params, FolderTokenizer | None]:
+def load(path: str | Path, dtype: str | None = None, **how: Any) -> tuple[Config, Params, FolderTokenizer | None]:
     """(Config, params, tokenizer) of a Hugging Face folder; the tokenizer is None where the folder has none.
 
     ``dtype`` is that of weights and activations ("float32", "bfloat16", "float16"; None: the folder's, tensor by tensor),
-    ``mesh`` lays the weights out, ``how`` sets other fields of the Config that say how it is computed, such as
-    ``scan_layers``. Raises UserError in one line for whatever is wrong with the folder.
+    ``how`` sets other fields of the Config that say how it is computed, such as ``scan_layers``, or where: ``layout``. Raises UserError in one line for whatever is wrong with the folder.
     """
     asked = {"weight_dtype": dtype, "dtype": dtype} if dtype else {}
     config = read_config(path, **(asked | how))
@@ -35,7 +30,7 @@ def load(
     tokenizer = load_tokenizer(path) if has_one else None
     if tokenizer is not None:
         check_together(config, tokenizer, str(path))
-    return config, read_params(path, config, mesh, dtype or how.get("weight_dtype")), tokenizer
+    return config, read_params(path, config, dtype or how.get("weight_dtype")), tokenizer
 
 
 def check_together(config: Config, tokenizer: FolderTokenizer, path: str) -> None:

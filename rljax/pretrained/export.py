@@ -135,8 +135,8 @@ def differences(config: Config, model_type: str) -> list[str]:
 
 def essence(config: Config) -> dict[str, Any]:
     """The architecture alone, each function of it in one form."""
-    c = dataclasses.asdict(config)
-    out = {k: v for k, v in c.items() if k not in COMPUTED}
+    c = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
+    out = {k: v for k, v in c.items() if k not in (*COMPUTED, "layout")}
     every = range(config.layers)
     out["sliding"], out["routed"] = [config.slides(i) for i in every], [config.routes(i) for i in every]
     if not any(out["sliding"]):

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, SingleDeviceSharding
+from jax.sharding import SingleDeviceSharding
 
 from rljax import sharding, transformer
 from rljax.errors import UserError
@@ -91,8 +91,8 @@ def read_about(path: str | Path) -> tuple[dict[str, Any], str]:
 # Tensors
 
 
-def read_params(path: str | Path, config: Config, mesh: Mesh | None = None, dtype: str | None = None) -> Params:
-    """The parameters of a folder, laid out over ``mesh``, as ``dtype`` (None: as each tensor is stored).
+def read_params(path: str | Path, config: Config, dtype: str | None = None) -> Params:
+    """The parameters of a folder, where ``config.layout`` has them, as ``dtype`` (None: as each tensor is stored).
 
     Raises UserError, before anything is read, for a tensor that is missing, has another shape than the config says, or
     belongs to nothing, and for a file that is cut off.
@@ -108,7 +108,7 @@ def read_params(path: str | Path, config: Config, mesh: Mesh | None = None, dtyp
     tree = jax.tree.structure(described, is_leaf=is_weight)
     one = SingleDeviceSharding(jax.devices()[0])
     whole = jax.tree.map(lambda _: one, described, is_leaf=is_weight)
-    layout = sharding.weight_shardings(config, mesh) if mesh else whole
+    layout = sharding.weight_shardings(config) if config.layout.mesh else whole
     placed = [read_leaf(found, leaf, where, dtype) for leaf, where in zip(leaves, jax.tree.leaves(layout), strict=True)]
     return jax.tree.unflatten(tree, placed)
 

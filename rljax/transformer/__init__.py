@@ -12,8 +12,9 @@ accumulates in float32; logits appear, and the log-softmax is taken, in float32 
 
 from rljax.transformer.config import Config, Params, Weight, count, init, logical_axes, stack, unstack, weights
 from rljax.transformer.decoding import Cache, decode, grow, prefill
+from rljax.transformer.layout import Layout
 from rljax.transformer.sequence import features, forward, positions_of, token_logprobs
-from rljax.transformer.stored import LIGHTER, Adapted, Int8, lighter
+from rljax.transformer.stored import LIGHTER, Adapted, Int8, laid_out, lighter
 
 __all__ = [
     "Adapted",
@@ -21,6 +22,7 @@ __all__ = [
     "Config",
     "Int8",
     "LIGHTER",
+    "Layout",
     "Params",
     "Weight",
     "count",
@@ -29,6 +31,7 @@ __all__ = [
     "forward",
     "grow",
     "init",
+    "laid_out",
     "lighter",
     "logical_axes",
     "positions_of",

@@ -24,7 +24,9 @@ def qkv(layer: Params, x: Array, positions: Array, index: int, config: Config) -
         q, k = rms_norm(q, layer["query_norm"], config), rms_norm(k, layer["key_norm"], config)
     freq, stretch = rope_frequencies(config, index), rope_stretch(config, index)
     q, k = (rope(y, positions[:, None], freq, stretch) for y in (q, k))
-    q = (q * score_scale(config)).reshape(q.shape[0], config.kv_heads, -1, *q.shape[2:])
+    if config.key_copies > 1:
+        k, v = (jnp.repeat(y, config.key_copies, 1) for y in (k, v))
+    q = (q * score_scale(config)).reshape(q.shape[0], k.shape[1], -1, *q.shape[2:])
     return q, k, v
 
 

@@ -72,7 +72,9 @@ def feed_forward(layer: Params, h: Array, config: Config) -> Array:
 
 def embed(params: Params, config: Config, tokens: Array) -> Array:
     """[B, S] int32 -> [B, S, D]."""
-    x = params["embedding"][tokens].astype(jnp.dtype(config.dtype))
+    table = config.layout.gathered(params["embedding"], ("vocab", "embed"))
+    table = config.layout.constrain(table, "vocab")  # its gradient is added up first, and then split
+    x = config.layout.constrain(table[tokens].astype(jnp.dtype(config.dtype)), "rows", "columns")
     return x * jnp.asarray(math.sqrt(config.width), x.dtype) if config.scale_embedding else x
 
 
@@ -83,7 +85,10 @@ def unembed(params: Params, config: Config, x: Array) -> Array:
     here is an error of 1e-2 in every ratio.
     """
     x = rms_norm(x, params["norm"], config)
-    head, spec = (params["embedding"], "...d,vd->...v") if config.tied_head else (params["head"], "...d,dv->...v")
+    name, axes, spec = "head", ("embed", "vocab"), "...d,dv->...v"
+    if config.tied_head:
+        name, axes, spec = "embedding", ("vocab", "embed"), "...d,vd->...v"
+    head = config.layout.gathered(params[name], axes)
     logits = jnp.einsum(
         spec, x, head.astype(x.dtype), preferred_element_type=full(x), precision=jax.lax.Precision.HIGHEST
     )

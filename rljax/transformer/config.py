@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from rljax.errors import UserError
+from rljax.transformer.layout import Layout
 
 Array = jax.Array
 Params = dict[str, Any]
@@ -66,6 +67,7 @@ class Config:
     remat: str = "none"  # what the backward pass makes again: none, dots (all but matrix products), layer (everything)
     scan_layers: bool = False  # layers of one kind as one stacked array and one compiled loop
     logprob_chunk: int = 0  # columns of logits alive at once in token_logprobs; 0 means all
+    layout: Layout = Layout()  # the devices, and what lies where on them
 
     def __post_init__(self):
         if self.heads % self.kv_heads:
@@ -106,6 +108,11 @@ class Config:
             raise UserError(
                 f"model: experts_per_token={self.experts_per_token} of {chosen * (self.experts // groups)} that may be chosen"
             )
+
+    @property
+    def key_copies(self) -> int:
+        """Copies of each key head: heads may be split further than there are key heads, each part then has its own."""
+        return math.lcm(self.kv_heads, self.layout.ways("heads")) // self.kv_heads
 
     def slides(self, layer: int) -> bool:
         return bool(self.sliding) and self.sliding[layer % len(self.sliding)]

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from rljax.transformer import attention, blocks, layer, sequence
 from rljax.transformer.config import Array, Config, Params
 from rljax.transformer.layer import Pair
+from rljax.transformer.stored import used
 
 
 class Cache(NamedTuple):
@@ -35,6 +36,7 @@ def prefill(params: Params, config: Config, prompt: Array, prompt_mask: Array, g
     layers = [(a.astype(dtype), b.astype(dtype)) for a, b in layers]
     rows = prompt.shape[0] * group_size
     a, b = (jnp.zeros((rows, heads, 0, width), dtype) for heads, width in layer.cached_shapes(config))
+    layers = config.layout.constrain(layers, "rows", "heads", "columns")
     cache = Cache(layers, prompt_mask, [(a, b) for _ in layers], jnp.zeros((), jnp.int32))
     return blocks.unembed(params, config, x[:, -1]), cache
 
@@ -56,11 +58,12 @@ def decode(params: Params, config: Config, tokens: Array, cache: Cache) -> tuple
     x = blocks.embed(params, config, tokens[:, None])
     response = []
     for index, weights in enumerate(params["layers"]):
+        weights = used(weights, config, index)
         h = blocks.rms_norm(x, weights["attention_norm"], config)
         q, new = layer.step_heads(weights, h, position[:, None], index, config)  # q: parts [N, K, R, E]
         prompt, old = cache.prompt[index], cache.response[index]
         write = lambda to, x: jax.lax.dynamic_update_slice_in_dim(to, x.astype(to.dtype), cache.column, 2)
-        own = write(old[0], new[0]), write(old[1], new[1])
+        own = config.layout.constrain((write(old[0], new[0]), write(old[1], new[1])), "rows", "heads")
         response.append(own)
         # The queries of a prompt's attempts stand side by side against the one copy of its keys: [B, K, G * R, E].
         together = tuple(join_group(part, group) for part in q)
@@ -75,6 +78,7 @@ def decode(params: Params, config: Config, tokens: Array, cache: Cache) -> tuple
         mixed = split_group(attention.mix(join_group(p_prompt, group), layer.values(prompt, config), config), group)
         mixed += attention.mix(p_response, layer.values(own, config), config)
         x = layer.after_attention(weights, x, layer.step_mixed(weights, mixed, config), config)
+        x = config.layout.constrain(x, "rows")
     return blocks.unembed(params, config, x[:, 0]), cache._replace(response=response, column=cache.column + 1)
 
 

@@ -2,30 +2,77 @@
 
 Tokens are sorted by expert and every expert multiplies its own run of them (``jax.lax.ragged_dot``): no token is dropped
 and none is padded, so the sampler and the trainer compute the same function whatever else is in the batch.
+
+Over several devices each routes the tokens that it holds. Where the experts are split over devices, these show each other
+their tokens, each applies the experts that it has, and the sums go back to where the tokens live: nothing is dropped
+there either, and no shape depends on who is routed where.
 """
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from rljax.transformer.blocks import feed_forward
-from rljax.transformer.config import ACTIVATIONS, Array, Config, Params
-from rljax.transformer.stored import full, grouped, whole
+from rljax.transformer.config import ACTIVATIONS, Array, Config, Params, Weight, expert_weights, is_weight
+from rljax.transformer.stored import full, grouped, stored_axes, whole
 
 
 def mixture(layer: Params, h: Array, config: Config) -> Array:
     """[B, S, D] -> [B, S, D]."""
-    x = h.reshape(-1, h.shape[-1]).astype(jnp.dtype(config.dtype))
-    weight, expert = route(layer["router"], x, config)
-    k = config.experts_per_token
-    order = jnp.argsort(expert.reshape(-1))  # of the M * k (token, expert) pairs
-    sizes = jnp.bincount(expert.reshape(-1), length=config.experts).astype(jnp.int32)
-    dtype, e = x.dtype, layer["experts"]
-    sorted_x = x[order // k]
-    gate, up = (grouped(sorted_x, e[name], sizes).astype(dtype) for name in ("gate", "up"))
+    x, own = h.astype(jnp.dtype(config.dtype)), {name: layer[name] for name in ("router", "experts")}
+    y = on_devices(own, x, config) if config.layout.split else apply(own, x, config)
+    return y + feed_forward(layer["shared"], h, config) if config.shared_width else y
+
+
+def apply(own: Params, x: Array, config: Config, first: Array | int = 0) -> Array:
+    """What the experts that are here, number ``first`` and those after it, add for each token of x [B, S, D]."""
+    flat = x.reshape(-1, x.shape[-1])
+    weight, expert = route(own["router"], flat, config)
+    k, e = config.experts_per_token, own["experts"]
+    here = jax.tree.leaves(e)[0].shape[0]
+    number = expert.reshape(-1) - first  # of the M * k (token, expert) pairs
+    mine = (number >= 0) & (number < here)
+    number = jnp.where(mine, number, here)
+    order = jnp.argsort(number)
+    sizes = jnp.bincount(number, length=here).astype(jnp.int32)
+    sorted_x = flat[order // k]
+    gate, up = (grouped(sorted_x, e[name], sizes).astype(x.dtype) for name in ("gate", "up"))
     y = grouped(ACTIVATIONS[config.activation](gate) * up, e["down"], sizes)
     back = jnp.zeros_like(order).at[order].set(jnp.arange(len(order)))
-    y = jnp.sum(y[back].reshape(*weight.shape, -1) * weight[..., None], 1).astype(dtype).reshape(h.shape)
-    return y + feed_forward(layer["shared"], h, config) if config.shared_width else y
+    y = y[back].reshape(*weight.shape, -1)
+    if here < config.experts:
+        y = jnp.where(mine.reshape(weight.shape)[..., None], y, 0.0)
+    return jnp.sum(y * weight[..., None], 1).reshape(x.shape).astype(x.dtype if here == config.experts else y.dtype)
+
+
+def on_devices(own: Params, x: Array, config: Config) -> Array:
+    """The same, each device with its tokens, its experts and its part of their width."""
+    layout, described = config.layout, expert_weights(config)
+    over, width = layout.axes("expert"), layout.axes("ff")
+
+    def spec(w: Weight, kept: Any) -> Any:
+        lay = lambda y, axes: layout.spec(tuple(None if a == "embed" else a for a in axes), y.shape)
+        if isinstance(kept, Array):
+            return lay(kept, w.axes)
+        return jax.tree.map(lay, kept, stored_axes(w, kept), is_leaf=lambda y: isinstance(y, Array))
+
+    specs = jax.tree.map(spec, {name: described[name] for name in own}, own, is_leaf=is_weight)
+    at = layout.spec(("rows", "columns", None), x.shape)
+    shown = tuple(a for a in over if a in jax.tree.leaves(tuple(at[:1])))  # axes that tokens are split over as well
+
+    def part(own: Params, x: Array) -> Array:
+        for axis in reversed(shown):
+            x = jax.lax.all_gather(x, axis, axis=0, tiled=True)
+        here = jax.tree.leaves(own["experts"])[0].shape[0]
+        first = jax.lax.axis_index(over) * here if over else 0
+        y = apply(own, x, config, first)
+        for axis in shown:
+            y = jax.lax.psum_scatter(y, axis, scatter_dimension=0, tiled=True)
+        sums = tuple(a for a in (*over, *width) if a not in shown)
+        return (jax.lax.psum(y, sums) if sums else y).astype(x.dtype)
+
+    return jax.shard_map(part, mesh=layout.mesh, in_specs=(specs, at), out_specs=at, check_vma=False)(own, x)
 
 
 def route(router: Params, x: Array, config: Config) -> tuple[Array, Array]:

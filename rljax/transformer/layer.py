@@ -14,7 +14,7 @@ def cached_shapes(config: Config) -> tuple[tuple[int, int], tuple[int, int]]:
     """(heads, width) of each of a layer's two cached arrays."""
     if config.latent:
         return (1, config.latent), (1, config.rope_width)
-    ordinary = config.kv_heads, config.head_width
+    ordinary = config.kv_heads * config.key_copies, config.head_width
     return ordinary, ordinary
 
 

@@ -1,5 +1,7 @@
 """Whole sequences at once: logits, and the log-probability of each token."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -7,6 +9,7 @@ from rljax.transformer.attention import mix, scores, within_window
 from rljax.transformer.blocks import embed, rms_norm, unembed
 from rljax.transformer.config import Array, Config, Params
 from rljax.transformer.layer import Pair, after_attention, sequence_heads
+from rljax.transformer.stored import used
 
 REMAT = {"dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable, "layer": None}
 
@@ -19,19 +22,26 @@ def positions_of(mask: Array) -> Array:
 def run(params: Params, config: Config, tokens: Array, mask: Array) -> tuple[Array, list[Pair]]:
     """All layers over tokens [B, S]: the residual stream [B, S, D] and what each layer caches, [B, K, S, .].
 
-    With ``scan_layers`` nothing is returned for the cache: unstack the parameters first.
+    With ``scan_layers`` nothing is returned for the cache: unstack the parameters first. Columns may be split over devices:
+    each then compares its own queries with the keys of all.
     """
+    lay, real = config.layout.constrain, tokens.shape[1]
+    extra = -real % config.layout.ways("columns")
+    tokens, mask = (jnp.pad(y, [(0, 0), (0, extra)]) for y in (tokens, mask))
     positions = positions_of(mask)
     columns = jnp.arange(tokens.shape[1])
-    causal = (columns[:, None] >= columns) & mask[:, None, :]  # [B, S, S]
+    causal = lay((columns[:, None] >= columns) & mask[:, None, :], "rows", "columns")  # [B, S, S]
 
     def block(layer: Params, x: Array, index: int) -> tuple[Array, Pair]:
+        layer = used(layer, config, index)
         h = rms_norm(x, layer["attention_norm"], config)
         q, k, v, pair = sequence_heads(layer, h, positions, index, config)
+        q, (k, v) = lay(q, "rows", "heads", None, "columns"), lay((k, v), "rows", "heads")
         allowed = causal & within_window(positions[:, :, None], positions[:, None, :], index, config)
         p = jax.nn.softmax(scores((q,), (k[:, :, None],), allowed[:, None, None], config))
         mixed = mix(p, v[:, :, None], config)
-        return after_attention(layer, x, mixed.reshape(x.shape[0], config.heads, *mixed.shape[3:]), config), pair
+        x = after_attention(layer, x, mixed.reshape(x.shape[0], config.heads, *mixed.shape[3:]), config)
+        return lay(x, "rows", "columns"), pair
 
     if config.remat != "none":
         block = jax.checkpoint(block, static_argnums=2, policy=REMAT[config.remat], prevent_cse=not config.scan_layers)
@@ -39,8 +49,8 @@ def run(params: Params, config: Config, tokens: Array, mask: Array) -> tuple[Arr
     if not config.scan_layers:
         for index, layer in enumerate(params["layers"]):
             x, pair = block(layer, x, index)
-            cache.append(pair)
-        return x, cache
+            cache.append(tuple(y[:, :, :real] for y in pair))
+        return x[:, :real], cache
     for (first, _, _), stacked in zip(config.stacks(), params["layers"], strict=True):
 
         def pattern(x: Array, layers: list[Params], first: int = first) -> tuple[Array, None]:
@@ -49,7 +59,7 @@ def run(params: Params, config: Config, tokens: Array, mask: Array) -> tuple[Arr
             return x, None
 
         x, _ = jax.lax.scan(pattern, x, stacked)
-    return x, cache
+    return x[:, :real], cache
 
 
 def features(params: Params, config: Config, tokens: Array, mask: Array) -> Array:
@@ -81,16 +91,31 @@ def token_logprobs(
 
     def score(x: Array, targets: Array) -> tuple[Array, Array]:
         logp = jax.nn.log_softmax(unembed(params, config, x) / temperature)
-        chosen = jnp.take_along_axis(logp, targets[..., None], -1)[..., 0]
+        if config.layout.axes("vocab"):  # a sum over what each device holds, where picking would collect all logits
+            chosen = jnp.sum(jnp.where(jnp.arange(logp.shape[-1]) == targets[..., None], logp, 0.0), -1)
+        else:
+            chosen = jnp.take_along_axis(logp, targets[..., None], -1)[..., 0]
         return chosen, -jnp.sum(jnp.exp(logp) * logp, -1)
 
     chunk, columns = config.logprob_chunk, x.shape[1]
     if chunk and chunk < columns:
-        pad = -columns % chunk
-        split = [jnp.pad(y, [(0, 0), (0, pad)] + [(0, 0)] * (y.ndim - 2)) for y in (x, targets)]
-        split = [y.reshape(y.shape[0], -1, chunk, *y.shape[2:]).swapaxes(0, 1) for y in split]
-        out = jax.lax.map(lambda xs: jax.checkpoint(score)(*xs), tuple(split))
-        logp, entropy = (y.swapaxes(0, 1).reshape(y.shape[1], -1)[:, :columns] for y in out)
+        logp, entropy = in_chunks(score, (x, targets), chunk, config)
     else:
         logp, entropy = score(x, targets)
     return jnp.where(live, logp, 0.0), jnp.where(live, entropy, 0.0)
+
+
+def in_chunks(score: Any, of: tuple[Array, Array], chunk: int, config: Config) -> tuple[Array, Array]:
+    """``score`` of arrays [B, S, ...], about ``chunk`` columns at a time: of every device its share of them."""
+    columns, parts = of[0].shape[1], config.layout.ways("columns")
+    share = -(-chunk // parts)
+    pad = -columns % (parts * share)
+
+    def cut(y: Array) -> Array:
+        y = jnp.pad(y, [(0, 0), (0, pad)] + [(0, 0)] * (y.ndim - 2))
+        y = jnp.moveaxis(y.reshape(y.shape[0], parts, -1, share, *y.shape[2:]), 2, 0)
+        return config.layout.constrain(y, None, "rows", "columns")
+
+    out = jax.lax.map(lambda xs: jax.checkpoint(score)(*xs), jax.tree.map(cut, of))
+    logp, entropy = (jnp.moveaxis(y, 0, 2).reshape(y.shape[1], -1)[:, :columns] for y in out)
+    return logp, entropy

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from rljax.errors import UserError
-from rljax.transformer.config import Array, Config, Params, Weight, weights
+from rljax.transformer.config import Array, Config, Params, Weight, is_weight, layer_weights, weights
 
 LIGHTER = ("bfloat16", "int8")  # ways to keep the layers' matrices while sampling, apart from as they are
 
@@ -93,6 +93,46 @@ def low_rank(down: Array, up: Array, shape: tuple[int, ...]) -> Array:
     flat_down = down.reshape(*down.shape[:held], -1, rank).astype(jnp.float32)
     flat_up = up.reshape(*up.shape[:held], rank, -1).astype(jnp.float32)
     return jnp.matmul(flat_down, flat_up, precision=jax.lax.Precision.HIGHEST).reshape(shape)
+
+
+def used(layer: Params, config: Config, index: int) -> Params:
+    """A layer's parameters as its products need them: what is only kept in parts is collected."""
+    layout = config.layout
+    if not layout.axes("embed"):
+        return layer
+
+    def one(w: Weight, x: Stored) -> Stored:
+        if isinstance(x, Adapted):
+            return x._replace(base=one(w, x.base))
+        return x._replace(values=one(w, x.values)) if isinstance(x, Int8) else layout.gathered(x, w.axes)
+
+    return jax.tree.map(one, layer_weights(config, index), layer, is_leaf=is_weight)
+
+
+def laid_out(params: Params, config: Config) -> Params:
+    """Inside a jit: parameters where ``config.layout`` has them, in whatever form they are kept."""
+    layout = config.layout
+    if not layout.split:
+        return params
+
+    def one(w: Weight, x: Stored) -> Stored:
+        lay = lambda y, axes: layout.constrain(y, *axes)
+        if isinstance(x, Array):
+            return lay(x, w.axes)
+        return jax.tree.map(lay, x, stored_axes(w, x), is_leaf=lambda y: isinstance(y, Array))
+
+    return jax.tree.map(one, weights(config), params, is_leaf=is_weight)
+
+
+def stored_axes(w: Weight, x: Stored) -> Any:
+    """The logical axes of each array that a matrix is kept as, a pytree like x."""
+    if isinstance(x, Int8):
+        along = tuple(axis if n > 1 else None for axis, n in zip(w.axes, x.scale.shape, strict=True))
+        return x._replace(values=w.axes, scale=along)
+    if isinstance(x, Adapted):
+        held, inward, outward = w.axes[: w.held], w.axes[w.held :][: w.inputs], w.axes[w.held + w.inputs :]
+        return x._replace(base=stored_axes(w, x.base), down=(*held, *inward, None), up=(*held, None, *outward))
+    return w.axes
 
 
 def quantize(w: Array, axes: tuple[int, ...]) -> Int8:
