@@ -23,6 +23,7 @@ def optimizer(learning_rate: float, **changes) -> ConfigDict:
             eps=1e-8,
             weight_decay=0.01,
             clip_norm=1.0,  # of the whole gradient; 0: none
+            moment_dtype="",  # of adamw's first moment: "" as the weights, or "bfloat16"
         )
         | changes
     )
@@ -88,6 +89,8 @@ def base() -> ConfigDict:
         remat="none",  # none, dots or layer: what the backward pass makes again
         scan_layers=False,
         logprob_chunk=0,
+        attention="own",  # or a kernel, cudnn, where the backend has it
+        attention_chunk=0,  # queries whose scores exist at once; 0: all
     )
     # LoRA: rank > 0 learns a low-rank change of these matrices, or of all, and leaves the weights alone
     adapters = dict(rank=0, alpha=32.0, targets=())

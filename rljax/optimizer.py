@@ -30,13 +30,13 @@ def schedule(config: ConfigTree, steps: int) -> optax.Schedule:
 def make(config: ConfigTree, model: transformer.Config, steps: int) -> optax.GradientTransformation:
     """Global-norm clipping, then AdamW, Muon (matrices of the layers; AdamW for the rest) or SGD.
 
-    ``config``: name, learning_rate, schedule, warmup, final, b1, b2, eps, weight_decay, clip_norm. ``steps`` is the
+    ``config``: name, learning_rate, schedule, warmup, final, b1, b2, eps, weight_decay, clip_norm, moment_dtype. ``steps`` is the
     number of updates that the schedule spans. Norms and biases never decay.
     """
     rate = schedule(config, steps)
     adam = dict(b1=config.b1, b2=config.b2, eps=config.eps, weight_decay=config.weight_decay)
     kinds = {
-        "adamw": lambda: optax.adamw(rate, mask=decays, **adam),
+        "adamw": lambda: optax.adamw(rate, mask=decays, mu_dtype=config.moment_dtype or None, **adam),
         "muon": lambda: optax.contrib.muon(
             rate,
             weight_decay=config.weight_decay,
@@ -47,6 +47,11 @@ def make(config: ConfigTree, model: transformer.Config, steps: int) -> optax.Gra
         ),
         "sgd": lambda: optax.sgd(rate),
     }
+    if config.moment_dtype and (config.name != "adamw" or config.moment_dtype not in ("bfloat16", "float32")):
+        raise UserError(
+            f"optimizer: moment_dtype={config.moment_dtype!r} with name={config.name!r}: only adamw keeps its first moment in "
+            "another dtype, bfloat16 or float32"
+        )
     if config.name not in kinds:
         raise UserError(f"optimizer: name={config.name!r} is unknown, choose from {sorted(kinds)}")
     return optax.chain(optax.clip_by_global_norm(config.clip_norm or math.inf), kinds[config.name]())

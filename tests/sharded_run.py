@@ -28,6 +28,7 @@ ROWS = {  # the default, one that takes statistics over the whole batch wherever
     "grouped": {  # fewer key heads than parts, a vocabulary in chunks, an odd number of columns
         **{"model.heads": 8, "model.kv_heads": 2, "model.head_width": 8, "model.qkv_bias": True},
         **{"model.scan_layers": True, "model.remat": "dots", "model.logprob_chunk": 20, "rl.max_new_tokens": 47},
+        "model.attention_chunk": 16,
     },
     "experts": {
         **{"model.experts": 8, "model.expert_width": 32, "model.shared_width": 32, "model.router": "sigmoid"},

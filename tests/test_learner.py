@@ -12,6 +12,7 @@ import pytest
 from configs import common
 from rljax import learner, optimizer, rewards, sampler, transformer
 from rljax import policy_gradient as pg
+from rljax.errors import UserError
 from rljax.structs import Rollout, TrainState
 
 B, G, P, T, V = 4, 4, 3, 12, 11
@@ -218,6 +219,23 @@ def test_every_optimizer_lowers_the_loss(name, params):
         state, metrics = step(state, supervised_batch())
         losses.append(float(metrics["loss"]))
     assert losses[-1] < losses[0] - 0.2
+
+
+def test_the_first_moment_may_be_kept_in_half_the_bytes(params):
+    moments = {}
+    for dtype in ("", "bfloat16"):
+        config = common.optimizer(0.01, moment_dtype=dtype, warmup=2)
+        tx = optimizer.make(config, MODEL, 30)
+        step = jax.jit(functools.partial(learner.supervised_step, model=MODEL, optimizer=tx, split=learner.Split()))
+        state, metrics = step(state_of(params, tx), supervised_batch())
+        for _ in range(9):
+            state, metrics = step(state, supervised_batch())
+        found = {str(x.dtype): x.size for x in jax.tree.leaves(optax.tree.get(state.opt_state, "mu"))}
+        moments[dtype] = found, float(metrics["loss"])
+    assert list(moments[""][0]) == ["float32"] and list(moments["bfloat16"][0]) == ["bfloat16"]
+    assert abs(moments[""][1] - moments["bfloat16"][1]) < 0.01
+    with pytest.raises(UserError, match="only adamw keeps its first moment"):
+        optimizer.make(common.optimizer(0.1, name="sgd", moment_dtype="bfloat16"), MODEL, 3)
 
 
 def test_schedules_warm_up_and_come_down():

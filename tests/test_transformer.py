@@ -162,7 +162,15 @@ ROUTED = {  # the same for DEEPSEEK's own fields
     "router_top_groups": 1,
     "rope_scaling": ("yarn", 4.0, 2.0, 1.0, 16, 1.0, True),
 }
-SAME_VALUES = {"max_length", "remat", "scan_layers", "logprob_chunk", "layout"}  # these have tests of their own
+SAME_VALUES = {
+    "max_length",
+    "remat",
+    "scan_layers",
+    "logprob_chunk",
+    "layout",
+    "attention",
+    "attention_chunk",
+}  # these have tests of their own
 
 
 @pytest.fixture(scope="module")
@@ -508,3 +516,44 @@ def test_scores_start_where_asked():
     late = token_logprobs(params_of(SMALL), SMALL, tokens, mask, 1.0, 3)
     near(late[0], logp[:, 2:], 1e-6)
     near(late[1], entropy[:, 2:], 1e-6)
+
+
+LONG = dataclasses.replace(TWO, window=5, attention_softcap=None)
+
+
+def scored_and_pushed(config, mask):
+    """Log-probabilities, and the gradient of their sum, of rows padded on both sides."""
+    tokens = tokens_of(*mask.shape)
+    score = lambda p: transformer.token_logprobs(p, config, tokens, mask, start=9)[0]
+    return jax.jit(score)(params_of(config)), jax.jit(jax.grad(lambda p: score(p).sum()))(params_of(config))
+
+
+@pytest.mark.parametrize("how", [{"attention_chunk": 4}, {"attention_chunk": 7}, {"attention": "xla"}])
+def test_attention_in_chunks_or_by_a_kernel_is_the_same_attention(how):
+    columns = np.arange(23)
+    mask = (columns >= np.array([[0], [4], [7]])) & (columns < np.array([[23], [20], [22]]))
+    logp, grads = scored_and_pushed(LONG, mask)
+    other_logp, other_grads = scored_and_pushed(dataclasses.replace(LONG, **how), mask)
+    near(other_logp, logp, 2e-6)
+    assert max(jax.tree.leaves(jax.tree.map(lambda x: float(np.abs(x).max()), grads))) > 1
+    jax.tree.map(lambda a, b: near(a, b, 2e-5), other_grads, grads)
+
+
+def test_scores_in_chunks_take_less_memory():
+    def needed(chunk):
+        config = dataclasses.replace(LONG, attention_chunk=chunk, remat="layer")
+        tokens = jax.ShapeDtypeStruct((1, 2048), np.int32)
+        mask = np.ones((1, 2048), bool)
+        loss = lambda p, t: transformer.token_logprobs(p, config, t, mask)[0].sum()
+        return jax.jit(jax.grad(loss)).lower(params_of(config), tokens).compile().memory_analysis().temp_size_in_bytes
+
+    assert needed(128) < needed(0) / 3
+
+
+@pytest.mark.parametrize(
+    "other, said",
+    [({"attention_softcap": 5.0}, "a soft-cap"), ({"latent": 8, "rope_width": 4, "value_width": 8}, "latent")],
+)
+def test_a_kernel_that_cannot_compute_the_model_is_refused(other, said):
+    with pytest.raises(UserError, match=f"attention='cudnn' does not know {said}"):
+        dataclasses.replace(LONG, attention="cudnn", **other)

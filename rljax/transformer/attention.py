@@ -4,11 +4,13 @@ What is cached of a layer is a pair of arrays ``kept``. Queries and keys are com
 so that the same code serves heads that keep keys and values and heads that keep a latent (``latent.py``).
 """
 
+import jax
 import jax.numpy as jnp
 
 from rljax.transformer.blocks import dot, full, rms_norm, rope, rope_frequencies, rope_stretch
 from rljax.transformer.config import Array, Config, Params
 
+KERNELS = ("cudnn", "xla")  # of jax.nn.dot_product_attention; "xla" is there to compare with
 MASKED = -1e30  # large and finite: a row that may attend to nothing stays finite
 
 
@@ -55,3 +57,56 @@ def mix(p: Array, v: Array, config: Config) -> Array:
 def within_window(query: Array, key: Array, index: int, config: Config) -> Array | bool:
     """True where a key position is near enough for this layer; positions broadcast."""
     return (query - key) < config.window if config.window and config.slides(index) else True
+
+
+def attend(q: Array, k: Array, v: Array, mask: Array, positions: Array, index: int, config: Config) -> Array:
+    """Causal attention over whole sequences: q [B, K, R, S, E], k and v [B, K, S, .] -> [B, K * R, S, E'] float32.
+
+    mask [B, S] is True on real tokens, positions [B, S] counts them. With ``config.attention_chunk`` the scores of so many
+    queries at a time exist, and are made again in the backward pass: memory grows with S, not with its square.
+    """
+    if config.attention in KERNELS:
+        return by_kernel(q, k, v, mask, index, config)
+    columns = jnp.arange(q.shape[3])
+    parts = config.layout.ways("columns")  # each device takes its share of every chunk
+
+    def some(q: Array, at: Array) -> Array:
+        """The queries [B, K, R, M, E] of the columns ``at`` [M]."""
+        near = within_window(positions[:, at][:, :, None], positions[:, None, :], index, config)
+        seen = config.layout.constrain((at[:, None] >= columns) & mask[:, None, :] & near, "rows", "columns")
+        p = jax.nn.softmax(scores((q,), (k[:, :, None],), seen[:, None, None], config))
+        return mix(p, v[:, :, None], config)
+
+    chunk = -(-config.attention_chunk // parts)
+    if not chunk or chunk * parts >= q.shape[3]:
+        return flat_heads(some(q, columns))
+    extra = -q.shape[3] % (chunk * parts)
+
+    def cut(x: Array, axis: int) -> Array:
+        pad = [(0, extra if a == axis else 0) for a in range(x.ndim)]
+        x = jnp.pad(x, pad).reshape(*x.shape[:axis], parts, -1, chunk, *x.shape[axis + 1 :])
+        x = jnp.moveaxis(x, axis + 1, 0)  # [chunks, ..., parts, chunk, ...]
+        return x.reshape(*x.shape[: axis + 1], parts * chunk, *x.shape[axis + 3 :])
+
+    lay = lambda x: config.layout.constrain(x, None, "rows", "heads", None, "columns")
+    out = jax.lax.map(lambda xs: jax.checkpoint(some)(*xs), (lay(cut(q, 3)), cut(columns, 0)))
+    out = lay(out).reshape(*out.shape[:4], parts, chunk, out.shape[-1])
+    out = jnp.moveaxis(out, 0, 4)  # [B, K, R, parts, chunks, chunk, E]
+    return flat_heads(out.reshape(*out.shape[:3], -1, out.shape[-1])[:, :, :, : q.shape[3]])
+
+
+def flat_heads(x: Array) -> Array:
+    """[B, K, R, S, E] -> [B, K * R, S, E]."""
+    return x.reshape(x.shape[0], -1, *x.shape[3:])
+
+
+def by_kernel(q: Array, k: Array, v: Array, mask: Array, index: int, config: Config) -> Array:
+    """The same by ``jax.nn.dot_product_attention``, for rows that are padded on the right only."""
+    dtype, lengths = jnp.dtype(config.dtype), mask.sum(-1).astype(jnp.int32)
+    heads_last = lambda x: flat_heads(x[:, :, None] if x.ndim == 4 else x).swapaxes(1, 2).astype(dtype)
+    window = (config.window - 1, 0) if config.window and config.slides(index) else None
+    how = dict(scale=1.0, is_causal=True, local_window_size=window, implementation=config.attention)
+    out = jax.nn.dot_product_attention(
+        *map(heads_last, (q, k, v)), query_seq_lengths=lengths, key_value_seq_lengths=lengths, **how
+    )
+    return out.swapaxes(1, 2).astype(full(out))

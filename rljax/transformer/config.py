@@ -65,6 +65,8 @@ class Config:
     dtype: str = "float32"  # of the activations and of the weights as they enter a dot
     cache_dtype: str = "float32"  # a bfloat16 cache halves memory; on a CPU it is slower
     remat: str = "none"  # what the backward pass makes again: none, dots (all but matrix products), layer (everything)
+    attention: str = "own"  # own; or cudnn (GPU) or xla, of jax.nn.dot_product_attention, over whole sequences
+    attention_chunk: int = 0  # queries whose scores exist at once, over whole sequences; 0 means all
     scan_layers: bool = False  # layers of one kind as one stacked array and one compiled loop
     logprob_chunk: int = 0  # columns of logits alive at once in token_logprobs; 0 means all
     layout: Layout = Layout()  # the devices, and what lies where on them
@@ -91,6 +93,10 @@ class Config:
                 raise UserError(f"model: {name}={getattr(self, name)} is of latent attention, but latent is 0")
         if self.experts:
             self.check_experts()
+        if self.attention != "own" and (self.attention_softcap or self.latent or self.layout.ways("columns") > 1):
+            lacks = "latent attention" if self.latent else "columns that are split"
+            what = "a soft-cap" if self.attention_softcap else lacks
+            raise UserError(f"model: attention={self.attention!r} does not know {what}: use own, with attention_chunk")
 
     def check_experts(self) -> None:
         groups, chosen = self.router_groups, self.router_top_groups
@@ -148,7 +154,12 @@ ACTIVATIONS = {
 }
 
 
-CHOICES = {"activation": ACTIVATIONS, "remat": ("none", "dots", "layer"), "router": ("softmax", "sigmoid")}
+CHOICES = {
+    "activation": ACTIVATIONS,
+    "attention": ("own", "cudnn", "xla"),
+    "remat": ("none", "dots", "layer"),
+    "router": ("softmax", "sigmoid"),
+}
 SCALINGS = ("linear", "llama3", "yarn")
 STACKED = ("layer", "expert")  # axes of a weight that hold several matrices
 

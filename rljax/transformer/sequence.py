@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from rljax.transformer.attention import mix, scores, within_window
+from rljax.transformer.attention import KERNELS, attend
 from rljax.transformer.blocks import embed, rms_norm, unembed
 from rljax.transformer.config import Array, Config, Params
 from rljax.transformer.layer import Pair, after_attention, sequence_heads
@@ -28,20 +28,24 @@ def run(params: Params, config: Config, tokens: Array, mask: Array) -> tuple[Arr
     lay, real = config.layout.constrain, tokens.shape[1]
     extra = -real % config.layout.ways("columns")
     tokens, mask = (jnp.pad(y, [(0, 0), (0, extra)]) for y in (tokens, mask))
+    first = jnp.argmax(mask, -1)[:, None]  # pads before the first real token
+    around = config.attention in KERNELS  # these know padding on the right only
+    if around:
+        tokens, mask = (roll(y, first) for y in (tokens, mask))
     positions = positions_of(mask)
-    columns = jnp.arange(tokens.shape[1])
-    causal = lay((columns[:, None] >= columns) & mask[:, None, :], "rows", "columns")  # [B, S, S]
 
     def block(layer: Params, x: Array, index: int) -> tuple[Array, Pair]:
         layer = used(layer, config, index)
         h = rms_norm(x, layer["attention_norm"], config)
         q, k, v, pair = sequence_heads(layer, h, positions, index, config)
         q, (k, v) = lay(q, "rows", "heads", None, "columns"), lay((k, v), "rows", "heads")
-        allowed = causal & within_window(positions[:, :, None], positions[:, None, :], index, config)
-        p = jax.nn.softmax(scores((q,), (k[:, :, None],), allowed[:, None, None], config))
-        mixed = mix(p, v[:, :, None], config)
-        x = after_attention(layer, x, mixed.reshape(x.shape[0], config.heads, *mixed.shape[3:]), config)
+        mixed = attend(q, k, v, mask, positions, index, config)
+        x = after_attention(layer, x, mixed, config)
         return lay(x, "rows", "columns"), pair
+
+    def back(x: Array, axis: int) -> Array:
+        x = roll(x, -first, axis) if around else x
+        return jax.lax.slice_in_dim(x, 0, real, axis=axis)
 
     if config.remat != "none":
         block = jax.checkpoint(block, static_argnums=2, policy=REMAT[config.remat], prevent_cse=not config.scan_layers)
@@ -49,8 +53,8 @@ def run(params: Params, config: Config, tokens: Array, mask: Array) -> tuple[Arr
     if not config.scan_layers:
         for index, layer in enumerate(params["layers"]):
             x, pair = block(layer, x, index)
-            cache.append(tuple(y[:, :, :real] for y in pair))
-        return x[:, :real], cache
+            cache.append(tuple(back(y, 2) for y in pair))
+        return back(x, 1), cache
     for (first, _, _), stacked in zip(config.stacks(), params["layers"], strict=True):
 
         def pattern(x: Array, layers: list[Params], first: int = first) -> tuple[Array, None]:
@@ -59,7 +63,15 @@ def run(params: Params, config: Config, tokens: Array, mask: Array) -> tuple[Arr
             return x, None
 
         x, _ = jax.lax.scan(pattern, x, stacked)
-    return x[:, :real], cache
+    return back(x, 1), cache
+
+
+def roll(x: Array, by: Array, axis: int = 1) -> Array:
+    """Each row of x [B, ...] rolled to the left along an axis by its number of places [B, 1]."""
+    size = x.shape[axis]
+    places = (jnp.arange(size) + by) % size
+    shape = [size if a == axis else x.shape[0] if a == 0 else 1 for a in range(x.ndim)]
+    return jnp.take_along_axis(x, places.reshape(shape), axis)
 
 
 def features(params: Params, config: Config, tokens: Array, mask: Array) -> Array:
