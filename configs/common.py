@@ -36,7 +36,10 @@ def base() -> ConfigDict:
     c.stages = ("pretrain", "sft", "rl")  # what reproduce runs
     c.workers = 1  # processes that verify text; 0: verify in the main one
     c.task = dict(name="shop", options=dict())
-    c.mesh = dict(data=-1, fsdp=1, tensor=1, expert=1, context=1)  # devices along each axis; -1: all that the others leave
+    c.mesh = dict(
+        data=-1, fsdp=1, tensor=1, expert=1, context=1
+    )  # devices along each axis; -1: all that the others leave
+    c.mesh.actors = 0  # so many more devices only sample, one step ahead of the others; 0: all sample, and all learn
     # which axes of the mesh each logical axis is split over, in the update and while sampling: docs/scaling.md
     split = dict.fromkeys(("vocab", "heads", "kv_heads", "ff"), "tensor") | dict(expert="expert")
     c.mesh.learn = dict(rows="data fsdp expert", columns="context", embed="fsdp", **split)

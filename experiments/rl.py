@@ -13,11 +13,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from rljax import launch, learner, lora, optimizer, rewards, sampler, settings, sharding, stages, starts
 from rljax.refill import refill
 from rljax.settings import Settings
-from rljax.structs import ConfigTree
+from rljax.structs import ConfigTree, Rollout
 
 
 class Verbs(NamedTuple):
@@ -102,12 +103,61 @@ def make_iteration(s: Settings) -> stages.Iteration:
     return jax.jit(iteration, donate_argnums=0) if compiled else iteration
 
 
+def make_iteration_ahead(s: Settings) -> stages.Iteration:
+    """The same turn where other devices sample: while these learn from the attempts at step k, those make the attempts of
+    step k + 1, with the parameters from before the update. They are never further ahead; the row's correction weighs them.
+    """
+    verbs, c = make_verbs(s), s.config.rl
+    there = lambda x: sharding.place_whole(x, s.actor.layout)
+    on_host = rewards.needs_host(s.task, rewards.parse(c.reward))
+    verify = verbs.verify if on_host else jax.jit(verbs.verify)
+
+    def iteration(state):
+        now, state = state.ahead, state.replace(ahead=None)
+        policy = sharding.place_policy(lora.policy(state.params, state.frozen), s.actor)
+        problems, step = verbs.ask(state.cursor), int(state.step)
+        if step == 0:  # nobody was ahead of the first
+            now = verbs.sample(policy, problems, there(state.step_key()))
+        after = state.replace(step=state.step + 1)
+        ahead = verbs.sample(policy, verbs.ask(state.cursor + c.prompts), there(after.step_key()))
+        correct, parts, info = verify(*now, problems)
+        (rollout, _), correct, parts, info = sharding.place_rows((now, correct, parts, info), s.model.layout)
+        experience, compared = verbs.compare(state, rollout, correct, terms=parts, greedy=info.get("greedy"))
+        state, metrics = verbs.push(state, experience)
+        state = state.replace(cursor=state.cursor + c.prompts, ahead=ahead)
+        return state, metrics | compared | rewards.summary(rollout, correct, parts, info) | {"lag": min(step, 1)}
+
+    return iteration
+
+
+def nobody_ahead(s: Settings) -> tuple[Rollout, Rollout | None]:
+    """What ``ahead`` holds before the first step: rollouts of the right shape, of nothing."""
+    c, layout = s.config.rl, s.actor.layout
+
+    def empty(rows: int) -> Rollout:
+        shapes = dict(prompt=s.task.prompt_slots, response=c.max_new_tokens)
+        zeros = lambda dtype, *shape: sharding.place_rows(np.zeros(shape, dtype), layout)
+        return Rollout(
+            prompt=zeros(np.int32, rows, shapes["prompt"]),
+            prompt_mask=zeros(bool, rows, shapes["prompt"]),
+            response=zeros(np.int32, rows, shapes["response"]),
+            mask=zeros(bool, rows, shapes["response"]),
+            logprobs=zeros(np.float32, rows, shapes["response"]),
+            finished=zeros(bool, rows),
+        )
+
+    greedy = settings.algorithm(c).looks_at("greedy")
+    return empty(c.prompts * c.group_size), empty(c.prompts) if greedy else None
+
+
 def run(config: ConfigTree, workdir: Path, stop: int = 0) -> None:
     """Train to the end, or to step ``stop`` of it: schedules are those of the whole run."""
     s = settings.resolve(config, "rl")
-    iteration = make_iteration(s)
+    iteration = make_iteration_ahead(s) if config.mesh.actors else make_iteration(s)
     params = starts.start_params(s, config.rl.start, workdir)
     state = starts.new_state(s, config.rl, params, settings.algorithm(config.rl))
+    if config.mesh.actors:
+        state = state.replace(ahead=nobody_ahead(s))
     known = starts.evaluated(s, config.rl.start, workdir)
     how = settings.loop(s, "rl", workdir, stop)
     stages.train("rl", state, iteration, settings.evaluator(s), score="eval/pass@1", known=known, **how)

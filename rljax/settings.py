@@ -77,9 +77,9 @@ def resolve(config: ConfigTree, running: str = "") -> Settings:
 def laid_out(config: ConfigTree, model: transformer.Config) -> tuple[transformer.Config, transformer.Config]:
     """The model on the mesh, as the update and as the sampler lay it out. Raises UserError where it does not fit."""
     m = config.mesh
-    mesh = sharding.make_mesh(**{axis: m[axis] for axis in sharding.AXES})
+    meshes = sharding.make_meshes(m.actors, **{axis: m[axis] for axis in sharding.AXES})
     both = []
-    for name in ("learn", "sample"):
+    for name, mesh in zip(("learn", "sample"), meshes, strict=True):
         layout = sharding.layout(mesh, m[name], f"mesh.{name}")
         both.append(dataclasses.replace(model, layout=layout))
         sharding.weight_shardings(both[-1])
@@ -104,6 +104,8 @@ def architecture(config: ConfigTree) -> transformer.Config:
 def check_stage(config: ConfigTree, model: transformer.Config, name: str) -> None:
     """Raise UserError where a stage that reproduce runs cannot start, or learn adapters, as the config says."""
     stage = config[name]
+    if name == "rl" and config.mesh.actors:
+        check_ahead(stage)
     if stage.start == "weights" and not config.weights:
         raise UserError(f'{name}.start="weights", but no folder is named: --config.weights=FOLDER')
     if not stage.lora.rank:
@@ -119,6 +121,19 @@ def check_stage(config: ConfigTree, model: transformer.Config, name: str) -> Non
         )
     if name == "rl" and stage.mix_reference != 1.0:
         raise UserError("rl.lora.rank: adapters of two policies cannot be mixed: use rl.mix_reference=1")
+
+
+def check_ahead(rl: ConfigTree) -> None:
+    """Raise UserError where attempts of the policy one step before would be learned from as if they were its own."""
+    row = algorithm(rl)
+    from_sampler = row.option("surrogate", "from_sampler") or row.name("surrogate") == "decoupled_ppo"
+    if row.name("correction") == "none" and not from_sampler:
+        raise UserError(
+            f"mesh.actors samples one step ahead, with the policy before the update, which {rl.algorithm!r} does not correct "
+            'for: add --config.rl.row.correction="token_truncate(hi=2.0)", or another of docs/algorithms.md'
+        )
+    if row.name("groups") == "refill":
+        raise UserError("mesh.actors samples one step ahead: it cannot ask again for groups that agree (groups=refill)")
 
 
 def algorithm(rl: ConfigTree) -> pg.Algorithm:
@@ -216,7 +231,7 @@ def evaluator(s: Settings, keep: int = 16, brief: bool = False) -> evaluation.Ev
     """``evaluate(params)`` as ``config.eval`` asks for it; ``keep`` and ``brief`` say which attempts it returns."""
     e = s.config.eval
     problems = min(e.problems, s.task.size(e.split) or e.problems)  # asked twice, a question would count twice
-    return evaluation.make(
+    look = evaluation.make(
         s.task,
         s.actor,
         seed=s.config.seed,
@@ -232,6 +247,7 @@ def evaluator(s: Settings, keep: int = 16, brief: bool = False) -> evaluation.Ev
         brief=brief,
         workers=s.config.workers,
     )
+    return (lambda params: look(sharding.place_policy(params, s.actor))) if s.config.mesh.actors else look
 
 
 def loop(s: Settings, stage: str, workdir: str | Path, stop: int = 0) -> dict[str, Any]:

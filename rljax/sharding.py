@@ -28,6 +28,22 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, expert: int = 1, c
     return mesh_of(jax.devices(), data, fsdp, tensor, expert, context)
 
 
+def make_meshes(actors: int, **sizes: int) -> tuple[Mesh, Mesh]:
+    """(mesh to learn on, mesh to sample on): the same one, or ``actors`` devices for sampling and the others to learn.
+
+    Devices that only sample are split along ``tensor`` and ``expert`` as the others are, and along ``data``.
+    """
+    devices = jax.devices()
+    if not actors:
+        both = mesh_of(devices, **sizes)
+        return both, both
+    if not 0 < actors < len(devices):
+        raise UserError(f"mesh.actors={actors}: of the {len(devices)} devices at least one must sample and one learn")
+    learn = mesh_of(devices[actors:], **sizes)
+    alike = {axis: sizes[axis] for axis in ("tensor", "expert")}
+    return learn, mesh_of(devices[:actors], data=-1, fsdp=1, context=1, **alike)
+
+
 def mesh_of(devices: list[Any], data: int, fsdp: int, tensor: int, expert: int, context: int) -> Mesh:
     """The same over these devices."""
     sizes = dict(data=data, fsdp=fsdp, expert=expert, context=context, tensor=tensor)
@@ -64,6 +80,18 @@ def place_rows(x: Any, layout: Layout) -> Any:
         return x
     place = lambda y: jax.device_put(y, layout.sharding(("rows",), y.shape))
     return jax.tree.map(lambda y: place(y) if isinstance(y, (jax.Array, np.ndarray)) else y, x)
+
+
+def place_whole(x: Any, layout: Layout) -> Any:
+    """A copy of every array on each device of the mesh, whatever devices it comes from."""
+    assert layout.mesh is not None
+    return jax.device_put(x, NamedSharding(layout.mesh, PartitionSpec()))
+
+
+def place_policy(params: Any, model: transformer.Config) -> Any:
+    """The policy's parameters, in whatever form they are kept, on the devices of another mesh."""
+    where = transformer.stored_shardings(params, model)
+    return jax.device_put(params, where)
 
 
 def is_weight(x: Any) -> bool:

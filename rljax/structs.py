@@ -61,6 +61,7 @@ class TrainState(struct.PyTreeNode):
     fingerprint: Any = (
         None  # of what is frozen: a checkpoint goes on with the weights that it began with, or not at all
     )
+    ahead: Any = None  # (Rollout, greedy Rollout or None) of the next step, where other devices sample one step ahead
     entropy_coef: Any = None  # [] float32, where an entropy bonus adapts
     skipped: Array = struct.field(default_factory=lambda: jnp.zeros((), jnp.int32))  # [] steps skipped in a row
     skipped_total: Array = struct.field(default_factory=lambda: jnp.zeros((), jnp.int32))  # [] steps skipped so far

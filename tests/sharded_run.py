@@ -6,6 +6,7 @@ import re
 import sys
 import tempfile
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,7 +15,7 @@ import numpy as np
 
 from configs import shop
 from experiments import rl
-from rljax import lora, pretrained, sampler, settings, sharding, starts, transformer
+from rljax import journal, lora, pretrained, sampler, settings, sharding, starts, transformer
 
 ROWS = {  # the default, one that takes statistics over the whole batch wherever it can, and other kinds of weights
     "default": {},
@@ -135,6 +136,49 @@ def in_decode_loop(axes: str, changes: dict[str, object]) -> dict[str, int]:
     return dict(Counter(f"{m[2]} {m[1]}" for m in found if m))
 
 
+def one_step_ahead() -> dict[str, float]:
+    """Three turns where four devices sample and four learn, beside the same turns written out on one device."""
+    changes = {
+        "rl.reward": "correct + overlong(share=0.9)",  # an untrained model is never right
+        "rl.row.correction": "token_truncate(hi=2.0)",
+        "rl.max_new_tokens": 16,
+        "rl.widths": (),
+        "eval.problems": 8,
+    }
+    changes |= {"rl.steps": 3, "rl.eval_every": 3, "rl.start": "", "rl.optimizer.learning_rate": 0.01}
+    changes |= {"rl.optimizer.warmup": 0}
+    config = configured("fsdp=4", changes)
+    config.mesh.actors = 4
+    with tempfile.TemporaryDirectory() as folder:
+        rl.run(config, Path(folder) / "whole")
+        rl.run(config, Path(folder) / "stopped", stop=2)
+        rl.run(config, Path(folder) / "stopped")
+        read = lambda run: [r for r in journal.read(Path(folder) / run / "metrics.jsonl") if "train/loss" in r]
+        whole, stopped = read("whole"), read("stopped")
+    s = settings.resolve(configured("data=1", changes))
+    verbs, state = rl.make_verbs(s), starts.new_state(s, s.config.rl, None, settings.algorithm(s.config.rl))
+    before, written = None, []
+    for _ in range(3):
+        problems = verbs.ask(state.cursor)
+        rollout, _ = verbs.sample(before or state.params, problems, state.step_key())
+        before = jax.tree.map(jnp.copy, state.params)
+        correct, parts, _ = verbs.verify(rollout, None, problems)
+        experience, _ = verbs.compare(state, rollout, correct, terms=parts)
+        state, metrics = verbs.push(state, experience)
+        state = state.replace(cursor=state.cursor + s.config.rl.prompts)
+        written.append(
+            {"tokens": float(rollout.lengths.mean()), **{k: float(metrics[k]) for k in ("sampler_gap", "entropy")}}
+        )
+    names = {"tokens": "train/response_length/mean", "sampler_gap": "train/sampler_gap", "entropy": "train/entropy"}
+    apart = max(abs(w[k] - r[name]) for w, r in zip(written, whole, strict=True) for k, name in names.items())
+    return {
+        "apart": apart,
+        "same bytes": whole == stopped,
+        "lags": [r["train/lag"] for r in whole],
+        "gap": whole[2]["train/sampler_gap"],
+    }
+
+
 if __name__ == "__main__":
     assert jax.device_count() == 8, jax.devices()
     out = {}
@@ -151,6 +195,7 @@ if __name__ == "__main__":
                 "rows": many["rows"],
             }
     out["folder"] = loaded_in_parts()
+    out["ahead"] = one_step_ahead()
     few = {"model.experts": 8, "model.expert_width": 32}
     out["decode loop"] = {axes: in_decode_loop(axes, {}) for axes in ("fsdp=8", "data=4,tensor=2")}
     out["decode loop"]["experts data=2,tensor=2,expert=2"] = in_decode_loop("data=2,tensor=2,expert=2", few)

@@ -11,8 +11,8 @@ import pytest
 from jax.sharding import AbstractMesh, PartitionSpec
 from sharded_run import MESHES
 
-from configs import common
-from rljax import sharding, transformer
+from configs import common, shop
+from rljax import settings, sharding, transformer
 from rljax.errors import UserError
 
 ROOT = Path(__file__).parent.parent
@@ -69,6 +69,29 @@ def test_no_weights_are_collected_inside_the_decode_loop(runs):
     both = found["experts data=2,tensor=2,expert=2"]
     assert both.pop("all-gather f32[128,1,64]") == both.pop("reduce-scatter f32[64,1,64]") == 2  # a pair a layer
     assert both == of_tensor
+
+
+def test_devices_that_sample_one_step_ahead_leave_what_the_algorithm_written_out_leaves(runs):
+    ahead = runs["ahead"]
+    assert ahead["lags"] == [0, 1, 1] and ahead["gap"] > 1e-4  # it is another policy that sampled
+    assert ahead["apart"] < 1e-4
+    assert ahead["same bytes"]  # stopped after the second step, and continued
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        ({}, "with the policy before the update, which 'dr_grpo' does not correct for: add --config.rl.row.correction"),
+        ({"correction": "token_truncate(hi=2.0)", "groups": "refill(rounds=2)"}, "cannot ask again"),
+    ],
+)
+def test_sampling_ahead_without_a_correction_is_refused_with_the_way_out(changes, said):
+    config = shop.get_config()
+    config.rl.row.update(changes)
+    with pytest.raises(UserError, match=said):
+        settings.check_ahead(config.rl)
+    with pytest.raises(UserError, match="mesh.actors=1: of the 1 devices at least one must sample and one learn"):
+        sharding.make_meshes(1)
 
 
 def test_a_folder_is_read_onto_the_mesh_part_by_part(runs):

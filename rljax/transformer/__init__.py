@@ -14,7 +14,7 @@ from rljax.transformer.config import Config, Params, Weight, count, init, logica
 from rljax.transformer.decoding import Cache, decode, grow, prefill
 from rljax.transformer.layout import Layout
 from rljax.transformer.sequence import features, forward, positions_of, token_logprobs
-from rljax.transformer.stored import LIGHTER, Adapted, Int8, laid_out, lighter
+from rljax.transformer.stored import LIGHTER, Adapted, Int8, laid_out, lighter, stored_shardings
 
 __all__ = [
     "Adapted",
@@ -37,6 +37,7 @@ __all__ = [
     "positions_of",
     "prefill",
     "stack",
+    "stored_shardings",
     "token_logprobs",
     "unstack",
     "weights",

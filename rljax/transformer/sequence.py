@@ -66,7 +66,7 @@ def run(params: Params, config: Config, tokens: Array, mask: Array) -> tuple[Arr
     return back(x, 1), cache
 
 
-def roll(x: Array, by: Array, axis: int = 1) -> Array:
+def roll(x: Array, by: Any, axis: int = 1) -> Array:
     """Each row of x [B, ...] rolled to the left along an axis by its number of places [B, 1]."""
     size = x.shape[axis]
     places = (jnp.arange(size) + by) % size

@@ -119,9 +119,24 @@ def laid_out(params: Params, config: Config) -> Params:
         lay = lambda y, axes: layout.constrain(y, *axes)
         if isinstance(x, Array):
             return lay(x, w.axes)
-        return jax.tree.map(lay, x, stored_axes(w, x), is_leaf=lambda y: isinstance(y, Array))
+        return jax.tree.map(lay, x, stored_axes(w, x), is_leaf=is_array)
 
     return jax.tree.map(one, weights(config), params, is_leaf=is_weight)
+
+
+def stored_shardings(params: Params, config: Config) -> Any:
+    """The sharding of each array of parameters in whatever form they are kept."""
+
+    def one(w: Weight, x: Stored) -> Any:
+        lie = lambda y, axes: config.layout.sharding(axes, y.shape)
+        axes = stored_axes(w, x)
+        return lie(x, axes) if isinstance(x, Array) else jax.tree.map(lie, x, axes, is_leaf=is_array)
+
+    return jax.tree.map(one, weights(config), params, is_leaf=is_weight)
+
+
+def is_array(x: Any) -> bool:
+    return isinstance(x, Array)
 
 
 def stored_axes(w: Weight, x: Stored) -> Any:
