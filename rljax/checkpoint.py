@@ -17,6 +17,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
+from rljax import processes
 from rljax.errors import UserError
 from rljax.structs import TrainState
 
@@ -109,7 +110,7 @@ def first_line(e: Exception) -> str:
 
 def discard_after(manager: Manager, step: int) -> None:
     """Forget steps newer than ``step``: they were found damaged, and will be written again."""
-    for number in [s for s in manager.all_steps() if s > step]:
+    for number in [s for s in manager.all_steps() if s > step and processes.writes()]:
         shutil.rmtree(Path(manager.directory) / str(number), ignore_errors=True)
     manager.reload()
 

@@ -85,7 +85,7 @@ def make(
                 "logprobs": rows.logprobs,
             }
             noted = {f"noted/{name}": value for name, value in noted.items()}
-            host = jax.device_get({"reward": reward} | noted | {k: rewards.by_group(v, n) for k, v in columns.items()})
+            host = sharding.fetch({"reward": reward} | noted | {k: rewards.by_group(v, n) for k, v in columns.items()})
             parts.append({k: np.asarray(v)[:live] for k, v in host.items()})
         merged = {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
         return merged.pop("reward"), merged

@@ -14,23 +14,33 @@ from typing import Any
 
 from tqdm import tqdm
 
+from rljax import processes
+
 Record = dict[str, Any]
 
 
 class Journal:
-    """Writer of one stage's records, from ``step`` on; lines of this stage after that step are dropped first."""
+    """Writer of one stage's records, from ``step`` on; lines of this stage after that step are dropped first.
+
+    In several processes all but the first write nothing.
+    """
 
     def __init__(self, workdir: str | Path, stage: str, step: int, steps: int):
         from tensorboardX import SummaryWriter
 
         self.workdir, self.stage, self.step = Path(workdir), stage, step
-        for name in ("metrics.jsonl", "timings.jsonl"):
-            rewind(self.workdir / name, stage, step)
-        self.files = {n: (self.workdir / f"{n}.jsonl").open("a", encoding="utf-8") for n in ("metrics", "timings")}
+        self.silent = not processes.writes()
+        names = ("metrics.jsonl", "timings.jsonl")
+        if not self.silent:
+            for name in names:
+                rewind(self.workdir / name, stage, step)
+        place = lambda name: Path(os.devnull) if self.silent else self.workdir / name
+        self.files = {n.removesuffix(".jsonl"): place(n).open("a", encoding="utf-8") for n in names}
         self.board = SummaryWriter(
-            str(self.workdir / "tensorboard" / stage), purge_step=max(step, 0), write_to_disk=True
+            str(self.workdir / "tensorboard" / stage), purge_step=max(step, 0), write_to_disk=not self.silent
         )
-        self.bar = tqdm(total=steps, initial=max(step, 0), desc=stage, unit="step", disable=None, leave=False)
+        off = True if self.silent else None
+        self.bar = tqdm(total=steps, initial=max(step, 0), desc=stage, unit="step", disable=off, leave=False)
         self.start = self.last = time.perf_counter()
         self.tokens = 0.0
 
@@ -60,7 +70,8 @@ class Journal:
 
     def say(self, text: str) -> None:
         """A line for the person who watches, above the progress bar."""
-        tqdm.write(text)
+        if not self.silent:
+            tqdm.write(text)
 
     def seconds_left(self, step: int, steps: int) -> float:
         """Seconds to the end of the stage at the pace so far."""
@@ -70,6 +81,8 @@ class Journal:
     def samples(self, step: int, lines: Iterable[Record]) -> None:
         """samples/<stage>_step_<step>.jsonl, one attempt a line, put in place whole."""
         path = self.workdir / "samples" / f"{self.stage}_step_{step:06d}.jsonl"
+        if self.silent:
+            return
         replace_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 
     def close(self) -> None:

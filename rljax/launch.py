@@ -22,7 +22,7 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from rljax import journal
+from rljax import journal, processes
 from rljax.errors import UserError
 from rljax.stages import Interrupted
 from rljax.structs import ConfigTree
@@ -43,10 +43,12 @@ def main(run: Callable[..., None], *, writes: bool = True, **extra: Flag) -> Non
     for scripts that only read the workdir: they neither lock it nor record a config.
     """
     with one_line_errors():
-        config, workdir, more = parse(sys.argv, extra)
+        config, workdir, more = parse(sys.argv, extra | processes.FLAGS)
+        processes.start(**{name: more.pop(name) for name in processes.FLAGS})
         use_compilation_cache()
-        with own(workdir, config) if writes else contextlib.nullcontext():
+        with own(workdir, config) if writes and processes.writes() else contextlib.nullcontext():
             run(config, workdir, **more)
+        processes.finish()
 
 
 def alone(run: Callable[..., None], **flags_of: Flag) -> None:
@@ -73,6 +75,8 @@ def one_line_errors() -> Iterator[None]:
         print("interrupted: the last checkpoint stands, the same command continues from it", file=sys.stderr)
         sys.exit(130)
     except Exception as e:
+        if isinstance(e, jax.errors.JaxRuntimeError):
+            processes.failed()
         full = isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         full = full or "No space left" in str(e) or "File too large" in str(e)  # the storage library's own words
         if not full:

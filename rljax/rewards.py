@@ -18,6 +18,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from rljax import sharding
 from rljax.errors import UserError
 from rljax.policy_gradient import choices
 from rljax.structs import Array, Problems, Rollout
@@ -179,11 +180,15 @@ def on_host(
         return out
 
     def reward(rollout: Rollout, problems: Problems) -> tuple[Array, dict[str, Array]]:
-        columns = (np.asarray(x) for x in (rollout.response, rollout.mask, rollout.finished))
-        texts = [read(task.tokenizer, row[live], finished) for row, live, finished in zip(*columns, strict=True)]
+        (mine, response), (_, mask), (_, ended) = map(
+            sharding.owned, (rollout.response, rollout.mask, rollout.finished)
+        )
+        texts = [read(task.tokenizer, row[live], end) for row, live, end in zip(response, mask, ended, strict=True)]
         records = [r for r in task.records(problems.facts) for _ in range(group_size)]
-        found = score_all(list(zip(texts, records, strict=True)))
-        info = {n: jnp.asarray([s.get(n, 0.0) for s in found], jnp.float32).reshape(-1, group_size) for n in names}
+        found = score_all([(text, records[n]) for text, n in zip(texts, mine, strict=True)])
+        scores = np.asarray([[s.get(n, 0.0) for n in names] for s in found], np.float32).reshape(-1, len(names))
+        scores = sharding.collected(mine, scores, rollout.mask.shape[0]).reshape(-1, group_size, len(names))
+        info = {n: jnp.asarray(scores[..., i]) for i, n in enumerate(names)}
         return info.pop("correct"), info
 
     return reward

@@ -10,6 +10,8 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.core import Tracer
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from rljax import transformer
@@ -78,8 +80,56 @@ def place_rows(x: Any, layout: Layout) -> Any:
     """
     if not layout.split:
         return x
-    place = lambda y: jax.device_put(y, layout.sharding(("rows",), y.shape))
+
+    def place(y: Any) -> jax.Array:
+        where = layout.sharding(("rows",), y.shape)
+        if jax.process_count() > 1 and (isinstance(y, np.ndarray) or is_local(y)):
+            y = np.asarray(y)
+            return jax.make_array_from_callback(y.shape, where, lambda part: y[part])  # each process its own part
+        return jax.device_put(y, where)
+
     return jax.tree.map(lambda y: place(y) if isinstance(y, (jax.Array, np.ndarray)) else y, x)
+
+
+def is_local(x: Any) -> bool:
+    """Whether x is a real array that lies in this process alone."""
+    return not isinstance(x, Tracer) and x.is_fully_addressable
+
+
+def fetch(x: Any) -> Any:
+    """Every array, whole, as numpy, in every process."""
+    if jax.process_count() > 1:
+        parted = [y for y in jax.tree.leaves(x) if isinstance(y, jax.Array) and not y.is_fully_replicated]
+        if parted:
+            where: Any = parted[0].sharding
+            whole = NamedSharding(where.mesh, PartitionSpec())
+            collect = jax.jit(lambda ys: ys, out_shardings=whole)
+            x = jax.tree.map(lambda y: collect(y) if any(y is p for p in parted) else y, x)
+    return jax.device_get(x)
+
+
+def owned(x: jax.Array) -> tuple[np.ndarray, np.ndarray]:
+    """(numbers of the rows that this process is the first to hold, those rows): each row is owned by one process."""
+    if not isinstance(x, jax.Array) or x.is_fully_addressable:
+        return np.arange(x.shape[0]), np.asarray(x)
+    holders: dict[tuple[int, int], int] = {}
+    for device, index in x.sharding.devices_indices_map(x.shape).items():
+        span, process = index[0].indices(x.shape[0])[:2], int(device.process_index or 0)
+        holders[span] = min(holders.get(span, process), process)
+    here = {s.index[0].indices(x.shape[0])[:2]: np.asarray(s.data) for s in x.addressable_shards}
+    mine = sorted(span for span, process in holders.items() if process == jax.process_index())
+    numbers = [np.arange(*span) for span in mine]
+    empty = np.zeros((0, *x.shape[1:]), x.dtype)
+    return np.concatenate([*numbers, np.arange(0)]), np.concatenate([*(here[span] for span in mine), empty])
+
+
+def collected(numbers: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
+    """Rows that each process has made of those it owns -> all ``count`` of them, in every process."""
+    if len(numbers) == count:
+        return rows
+    mine = np.zeros((count, *rows.shape[1:]), rows.dtype)
+    mine[numbers] = rows
+    return np.asarray(multihost_utils.process_allgather(mine)).sum(0)  # all others are zero: exact
 
 
 def place_whole(x: Any, layout: Layout) -> Any:
