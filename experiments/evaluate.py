@@ -18,7 +18,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from rljax import data, datasets, figures, journal, launch, settings, starts
+from rljax import data, datasets, figures, journal, launch, processes, settings, starts
 from rljax.errors import UserError
 from rljax.metrics import half_width
 from rljax.structs import ConfigTree
@@ -43,7 +43,15 @@ def run(
     e.problems = min(everything, {-1: e.problems, 0: everything}.get(problems, problems))
     e.attempts = attempts or (samples(config) if protocol == "r1" else e.attempts)
     metrics, said = settings.evaluator(s, KEEP, brief=True)(starts.start_params(s, stage, workdir))
+    if processes.writes():
+        tell(s, workdir, stage, metrics, said)
 
+
+def tell(
+    s: settings.Settings, workdir: Path, stage: str, metrics: dict[str, float], said: list[dict[str, Any]]
+) -> None:
+    """Print the numbers, and leave the files."""
+    config, e = s.config, s.config.eval
     print(
         f"{stage} on {e.problems} {e.split} problems: {e.attempts} attempts each, temperature {e.temperature}, "
         f"top-p {e.top_p}, at most {config.rl.max_new_tokens} tokens"

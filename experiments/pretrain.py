@@ -5,7 +5,7 @@ python -m experiments.pretrain --config configs/shop.py --workdir runs/shop
 
 from pathlib import Path
 
-from rljax import data, launch, settings, stages, starts
+from rljax import data, launch, settings, sharding, stages, starts
 from rljax.settings import Settings
 from rljax.structs import ConfigTree
 
@@ -17,10 +17,12 @@ def make_pages(s: Settings):
     c, seed = s.config.pretrain, s.config.seed
     if not c.text_file:
         of = {"train": seed, "validation": seed + HELD_OUT_SEED}
-        return lambda split, start, count: data.pages(s.task, of[split], start, count, c.length)
-    train, held_out = data.read_text(c.text_file, s.task.tokenizer, c.length)
-    texts = {"train": train, "validation": held_out}
-    return lambda split, start, count: data.file_pages(texts[split], seed, start, count, c.length)
+        make = lambda split: lambda start, count: data.pages(s.task, of[split], start, count, c.length)
+    else:
+        train, held_out = data.read_text(c.text_file, s.task.tokenizer, c.length)
+        texts = {"train": train, "validation": held_out}
+        make = lambda split: lambda start, count: data.file_pages(texts[split], seed, start, count, c.length)
+    return lambda split, start, count: sharding.by_rows(make(split), start, count, s.model.layout)
 
 
 def run(config: ConfigTree, workdir: Path) -> None:

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from experiments import plot, pretrain, rl, sft
-from rljax import journal, launch
+from rljax import journal, launch, processes
 from rljax.structs import ConfigTree
 
 STAGES = {"pretrain": pretrain.run, "sft": sft.run, "rl": rl.run}
@@ -22,11 +22,13 @@ def run(config: ConfigTree, workdir: Path) -> None:
         STAGES[stage](config, workdir)
     for rule in config.selection.rules:
         arm, folder = selection_arm(config, workdir, rule), workdir / "selection" / rule
-        print(f"the same start, learning by {rule}:", flush=True)
+        if processes.writes():
+            print(f"the same start, learning by {rule}:", flush=True)
         with launch.own(folder, arm):
             rl.run(arm, folder, stop=config.selection.steps)
-    plot.run(config, workdir)
-    headline(workdir, time.perf_counter() - start)
+    if processes.writes():
+        plot.run(config, workdir)
+        headline(workdir, time.perf_counter() - start)
 
 
 def selection_arm(config: ConfigTree, workdir: Path, rule: str) -> ConfigTree:

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rljax import launch, learner, lora, optimizer, rewards, sampler, settings, sharding, stages, starts
+from rljax.errors import UserError
 from rljax.refill import refill
 from rljax.settings import Settings
 from rljax.structs import ConfigTree, Rollout
@@ -153,6 +154,10 @@ def nobody_ahead(s: Settings) -> tuple[Rollout, Rollout | None]:
 def run(config: ConfigTree, workdir: Path, stop: int = 0) -> None:
     """Train to the end, or to step ``stop`` of it: schedules are those of the whole run."""
     s = settings.resolve(config, "rl")
+    if config.mesh.actors and jax.process_count() > 1:
+        raise UserError(
+            "mesh.actors: devices that only sample must be in the same process as those that learn: use one"
+        )
     iteration = make_iteration_ahead(s) if config.mesh.actors else make_iteration(s)
     params = starts.start_params(s, config.rl.start, workdir)
     state = starts.new_state(s, config.rl, params, settings.algorithm(config.rl))

@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax import launch, pretrained, rewards, sampler, settings, starts
+from rljax import launch, pretrained, processes, rewards, sampler, settings, sharding, starts
 from rljax.errors import UserError
 from rljax.structs import ConfigTree, Rollout
 from rljax.tasks import Task, fruit, reading, wording
@@ -55,7 +55,9 @@ def run(config: ConfigTree, workdir: Path, stage: str, prompt: str, problem: int
         temperature=config.eval.temperature,
         stop_ids=task.tokenizer.stop_ids,
     )
-    show(task.tokenizer, rollout, (lambda text: task.verify(text, record)) if record is not None else None)
+    rollout = sharding.fetch(rollout)
+    if processes.writes():
+        show(task.tokenizer, rollout, (lambda text: task.verify(text, record)) if record is not None else None)
 
 
 def run_model(

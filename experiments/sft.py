@@ -5,7 +5,7 @@ python -m experiments.sft --config configs/shop.py --workdir runs/shop
 
 from pathlib import Path
 
-from rljax import data, launch, settings, stages, starts
+from rljax import data, launch, settings, sharding, stages, starts
 from rljax.settings import Settings
 from rljax.structs import ConfigTree
 
@@ -14,7 +14,13 @@ def make_batch(s: Settings, split: str, start: int, count: int) -> data.Batch:
     """Demonstrations number ``start`` .. of a split."""
     c = s.config.sft
     distinct = c.distinct if split == "train" else 0
-    return data.demonstrations(s.task, s.config.seed, start, count, c.max_new_tokens, split=split, distinct=distinct)
+
+    def make(start: int, count: int) -> data.Batch:
+        return data.demonstrations(
+            s.task, s.config.seed, start, count, c.max_new_tokens, split=split, distinct=distinct
+        )
+
+    return sharding.by_rows(make, start, count, s.model.layout)
 
 
 def run(config: ConfigTree, workdir: Path) -> None:

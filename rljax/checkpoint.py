@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
@@ -46,9 +47,9 @@ def save(manager: Manager, step: int, state: TrainState, score: float | None = N
         return
     items = {"params": state.params, "rest": rest(state)}
     save_args = {name: ocp.args.StandardSave(item) for name, item in items.items()}
-    sums = ocp.args.JsonSave({name: checksums(item) for name, item in items.items()})
+    kept = ocp.args.JsonSave({name: checksums(item) for name, item in items.items()})
     metrics = {METRIC: -float("inf") if score is None else float(score)}
-    if not manager.save(step, args=ocp.args.Composite(**save_args, crc32=sums), metrics=metrics):
+    if not manager.save(step, args=ocp.args.Composite(**save_args, sums=kept), metrics=metrics):
         raise OSError(f"checkpoint {step} was not written to {manager.directory}")
 
 
@@ -92,13 +93,17 @@ def restore_params(manager: Manager, like: Any, step: int) -> Any:
 
 
 def read_items(manager: Manager, step: int, like: dict[str, Any]) -> dict[str, Any]:
-    """Items of a step, checked against their checksums. Raises ValueError where one does not match."""
+    """Items of a step, checked against their checksums. Raises ValueError where one does not match.
+
+    What an earlier version wrote has a CRC-32 of each array in their place.
+    """
     shape = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
     wanted = {name: ocp.args.StandardRestore(jax.tree.map(shape, item)) for name, item in like.items()}
-    read: Any = manager.restore(step, args=ocp.args.Composite(**wanted, crc32=ocp.args.JsonRestore()))
+    kind, of = ("crc32", crcs) if (Path(manager.directory) / str(step) / "crc32").is_dir() else ("sums", checksums)
+    read: Any = manager.restore(step, args=ocp.args.Composite(**wanted, **{kind: ocp.args.JsonRestore()}))
     for name in like:
-        found = checksums(read[name])
-        wrong = [path for path, value in read.crc32[name].items() if found.get(path, value) != value]
+        found = of(read[name])
+        wrong = [path for path, value in read[kind][name].items() if found.get(path, value) != value]
         if wrong:
             raise ValueError(f"the checksum of {name}{wrong[0]} does not match: the file is damaged")
     return {name: read[name] for name in like}
@@ -112,14 +117,46 @@ def discard_after(manager: Manager, step: int) -> None:
     """Forget steps newer than ``step``: they were found damaged, and will be written again."""
     for number in [s for s in manager.all_steps() if s > step and processes.writes()]:
         shutil.rmtree(Path(manager.directory) / str(number), ignore_errors=True)
+    processes.meet()
     manager.reload()
 
 
 def checksums(state: Any) -> dict[str, int]:
-    """CRC-32 of each array's bytes, by path; of this process's part where an array lies on several."""
+    """A checksum of each array, by path, made where the array lies: the same on every mesh and in every process."""
+    sums = {jax.tree_util.keystr(path): checksum(x) for path, x in jax.tree_util.tree_flatten_with_path(state)[0]}
+    return {path: int(x) for path, x in jax.device_get(sums).items()}
+
+
+@jax.jit
+def checksum(x: jax.Array) -> jax.Array:
+    """Every element's bits and its place, mixed, and summed modulo 2**32: the order of a sum of integers changes nothing.
+
+    The mixing (murmur3's) maps words one to one, so that one wrong element is always seen. Returns uint32 [].
+    """
+    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        x = jax.random.key_data(x)
+    bits = 8 * x.dtype.itemsize
+    if x.dtype == bool:
+        words = x.astype(jnp.uint32)
+    elif bits <= 32:
+        words = jax.lax.bitcast_convert_type(x, f"uint{bits}").astype(jnp.uint32)
+    else:
+        words = jax.lax.bitcast_convert_type(x, jnp.uint32)  # [..., 2]
+    place, stride = jnp.zeros((), jnp.uint32), 1
+    for axis in reversed(range(words.ndim)):
+        place = place + jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis) * jnp.uint32(stride % 2**32)
+        stride *= words.shape[axis]
+    mixed = words ^ (place * jnp.uint32(0x9E3779B1))
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+        mixed = (mixed ^ (mixed >> shift)) * jnp.uint32(factor)
+    return (mixed ^ (mixed >> 16)).sum(dtype=jnp.uint32)
+
+
+def crcs(state: Any) -> dict[str, int]:
+    """CRC-32 of the bytes of each array that lies whole in this process, by path."""
     out = {}
     for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
-        x = jax.random.key_data(leaf) if jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
+        x = jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
         if x.is_fully_addressable:
             out[jax.tree_util.keystr(path)] = zlib.crc32(np.ascontiguousarray(np.asarray(x)).tobytes())
     return out

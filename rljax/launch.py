@@ -14,6 +14,7 @@ import os
 import platform
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ def main(run: Callable[..., None], *, writes: bool = True, **extra: Flag) -> Non
         config, workdir, more = parse(sys.argv, extra | processes.FLAGS)
         processes.start(**{name: more.pop(name) for name in processes.FLAGS})
         use_compilation_cache()
-        with own(workdir, config) if writes and processes.writes() else contextlib.nullcontext():
+        with own(workdir, config) if writes else contextlib.nullcontext():
             run(config, workdir, **more)
         processes.finish()
 
@@ -67,25 +68,22 @@ def one_line_errors() -> Iterator[None]:
     try:
         yield
     except UserError as e:
-        sys.exit(f"error: {e}")
+        processes.leave(f"error: {e}")
     except Interrupted as e:
-        print(e, file=sys.stderr)
-        sys.exit(130)
+        processes.leave(str(e), 130)
     except KeyboardInterrupt:
-        print("interrupted: the last checkpoint stands, the same command continues from it", file=sys.stderr)
-        sys.exit(130)
+        processes.leave("interrupted: the last checkpoint stands, the same command continues from it", 130)
     except Exception as e:
-        if isinstance(e, jax.errors.JaxRuntimeError):
-            processes.failed()
+        processes.blame()
         full = isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         full = full or "No space left" in str(e) or "File too large" in str(e)  # the storage library's own words
-        if not full:
+        if full:
+            line = "error: the disk is full; what was finished is whole: free some space, then run it again"
+            processes.leave(line, at_once=True)  # background writers that failed would print their tracebacks after it
+        if jax.process_count() == 1:
             raise
-        print(
-            "error: the disk is full; what was finished is whole: free some space, then run it again", file=sys.stderr
-        )
-        sys.stderr.flush()
-        os._exit(1)  # background writers that failed would print their tracebacks after the one line
+        traceback.print_exc()
+        processes.leave(f"error: {type(e).__name__}: {(str(e).splitlines() or [''])[0]}")
 
 
 def parse(argv: Sequence[str], extra: dict[str, Any]) -> tuple[ConfigTree, Path, dict[str, Any]]:
@@ -193,7 +191,23 @@ def use_compilation_cache() -> None:
 
 @contextlib.contextmanager
 def own(workdir: Path, config: ConfigTree) -> Iterator[None]:
-    """Hold the workdir for one process and one config. Raises UserError where another holds it, or another config."""
+    """Hold the workdir for one run and one config. Raises UserError where another holds it, or another config.
+
+    Of several processes the first holds it, and the others wait until it does: they go no further where it may not.
+    """
+    with held(workdir, config) if processes.writes() else contextlib.nullcontext():
+        processes.meet()
+        if not (workdir / "config.json").exists():
+            raise UserError(
+                f"--workdir: process {jax.process_index()} does not see the {workdir} of process 0: it must be on a file "
+                "system that all processes share"
+            )
+        yield
+
+
+@contextlib.contextmanager
+def held(workdir: Path, config: ConfigTree) -> Iterator[None]:
+    """Hold the workdir for this process, and record the config."""
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         lock = (workdir / ".lock").open("w")

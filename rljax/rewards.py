@@ -184,8 +184,8 @@ def on_host(
             sharding.owned, (rollout.response, rollout.mask, rollout.finished)
         )
         texts = [read(task.tokenizer, row[live], end) for row, live, end in zip(response, mask, ended, strict=True)]
-        records = [r for r in task.records(problems.facts) for _ in range(group_size)]
-        found = score_all([(text, records[n]) for text, n in zip(texts, mine, strict=True)])
+        records = task.records(sharding.fetch(problems.facts))
+        found = score_all([(text, records[n // group_size]) for text, n in zip(texts, mine, strict=True)])
         scores = np.asarray([[s.get(n, 0.0) for n in names] for s in found], np.float32).reshape(-1, len(names))
         scores = sharding.collected(mine, scores, rollout.mask.shape[0]).reshape(-1, group_size, len(names))
         info = {n: jnp.asarray(scores[..., i]) for i, n in enumerate(names)}

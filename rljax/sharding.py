@@ -5,7 +5,7 @@ update and the sampler have a layout each, over the same devices. One device is 
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -205,4 +205,34 @@ def check_rows(rows: int, layout: Layout, what: str) -> None:
         over = " x ".join(f"{axis}={layout.mesh.shape[axis]}" for axis in layout.axes("rows")) if layout.mesh else ""
         raise UserError(
             f"mesh: {what}={rows} is not a multiple of the {layout.ways('rows')} parts ({over}) it is split in"
+        )
+
+
+def by_rows(make: Callable[[int, int], Any], start: int, count: int, layout: Layout) -> Any:
+    """``make(start, count)``, a pytree of numpy arrays of so many rows, laid out as rows are.
+
+    Of several processes each makes the rows that its devices hold, and no others.
+    """
+    if jax.process_count() == 1 or not layout.split:
+        return place_rows(make(start, count), layout)
+    where = layout.sharding(("rows",), (count,))
+    parts: Any = where.addressable_devices_indices_map((count,))
+    spans = {part.indices(count)[:2] for (part,) in parts.values()}
+    made = {(first, end): make(start + first, end - first) for first, end in sorted(spans)}
+
+    def place(*parts: np.ndarray) -> jax.Array:
+        held, shape = dict(zip(made, parts, strict=True)), (count, *parts[0].shape[1:])
+        pick = lambda index: held[index[0].indices(count)[:2]]
+        return jax.make_array_from_callback(shape, layout.sharding(("rows",), shape), pick)
+
+    return jax.tree.map(place, *made.values())
+
+
+def check_processes(layout: Layout) -> None:
+    """Raise UserError where a process has no device in the mesh: it could not take part."""
+    used = {d.process_index for d in layout.mesh.devices.flat} if layout.mesh else {0}
+    if unused := sorted(set(range(jax.process_count())) - used):
+        raise UserError(
+            f"mesh: none of its {layout.mesh.size if layout.mesh else 1} devices belongs to process {unused[0]}: with several "
+            "processes use all devices (mesh.data=-1), or start fewer processes"
         )

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from rljax import checkpoint, lora
+from rljax import checkpoint, lora, processes
 from rljax.errors import UserError
 from rljax.journal import Journal
 from rljax.structs import TrainState
@@ -83,30 +83,36 @@ def train(
                 f"{name}.max_skipped"
             )
 
+    together = True  # whether every process comes to the end here: closing checkpoints waits for all
     try:
         with asked_to_stop() as asked:
             if not found:
                 look(state, 0)
+            vote = processes.agreement()  # a signal to one process stops all of them after the same step
             waiting: list[tuple[int, dict[str, Any]]] = []  # the device works on step k while k - 1 is written down
             for step in range(first + 1, steps + 1):
                 state, metrics = iteration(state)
                 for one in waiting:
                     record(*one)
                 waiting = [(step, metrics)]
-                due = step % eval_every == 0 or step == steps
-                if due or asked.is_set():
+                due, stop = step % eval_every == 0 or step == steps, vote(asked.is_set())
+                if due or stop:
                     record(*waiting.pop())
                 if due:
                     look(state, step)
-                if asked.is_set() and step < steps:
+                if stop and step < steps:
                     checkpoint.save(manager, step, state)
                     raise Interrupted(
                         f"{name}: stopped at step {step} of {steps}, all is saved: the same command continues"
                     )
         manager.wait_until_finished()
+    except Exception as e:
+        together = jax.process_count() == 1 or isinstance(e, Interrupted)
+        raise
     finally:
         journal.close()
-        manager.close()
+        if together:
+            manager.close()
     return state
 
 

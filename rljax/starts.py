@@ -7,8 +7,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from rljax import critic, journal, lora, optimizer, pretrained, sharding, stages, transformer
+from rljax import critic, journal, lora, optimizer, pretrained, processes, sharding, stages, transformer
 from rljax import policy_gradient as pg
 from rljax.errors import UserError
 from rljax.settings import STAGES, Settings, policy_update
@@ -21,6 +22,7 @@ def new_state(s: Settings, stage: ConfigTree, params: Any, row: pg.Algorithm | N
     ``row`` says what else reinforcement learning needs: a reference, a critic, an entropy coefficient. Parameters that lie
     where they should, as those of ``start_params`` do, are taken over: they are gone after the state's first step.
     """
+    sharding.check_processes(s.model.layout)
     tx = optimizer.make(stage.optimizer, s.model, stage.steps * stage.get("updates", 1) * stage.get("epochs", 1))
     key, frozen = jax.random.key(s.config.seed), None
 
@@ -33,7 +35,8 @@ def new_state(s: Settings, stage: ConfigTree, params: Any, row: pg.Algorithm | N
     else:
         params = jax.tree.map(taken_over, params, sharding.weight_shardings(s.model))
     if stage.lora.rank:
-        frozen = lora.Base(params, jnp.asarray(stage.lora.alpha / stage.lora.rank, jnp.float32))
+        scale = stage.lora.alpha / stage.lora.rank
+        frozen = lora.Base(params, laid_out(lambda: jnp.asarray(scale, jnp.float32)))
         names, rank = tuple(stage.lora.targets), stage.lora.rank
         params = laid_out(lambda key: lora.init(s.model, names, rank, jax.random.fold_in(key, 0x10FA)), key)
 
@@ -70,6 +73,7 @@ def start_params(s: Settings, start: str, workdir: str | Path) -> Any:
     """
     if not start:
         return None
+    sharding.check_processes(s.model.layout)
     if start == "weights":
         if not s.config.weights:
             raise UserError('start="weights", but no folder is named: --config.weights=FOLDER')
@@ -87,7 +91,8 @@ def start_params(s: Settings, start: str, workdir: str | Path) -> Any:
         before = new_state(dataclasses.replace(s, config=config), without_lora(config[stage]), None).params
     shape = jax.eval_shape(lambda: lora.init(s.model, tuple(config[stage].lora.targets), rank, jax.random.key(0)))
     adapters = stages.load_params(folder or workdir, stage, steps, placed(s, shape))
-    base = lora.Base(before, jnp.asarray(config[stage].lora.alpha / rank, jnp.float32))
+    scale: Any = np.float32(config[stage].lora.alpha / rank)  # of numpy: an array would be this process's alone
+    base = lora.Base(before, scale)
     return jax.jit(lora.merge, out_shardings=sharding.weight_shardings(s.model))(adapters, base)
 
 
@@ -123,8 +128,16 @@ def recorded(s: Settings, folder: str) -> ConfigTree:
 def evaluated(s: Settings, start: str, workdir: str | Path) -> tuple[dict[str, float], list[dict[str, Any]]] | None:
     """The last evaluation of the stage that ``start`` names: the same problems, noise and parameters, so the same numbers.
 
-    None where there is none, or where that stage's config asked for another evaluation.
+    None where there is none, or where that stage's config asked for another evaluation. Of several processes only the first,
+    which writes, has the numbers.
     """
+    found = evaluated_before(s, start, workdir) if processes.writes() else None
+    return (found or ({}, [])) if processes.first_says(found is not None) else None
+
+
+def evaluated_before(
+    s: Settings, start: str, workdir: str | Path
+) -> tuple[dict[str, float], list[dict[str, Any]]] | None:
     folder, _, stage = start.rpartition(":")
     folder = Path(folder or workdir)
     rows = [r for r in journal.read(folder / "metrics.jsonl") if r["stage"] == stage and "eval/pass@1" in r]

@@ -139,8 +139,8 @@ def test_the_optimiser_sees_adapters_alone_and_what_they_hang_on_stays(finished)
 def test_a_stage_with_adapters_keeps_no_copy_of_the_base_and_ends_as_its_merge(finished):
     folder, c = finished
     manager = checkpoint.open_manager(folder / "checkpoints" / "rl", 1, 0)
-    args = ocp.args.Composite(crc32=ocp.args.JsonRestore())  # the checksum of each array that was written
-    held = manager.restore(manager.latest_step(), args=args).crc32
+    args = ocp.args.Composite(sums=ocp.args.JsonRestore())  # the checksum of each array that was written
+    held = manager.restore(manager.latest_step(), args=args).sums
     assert len(held["params"]) == 2 * 3 and not any("frozen" in path for path in held["rest"])
     manager.close()
     s = settings.resolve(c)

@@ -72,7 +72,7 @@ def left_behind(workdir: Path) -> dict[str, bytes]:
     files = [workdir / "metrics.jsonl", *sorted((workdir / "samples").glob("*.jsonl"))]
     out = {f.name: f.read_bytes() for f in files}
     for stage, steps in STAGES.items():
-        sums = json.loads((workdir / "checkpoints" / stage / str(steps) / "crc32" / "metadata").read_text())
+        sums = json.loads((workdir / "checkpoints" / stage / str(steps) / "sums" / "metadata").read_text())
         assert len(sums["params"]) > 5 and len(sums["rest"]) > 5
         out[stage] = json.dumps(sums, sort_keys=True).encode()
     return out
@@ -105,7 +105,7 @@ def test_a_finished_stage_is_not_run_again(undisturbed):
 
 def test_the_runs_parameters_really_moved(undisturbed):
     sums = [
-        json.loads((undisturbed / "checkpoints" / stage / str(steps) / "crc32" / "metadata").read_text())["params"]
+        json.loads((undisturbed / "checkpoints" / stage / str(steps) / "sums" / "metadata").read_text())["params"]
         for stage, steps in STAGES.items()
     ]
     assert sums[0] != sums[1]
