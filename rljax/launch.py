@@ -44,6 +44,7 @@ def main(run: Callable[..., None], *, writes: bool = True, **extra: Flag) -> Non
     for scripts that only read the workdir: they neither lock it nor record a config.
     """
     with one_line_errors():
+        assert not extra.keys() & processes.FLAGS.keys(), "two flags of one name"
         config, workdir, more = parse(sys.argv, extra | processes.FLAGS)
         processes.start(**{name: more.pop(name) for name in processes.FLAGS})
         use_compilation_cache()

@@ -108,7 +108,7 @@ def listen(server: socket.socket, count: int, patience: float) -> tuple[dict[int
             if of != count or not 0 < number < count:
                 return lines, f"a process says that it is number {number} of {of}, process 0 that there are {count}"
             if number in lines and not (wait([lines[number]], 0) and lines[number].receive() is None):
-                return lines, f"two processes say that they are number {number}: give each its own --process"
+                return lines, f"two processes say that they are number {number}: give each its own --process_id"
             lines[number] = line
         if len(lines) == count - 1:
             break

@@ -30,7 +30,7 @@ PATIENCE = 60  # seconds
 BEAT = 1.0  # seconds between signs of life
 GRACE = 3.0  # seconds that those who are told to end have for it
 A_DAY = 86_400_000  # milliseconds: process 0 may write a long report while the others wait; a lost one ends the wait
-FLAGS: dict[str, Any] = dict(coordinator="", processes=0, process=-1, patience=PATIENCE)
+FLAGS: dict[str, Any] = dict(coordinator="", num_processes=0, process_id=-1, patience=PATIENCE)
 
 
 class Run:
@@ -126,28 +126,28 @@ class Run:
 _run: list[Run] = []  # the one there is
 
 
-def start(coordinator: str, processes: int, process: int, patience: int) -> None:
+def start(coordinator: str, num_processes: int, process_id: int, patience: int) -> None:
     """Join the run that the flags or the environment describe; for one process nothing happens.
 
     Must come before anything else asks JAX for its devices. Raises UserError for flags that do not belong together, and
     where not all processes came within ``patience`` seconds.
     """
-    given = bool(coordinator), processes > 0, process >= 0
+    count, me = num_processes, process_id
+    given = bool(coordinator), count > 0, me >= 0
     if patience < 1:
         raise UserError(f"--patience={patience}: must be at least 1 second")
     if any(given) and not all(given):
         raise UserError(
-            f"--coordinator={coordinator} --processes={processes} --process={process}: give all three, HOST:PORT of process 0, "
-            "how many there are, and which this is; or none, where SLURM, Open MPI or a TPU pod says so"
+            f"--coordinator={coordinator} --num_processes={count} --process_id={me}: give all three, HOST:PORT of process 0, how "
+            "many there are, and which this is; or none, where SLURM, Open MPI or a TPU pod says so"
         )
-    if all(given) and process >= processes:
-        raise UserError(f"--process={process}: there are {processes}, numbered from 0")
-    if processes == 1 or not (any(given) or announced()):
+    if all(given) and me >= count:
+        raise UserError(f"--process_id={me}: there are {count}, numbered from 0")
+    if count == 1 or not (any(given) or announced()):
         return
-    where = (coordinator, processes, process, None) if all(given) else detected(patience)
-    if where[1] == 1:
+    address, count, me, devices = (coordinator, count, me, None) if all(given) else detected(patience)
+    if count == 1:
         return
-    address, count, me, devices = where
     run = Run(me, count, roll_call(address, count, me, patience), patience)
     with contextlib.suppress(AttributeError):  # a JAX without it
         jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM for itself
@@ -202,12 +202,12 @@ def detected(patience: int) -> tuple[str, int, int, Any]:
     except Exception as e:
         raise UserError(
             f"the environment speaks of several processes, but JAX cannot read it ({type(e).__name__}: {e}): give "
-            "--coordinator=HOST:PORT --processes=N --process=I"
+            "--coordinator=HOST:PORT --num_processes=N --process_id=I"
         ) from None
     if address is None or number is None or process is None:
         raise UserError(
             "the environment speaks of several processes, but not of all that is needed: give --coordinator=HOST:PORT "
-            "--processes=N --process=I"
+            "--num_processes=N --process_id=I"
         )
     return address, number, process, devices
 

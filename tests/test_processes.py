@@ -57,8 +57,13 @@ def launch(stage: str, *options: str, devices: int, **environment: str) -> subpr
 
 
 def several(stage: str, *options: str, processes: int = 2, devices: int = 2, patience=PATIENCE) -> list:
-    common = [*options, f"--coordinator=127.0.0.1:{free_port()}", f"--processes={processes}", f"--patience={patience}"]
-    return [launch(stage, *common, f"--process={i}", devices=devices) for i in range(processes)]
+    common = [
+        *options,
+        f"--coordinator=127.0.0.1:{free_port()}",
+        f"--num_processes={processes}",
+        f"--patience={patience}",
+    ]
+    return [launch(stage, *common, f"--process_id={i}", devices=devices) for i in range(processes)]
 
 
 def ends(process: subprocess.Popen) -> tuple[int, str, str]:
@@ -153,7 +158,7 @@ def test_a_run_goes_on_in_another_number_of_processes(began, one, two, tmp_path)
 
 
 def until_it_runs(workdir: Path, lines: int) -> None:
-    give_up = time.time() + 120
+    give_up = time.time() + 400
     while len(metrics(workdir)) < lines:
         assert time.time() < give_up, "the run writes nothing"
         time.sleep(0.02)
@@ -205,12 +210,12 @@ def test_a_signal_to_any_process_stops_all_after_the_same_step(tmp_path):
 
 
 def test_those_that_never_came_are_named_in_every_process_that_did(tmp_path):
-    where = [f"--workdir={tmp_path}", f"--coordinator=127.0.0.1:{free_port()}", "--processes=4", "--patience=4"]
-    here = [launch("pretrain", *where, f"--process={i}", devices=1) for i in (0, 2)]
+    where = [f"--workdir={tmp_path}", f"--coordinator=127.0.0.1:{free_port()}", "--num_processes=4", "--patience=4"]
+    here = [launch("pretrain", *where, f"--process_id={i}", devices=1) for i in (0, 2)]
     for status, _, said in map(ends, here):
         assert status == 1 and said.startswith("error: processes 1, 3 of 4 never came to 127.0.0.1"), said
         assert len(said.splitlines()) == 1
-    alone = launch("pretrain", *where[:3], "--patience=2", "--process=3", devices=1)
+    alone = launch("pretrain", *where[:3], "--patience=2", "--process_id=3", devices=1)
     assert "error: process 0 of 4 never came" in ends(alone)[2]
 
 
