@@ -24,6 +24,7 @@ def optimizer(learning_rate: float, **changes) -> ConfigDict:
             weight_decay=0.01,
             clip_norm=1.0,  # of the whole gradient; 0: none
             moment_dtype="",  # of adamw's first moment: "" as the weights, or "bfloat16"
+            offload=False,  # whether moments lie in host memory between updates
         )
         | changes
     )
@@ -92,8 +93,9 @@ def base() -> ConfigDict:
         remat="none",  # none, dots or layer: what the backward pass makes again
         scan_layers=False,
         logprob_chunk=0,
-        attention="own",  # or a kernel, cudnn, where the backend has it
+        attention="own",  # or a kernel of the devices: cudnn (GPU), splash (TPU)
         attention_chunk=0,  # queries whose scores exist at once; 0: all
+        expert_chunk=0,  # tokens that a device sends through its experts at once; 0: all
     )
     # LoRA: rank > 0 learns a low-rank change of these matrices, or of all, and leaves the weights alone
     adapters = dict(rank=0, alpha=32.0, targets=())

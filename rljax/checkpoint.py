@@ -135,6 +135,7 @@ def checksum(x: jax.Array) -> jax.Array:
     """
     if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
         x = jax.random.key_data(x)
+    x = jax.device_put(x, jax.memory.Space.Device)  # moments may lie in host memory
     bits = 8 * x.dtype.itemsize
     if x.dtype == bool:
         words = x.astype(jnp.uint32)

@@ -30,8 +30,8 @@ def schedule(config: ConfigTree, steps: int) -> optax.Schedule:
 def make(config: ConfigTree, model: transformer.Config, steps: int) -> optax.GradientTransformation:
     """Global-norm clipping, then AdamW, Muon (matrices of the layers; AdamW for the rest) or SGD.
 
-    ``config``: name, learning_rate, schedule, warmup, final, b1, b2, eps, weight_decay, clip_norm, moment_dtype. ``steps`` is the
-    number of updates that the schedule spans. Norms and biases never decay.
+    ``config``: name, learning_rate, schedule, warmup, final, b1, b2, eps, weight_decay, clip_norm, moment_dtype, offload. ``steps`` is
+    the number of updates that the schedule spans. Norms and biases never decay.
     """
     rate = schedule(config, steps)
     adam = dict(b1=config.b1, b2=config.b2, eps=config.eps, weight_decay=config.weight_decay)
@@ -52,6 +52,8 @@ def make(config: ConfigTree, model: transformer.Config, steps: int) -> optax.Gra
             f"optimizer: moment_dtype={config.moment_dtype!r} with name={config.name!r}: only adamw keeps its first moment in "
             "another dtype, bfloat16 or float32"
         )
+    if config.offload and config.name == "sgd":
+        raise UserError("optimizer: offload=True with name='sgd': it keeps no moments that could lie elsewhere")
     if config.name not in kinds:
         raise UserError(f"optimizer: name={config.name!r} is unknown, choose from {sorted(kinds)}")
     return optax.chain(optax.clip_by_global_norm(config.clip_norm or math.inf), kinds[config.name]())

@@ -83,6 +83,7 @@ def laid_out(config: ConfigTree, model: transformer.Config) -> tuple[transformer
         layout = sharding.layout(mesh, m[name], f"mesh.{name}")
         both.append(dataclasses.replace(model, layout=layout))
         sharding.weight_shardings(both[-1])
+        transformer.check_devices(both[-1])
     return both[0], both[1]
 
 
@@ -108,6 +109,8 @@ def check_stage(config: ConfigTree, model: transformer.Config, name: str) -> Non
         check_ahead(stage)
     if stage.start == "weights" and not config.weights:
         raise UserError(f'{name}.start="weights", but no folder is named: --config.weights=FOLDER')
+    for setting in offloaded(stage).values():
+        sharding.check_host_memory(model.layout, f"{name}.{setting}")
     if not stage.lora.rank:
         return
     if stage.lora.rank < 0:
@@ -121,6 +124,14 @@ def check_stage(config: ConfigTree, model: transformer.Config, name: str) -> Non
         )
     if name == "rl" and stage.mix_reference != 1.0:
         raise UserError("rl.lora.rank: adapters of two policies cannot be mixed: use rl.mix_reference=1")
+
+
+def offloaded(stage: ConfigTree) -> dict[str, str]:
+    """{part of the state whose arrays lie in host memory between updates: the setting of this stage that says so}."""
+    found = {"opt_state": "optimizer.offload"} if stage.optimizer.offload else {}
+    if "critic" in stage and stage.critic.optimizer.offload:
+        found["critic_opt_state"] = "critic.optimizer.offload"
+    return found
 
 
 def check_ahead(rl: ConfigTree) -> None:

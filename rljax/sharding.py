@@ -5,7 +5,7 @@ update and the sampler have a layout each, over the same devices. One device is 
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
@@ -19,6 +19,7 @@ from rljax.errors import UserError
 from rljax.transformer import Layout
 
 AXES = ("data", "fsdp", "tensor", "expert", "context")
+HOST = "pinned_host"  # as JAX calls the host's memory that a device can read and write by itself
 LOGICAL = ("rows", "columns", "drawn", "embed", "vocab", "heads", "kv_heads", "ff", "expert")
 
 
@@ -169,8 +170,11 @@ def weight_shardings(model: transformer.Config) -> Any:
     return jax.tree.map(one, transformer.weights(model), is_leaf=is_weight)
 
 
-def state_shardings(state: Any, model: transformer.Config) -> Any:
-    """The sharding of each array of a training state: whatever has the shape and path of a weight lies like it."""
+def state_shardings(state: Any, model: transformer.Config, on_host: Collection[str] = ()) -> Any:
+    """The sharding of each array of a training state: whatever has the shape and path of a weight lies like it.
+
+    Of the parts named ``on_host`` all but scalars lie in host memory, split in the same way.
+    """
     assert model.layout.mesh is not None
     by_path, whole = {}, NamedSharding(model.layout.mesh, PartitionSpec())
     described = jax.tree_util.tree_flatten_with_path(transformer.weights(model), is_leaf=is_weight)[0]
@@ -184,7 +188,11 @@ def state_shardings(state: Any, model: transformer.Config) -> Any:
                 return sharding
         return whole
 
-    return jax.tree_util.tree_map_with_path(one, state)
+    def kept(path: Any, x: Any) -> NamedSharding:
+        part = jax.tree_util.keystr(path[:1], simple=True)
+        return one(path, x).with_memory_kind(HOST) if part in on_host and x.ndim else one(path, x)
+
+    return jax.tree_util.tree_map_with_path(kept, state)
 
 
 def constrain_state(state: Any, model: transformer.Config) -> Any:
@@ -193,6 +201,25 @@ def constrain_state(state: Any, model: transformer.Config) -> Any:
         return state
     lay = lambda x, where: x if is_key(x) else jax.lax.with_sharding_constraint(x, where)
     return jax.tree.map(lay, state, state_shardings(state, model))
+
+
+def on_device(x: Any) -> Any:
+    """Inside a jit: every array in the device's memory, whichever it lies in."""
+    return jax.tree.map(lambda y: moved(y, jax.memory.Space.Device), x)
+
+
+def back(x: Any, like: Any) -> Any:
+    """Inside a jit: every array of x in the memory that its counterpart in ``like`` lies in."""
+    return jax.tree.map(lambda y, old: moved(y, memory_of(old)), x, like)
+
+
+def moved(x: Any, memory: Any) -> Any:
+    return x if memory_of(x) == memory else jax.device_put(x, memory)
+
+
+def memory_of(x: Any) -> Any:
+    """The memory space of an array, also of one that is being traced."""
+    return getattr(jax.typeof(x), "memory_space", jax.memory.Space.Device)
 
 
 def is_key(x: Any) -> bool:
@@ -226,6 +253,18 @@ def by_rows(make: Callable[[int, int], Any], start: int, count: int, layout: Lay
         return jax.make_array_from_callback(shape, layout.sharding(("rows",), shape), pick)
 
     return jax.tree.map(place, *made.values())
+
+
+def check_host_memory(layout: Layout, setting: str) -> None:
+    """Raise UserError where a device of this process cannot read the host's memory by itself."""
+    devices = layout.mesh.devices.flat if layout.mesh else ()
+    for device in [d for d in devices if d.process_index == jax.process_index()]:
+        kinds = [memory.kind for memory in device.addressable_memories()]
+        if HOST not in kinds:
+            raise UserError(
+                f"{setting}: devices of the platform {device.platform!r} know no memory {HOST}, only {', '.join(kinds)}: "
+                "leave moments on the device"
+            )
 
 
 def check_processes(layout: Layout) -> None:

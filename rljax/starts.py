@@ -12,7 +12,7 @@ import numpy as np
 from rljax import critic, journal, lora, optimizer, pretrained, processes, sharding, stages, transformer
 from rljax import policy_gradient as pg
 from rljax.errors import UserError
-from rljax.settings import STAGES, Settings, policy_update
+from rljax.settings import STAGES, Settings, offloaded, policy_update
 from rljax.structs import ConfigTree, TrainState
 
 
@@ -27,8 +27,8 @@ def new_state(s: Settings, stage: ConfigTree, params: Any, row: pg.Algorithm | N
     key, frozen = jax.random.key(s.config.seed), None
 
     def laid_out(make: Callable[..., Any], *inputs: Any) -> Any:
-        shape = jax.eval_shape(make, *inputs)
-        return jax.jit(make, out_shardings=sharding.state_shardings(shape, s.model))(*inputs)
+        where = sharding.state_shardings(jax.eval_shape(make, *inputs), s.model, offloaded(stage))
+        return jax.jit(make, out_shardings=where)(*inputs)
 
     if params is None:
         params = laid_out(lambda key: transformer.init(s.model, jax.random.fold_in(key, 0x1217)), key)

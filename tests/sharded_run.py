@@ -33,7 +33,7 @@ ROWS = {  # the default, one that takes statistics over the whole batch wherever
     },
     "experts": {
         **{"model.experts": 8, "model.expert_width": 32, "model.shared_width": 32, "model.router": "sigmoid"},
-        **{"model.router_groups": 4, "model.router_top_groups": 2},
+        **{"model.router_groups": 4, "model.router_top_groups": 2, "model.expert_chunk": 96},
         **{"model.latent": 16, "model.query_latent": 32, "model.rope_width": 8, "model.value_width": 16},
     },
 }

@@ -170,6 +170,7 @@ SAME_VALUES = {
     "layout",
     "attention",
     "attention_chunk",
+    "expert_chunk",
 }  # these have tests of their own
 
 
@@ -536,6 +537,15 @@ def test_attention_in_chunks_or_by_a_kernel_is_the_same_attention(how):
     other_logp, other_grads = scored_and_pushed(dataclasses.replace(LONG, **how), mask)
     near(other_logp, logp, 2e-6)
     assert max(jax.tree.leaves(jax.tree.map(lambda x: float(np.abs(x).max()), grads))) > 1
+    jax.tree.map(lambda a, b: near(a, b, 2e-5), other_grads, grads)
+
+
+@pytest.mark.parametrize("chunk", [5, 16, 1000])
+def test_experts_of_so_many_tokens_at_a_time_are_the_same_experts(chunk):
+    mask = np.arange(12) < np.array([[12], [9], [11]])
+    logp, grads = scored_and_pushed(DEEPSEEK, mask)
+    other_logp, other_grads = scored_and_pushed(dataclasses.replace(DEEPSEEK, expert_chunk=chunk), mask)
+    near(other_logp, logp, 2e-6)
     jax.tree.map(lambda a, b: near(a, b, 2e-5), other_grads, grads)
 
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from rljax import sharding
 from rljax.learner.micro_batches import Metrics
 from rljax.structs import TrainState
 
@@ -35,8 +36,12 @@ def update(
 def apply(
     params: Any, grads: Any, opt_state: Any, optimizer: optax.GradientTransformation, really: Array
 ) -> tuple[Any, Any]:
-    """(parameters, optimiser state) after one step, or as they were where ``really`` is False."""
+    """(parameters, optimiser state) after one step, or as they were where ``really`` is False.
+
+    Moments that lie in host memory come to the device, and go back: each array by itself.
+    """
     safe = jax.tree.map(lambda g, p: jnp.where(really, g, 0.0).astype(p.dtype), grads, params)
-    updates, after = optimizer.update(safe, opt_state, params)
+    before = sharding.on_device(opt_state)
+    updates, after = optimizer.update(safe, before, params)
     keep = lambda new, old: jax.tree.map(lambda a, b: jnp.where(really, a, b), new, old)
-    return keep(optax.apply_updates(params, updates), params), keep(after, opt_state)
+    return keep(optax.apply_updates(params, updates), params), sharding.back(keep(after, before), opt_state)

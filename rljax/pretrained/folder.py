@@ -29,7 +29,7 @@ FAMILIES: dict[str, ModuleType] = {
 }
 # How a model is computed, which no folder says; every other field of a Config is the architecture.
 COMPUTED = ("weight_dtype", "dtype", "cache_dtype", "remat", "scan_layers", "logprob_chunk")
-COMPUTED += ("attention", "attention_chunk")
+COMPUTED += ("attention", "attention_chunk", "expert_chunk")
 
 
 class Leaf(NamedTuple):

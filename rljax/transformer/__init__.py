@@ -10,6 +10,7 @@ width, F feed-forward width, V vocabulary. Weights are stored as ``[in, ..., out
 accumulates in float32; logits appear, and the log-softmax is taken, in float32 whatever the activations are.
 """
 
+from rljax.transformer.attention import check_devices
 from rljax.transformer.config import Config, Params, Weight, count, init, logical_axes, stack, unstack, weights
 from rljax.transformer.decoding import Cache, decode, grow, prefill
 from rljax.transformer.layout import Layout
@@ -25,6 +26,7 @@ __all__ = [
     "Layout",
     "Params",
     "Weight",
+    "check_devices",
     "count",
     "decode",
     "features",

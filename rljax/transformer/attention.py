@@ -7,10 +7,10 @@ so that the same code serves heads that keep keys and values and heads that keep
 import jax
 import jax.numpy as jnp
 
+from rljax.errors import UserError
 from rljax.transformer.blocks import dot, full, rms_norm, rope, rope_frequencies, rope_stretch
-from rljax.transformer.config import Array, Config, Params
+from rljax.transformer.config import DEVICES, KERNELS, SPLASH, Array, Config, Params
 
-KERNELS = ("cudnn", "xla")  # of jax.nn.dot_product_attention; "xla" is there to compare with
 MASKED = -1e30  # large and finite: a row that may attend to nothing stays finite
 
 
@@ -66,7 +66,12 @@ def attend(q: Array, k: Array, v: Array, mask: Array, positions: Array, index: i
     queries at a time exist, and are made again in the backward pass: memory grows with S, not with its square.
     """
     if config.attention in KERNELS:
-        return by_kernel(q, k, v, mask, index, config)
+        window = config.window if config.slides(index) else None
+        if config.attention in SPLASH:
+            from rljax.transformer import splash  # Pallas takes a second to import
+
+            return splash.attend(q, k, v, window, config)
+        return by_kernel(q, k, v, mask, window, config)
     columns = jnp.arange(q.shape[3])
     parts = config.layout.ways("columns")  # each device takes its share of every chunk
 
@@ -100,13 +105,26 @@ def flat_heads(x: Array) -> Array:
     return x.reshape(x.shape[0], -1, *x.shape[3:])
 
 
-def by_kernel(q: Array, k: Array, v: Array, mask: Array, index: int, config: Config) -> Array:
-    """The same by ``jax.nn.dot_product_attention``, for rows that are padded on the right only."""
+def by_kernel(q: Array, k: Array, v: Array, mask: Array, window: int | None, config: Config) -> Array:
+    """The same by ``jax.nn.dot_product_attention``, for rows whose real tokens stand first."""
     dtype, lengths = jnp.dtype(config.dtype), mask.sum(-1).astype(jnp.int32)
     heads_last = lambda x: flat_heads(x[:, :, None] if x.ndim == 4 else x).swapaxes(1, 2).astype(dtype)
-    window = (config.window - 1, 0) if config.window and config.slides(index) else None
-    how = dict(scale=1.0, is_causal=True, local_window_size=window, implementation=config.attention)
+    near = (window - 1, 0) if window else None
+    how = dict(scale=1.0, is_causal=True, local_window_size=near, implementation=config.attention)
     out = jax.nn.dot_product_attention(
         *map(heads_last, (q, k, v)), query_seq_lengths=lengths, key_value_seq_lengths=lengths, **how
     )
     return out.swapaxes(1, 2).astype(full(out))
+
+
+def check_devices(config: Config) -> None:
+    """Raise UserError where ``config.attention`` is a kernel of devices that are not those of the layout."""
+    wanted, mesh = DEVICES.get(config.attention), config.layout.mesh
+    if wanted is None:
+        return
+    here = mesh.devices.flat[0].platform if mesh else jax.default_backend()
+    if here != wanted:
+        raise UserError(
+            f"model.attention={config.attention} is a kernel of the {wanted.upper()}, and the devices here are of kind "
+            f"{here}: use own, with model.attention_chunk"
+        )

@@ -65,8 +65,9 @@ class Config:
     dtype: str = "float32"  # of the activations and of the weights as they enter a dot
     cache_dtype: str = "float32"  # a bfloat16 cache halves memory; on a CPU it is slower
     remat: str = "none"  # what the backward pass makes again: none, dots (all but matrix products), layer (everything)
-    attention: str = "own"  # own; or cudnn (GPU) or xla, of jax.nn.dot_product_attention, over whole sequences
+    attention: str = "own"  # over whole sequences: own, or one of KERNELS
     attention_chunk: int = 0  # queries whose scores exist at once, over whole sequences; 0 means all
+    expert_chunk: int = 0  # tokens that a device sends through its experts at once; 0 means all
     scan_layers: bool = False  # layers of one kind as one stacked array and one compiled loop
     logprob_chunk: int = 0  # columns of logits alive at once in token_logprobs; 0 means all
     layout: Layout = Layout()  # the devices, and what lies where on them
@@ -93,9 +94,14 @@ class Config:
                 raise UserError(f"model: {name}={getattr(self, name)} is of latent attention, but latent is 0")
         if self.experts:
             self.check_experts()
-        if self.attention != "own" and (self.attention_softcap or self.latent or self.layout.ways("columns") > 1):
-            lacks = "latent attention" if self.latent else "columns that are split"
-            what = "a soft-cap" if self.attention_softcap else lacks
+        if self.attention in KERNELS:
+            self.check_kernel()
+
+    def check_kernel(self) -> None:
+        asked = {"columns that are split": self.layout.ways("columns") > 1}
+        if self.attention not in SPLASH:
+            asked = {"a soft-cap": self.attention_softcap, "latent attention": self.latent} | asked
+        for what in filter(asked.get, asked):
             raise UserError(f"model: attention={self.attention!r} does not know {what}: use own, with attention_chunk")
 
     def check_experts(self) -> None:
@@ -154,9 +160,14 @@ ACTIVATIONS = {
 }
 
 
+# Kernels that attention over whole sequences may be computed by: those of jax.nn.dot_product_attention and the TPU's. "xla"
+# and Pallas' interpreter run anywhere, slowly: they are there to compare with.
+SPLASH = ("splash", "splash_interpreted")
+KERNELS = ("cudnn", "xla", *SPLASH)
+DEVICES = {"cudnn": "gpu", "splash": "tpu"}  # that a kernel needs
 CHOICES = {
     "activation": ACTIVATIONS,
-    "attention": ("own", "cudnn", "xla"),
+    "attention": ("own", *KERNELS),
     "remat": ("none", "dots", "layer"),
     "router": ("softmax", "sigmoid"),
 }

@@ -8,6 +8,8 @@ their tokens, each applies the experts that it has, and the sums go back to wher
 there either, and no shape depends on who is routed where.
 """
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -21,8 +23,21 @@ from rljax.transformer.stored import full, grouped, stored_axes, whole
 def mixture(layer: Params, h: Array, config: Config) -> Array:
     """[B, S, D] -> [B, S, D]."""
     x, own = h.astype(jnp.dtype(config.dtype)), {name: layer[name] for name in ("router", "experts")}
-    y = on_devices(own, x, config) if config.layout.split else apply(own, x, config)
+    if config.layout.split:
+        y = on_devices(own, x, config)
+    else:
+        y = in_chunks(lambda some: apply(own, some, config), x, config.expert_chunk)
     return y + feed_forward(layer["shared"], h, config) if config.shared_width else y
+
+
+def in_chunks(f: Callable[[Array], Array], x: Array, chunk: int) -> Array:
+    """f of the tokens x [B, S, D], so many at a time (0: all): memory grows by a chunk, made again in the backward pass."""
+    tokens = x.shape[0] * x.shape[1]
+    if not 0 < chunk < tokens:
+        return f(x)
+    flat = jnp.pad(x.reshape(tokens, -1), ((0, -tokens % chunk), (0, 0)))
+    y = jax.lax.map(jax.checkpoint(f), flat.reshape(-1, chunk, 1, x.shape[-1]))
+    return y.reshape(-1, y.shape[-1])[:tokens].reshape(x.shape)
 
 
 def apply(own: Params, x: Array, config: Config, first: Array | int = 0) -> Array:
@@ -49,6 +64,7 @@ def apply(own: Params, x: Array, config: Config, first: Array | int = 0) -> Arra
 def on_devices(own: Params, x: Array, config: Config) -> Array:
     """The same, each device with its tokens, its experts and its part of their width."""
     layout, described = config.layout, expert_weights(config)
+    sizes = dict(layout.mesh.shape) if layout.mesh else {}
     over, width = layout.axes("expert"), layout.axes("ff")
 
     def spec(w: Weight, kept: Any) -> Any:
@@ -61,7 +77,7 @@ def on_devices(own: Params, x: Array, config: Config) -> Array:
     at = layout.spec(("rows", "columns", None), x.shape)
     shown = tuple(a for a in over if a in jax.tree.leaves(tuple(at[:1])))  # axes that tokens are split over as well
 
-    def part(own: Params, x: Array) -> Array:
+    def some(own: Params, x: Array) -> Array:
         for axis in reversed(shown):
             x = jax.lax.all_gather(x, axis, axis=0, tiled=True)
         here = jax.tree.leaves(own["experts"])[0].shape[0]
@@ -71,6 +87,10 @@ def on_devices(own: Params, x: Array, config: Config) -> Array:
             y = jax.lax.psum_scatter(y, axis, scatter_dimension=0, tiled=True)
         sums = tuple(a for a in (*over, *width) if a not in shown)
         return (jax.lax.psum(y, sums) if sums else y).astype(x.dtype)
+
+    def part(own: Params, x: Array) -> Array:
+        chunk = -(-config.expert_chunk // math.prod(sizes[axis] for axis in shown))  # of the tokens that are here
+        return in_chunks(lambda some_x: some(own, some_x), x, chunk)
 
     return jax.shard_map(part, mesh=layout.mesh, in_specs=(specs, at), out_specs=at, check_vma=False)(own, x)
 

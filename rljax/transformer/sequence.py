@@ -5,9 +5,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from rljax.transformer.attention import KERNELS, attend
+from rljax.transformer.attention import attend
 from rljax.transformer.blocks import embed, rms_norm, unembed
-from rljax.transformer.config import Array, Config, Params
+from rljax.transformer.config import KERNELS, Array, Config, Params
 from rljax.transformer.layer import Pair, after_attention, sequence_heads
 from rljax.transformer.stored import used
 
@@ -28,10 +28,10 @@ def run(params: Params, config: Config, tokens: Array, mask: Array) -> tuple[Arr
     lay, real = config.layout.constrain, tokens.shape[1]
     extra = -real % config.layout.ways("columns")
     tokens, mask = (jnp.pad(y, [(0, 0), (0, extra)]) for y in (tokens, mask))
-    first = jnp.argmax(mask, -1)[:, None]  # pads before the first real token
-    around = config.attention in KERNELS  # these know padding on the right only
-    if around:
-        tokens, mask = (roll(y, first) for y in (tokens, mask))
+    order = None
+    if config.attention in KERNELS:  # these count columns, which are positions once the real tokens stand first
+        order = jnp.argsort(~mask, -1)
+        tokens, mask = (reorder(y, order) for y in (tokens, mask))
     positions = positions_of(mask)
 
     def block(layer: Params, x: Array, index: int) -> tuple[Array, Pair]:
@@ -44,7 +44,7 @@ def run(params: Params, config: Config, tokens: Array, mask: Array) -> tuple[Arr
         return lay(x, "rows", "columns"), pair
 
     def back(x: Array, axis: int) -> Array:
-        x = roll(x, -first, axis) if around else x
+        x = x if order is None else reorder(x, jnp.argsort(order, -1), axis)
         return jax.lax.slice_in_dim(x, 0, real, axis=axis)
 
     if config.remat != "none":
@@ -66,12 +66,10 @@ def run(params: Params, config: Config, tokens: Array, mask: Array) -> tuple[Arr
     return back(x, 1), cache
 
 
-def roll(x: Array, by: Any, axis: int = 1) -> Array:
-    """Each row of x [B, ...] rolled to the left along an axis by its number of places [B, 1]."""
-    size = x.shape[axis]
-    places = (jnp.arange(size) + by) % size
-    shape = [size if a == axis else x.shape[0] if a == 0 else 1 for a in range(x.ndim)]
-    return jnp.take_along_axis(x, places.reshape(shape), axis)
+def reorder(x: Array, order: Array, axis: int = 1) -> Array:
+    """Each row of x [B, ...] with its places along an axis in the row's order [B, S]."""
+    shape = [y if a in (0, axis) else 1 for a, y in enumerate(x.shape)]
+    return jnp.take_along_axis(x, order.reshape(shape), axis)
 
 
 def features(params: Params, config: Config, tokens: Array, mask: Array) -> Array:

@@ -1,0 +1,84 @@
+"""Moments in host memory: the same bytes as on the devices, and they really lie there between updates."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+from offload_run import after_three_updates, after_two_turns, configured, kinds, moments, same_bytes
+
+from configs import common
+from experiments import rl
+from rljax import checkpoint, journal, optimizer, settings, sharding
+from rljax.errors import UserError
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_a_compiled_turn_of_two_updates_leaves_the_same_bytes_a_critic_included():
+    here, there = (after_two_turns(configured(offload, **{"rl.algorithm": "orz_ppo"})) for offload in (False, True))
+    assert same_bytes(here, there)
+    assert kinds(moments(here)) == kinds(there.params) == ["device"] and kinds(moments(there)) == ["pinned_host"]
+    scalars = [x for x in jax.tree.leaves(there.opt_state) if not x.ndim]
+    assert scalars and kinds(scalars) == ["device"]
+
+
+@pytest.mark.parametrize("name, dtype, rank", [("muon", "", 0), ("adamw", "bfloat16", 2)])
+def test_supervised_updates_leave_the_same_bytes_with_every_optimizer_that_has_moments(name, dtype, rank):
+    of = {"pretrain.optimizer.name": name, "pretrain.optimizer.moment_dtype": dtype, "pretrain.lora.rank": rank}
+    here, there = (after_three_updates(configured(offload, **of)) for offload in (False, True))
+    assert same_bytes(here, there)
+    assert kinds(moments(here)) == ["device"] and kinds(moments(there)) == ["pinned_host"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    rl.run(configured(False), folder)
+    return left_behind(folder)
+
+
+def left_behind(folder: Path) -> tuple:
+    """(metrics of every turn, checksums of everything in the last checkpoint)."""
+    manager = checkpoint.open_manager(folder / "checkpoints" / "rl", 2, 1)
+    sums = (Path(manager.directory) / str(manager.latest_step()) / "sums" / "metadata").read_text()
+    manager.close()
+    return [r for r in journal.read(folder / "metrics.jsonl") if "train/loss" in r], json.loads(sums)
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_a_run_goes_on_with_moments_elsewhere_and_leaves_the_same_bytes(undisturbed, tmp_path, first):
+    rl.run(configured(first), tmp_path, stop=2)
+    rl.run(configured(not first), tmp_path)
+    assert left_behind(tmp_path) == undisturbed
+
+
+def test_split_over_devices_moments_keep_their_layout_in_host_memory():
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(ROOT / "tests" / "offload_run.py")]
+    done = subprocess.run(command, env=os.environ | flags, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["same bytes"] == [
+        True,
+        True,
+        True,
+    ]  # with it; and read back from a checkpoint, to there and from there
+    assert found["moments"] == [["device"], ["pinned_host"], ["pinned_host"], ["device"]]
+    assert found["weights"] == ["device"] and found["same parts"] and found["split"]
+
+
+def test_where_devices_know_no_such_memory_it_is_refused_before_anything_runs(monkeypatch):
+    monkeypatch.setattr(sharding, "HOST", "elsewhere")
+    with pytest.raises(UserError, match="optimizer.offload: devices of the platform 'cpu' know no memory elsewhere"):
+        settings.resolve(configured(True), "rl")
+    settings.resolve(configured(False), "rl")
+
+
+def test_an_optimizer_without_moments_has_nothing_to_offload():
+    s = settings.resolve(configured(False))
+    with pytest.raises(UserError, match="name='sgd': it keeps no moments"):
+        optimizer.make(common.optimizer(0.1, name="sgd", offload=True), s.model, 3)
