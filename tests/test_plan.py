@@ -119,6 +119,15 @@ def test_a_plan_on_one_device_holds_its_state_and_the_compilers_temporaries():
     assert not plan.programs.sample.said and not plan.programs.push.said
 
 
+def test_moments_in_host_memory_are_counted_there_and_not_on_the_device():
+    here, there = (small(), small())
+    there.rl.optimizer.offload = True
+    plan, other = (planning.make(planning.settle(c)).memory for c in (here, there))
+    moments = plan.state["optimiser"] - other.state["optimiser"]
+    assert (plan.host, other.host) == (0, moments) and 0 < other.state["optimiser"] < 64
+    assert other.phases["sample"] == plan.phases["sample"] - moments and other.peak <= plan.peak
+
+
 def test_knobs_are_turned_until_the_plan_fits_and_only_those_that_help_are_kept():
     plan = planning.make(planning.settle(small()))
     again = lambda config: planning.make(planning.settle(config))

@@ -5,20 +5,23 @@ from typing import Any
 
 from rljax.errors import UserError
 from rljax.planning.plan import Plan
+from rljax.settings import Settings
 from rljax.structs import ConfigTree
 
 Flags = dict[str, Any]  # setting -> value
 
 
-def knobs(config: ConfigTree) -> Iterator[tuple[str, Flags]]:
+def knobs(s: Settings) -> Iterator[tuple[str, Flags]]:
     """(the phase it is for, "" for all; what to set), from free ones to those that change what is learned."""
-    m, c, mesh = config.model, config.rl, config.mesh
+    m, c, mesh = s.config.model, s.config.rl, s.config.mesh
     if m.remat != "layer" or not m.scan_layers:
         yield "push", {"model.remat": "layer", "model.scan_layers": True}
     if not m.logprob_chunk:
         yield "push", {"model.logprob_chunk": 128}
     if not m.attention_chunk:
         yield "push", {"model.attention_chunk": 512}
+    if s.model.experts and not m.expert_chunk:
+        yield "push", {"model.expert_chunk": 2048}
     if mesh.data > 1:
         yield "", {"mesh.fsdp": mesh.fsdp * mesh.data, "mesh.data": 1}
     if c.micro_batch > mesh.data * mesh.fsdp * mesh.expert:  # a row on each at least
@@ -33,6 +36,8 @@ def knobs(config: ConfigTree) -> Iterator[tuple[str, Flags]]:
     yield "sample", {"rl.sampler_weights": "int8"}
     if "moment_dtype" in c.optimizer and c.optimizer.name == "adamw" and not c.optimizer.moment_dtype:
         yield "", {"rl.optimizer.moment_dtype": "bfloat16"}
+    if not c.optimizer.offload and c.optimizer.name != "sgd":
+        yield "", {"rl.optimizer.offload": True}
     if c.prompts % 2 == 0 and (
         c.updates == 1 or c.updates % 2 == 0
     ):  # as many attempts an update, where there are several
@@ -59,14 +64,14 @@ def search(
     flags: Flags = {}
     seen: set[str] = set()
     while plan.memory.peak > room:
-        now = plan.settings.config
+        now = plan.settings
         left = [(of, k) for of, k in knobs(now) if repr(k) not in seen and of in ("", worst(plan))]
         if not left:
             break
         _, knob = left[0]
         seen.add(repr(knob))
         try:
-            after = again(turned(now, knob))
+            after = again(turned(now.config, knob))
         except UserError:
             continue
         say(f"{pasted(knob)}: {after.memory.peak / 1e9:.1f} GB")

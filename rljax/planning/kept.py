@@ -6,16 +6,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from rljax import transformer
+from rljax import sharding, transformer
 from rljax.planning.work import cache_bytes
 from rljax.settings import Settings
 
 
-def on_each(tree: Any) -> float:
-    """Bytes of abstract arrays on each device."""
-    return float(
-        sum(math.prod(x.sharding.shard_shape(x.shape)) * itemsize(x) for x in jax.tree.leaves(tree) if x is not None)
-    )
+def on_each(tree: Any, host: bool = False) -> float:
+    """Bytes of abstract arrays on each device; or of those that lie in the host's memory, for each device."""
+    there = lambda x: (x.sharding.memory_kind == sharding.HOST) == host
+    size = lambda x: math.prod(x.sharding.shard_shape(x.shape)) * itemsize(x)
+    return float(sum(size(x) for x in jax.tree.leaves(tree) if there(x)))
 
 
 def itemsize(x: Any) -> int:

@@ -18,6 +18,7 @@ class Memory:
     sampling: dict[str, float]  # weights as the sampler lays them out, cache, other
     updating: dict[str, float]  # gradients, activations and other
     phases: dict[str, float]  # state and everything else that lives while the program runs
+    host: float  # of the state, what lies in host memory instead
 
     @property
     def peak(self) -> float:
@@ -51,7 +52,7 @@ def memory(s: Settings, programs: Programs) -> Memory:
     learned = state.params
     grads = on_each(jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32, sharding=x.sharding), learned))
     updating = {"gradients": grads, "activations": max(programs.push.temporary - grads, 0.0)}
-    return Memory(parts, sampling, updating, phases)
+    return Memory(parts, sampling, updating, phases, on_each(state, host=True))
 
 
 def new(program: Sizes) -> float:

@@ -43,7 +43,7 @@ class Programs(NamedTuple):
 def state_of(s: Settings) -> Any:
     """The training state as abstract arrays, each with its sharding."""
     state = jax.eval_shape(lambda: starts.new_state(s, s.config.rl, None, settings.algorithm(s.config.rl)))
-    return placed(state, sharding.state_shardings(state, s.model))
+    return placed(state, sharding.state_shardings(state, s.model, settings.offloaded(s.config.rl)))
 
 
 def placed(shapes: Any, where: Any) -> Any:

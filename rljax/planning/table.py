@@ -21,6 +21,8 @@ def memory(plan: Plan, chip_name: str) -> list[str]:
     how = f" (sampler {plan.note})" if plan.note else ""
     out = [f"GB on each of {plan.devices} devices{how}"]
     line = lambda name, parts: f"  {name:<10}" + "   ".join(f"{k} {v / GB:.2f}" for k, v in parts.items() if v > 5e6)
+    if m.host:
+        out.append(f"  in host memory, for each, {m.host / GB:.2f} of the state")
     out += [line("state", m.state), line("sampling", m.sampling), line("updating", m.updating)]
     out.append(line("peak of", m.phases) + f"   -> {m.peak / GB:.2f} of {chip.memory / GB:.1f} ({chip_name})")
     return out
@@ -82,7 +84,8 @@ def plain(plan: Plan, chip_name: str, price: float, efficiency: float) -> dict[s
     return {
         "devices": plan.devices,
         "chip": chip_name,
-        "bytes": {"state": m.state, "sampling": m.sampling, "updating": m.updating, "phases": m.phases, "peak": m.peak},
+        "bytes": {"state": m.state, "sampling": m.sampling, "updating": m.updating, "phases": m.phases, "peak": m.peak}
+        | {"host": m.host},
         "flops": {"sample": plan.sampling.flops, "update": plan.updating.flops},
         "moved": {"sample": plan.sampling.bytes, "update": plan.updating.bytes},
         "sent": {name: collectives.by_kind(list(x.said)) for name, x in p._asdict().items() if x is not None},
