@@ -119,6 +119,7 @@ def measure(name: str) -> dict[str, Any]:
         "phases_mb": {k: round(v / 1e6) for k, v in plan.memory.phases.items()},
         "state_mb": round(sum(plan.memory.state.values()) / 1e6),
         "jax": jax.__version__,
+        "commit": launch.commit(),
     }
 
 

@@ -15,10 +15,12 @@ import sys
 import time
 from typing import Any
 
-import jax
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when XLA is loaded: the partitioner warns of single arrays
 
-from rljax import launch, planning, sharding
-from rljax.errors import UserError
+import jax  # noqa: E402
+
+from rljax import launch, planning, sharding  # noqa: E402
+from rljax.errors import UserError  # noqa: E402
 
 FLAGS: dict[str, Any] = dict(
     model="", mesh="data=1", chip="h100", price=0.0, efficiency=0.4, topology="", json="", exact="", fit="yes"
@@ -55,7 +57,6 @@ def main(argv: list[str]) -> None:
             "usage: plan.py --config configs/NAME.py[:arguments] --mesh AXIS=N,AXIS=N [--model NAME] [--chip h100]"
         )
     config, _, flags = launch.parse([*argv, "--workdir=none"], FLAGS)  # nothing is written
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # the partitioner's warnings, one for each array
     sizes, chip = mesh_sizes(flags["mesh"]), flags["chip"].lower()
     planning.chip(chip)
     if not 0 < flags["efficiency"] <= 1:

@@ -1,0 +1,143 @@
+"""Do the curves depend on the mesh? RL from one start on one device with several seeds, then on meshes of 8 with the first.
+
+    python -m benchmarks.meshes runs/meshes [--forms compiled,hosted] [--seeds 4] [--steps 50] [--processes 2]
+
+Forms: ``compiled`` is configs/shop.py, a turn that is one compiled function; ``hosted`` configs/programs.py, verified in
+worker processes; ``compiled_experts`` and ``hosted_experts`` the same with 8 experts of which a token meets 2. All have four
+heads, so that tensor=4 divides them. One JSON line a run, appended to results/meshes.jsonl; runs that are there are not done
+again. A table at the end says how far each mesh's curves lie from those of the seeds, and each seed's from the other seeds'.
+"""
+
+import argparse
+import json
+import math
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rljax import journal, launch
+from rljax.structs import ConfigTree
+
+RESULTS = Path(__file__).parent / "results" / "meshes.jsonl"
+EXPERTS = {"model.experts": 8, "model.expert_width": 64, "model.shared_width": 64}
+FORMS = {"compiled": {}, "hosted": {}, "compiled_experts": EXPERTS, "hosted_experts": EXPERTS}
+MESHES = ("data=2,tensor=4", "fsdp=8", "fsdp=4,context=2")
+WITH_EXPERTS = (*MESHES, "fsdp=2,expert=4")
+CURVES = ("eval/pass@1", "eval/response_length/mean", "train/reward", "train/response_length/mean")
+
+
+def config_of(form: str, seed: int, steps: int) -> ConfigTree:
+    from configs import programs, shop
+
+    c: Any = (shop if form.startswith("compiled") else programs).get_config()
+    c.seed = seed
+    c.model.update(dict(heads=4, kv_heads=4, head_width=16))
+    c.update_from_flattened_dict(FORMS[form])
+    c.rl.update(dict(steps=steps, eval_every=10, updates=1))
+    c.rl.optimizer.schedule = "constant"
+    c.eval.update(dict(problems=64, attempts=8, greedy=False))
+    return c
+
+
+def start(form: str, folder: Path) -> None:
+    """Pretraining and SFT, on one device."""
+    from experiments import pretrain, sft
+
+    config = config_of(form, 0, 1)
+    launch.use_compilation_cache()
+    with launch.own(folder, config):
+        pretrain.run(config, folder)
+        sft.run(config, folder)
+
+
+def practise(form: str, begin: Path, folder: Path, mesh: str, seed: int, steps: int) -> dict[str, Any]:
+    """RL of so many steps on a mesh ("" for one device); the line of the benchmark."""
+    import jax
+
+    from experiments import rl
+
+    sizes = {axis: int(n) for axis, n in (part.split("=") for part in mesh.split(",") if part)}
+    devices = math.prod(sizes.values())
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_num_cpu_devices", devices)
+    os.environ["NPROC"] = str(
+        2 * devices
+    )  # XLA's threads: with one a device, copies that wait can keep a program from starting
+    config = config_of(form, seed, steps)
+    config.rl.start = f"{begin}:sft"
+    config.mesh.update(dict(data=1) | sizes)
+    launch.use_compilation_cache()
+    with launch.own(folder, config):
+        rl.run(config, folder)
+    records = [r for r in journal.read(folder / "metrics.jsonl") if r["stage"] == "rl"]
+    curves = {name: [r[name] for r in records if name in r] for name in CURVES}
+    seconds = [r["seconds"] for r in journal.read(folder / "timings.jsonl") if r["stage"] == "rl"][-1]
+    about = {"form": form, "mesh": mesh, "seed": seed, "steps": steps, "seconds": round(seconds, 1)}
+    return {"benchmark": "meshes", **about, "cores": os.cpu_count(), "commit": launch.commit(), **curves}
+
+
+def tens(values: list[float]) -> np.ndarray:
+    """Means over ten steps each, of a curve with a value a step."""
+    return np.asarray(values[: len(values) // 10 * 10]).reshape(-1, 10).mean(1)
+
+
+def far(x: dict[str, Any], others: list[dict[str, Any]], key: str) -> float:
+    """How far a curve is from the mean of others, in their standard deviations, root mean square over the curve."""
+    y = np.stack([tens(o[key]) for o in others])
+    return float(np.sqrt(np.mean(((tens(x[key]) - y.mean(0)) / y.std(0, ddof=1)) ** 2)))
+
+
+def table(lines: list[dict[str, Any]]) -> str:
+    """Where each mesh's curves end, and how far they are from those of the seeds; each seed against the other seeds."""
+    rows = ["| form | run | pass@1 at the end | length | reward: distance | length: distance |", "|---" * 6 + "|"]
+    ends = lambda x: f"{x[CURVES[0]][-1]:.3f} | {x[CURVES[1]][-1]:.1f}"
+    for form in FORMS:
+        mine = [x for x in lines if x["form"] == form]
+        ones = [x for x in mine if not x["mesh"]]
+        for x in sorted(mine, key=lambda x: (x["mesh"], x["seed"])):
+            others = [o for o in ones if o is not x]
+            if len(others) > 1:
+                name = x["mesh"] or f"one device, seed {x['seed']}"
+                away = " | ".join(f"{far(x, others, key):.2f}" for key in CURVES[2:])
+                rows.append(f"| {form} | {name} | {ends(x)} | {away} |")
+    return "\n".join(rows)
+
+
+def main() -> None:
+    p = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    p.add_argument("workdir", type=Path)
+    p.add_argument("--forms", default=",".join(FORMS))
+    p.add_argument("--seeds", type=int, default=4)
+    p.add_argument("--steps", type=int, default=50)
+    p.add_argument("--processes", type=int, default=2)
+    a = p.parse_args()
+    forms = a.forms.split(",")
+    lines = journal.read(RESULTS)
+    done = {(x["form"], x["mesh"], x["seed"], x["steps"]) for x in lines}
+    begin = {form: a.workdir.absolute() / f"start_{form}" for form in forms}
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(a.processes, mp_context=spawn, max_tasks_per_child=1) as pool:
+        ready = {form: pool.submit(start, form, folder) for form, folder in begin.items()}
+        jobs = []
+        for form in forms:
+            ready[form].result()
+            meshes = WITH_EXPERTS if FORMS[form] else MESHES
+            for mesh, seed in [("", seed) for seed in range(a.seeds)] + [(mesh, 0) for mesh in meshes]:
+                if (form, mesh, seed, a.steps) not in done:
+                    folder = a.workdir.absolute() / f"{form}_{mesh or 'one'}_{seed}"
+                    jobs.append(pool.submit(practise, form, begin[form], folder, mesh, seed, a.steps))
+        for job in jobs:
+            line = job.result()
+            print(json.dumps({k: v for k, v in line.items() if k not in CURVES}), flush=True)
+            with RESULTS.open("a") as out:
+                out.write(json.dumps(line) + "\n")
+            lines.append(line)
+    print(table([x for x in lines if x["steps"] == a.steps]))
+
+
+if __name__ == "__main__":
+    main()
