@@ -7,7 +7,16 @@ from rljax.planning.chips import CHIPS, Chip
 from rljax.planning.plan import Plan
 from rljax.planning.programs import Sizes
 
-GB = 1e9
+Unit = tuple[str, float]
+
+
+def unit(largest: float) -> Unit:
+    """The prefix that numbers up to this one are best said with, and its worth."""
+    return next(((name, x) for name, x in (("P", 1e15), ("T", 1e12), ("G", 1e9)) if largest >= x), ("M", 1e6))
+
+
+def short(x: float) -> str:
+    return f"{x:,.1f}" if x >= 1 else f"{x:.2g}"
 
 
 def text(plan: Plan, chip_name: str, price: float, efficiency: float, title: str) -> str:
@@ -18,13 +27,15 @@ def text(plan: Plan, chip_name: str, price: float, efficiency: float, title: str
 
 def memory(plan: Plan, chip_name: str) -> list[str]:
     m, chip = plan.memory, CHIPS[chip_name]
+    letter, one = unit(min(m.peak, 999e9))
     how = f" (sampler {plan.note})" if plan.note else ""
-    out = [f"GB on each of {plan.devices} devices{how}"]
-    line = lambda name, parts: f"  {name:<10}" + "   ".join(f"{k} {v / GB:.2f}" for k, v in parts.items() if v > 5e6)
+    out = [f"{letter}B on each of {plan.devices} devices{how}"]
     if m.host:
-        out.append(f"  in host memory, for each, {m.host / GB:.2f} of the state")
-    out += [line("state", m.state), line("sampling", m.sampling), line("updating", m.updating)]
-    out.append(line("peak of", m.phases) + f"   -> {m.peak / GB:.2f} of {chip.memory / GB:.1f} ({chip_name})")
+        out.append(f"  in host memory, for each, {m.host / one:.2f} of the state")
+    said = lambda parts: "   ".join(f"{k} {v / one:.2f}" for k, v in parts.items() if v >= 0.005 * one)
+    for name, parts in {"state": m.state, "sampling": m.sampling, "updating": m.updating}.items():
+        out.append(f"  {name:<10}{said(parts)}")
+    out.append(f"  {'peak of':<10}{said(m.phases)}   -> {m.peak / one:.2f} of {chip.memory / one:,.1f} ({chip_name})")
     return out
 
 
@@ -34,17 +45,21 @@ def work(plan: Plan) -> list[str]:
         "sample": (plan.sampling, [p.sample, *([p.greedy] if p.greedy else [])]),
         "update": (plan.updating, [p.compare, p.push]),
     }
-    out = [f"{'an iteration, all devices':<26}{'PFLOP':>12}{'TB moved':>14}   GB sent by each device (times)"]
+    sent = {name: sum(c.times * c.sent for x in programs for c in x.said) for name, (_, programs) in halves.items()}
+    flop, moved, talked = unit(plan.updating.flops), unit(plan.updating.bytes), unit(min(max(sent.values()), 999e9))
+    head = f"{flop[0] + 'FLOP':>12}{moved[0] + 'B moved':>14}   {talked[0]}B sent by each device (times)"
+    out = [f"{'an iteration, all devices':<26}{head}"]
     for name, (done, programs) in halves.items():
-        out.append(f"  {name:<24}{done.flops / 1e15:>12,.1f}{done.bytes / 1e12:>14,.1f}   {talk(programs)}")
+        numbers = f"{short(done.flops / flop[1]):>12}{short(done.bytes / moved[1]):>14}"
+        out.append(f"  {name:<24}{numbers}   {talk(programs, talked[1])}")
     return out
 
 
-def talk(programs: list[Sizes]) -> str:
+def talk(programs: list[Sizes], one: float) -> str:
     if not all(p.read for p in programs):
         return "could not be read, and is not in the times below"
     said = collectives.by_kind([c for p in programs for c in p.said])
-    each = [f"{kind} {size / GB:,.1f} ({times:,.0f})" for kind, (times, size) in said.items() if size > 1e7]
+    each = [f"{kind} {size / one:,.1f} ({times:,.0f})" for kind, (times, size) in said.items() if size > 0.05 * one]
     return "   ".join(each) or "nothing"
 
 
@@ -58,8 +73,8 @@ def times(plan: Plan, chip_name: str, price: float, efficiency: float) -> list[s
         r = row(plan, chip, price, efficiency)
         mark = " <" if name == chip_name else ""
         out.append(
-            f"  {name:<6}{r['sample']:>10,.1f}{r['update']:>10,.1f}{r['bound']:>20}{'':>14}{r['tokens_per_second']:>15,.0f}"
-            f"{r['dollars_per_1000']:>20,.0f}   {'yes' if plan.memory.peak <= chip.memory else 'no'}{mark}"
+            f"  {name:<6}{short(r['sample']):>10}{short(r['update']):>10}{r['bound']:>20}{'':>14}{r['tokens_per_second']:>15,.0f}"
+            f"{short(r['dollars_per_1000']):>20}   {'yes' if plan.memory.peak <= chip.memory else 'no'}{mark}"
         )
     return [*out, f"  prices a chip-hour, assumed: {own}"]
 
