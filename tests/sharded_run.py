@@ -17,6 +17,12 @@ from configs import shop
 from experiments import rl
 from rljax import journal, lora, pretrained, sampler, settings, sharding, starts, transformer
 
+LATENT: dict[str, object] = {
+    "model.latent": 16,
+    "model.query_latent": 32,
+    "model.rope_width": 8,
+    "model.value_width": 16,
+}
 ROWS = {  # the default, one that takes statistics over the whole batch wherever it can, and other kinds of weights
     "default": {},
     "statistics": {
@@ -34,7 +40,7 @@ ROWS = {  # the default, one that takes statistics over the whole batch wherever
     "experts": {
         **{"model.experts": 8, "model.expert_width": 32, "model.shared_width": 32, "model.router": "sigmoid"},
         **{"model.router_groups": 4, "model.router_top_groups": 2, "model.expert_chunk": 96},
-        **{"model.latent": 16, "model.query_latent": 32, "model.rope_width": 8, "model.value_width": 16},
+        **LATENT,
     },
 }
 
@@ -198,5 +204,6 @@ if __name__ == "__main__":
     out["ahead"] = one_step_ahead()
     few = {"model.experts": 8, "model.expert_width": 32}
     out["decode loop"] = {axes: in_decode_loop(axes, {}) for axes in ("fsdp=8", "data=4,tensor=2")}
+    out["decode loop"]["latents data=4,tensor=2"] = in_decode_loop("data=4,tensor=2", LATENT)
     out["decode loop"]["experts data=2,tensor=2,expert=2"] = in_decode_loop("data=2,tensor=2,expert=2", few)
     json.dump(out, sys.stdout)

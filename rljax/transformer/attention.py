@@ -4,6 +4,8 @@ What is cached of a layer is a pair of arrays ``kept``. Queries and keys are com
 so that the same code serves heads that keep keys and values and heads that keep a latent (``latent.py``).
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -72,32 +74,40 @@ def attend(q: Array, k: Array, v: Array, mask: Array, positions: Array, index: i
 
             return splash.attend(q, k, v, window, config)
         return by_kernel(q, k, v, mask, window, config)
-    columns = jnp.arange(q.shape[3])
-    parts = config.layout.ways("columns")  # each device takes its share of every chunk
+    layout, columns = config.layout, jnp.arange(q.shape[3])
+    chunk = -(-config.attention_chunk // layout.ways("columns"))  # each device takes its share of every chunk
+    part = functools.partial(causal, chunk=chunk, index=index, config=config)
+    if (
+        layout.split
+    ):  # each device its rows, heads and columns, against the keys of all; of these the gradient is summed once
+        of_q, of_kv = layout.spec(("rows", "heads", None, "columns"), q.shape), layout.spec(("rows", "heads"), k.shape)
+        of_rows, of_columns = layout.spec(("rows",), mask.shape), layout.spec(("columns",), columns.shape)
+        specs = of_q, of_kv, of_kv, of_rows, of_rows, of_columns
+        part = jax.shard_map(part, mesh=layout.mesh, in_specs=specs, out_specs=of_q, check_vma=False)
+    return flat_heads(part(q, k, v, mask, positions, columns))
+
+
+def causal(
+    q: Array, k: Array, v: Array, mask: Array, positions: Array, at: Array, chunk: int, index: int, config: Config
+) -> Array:
+    """The queries q [B, K, R, M, E] of the columns ``at`` [M], so many at a time: [B, K, R, M, E'] float32."""
+    columns, count = jnp.arange(k.shape[2]), at.shape[0]
 
     def some(q: Array, at: Array) -> Array:
-        """The queries [B, K, R, M, E] of the columns ``at`` [M]."""
         near = within_window(positions[:, at][:, :, None], positions[:, None, :], index, config)
-        seen = config.layout.constrain((at[:, None] >= columns) & mask[:, None, :] & near, "rows", "columns")
+        seen = (at[:, None] >= columns) & mask[:, None, :] & near
         p = jax.nn.softmax(scores((q,), (k[:, :, None],), seen[:, None, None], config))
         return mix(p, v[:, :, None], config)
 
-    chunk = -(-config.attention_chunk // parts)
-    if not chunk or chunk * parts >= q.shape[3]:
-        return flat_heads(some(q, columns))
-    extra = -q.shape[3] % (chunk * parts)
-
     def cut(x: Array, axis: int) -> Array:
-        pad = [(0, extra if a == axis else 0) for a in range(x.ndim)]
-        x = jnp.pad(x, pad).reshape(*x.shape[:axis], parts, -1, chunk, *x.shape[axis + 1 :])
-        x = jnp.moveaxis(x, axis + 1, 0)  # [chunks, ..., parts, chunk, ...]
-        return x.reshape(*x.shape[: axis + 1], parts * chunk, *x.shape[axis + 3 :])
+        x = jnp.pad(x, [(0, -count % chunk if a == axis else 0) for a in range(x.ndim)])
+        return jnp.moveaxis(x.reshape(*x.shape[:axis], -1, chunk, *x.shape[axis + 1 :]), axis, 0)
 
-    lay = lambda x: config.layout.constrain(x, None, "rows", "heads", None, "columns")
-    out = jax.lax.map(lambda xs: jax.checkpoint(some)(*xs), (lay(cut(q, 3)), cut(columns, 0)))
-    out = lay(out).reshape(*out.shape[:4], parts, chunk, out.shape[-1])
-    out = jnp.moveaxis(out, 0, 4)  # [B, K, R, parts, chunks, chunk, E]
-    return flat_heads(out.reshape(*out.shape[:3], -1, out.shape[-1])[:, :, :, : q.shape[3]])
+    if not 0 < chunk < count:
+        return some(q, at)
+    out = jax.lax.map(lambda xs: jax.checkpoint(some)(*xs), (cut(q, 3), cut(at, 0)))
+    out = jnp.moveaxis(out, 0, 3)  # [B, K, R, chunks, chunk, E']
+    return out.reshape(*out.shape[:3], -1, out.shape[-1])[:, :, :, :count]
 
 
 def flat_heads(x: Array) -> Array:

@@ -65,11 +65,11 @@ def decode(params: Params, config: Config, tokens: Array, cache: Cache) -> tuple
         write = lambda to, x: jax.lax.dynamic_update_slice_in_dim(to, x.astype(to.dtype), cache.column, 2)
         own = config.layout.constrain((write(old[0], new[0]), write(old[1], new[1])), "rows", "heads")
         response.append(own)
-        # The queries of a prompt's attempts stand side by side against the one copy of its keys: [B, K, G * R, E].
+        # The queries of a prompt's attempts stand side by side against the one copy of its keys: [B, K, R * G, E].
         together = tuple(join_group(part, group) for part in q)
         near = attention.within_window((prompt_length + cache.column)[:, None], prompt_position, index, config)
         seen = (cache.prompt_mask & near)[:, None, None]
-        of_prompt = attention.scores(together, layer.keys(prompt, config), seen, config)  # [B, K, G * R, P]
+        of_prompt = attention.scores(together, layer.keys(prompt, config), seen, config)  # [B, K, R * G, P]
         of_prompt = split_group(of_prompt, group)  # [N, K, R, P]
         near = attention.within_window(cache.column, columns, index, config)
         of_response = attention.scores(q, layer.keys(own, config), (columns <= cache.column) & near, config)
@@ -83,12 +83,12 @@ def decode(params: Params, config: Config, tokens: Array, cache: Cache) -> tuple
 
 
 def join_group(x: Array, group: int) -> Array:
-    """[N, K, R, X] -> [B, K, G * R, X]: one prompt's attempts side by side."""
+    """[N, K, R, X] -> [B, K, R * G, X]: one prompt's attempts side by side, heads outermost, as they are split over devices."""
     n, k, r, last = x.shape
-    return x.reshape(n // group, group, k, r, last).swapaxes(1, 2).reshape(n // group, k, group * r, last)
+    return jnp.moveaxis(x.reshape(n // group, group, k, r, last), 1, 3).reshape(n // group, k, r * group, last)
 
 
 def split_group(x: Array, group: int) -> Array:
-    """[B, K, G * R, X] -> [N, K, R, X]: the inverse of ``join_group``."""
+    """[B, K, R * G, X] -> [N, K, R, X]: the inverse of ``join_group``."""
     b, k, m, last = x.shape
-    return x.reshape(b, k, group, m // group, last).swapaxes(1, 2).reshape(b * group, k, m // group, last)
+    return jnp.moveaxis(x.reshape(b, k, m // group, group, last), 3, 1).reshape(b * group, k, m // group, last)
