@@ -6,6 +6,7 @@ Every step's seconds (compilation included) and the process's peak memory so far
 the device's peak. The folder is written once (bfloat16) and kept.
 """
 
+import argparse
 import dataclasses
 import functools
 import json
@@ -13,16 +14,36 @@ import resource
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import memory
-from benchmarks.shapes import SHAPES
+from configs import common
 from rljax import learner, lora, optimizer, pretrained, sampler, transformer
 from rljax import policy_gradient as pg
+from rljax.planning.shapes import SHAPES
 from rljax.structs import TrainState
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(prog="benchmarks.real_size")
+    p.add_argument("shape", choices=SHAPES)
+    p.add_argument("--folder", required=True)
+    for name, default in dict(adapters=0, prompts=32, group=8, tokens=512, prompt=512, micro=4).items():
+        p.add_argument(f"--{name}", type=int, default=default)
+    p.add_argument("--sampler", default="", choices=("", *transformer.LIGHTER))
+    return p
+
+
+def configured(a: argparse.Namespace) -> tuple[transformer.Config, Any]:
+    """The model as the configs of real models compute it, and their settings of RL."""
+    c: Any = common.base()
+    data = argparse.Namespace(weights="", data="gsm8k", adapters=a.adapters, template="plain")
+    common.real_model(c, data)
+    computed: dict[str, Any] = {name: c.model[name] for name in pretrained.COMPUTED}
+    return dataclasses.replace(SHAPES[a.shape], **computed), c
 
 
 def report(what: str, start: float, **more) -> None:
@@ -39,7 +60,7 @@ def write(folder: Path, shape: str) -> None:
 
 
 def run(a) -> None:
-    model, c = memory.configured(a)
+    model, c = configured(a)
     start = time.perf_counter()
     computed = {name: getattr(model, name) for name in pretrained.COMPUTED}
     model = pretrained.read_config(a.folder, **computed)
@@ -76,9 +97,7 @@ def run(a) -> None:
 
 
 if __name__ == "__main__":
-    p = memory.parser("benchmarks.real_size")
-    p.add_argument("--folder", required=True)
-    args = p.parse_args(sys.argv[1:])
+    args = parser().parse_args(sys.argv[1:])
     print(json.dumps(vars(args) | {"backend": jax.default_backend(), "jax": jax.__version__}), flush=True)
     if not (Path(args.folder) / "config.json").exists():
         began = time.perf_counter()

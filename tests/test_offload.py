@@ -57,7 +57,7 @@ def test_a_run_goes_on_with_moments_elsewhere_and_leaves_the_same_bytes(undistur
 
 
 def test_split_over_devices_moments_keep_their_layout_in_host_memory():
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "PYTHONPATH": str(ROOT)}
+    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "NPROC": "16", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, str(ROOT / "tests" / "offload_run.py")]
     done = subprocess.run(command, env=os.environ | flags, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-3000:]

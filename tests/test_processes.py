@@ -46,7 +46,7 @@ def free_port() -> int:
 
 
 def launch(stage: str, *options: str, devices: int, **environment: str) -> subprocess.Popen:
-    flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+    flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "NPROC": "16"}
     return subprocess.Popen(
         [sys.executable, "-m", f"experiments.{stage}", *SMALL, *options],
         stdout=subprocess.PIPE,

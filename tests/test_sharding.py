@@ -20,7 +20,11 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture(scope="module")
 def runs():
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "NPROC": "16", "PYTHONPATH": str(ROOT)}
+    environment = os.environ | {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "NPROC": "16",
+        "PYTHONPATH": str(ROOT),
+    }
     done = subprocess.run(
         [sys.executable, str(ROOT / "tests" / "sharded_run.py")],
         env=environment,

@@ -139,7 +139,11 @@ def test_wider_heads_have_smaller_blocks():
 
 @pytest.fixture(scope="module")
 def on_devices():
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "NPROC": "16", "PYTHONPATH": str(ROOT)}
+    environment = os.environ | {
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "NPROC": "16",
+        "PYTHONPATH": str(ROOT),
+    }
     done = subprocess.run(
         [sys.executable, str(ROOT / "tests" / "splash_run.py")],
         env=environment,

@@ -19,14 +19,13 @@ class Chip:
     far: float  # bytes a second, one way
     node: int  # chips that ``near`` reaches; 0: all
     price: float  # $ an hour
-    topology: str = ""  # how jax.experimental.topologies calls its kind
 
 
 G, T = 1e9, 1e12
 CHIPS = {
-    "v5e": Chip(16 * 2**30, 197 * T, 819 * G, 200 * G, 200 * G, 0, 1.20, "v5e"),
-    "v5p": Chip(95 * 2**30, 459 * T, 2765 * G, 600 * G, 600 * G, 0, 4.20, "v5p"),
-    "v6e": Chip(32 * 2**30, 918 * T, 1640 * G, 448 * G, 448 * G, 0, 2.70, "v6e"),
+    "v5e": Chip(16 * 2**30, 197 * T, 819 * G, 200 * G, 200 * G, 0, 1.20),
+    "v5p": Chip(95 * 2**30, 459 * T, 2765 * G, 600 * G, 600 * G, 0, 4.20),
+    "v6e": Chip(32 * 2**30, 918 * T, 1640 * G, 448 * G, 448 * G, 0, 2.70),
     "a100": Chip(80 * G, 312 * T, 2039 * G, 300 * G, 25 * G, 8, 2.50),
     "h100": Chip(80 * G, 989 * T, 3350 * G, 450 * G, 50 * G, 8, 3.50),
     "h200": Chip(141 * G, 989 * T, 4800 * G, 450 * G, 50 * G, 8, 4.00),

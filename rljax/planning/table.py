@@ -16,7 +16,7 @@ def unit(largest: float) -> Unit:
 
 
 def short(x: float) -> str:
-    return f"{x:,.1f}" if x >= 1 else f"{x:.2g}"
+    return f"{x:,.0f}" if x >= 100 else f"{x:.1f}" if x >= 1 else f"{x:.2g}"
 
 
 def text(plan: Plan, chip_name: str, price: float, efficiency: float, title: str) -> str:
