@@ -5,7 +5,7 @@
 Forms: ``compiled`` is configs/shop.py, a turn that is one compiled function; ``hosted`` configs/programs.py, verified in
 worker processes; ``compiled_experts`` and ``hosted_experts`` the same with 8 experts of which a token meets 2. All have four
 heads, so that tensor=4 divides them. One JSON line a run, appended to results/meshes.jsonl; runs that are there are not done
-again. A table at the end says how far each mesh's curves lie from those of the seeds, and each seed's from the other seeds'.
+again. A table at the end says where each run's curves end, and how far they are from the first seed's on one device.
 """
 
 import argparse
@@ -80,30 +80,22 @@ def practise(form: str, begin: Path, folder: Path, mesh: str, seed: int, steps: 
     return {"benchmark": "meshes", **about, "cores": os.cpu_count(), "commit": launch.commit(), **curves}
 
 
-def tens(values: list[float]) -> np.ndarray:
-    """Means over ten steps each, of a curve with a value a step."""
-    return np.asarray(values[: len(values) // 10 * 10]).reshape(-1, 10).mean(1)
-
-
-def far(x: dict[str, Any], others: list[dict[str, Any]], key: str) -> float:
-    """How far a curve is from the mean of others, in their standard deviations, root mean square over the curve."""
-    y = np.stack([tens(o[key]) for o in others])
-    return float(np.sqrt(np.mean(((tens(x[key]) - y.mean(0)) / y.std(0, ddof=1)) ** 2)))
+def apart(x: dict[str, Any], one: dict[str, Any]) -> str:
+    """Cells: the first step whose reward or length is not that of ``one``, and by how much the two differ at most."""
+    reward, length = (np.abs(np.subtract(x[key], one[key])) for key in CURVES[2:])
+    other = np.flatnonzero((reward > 0) | (length > 0))
+    return f"{other[0] + 1 if len(other) else 'none'} | {reward.max():.3f} | {length.max():.2f}"
 
 
 def table(lines: list[dict[str, Any]]) -> str:
-    """Where each mesh's curves end, and how far they are from those of the seeds; each seed against the other seeds."""
-    rows = ["| form | run | pass@1 at the end | length | reward: distance | length: distance |", "|---" * 6 + "|"]
-    ends = lambda x: f"{x[CURVES[0]][-1]:.3f} | {x[CURVES[1]][-1]:.1f}"
+    """Where each run's curves end, and how far they are from those of the first seed on one device."""
+    rows = ["| form | run | pass@1 at the end | length | first step that differs | reward | length |", "|---" * 7 + "|"]
     for form in FORMS:
-        mine = [x for x in lines if x["form"] == form]
-        ones = [x for x in mine if not x["mesh"]]
-        for x in sorted(mine, key=lambda x: (x["mesh"], x["seed"])):
-            others = [o for o in ones if o is not x]
-            if len(others) > 1:
-                name = x["mesh"] or f"one device, seed {x['seed']}"
-                away = " | ".join(f"{far(x, others, key):.2f}" for key in CURVES[2:])
-                rows.append(f"| {form} | {name} | {ends(x)} | {away} |")
+        mine = sorted((x for x in lines if x["form"] == form), key=lambda x: (x["mesh"], x["seed"]))
+        for x in mine:
+            name = x["mesh"] or f"one device, seed {x['seed']}"
+            ends = f"{x[CURVES[0]][-1]:.3f} | {x[CURVES[1]][-1]:.1f}"
+            rows.append(f"| {form} | {name} | {ends} | {apart(x, mine[0]) if x is not mine[0] else ' | | '} |")
     return "\n".join(rows)
 
 
