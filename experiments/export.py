@@ -17,6 +17,8 @@ from rljax.structs import ConfigTree
 
 
 def run(config: ConfigTree, workdir: Path, stage: str, to: str, dtype: str) -> None:
+    if jax.process_count() > 1:
+        raise UserError("export: one process writes the folder; start it alone, it reads what several have trained")
     if not to:
         raise UserError("--to FOLDER: say where the exported policy shall lie")
     if dtype not in ("", "float32", "bfloat16", "float16"):
