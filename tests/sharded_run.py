@@ -47,9 +47,9 @@ ROWS = {  # the default, one that takes statistics over the whole batch wherever
 
 MESHES = {  # what each row is run on, beside one device
     "default": ("data=8", "data=2,fsdp=4", "fsdp=8", "data=4,tensor=2", "fsdp=4,context=2"),
-    "statistics": ("data=8", "data=2,fsdp=4"),
-    "adapters": ("data=2,fsdp=4", "fsdp=4,tensor=2"),
-    "experts": ("data=2,fsdp=4", "data=2,tensor=2,expert=2", "fsdp=2,expert=4"),
+    "statistics": ("data=2,fsdp=4",),
+    "adapters": ("fsdp=4,tensor=2",),
+    "experts": ("data=2,tensor=2,expert=2", "fsdp=2,expert=4"),
     "grouped": ("fsdp=2,tensor=4", "fsdp=2,context=2,tensor=2"),
 }
 
