@@ -46,7 +46,8 @@ def free_port() -> int:
 
 
 def launch(stage: str, *options: str, devices: int, **environment: str) -> subprocess.Popen:
-    flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "NPROC": "16"}
+    quick = "--xla_backend_optimization_level=0"
+    flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} {quick}", "NPROC": "16"}
     return subprocess.Popen(
         [sys.executable, "-m", f"experiments.{stage}", *SMALL, *options],
         stdout=subprocess.PIPE,
