@@ -1,15 +1,14 @@
 """DeepSeek-R1-Zero's own setting (arXiv 2501.12948): 32 questions a step, 16 attempts at each, up to 32,768 tokens an attempt.
 
     python -m experiments.plan --config configs/r1_zero.py --model qwen25_32b --mesh fsdp=16,tensor=8 --chip h100
-    python -m experiments.plan --config configs/r1_zero.py --model deepseek_v3_671b --mesh fsdp=8,expert=32 --chip h200
     python -m experiments.rl --config configs/r1_zero.py:weights=FOLDER --workdir runs/r1_zero --config.mesh.fsdp=16 ...
 
-The paper samples 8,192 attempts at a time and makes 16 updates of 512 from them: ``rollout=512`` (questions). Its sampler
-keeps only what attempts in the making need; ours reserves room for each to grow to the limit, so that by default a rollout is
-one update of 512 attempts, on-policy. The model is DeepSeek-V3-Base there (learning rate 3e-6), or Qwen2.5-32B (2e-6, and the
+The paper samples 8,192 attempts at a time and makes 16 updates of 512 from them: ``rollout=512`` (questions). Our
+sampler reserves room for every attempt to grow to the limit, so that by default a rollout is one update of 512 attempts,
+on-policy. The model is DeepSeek-V3-Base there (learning rate 3e-6), or Qwen2.5-32B (2e-6, and the
 limit stays at 32,768; R1-Zero's is 65,536 from step 8,200 on). Its clip range is not published: .2 here.
 
-Expected: not run; docs/plans.md has what it would need.
+Expected: not run; docs/plans.md has what it would need, on DeepSeek-V3 too.
 """
 
 from configs import common

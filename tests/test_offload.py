@@ -1,21 +1,17 @@
 """Moments in host memory: the same bytes as on the devices, and they really lie there between updates."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
 import pytest
+import simulated
 from offload_run import after_three_updates, after_two_turns, configured, kinds, moments, same_bytes
 
 from configs import common
 from experiments import rl
 from rljax import checkpoint, journal, optimizer, settings, sharding
 from rljax.errors import UserError
-
-ROOT = Path(__file__).parent.parent
 
 
 def test_a_compiled_turn_of_two_updates_leaves_the_same_bytes_a_critic_included():
@@ -57,16 +53,8 @@ def test_a_run_goes_on_with_moments_elsewhere_and_leaves_the_same_bytes(undistur
 
 
 def test_split_over_devices_moments_keep_their_layout_in_host_memory():
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "NPROC": "16", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, str(ROOT / "tests" / "offload_run.py")]
-    done = subprocess.run(command, env=os.environ | flags, capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert found["same bytes"] == [
-        True,
-        True,
-        True,
-    ]  # with it; and read back from a checkpoint, to there and from there
+    found = simulated.on_devices(4, "offload_run.py")
+    assert found["same bytes"] == [True] * 3  # with it; read back from a checkpoint, to there and from there
     assert found["moments"] == [["device"], ["pinned_host"], ["pinned_host"], ["device"]]
     assert found["weights"] == ["device"] and found["same parts"] and found["split"]
 

@@ -1,13 +1,8 @@
 """Eight simulated devices see what one sees: the same tokens, the same gradient."""
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import jax
 import pytest
+import simulated
 from jax.sharding import AbstractMesh, PartitionSpec
 from sharded_run import MESHES
 
@@ -15,25 +10,10 @@ from configs import common, shop
 from rljax import settings, sharding, transformer
 from rljax.errors import UserError
 
-ROOT = Path(__file__).parent.parent
-
 
 @pytest.fixture(scope="module")
 def runs():
-    environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0",  # quick to compile
-        "NPROC": "16",
-        "PYTHONPATH": str(ROOT),
-    }
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "tests" / "sharded_run.py")],
-        env=environment,
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    return simulated.on_devices(8, "sharded_run.py", "--xla_backend_optimization_level=0")  # quick to compile
 
 
 RUNS = [f"{row} {axes}" for row, meshes in MESHES.items() for axes in meshes]

@@ -2,16 +2,12 @@
 
 import dataclasses
 import functools
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import simulated
 from jax.sharding import AbstractMesh
 from models import DEEPSEEK, EVERYTHING, near, params_of, tokens_of
 
@@ -20,7 +16,6 @@ from rljax import settings, transformer
 from rljax.errors import UserError
 from rljax.transformer import attention, splash
 
-ROOT = Path(__file__).parent.parent
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # compiling takes the time
 INTERPRETED = {"attention": "splash_interpreted"}
 
@@ -139,20 +134,7 @@ def test_wider_heads_have_smaller_blocks():
 
 @pytest.fixture(scope="module")
 def on_devices():
-    environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-        "NPROC": "16",
-        "PYTHONPATH": str(ROOT),
-    }
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "tests" / "splash_run.py")],
-        env=environment,
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    return simulated.on_devices(8, "splash_run.py")
 
 
 def test_devices_attend_for_their_own_rows_and_heads(on_devices):

@@ -34,7 +34,6 @@ class Collective:
     group: int  # devices that talk
     within: int  # smallest power of two of neighbours, from a multiple of itself, that holds every group
     times: float  # runs of it in one run of the program
-    open_loop: bool = False  # in a loop whose number of turns the caller gave
     channel: str = ""
 
     @property
@@ -66,22 +65,22 @@ def read(text: str, turns: tuple[float, ...] = ()) -> list[Collective]:
         asked = computations.get(condition)
         return float(asked.constants[0]) if asked and asked.only_less and len(asked.constants) == 1 else None
 
-    def walk(name: str, times: float, open_loop: bool) -> list[Collective]:
+    def walk(name: str, times: float) -> list[Collective]:
         here = computations[name]
-        out = [dataclasses.replace(c, times=c.times * times, open_loop=open_loop) for c in here.found]
+        out = [dataclasses.replace(c, times=c.times * times) for c in here.found]
         for called, condition, often in here.calls:
             if called not in computations:
                 continue
             often = limit(condition) if often is None else often
             given = next(unknown, last) if often is None else often
-            out += walk(called, times * given, open_loop or often is None)
+            out += walk(called, times * given)
         for branches in here.branches:
-            each = [walk(b, times, open_loop) for b in branches if b in computations]
+            each = [walk(b, times) for b in branches if b in computations]
             out += max(each, key=lambda cs: sum(c.sent * c.times for c in cs), default=[])
         once = {(c.channel or f"number {i}", c.times): c for i, c in enumerate(out)}
         return list(once.values())
 
-    return walk(entry, 1.0, False) if entry else []
+    return walk(entry, 1.0) if entry else []
 
 
 def parse(text: str) -> tuple[dict[str, Computation], str]:

@@ -77,9 +77,8 @@ def attend(q: Array, k: Array, v: Array, mask: Array, positions: Array, index: i
     layout, columns = config.layout, jnp.arange(q.shape[3])
     chunk = -(-config.attention_chunk // layout.ways("columns"))  # each device takes its share of every chunk
     part = functools.partial(causal, chunk=chunk, index=index, config=config)
-    if (
-        layout.split
-    ):  # each device its rows, heads and columns, against the keys of all; of these the gradient is summed once
+    if layout.split:
+        # Each device its rows, heads and columns, against the keys of all, whose gradient is so summed once and not by chunk.
         of_q, of_kv = layout.spec(("rows", "heads", None, "columns"), q.shape), layout.spec(("rows", "heads"), k.shape)
         of_rows, of_columns = layout.spec(("rows",), mask.shape), layout.spec(("columns",), columns.shape)
         specs = of_q, of_kv, of_kv, of_rows, of_rows, of_columns
