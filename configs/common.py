@@ -122,8 +122,14 @@ def base() -> ConfigDict:
             start="sft",
             steps=200,
             prompts=16,  # B, problems a step
+            levels=dict(
+                low=0, high=0, rise=0
+            ),  # of the problems, 0: the task's own; the highest opens over ``rise`` steps
             group_size=16,  # G, attempts at each
             max_new_tokens=144,  # T
+            limit=dict(
+                tokens=0, until=0
+            ),  # until this step responses end after so many tokens; R1-Zero raised it at 8.2k
             temperature=1.0,
             top_k=0,
             top_p=1.0,

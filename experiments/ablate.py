@@ -1,133 +1,182 @@
-"""Seeds x settings: the same run many times, as processes; curves with bands and a table.
+"""An ablation: several arms, several seeds of each; intervals, paired differences, and whether the hypothesis held.
 
+    python -m experiments.ablate --config configs/ablations/selection.py --workdir runs/selection --seeds 4
     python -m experiments.ablate --config configs/shop.py --workdir runs/seeds --seeds 3
-    python -m experiments.ablate ... --vary rl.algorithm=dr_grpo,grpo,rloo --vary rl.group_size=8,16 --processes 2
-    python -m experiments.ablate ... --vary "rl.row.surrogate=ppo_clip(low=0.2, high=0.28),cispo,gspo"
+    python -m experiments.ablate --config configs/shop.py --workdir runs/g --vary rl.algorithm=dr_grpo,grpo --vary rl.group_size=8,16
 
-Every combination of the varied settings is an arm; every arm runs the whole job once a seed, in a folder of its own.
-Finished runs are not done again, stopped ones continue. What several arms share, they compile once.
+Stages before the one that is compared are run once for each seed, and shared by all arms that agree on them. Runs are
+processes, one a core (``--processes`` for fewer); what several need compiled is compiled once. Finished runs are not done
+again, stopped ones continue.
+
+Leaves results.jsonl, from which alone figures/, report.html and the verdict are made: ``--results FILE`` draws them again.
 """
 
 import itertools
 import json
-import re
+import os
+import queue
+import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rljax import figures, journal, launch, report
+from rljax import ablation, intervals, journal, launch, report, settings
+from rljax.ablation import Ablation, Line, Run
 from rljax.errors import UserError
 from rljax.structs import ConfigTree
 
-COLUMNS = {
-    "pass@1 before": ("eval/pass@1", 0),
-    "pass@1": ("eval/pass@1", -1),
-    "cons": ("cons", -1),
-    "greedy": ("eval/greedy", -1),
-    "length before": ("eval/response_length/mean", 0),
-    "length": ("eval/response_length/mean", -1),
-    "p95 length": ("eval/response_length/p95", -1),
-    "jumps before": ("eval/strategy/jump", 0),
-    "jumps": ("eval/strategy/jump", -1),
-    "truncated": ("eval/truncated", -1),
-}
+
+def run(
+    config: ConfigTree,
+    workdir: Path,
+    seeds: int,
+    vary: list[str],
+    starts: str,
+    processes: int,
+    results: str,
+) -> None:
+    path = launch.flag_value(sys.argv, "config") or ""
+    asked = ablation.load(launch.config_module(path), vary)
+    if not results:
+        numbers = range(config.seed, config.seed + seeds)
+        runs = ablation.runs_of(asked, config, numbers, workdir, Path(starts) if starts else workdir / "starts")
+        for first in {r.arm: r for r in runs}.values():
+            ablation.check(first.config, lambda c: settings.resolve(c, asked.stage), first.arm)
+        todo = [r for r in runs if not ablation.finished(r.folder, r.config, asked.stage)]
+        as_processes(todo, asked.stage, path, processes)
+        lines = [ablation.line_of(r.folder, asked.stage, r.arm, r.seed, r.changes) for r in runs]
+        ablation.write(workdir / "results.jsonl", lines)
+    write_report(asked, ablation.read(results or workdir / "results.jsonl"), workdir, Path(path.partition(":")[0]).stem)
 
 
-def run(config: ConfigTree, workdir: Path, seeds: int, processes: int, vary: list[str], script: str) -> None:
-    arms = [dict(zip(keys(vary), values, strict=True)) for values in itertools.product(*map(choices, vary))]
-    jobs = [(arm, config.seed + n) for arm in arms for n in range(seeds)]
-    launch.check_names([f"--config.{k}=" for arm in arms for k in arm], config)
-    with ThreadPoolExecutor(processes) as pool:
-        failed = [f for f in pool.map(lambda job: one_run(workdir, script, *job), jobs) if f]
+# ---- Processes, each with cores of its own, so that a run rounds the same however many run beside it
+
+
+def as_processes(todo: Sequence[Run], stage: str, path: str, processes: int) -> None:
+    """Every start, then every run, as many at once as there are processes. Raises UserError after the last if some failed."""
+    starts = {r.start: (f"start of {r.label}", "reproduce", r.start, r.start_config) for r in todo if r.start != Path()}
+    side_by_side([job for job in starts.values() if not begun(*job[2:])], path, processes)
+    side_by_side([(r.label, stage, r.folder, r.config) for r in todo], path, processes)
+
+
+def begun(start: Path, config: ConfigTree) -> bool:
+    """Whether the stages that a run starts from have come to their end."""
+    return all(ablation.finished(start, config, stage) for stage in config.stages)
+
+
+def side_by_side(jobs: Sequence[tuple[str, str, Path, ConfigTree]], path: str, processes: int) -> None:
+    """Run jobs (label, script, folder, config), each slot with its own share of the cores."""
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+    slots: queue.Queue = queue.Queue()
+    count = processes or len(cores)
+    share = max(1, len(cores) // count)
+    for i in range(count):
+        slots.put([cores[(i * share + j) % len(cores)] for j in range(share)])
+    running: dict[int, subprocess.Popen] = {}
+    numbers = itertools.count(1)
+
+    def one(job: tuple[str, str, Path, ConfigTree]) -> str:
+        label, script, folder, config = job
+        mine = slots.get()
+        try:
+            print(f"{label}: {next(numbers)} of {len(jobs)}, see {folder / 'log.txt'}", flush=True)
+            return in_process(script, folder, config, path, mine, running)
+        finally:
+            slots.put(mine)
+
+    with ThreadPoolExecutor(count) as pool:
+        waiting = [pool.submit(one, job) for job in jobs]
+        try:
+            failed = [f for f in (w.result() for w in waiting) if f]
+        except BaseException:  # asked to stop: so are they, each of which saves and ends
+            for w in waiting:
+                w.cancel()
+            for process in running.values():
+                process.send_signal(signal.SIGINT)
+            raise
     if failed:
         raise UserError(f"{len(failed)} of {len(jobs)} runs failed, the first: {failed[0]}; the others are kept")
-    write_report(workdir, {name(arm): [workdir / name(arm) / f"seed_{s}" for a, s in jobs if a is arm] for arm in arms})
 
 
-def keys(vary: list[str]) -> list[str]:
-    return [v.split("=", 1)[0] for v in vary]
-
-
-def choices(vary: str) -> list[str]:
-    key, _, values = vary.partition("=")
-    if not values:
-        raise UserError(f"--vary {vary}: write key=value,value")
-    return re.split(r",(?![^(]*\))", values)  # not at the commas of an option list
-
-
-def name(arm: dict[str, str]) -> str:
-    return ",".join(f"{k}={v}" for k, v in arm.items()) or "default"
-
-
-def one_run(workdir: Path, script: str, arm: dict[str, str], seed: int) -> str:
-    """Run one process to its end, its output in log.txt; returns what went wrong, or "" ."""
-    folder = workdir / name(arm) / f"seed_{seed}"
+def in_process(
+    script: str, folder: Path, config: ConfigTree, path: str, cores: list[int], running: dict[int, subprocess.Popen]
+) -> str:
+    """Run one process to its end, its output in log.txt; returns what went wrong, or ""."""
     folder.mkdir(parents=True, exist_ok=True)
-    given = [a for a in sys.argv[1:] if a.lstrip("-").startswith("config")]
-    changes = [f"--config.{k}={v}" for k, v in {**arm, "seed": str(seed)}.items()]
-    command = [sys.executable, "-m", f"experiments.{script}", *given, f"--workdir={folder}", *changes]
-    print(f"{name(arm)}  seed {seed}: running, see {folder / 'log.txt'}", flush=True)
+    before = launch.flatten(launch.load_config(path).to_dict())
+    now = launch.flatten(config.to_dict())
+    changes = [f"--config.{k}={v}" for k, v in now.items() if before.get(k) != v]
+    command = [sys.executable, "-m", f"experiments.{script}", f"--config={path}", f"--workdir={folder}", *changes]
     with (folder / "log.txt").open("a") as log:
-        code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT).returncode
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        running[process.pid] = process
+        if hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(process.pid, cores)
+        code = process.wait()
+        del running[process.pid]
     last = (folder / "log.txt").read_text().strip().splitlines()[-1:]
     return f"{folder}: {' '.join(last)}" if code else ""
 
 
-def write_report(workdir: Path, arms: dict[str, list[Path]]) -> None:
-    """results.jsonl, figures and report.html; the table of all runs also on the terminal."""
-    runs = {arm: [journal.read(folder / "metrics.jsonl") for folder in folders] for arm, folders in arms.items()}
-    rows = [measures(arm, folder) for arm, folders in arms.items() for folder in folders]
-    journal.replace_text(workdir / "results.jsonl", "".join(json.dumps(r) + "\n" for r in rows))
-    drawn = []
-    for arm, records in runs.items():
-        for figure in ("accuracy", "response_length", "strategies"):
-            path = workdir / "figures" / f"{arm.replace('/', '_')}_{figure}.png"
-            getattr(figures, figure)(records, path)
-            drawn.append((path, f"{arm}: {len(records)} seeds"))
-    if len(arms) > 1:
-        figures.selection(runs, workdir / "figures" / "arms.png", "The arms side by side")
-        drawn.insert(
-            0, (workdir / "figures" / "arms.png", "The arms side by side: mean over seeds and its 95 % interval.")
-        )
-    header = ["arm", "seed", *COLUMNS, "minutes"]
-    table = [[r.get(h) for h in header] for r in rows] + [total(arm, rows, header) for arm in arms]
-    print(markdown(header, table))
-    about = json.loads((next(iter(arms.values()))[0] / "config.json").read_text())
-    best = [
-        (arm, f"{np.mean([r['pass@1'] for r in rows if r['arm'] == arm]):.3f}", "pass@1, mean over seeds")
-        for arm in arms
+# ---- What it says
+
+
+def write_report(asked: Ablation, lines: list[Line], workdir: Path, name: str) -> None:
+    """Figures and report.html; the table of arms, and the verdict, also on the terminal."""
+    drawn = ablation.draw(asked, lines, workdir / "figures", name)
+    judged = [ablation.judge(claim, lines) for claim in asked.claims]
+    header, rows = arms_table(asked, lines)
+    print(markdown(header, rows))
+    for j in judged:
+        print(f"{j.outcome.upper():>9}  {j.claim}: {ablation.say(j.left)} against {ablation.say(j.right)}, "
+              f"difference {ablation.say(j.difference, True)}")  # fmt: skip
+    held = sum(j.outcome == "holds" for j in judged)
+    tiles = [("claims that hold", f"{held} of {len(judged)}", "95 % intervals of paired differences")] if judged else []
+    for arm in list(asked.arms)[:5]:
+        e = intervals.interval(np.array([*ablation.values(lines, arm, asked.measures[0]).values()]))
+        tiles.append((arm, f"{e.mean:.3f}", f"{asked.measures[0]}, {ablation.say(e)}"))
+    claims = [
+        [j.claim, j.outcome, *map(ablation.say, (j.left, j.right)), ablation.say(j.difference, True)] for j in judged
     ]
+    tables = [("Arms: mean over seeds, 95 % interval; difference from the first arm, paired by seed", header, rows)]
+    if claims:
+        tables.insert(
+            0, ("The hypothesis, claim by claim", ["claim", "outcome", "left", "right", "difference"], claims)
+        )
+    tables.append(("Every run", *ablation.table(lines, asked.measures)))
+    about = workdir / "config.json"
+    journal.replace_text(workdir / "verdict.txt", ablation.verdict(judged, lines) + "\n")
     report.write(
-        workdir / "report.html", "rljax: seeds and settings", best, drawn, [], [("Every run", header, table)], about
+        workdir / "report.html",
+        f"rljax: {asked.question}",
+        tiles,
+        drawn,
+        [],
+        tables,
+        json.loads(about.read_text()) if about.exists() else {"arms": {k: list(v) for k, v in asked.arms.items()}},
     )
+    print(ablation.verdict(judged, lines))
     print(f"report {workdir / 'report.html'}")
 
 
-def measures(arm: str, folder: Path) -> dict[str, Any]:
-    """The table's row of one run, from what it left behind."""
-    rl = [r for r in journal.read(folder / "metrics.jsonl") if r["stage"] == "rl" and "eval/pass@1" in r]
-    cons = next(k for k in rl[-1] if k.startswith("eval/cons@") and not k.endswith("/se"))
-    out: dict[str, Any] = {"arm": arm, "seed": folder.name.removeprefix("seed_")}
-    for column, (key, place) in COLUMNS.items():
-        out[column] = rl[place].get(cons if key == "cons" else key)
-    seconds = {r["stage"]: r["seconds"] for r in journal.read(folder / "timings.jsonl")}
-    return out | {"minutes": round(sum(seconds.values()) / 60, 2)}
-
-
-def total(arm: str, rows: list[dict[str, Any]], header: list[str]) -> list[Any]:
-    """Mean and sample deviation over an arm's seeds."""
-    mine = [r for r in rows if r["arm"] == arm]
-
-    def cell(column: str) -> str:
-        values = [r[column] for r in mine if r.get(column) is not None]
-        spread = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
-        return f"{np.mean(values):.3f}{spread}" if values else "–"
-
-    return [arm, "mean ± sd", *(cell(c) for c in header[2:])]
+def arms_table(asked: Ablation, lines: list[Line]) -> tuple[list[str], list[list[Any]]]:
+    """(header, one row an arm): each measure's mean and interval, and its paired difference from the first arm."""
+    header = ["arm", "seeds", *(x for m in asked.measures for x in (m, f"{m}, difference"))]
+    rows = []
+    for arm in asked.arms:
+        row: list[Any] = [arm, len(ablation.values(lines, arm, asked.measures[0]))]
+        for m in asked.measures:
+            mine = ablation.values(lines, arm, m)
+            d = intervals.paired(mine, ablation.values(lines, asked.reference, m))
+            row.append(ablation.say(intervals.interval(np.array([*mine.values()]))))
+            row.append("–" if arm == asked.reference else ablation.say(d, True))
+        rows.append(row)
+    return header, rows
 
 
 def markdown(header: list[str], rows: list[list[Any]]) -> str:
@@ -137,4 +186,4 @@ def markdown(header: list[str], rows: list[list[Any]]) -> str:
 
 
 if __name__ == "__main__":
-    launch.main(run, writes=False, seeds=3, processes=1, vary=[], script="reproduce")
+    launch.main(run, writes=False, seeds=3, vary=[], starts="", processes=0, results="")

@@ -20,6 +20,8 @@ def run(config: ConfigTree, workdir: Path) -> None:
     start = time.perf_counter()
     for stage in config.stages:
         STAGES[stage](config, workdir)
+    if "rl" not in config.stages:
+        return
     for rule in config.selection.rules:
         arm, folder = selection_arm(config, workdir, rule), workdir / "selection" / rule
         if processes.writes():

@@ -49,21 +49,25 @@ def make_verbs(s: Settings) -> Verbs:
 
     def sampled(**how):
         some = functools.partial(draw, config=actor, **how)
-        return lambda params, problems, key: some(
-            params, prompt=problems.prompt, prompt_mask=problems.prompt_mask, key=key
+        return lambda params, problems, key, limit: some(
+            params, prompt=problems.prompt, prompt_mask=problems.prompt_mask, key=key, limit=limit
         )
 
     def ask(cursor):
-        return sharding.place_rows(task.problems(s.config.seed, cursor + jnp.arange(c.prompts), "train"), actor.layout)
+        levels = settings.levels_at(s, cursor)
+        asked = (s.config.seed, cursor + jnp.arange(c.prompts), "train", *([levels] if levels else []))
+        return sharding.place_rows(task.problems(*asked), actor.layout)
 
     attempts, likeliest = sampled(group_size=c.group_size), sampled(group_size=1, greedy=True)
     terms = rewards.parse(c.reward)
     check = rewards.verifier(task, c.group_size, s.config.workers, terms)
     check_one = rewards.verifier(task, 1, s.config.workers, terms)
 
-    def sample(params, problems, key):
+    def sample(params, problems, key, step=0):
         asked = problems.replace(facts=())  # the verifier's, and for a text task not arrays
-        return attempts(params, asked, key), likeliest(params, asked, key) if row.looks_at("greedy") else None
+        limit = jnp.where(step < c.limit.until, c.limit.tokens, c.max_new_tokens) if c.limit.until else None
+        made = attempts(params, asked, key, limit)
+        return made, likeliest(params, asked, key, limit) if row.looks_at("greedy") else None
 
     def verify(rollout, greedy, problems):
         correct, info = check(rollout, problems)
@@ -91,7 +95,7 @@ def make_iteration(s: Settings) -> stages.Iteration:
         def attempt(number):
             key = settings.round_key(state, number) if rounds else state.step_key()
             problems = verbs.ask(state.cursor + number * c.prompts)
-            rollout, greedy = verbs.sample(lora.policy(state.params, state.frozen), problems, key)
+            rollout, greedy = verbs.sample(lora.policy(state.params, state.frozen), problems, key, state.step)
             correct, parts, info = verbs.verify(rollout, greedy, problems)
             return rollout, correct, (parts, info)
 
@@ -118,9 +122,9 @@ def make_iteration_ahead(s: Settings) -> stages.Iteration:
         policy = sharding.place_policy(lora.policy(state.params, state.frozen), s.actor)
         problems, step = verbs.ask(state.cursor), int(state.step)
         if step == 0:  # nobody was ahead of the first
-            now = verbs.sample(policy, problems, there(state.step_key()))
+            now = verbs.sample(policy, problems, there(state.step_key()), step)
         after = state.replace(step=state.step + 1)
-        ahead = verbs.sample(policy, verbs.ask(state.cursor + c.prompts), there(after.step_key()))
+        ahead = verbs.sample(policy, verbs.ask(state.cursor + c.prompts), there(after.step_key()), step + 1)
         correct, parts, info = verify(*now, problems)
         (rollout, _), correct, parts, info = sharding.place_rows((now, correct, parts, info), s.model.layout)
         experience, compared = verbs.compare(state, rollout, correct, terms=parts, greedy=info.get("greedy"))

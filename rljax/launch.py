@@ -17,11 +17,12 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import jax
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from rljax import journal, processes
 from rljax.errors import UserError
@@ -127,14 +128,33 @@ def read_flags(values: flags.FlagValues, argv: Sequence[str], hint: str = "flags
 
 def load_config(path: str) -> ConfigTree:
     """The config that ``configs/NAME.py[:arguments]`` describes, without overrides."""
-    file, _, arg = path.partition(":")
+    return config_module(path).get_config(path.partition(":")[2] or None)
+
+
+def config_module(path: str) -> ModuleType:
+    """The module of ``configs/NAME.py[:arguments]``. Raises UserError where there is no such file."""
+    file = path.partition(":")[0]
     if not Path(file).is_file():
         raise UserError(f"--config: there is no file {file}")
     spec = importlib.util.spec_from_file_location("config_file", file)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.get_config(arg or None)
+    return module
+
+
+def changed(config: ConfigTree, changes: Sequence[str]) -> ConfigTree:
+    """A locked copy of the config with settings changed, each "key=value" as after ``--config.`` on a command line.
+
+    Raises UserError for a key that is unknown or a value of another type.
+    """
+    argv = ["changes", *(f"--config.{change}" for change in changes)]
+    values = flags.FlagValues()
+    check_names(argv, config)
+    copy = ConfigDict(config).copy_and_resolve_references()
+    parser = config_flags.DEFINE_config_dict("config", copy, flag_values=values, sys_argv=argv)
+    read_flags(values, argv)
+    return values[parser.name].value
 
 
 def flag_value(argv: Sequence[str], name: str) -> str | None:

@@ -42,6 +42,7 @@ def sample(
     stop_ids: tuple[int, ...] = (),
     greedy: bool = False,
     weights: str = "",
+    limit: Array | int | None = None,
 ) -> Rollout:
     """Sample ``group_size`` responses of at most ``max_new_tokens`` tokens to each of the prompts.
 
@@ -50,7 +51,7 @@ def sample(
     token instead. ``top_k`` 0 and ``top_p`` 1 keep the whole distribution. A row ends with the first of ``stop_ids`` it
     samples, which belongs to the response. ``weights`` says how the layers' matrices are kept meanwhile: "" as every product
     would have them, in the activations' dtype; or lighter, as "bfloat16" or "int8" (a scale a column): the policy that
-    samples is then not quite the one that learns.
+    samples is then not quite the one that learns. ``limit`` [] int32 ends responses after fewer than ``max_new_tokens`` tokens.
 
     ``Rollout.logprobs`` are those of the distribution that was really sampled from: at this temperature, renormalised
     over what top-k and top-p kept (0 for greedy). Raises UserError where the window is too short for prompt + response.
@@ -102,7 +103,8 @@ def sample(
     carry = laid((out, cache, jnp.repeat(logits, group_size, 0)))
     for columns in stage_sizes(max_new_tokens):
         carry = carry[0], lay_cache(transformer.grow(carry[1], columns), config), carry[2]
-        going = lambda carry, columns=columns: (carry[1].column < columns) & ~jnp.all(carry[0].finished)
+        most = columns if limit is None else jnp.minimum(columns, limit)
+        going = lambda carry, most=most: (carry[1].column < most) & ~jnp.all(carry[0].finished)
         carry = jax.lax.while_loop(going, body, carry)
     return lay(carry[0], "rows")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from rljax import (
     critic,
@@ -61,6 +62,7 @@ def resolve(config: ConfigTree, running: str = "") -> Settings:
     sampler.check_window(model, task.prompt_slots, longest)
     rewards.parse(config.rl.reward)
     algorithm(config.rl)
+    check_distribution(config.rl, task)
     ways = ("", *transformer.LIGHTER)
     if config.rl.sampler_weights not in ways:
         raise UserError(f"rl.sampler_weights={config.rl.sampler_weights!r} is unknown, choose from {ways}")
@@ -224,6 +226,40 @@ def policy_update(s: Settings) -> learner.PolicyUpdate:
         mix_reference=c.mix_reference,
         critic=value,
     )
+
+
+def check_distribution(rl: ConfigTree, task: tasks.Task) -> None:
+    """Raise UserError where the problems that RL asks, or the limit of responses, cannot be as ``rl`` says."""
+    if rl.limit.until and not 0 < rl.limit.tokens < rl.max_new_tokens:
+        raise UserError(
+            f"rl.limit.tokens={rl.limit.tokens} until step {rl.limit.until}: it must be between 1 and "
+            f"rl.max_new_tokens={rl.max_new_tokens}, less one"
+        )
+    if not any(rl.levels.to_dict().values()):
+        return
+    if task.levels is None:
+        raise UserError(f"rl.levels: problems of task {task.name!r} have no levels here (shop has them with fewest=3)")
+    lowest, highest = rl.levels.low or task.levels[0], rl.levels.high or task.levels[1]
+    if not task.levels[0] <= lowest <= highest <= task.levels[1] or rl.levels.rise < 0:
+        raise UserError(
+            f"rl.levels: low={lowest}, high={highest}, rise={rl.levels.rise}: problems of {task.name!r} have levels "
+            f"{task.levels[0]} to {task.levels[1]}, and rise is a number of steps"
+        )
+
+
+def levels_at(s: Settings, cursor: jax.Array) -> tuple[int, jax.Array | int] | None:
+    """(lowest, highest) level of the problems from number ``cursor`` on; None: as the task draws them.
+
+    With ``rl.levels.rise`` the levels open one after the other in equal parts of so many steps: from easy to hard.
+    """
+    c = s.config.rl
+    if not any(c.levels.to_dict().values()) or s.task.levels is None:
+        return None
+    lowest, highest = c.levels.low or s.task.levels[0], c.levels.high or s.task.levels[1]
+    if not c.levels.rise:
+        return lowest, highest
+    opened = cursor * (highest - lowest + 1) // (c.levels.rise * c.prompts)
+    return lowest, jnp.minimum(lowest + opened, highest)
 
 
 def round_key(state: TrainState, number: jax.Array) -> jax.Array:

@@ -6,6 +6,7 @@ them; several as thin lines, their mean, and a 95% Student interval over seeds. 
 figure that would be empty raises UserError. matplotlib is imported when something is drawn, not with this module.
 """
 
+from rljax.figures.arms import arm_attempts, arm_curves, arm_ends, arm_grid
 from rljax.figures.attempts import attempts, shorten
 from rljax.figures.curves import accuracy, behaviours, overlay, response_length, selection, skills, strategies
 from rljax.figures.parts import across, interval, series, spread

@@ -37,7 +37,9 @@ class Task:
     tokenizer: Tokenizer
     prompt_slots: int  # P
     demonstration_slots: int  # tokens of the longest demonstration, its stop token included
-    problems: Callable[[int, Array, str], Problems]  # (seed, index [B], split) -> B problems
+    problems: Callable[..., Problems]
+    # (seed, index [B], split) -> B problems; where there are ``levels`` also (..., (lowest, highest)), each an int or []
+
     records: Callable[[Any], list[Record]]  # Problems.facts -> one record a problem
     verify: Callable[[str, Record], bool]  # (response text, record) -> right?
     demonstration: Callable[[Record, np.random.Generator], str]  # a response worth imitating, or not
@@ -59,6 +61,7 @@ class Task:
 
     same: Callable[[str, str], bool] = operator.eq  # do two answers of ``describe`` vote together?
     prefill: str = ""  # the end of every prompt that is the beginning of every response
+    levels: tuple[int, int] | None = None  # lowest and highest level of difficulty; None: problems are of one kind
     size: Callable[[str], int | None] = lambda split: None  # questions of a split; None: there is no end to them
 
     @property

@@ -33,6 +33,7 @@ VERDICTS = ("less", "more", "same")
 @dataclasses.dataclass(frozen=True)
 class Options:
     prices: int = 5  # how many to choose from
+    fewest: int = 0  # lists have between so many and ``prices`` of them, which is their level; 0: always ``prices``
     max_price: int = 12
     jump: float = 0.5  # share of demonstrations that just answer
     jump_right: float = 0.0  # share of those that know the answer; the others name any pair
@@ -43,6 +44,11 @@ class Options:
         if self.prices < 3 or math.comb(self.max_price, self.prices) < 100:  # each split needs some of the lists
             said = f"prices={self.prices} of max_price={self.max_price}"
             raise UserError(f"task shop: {said}: 3 prices or more are needed, and 100 different lists of them")
+        if self.fewest and (not 3 <= self.fewest < self.prices or math.comb(self.max_price, self.fewest) < 100):
+            raise UserError(
+                f"task shop: fewest={self.fewest} must be 3 or more, below prices={self.prices}, and leave 100 different "
+                f"lists of max_price={self.max_price}; or 0"
+            )
 
 
 def make(options: Options) -> Task:
@@ -53,7 +59,8 @@ def make(options: Options) -> Task:
         tokenizer=tokenizer,
         prompt_slots=8 + options.prices,
         demonstration_slots=9 * math.comb(options.prices, 2) + 4,
-        problems=lambda seed, index, split: problems(options, tokenizer, seed, index, split),
+        problems=lambda seed, index, split, levels=None: problems(options, tokenizer, seed, index, split, levels),
+        levels=(options.fewest, options.prices) if options.fewest else None,
         records=records,
         verify=verify,
         demonstration=lambda record, rng: demonstration(options, record, rng),
@@ -68,16 +75,30 @@ def make(options: Options) -> Task:
 # Problems
 
 
-def problems(o: Options, tokenizer: SymbolTokenizer, seed: int, index: Array, split: str) -> Problems:
+def problems(
+    o: Options,
+    tokenizer: SymbolTokenizer,
+    seed: int,
+    index: Array,
+    split: str,
+    levels: tuple[Array | int, Array | int] | None = None,
+) -> Problems:
     pairs = np.asarray(list(itertools.combinations(range(o.prices), 2)))  # [pairs, 2]
+    lowest, highest = levels or (o.fewest, o.prices)
 
     def candidate(key: Array) -> tuple[dict[str, Array], Array, Array]:
         noise = jax.random.bits(key, (o.max_price + 2,))  # one draw for everything: quick to compile
         prices = jnp.argsort(noise[2:])[: o.prices].astype(jnp.int32) + 1
-        sums = prices[pairs].sum(-1)
-        total = sums[noise[0] % len(pairs)]
+        sums, count, more = prices[pairs].sum(-1), len(pairs), {}
+        if o.fewest:  # prices past the list's end are 0, sums with them -1
+            level = (lowest + (noise[1] // len(NAMES)) % (highest - lowest + 1)).astype(jnp.int32)
+            prices = jnp.where(jnp.arange(o.prices) < level, prices, 0)
+            inside = jnp.all(pairs < level, -1)
+            sums, count, more = jnp.where(inside, sums, -1), level * (level - 1) // 2, {"level": level}
+        place = noise[0] % count
+        total = sums[place] if not o.fewest else sums[jnp.argmax(jnp.cumsum(sums > 0) > place)]
         name = (noise[1] % len(NAMES)).astype(jnp.int32)
-        facts = {"prices": prices, "total": total, "name": name}
+        facts = {"prices": prices, "total": total, "name": name} | more
         return facts, jnp.concatenate([total[None], jnp.sort(prices)]), jnp.sum(sums == total) == 1
 
     facts = generate.draw(candidate, seed, index, split)
@@ -97,12 +118,19 @@ def problems(o: Options, tokenizer: SymbolTokenizer, seed: int, index: Array, sp
         ],
         1,
     ).astype(jnp.int32)
-    return Problems(prompt=prompt, prompt_mask=jnp.ones(prompt.shape, bool), facts=facts)
+    if not o.fewest:
+        return Problems(prompt=prompt, prompt_mask=jnp.ones(prompt.shape, bool), facts=facts)
+    column, shift = jnp.arange(prompt.shape[1]), o.prices - facts["level"][:, None]
+    end = column == prompt.shape[1] - 1 - shift  # where the shorter list ends, before it moves to the right edge
+    prompt = jnp.where(end, tokenizer.ids["?"], prompt)
+    prompt = jnp.take_along_axis(prompt, (column - shift) % len(column), 1)
+    return Problems(prompt=jnp.where(column < shift, tokenizer.pad, prompt), prompt_mask=column >= shift, facts=facts)
 
 
 def records(facts: dict[str, Array]) -> list[Record]:
     prices, totals = np.asarray(facts["prices"]).tolist(), np.asarray(facts["total"]).tolist()
-    return [{"prices": p, "total": t} for p, t in zip(prices, totals, strict=True)]
+    found = [{"prices": [x for x in p if x], "total": t} for p, t in zip(prices, totals, strict=True)]
+    return [r | {"level": len(r["prices"])} for r in found] if "level" in facts else found
 
 
 PROMPT = re.compile(r"pays (\d+) for two of ([\d ]+\d)")
@@ -124,7 +152,7 @@ def score(tokenizer: SymbolTokenizer, response: Array, mask: Array, finished: Ar
     at = lambda back: jnp.take_along_axis(response, jnp.maximum(length - back, 0)[..., None], -1)[..., 0]
     ends = finished & (length >= 4) & (says.sum(-1) == 1) & (at(4) == tokenizer.ids["answer"])
     a, b = at(3) - tokenizer.zero, at(2) - tokenizer.zero
-    offered = lambda x: jnp.any(facts["prices"][:, None] == x[..., None], -1)
+    offered = lambda x: (x > 0) & jnp.any(facts["prices"][:, None] == x[..., None], -1)  # 0: no price
     right = offered(a) & offered(b) & (a != b) & (a + b == facts["total"][:, None])
     return (ends & right).astype(jnp.float32)
 
@@ -198,7 +226,8 @@ def page(o: Options, tokenizer: SymbolTokenizer, rng: np.random.Generator, lengt
             if len(out) >= length:
                 return out[:length]
     while len(out) < length:
-        prices = (rng.permutation(o.max_price)[: o.prices] + 1).tolist()
+        count = int(rng.integers(o.fewest, o.prices + 1)) if o.fewest else o.prices
+        prices = (rng.permutation(o.max_price)[:count] + 1).tolist()
         pairs = list(itertools.combinations(prices, 2))
         total = drill_total(o, [sum(p) for p in pairs], rng)
         name = NAMES[rng.integers(len(NAMES))]

@@ -1,0 +1,28 @@
+"""Does RL only sharpen? pass@k and cons@k against k, before and after.
+
+python -m experiments.ablate --config configs/ablations/test_time.py --workdir runs/test_time --seeds 4
+"""
+
+from configs.ablations import small
+
+
+def get_config(arg=None):
+    c = small.get_config(arg)
+    c.rl.eval_every, c.eval.attempts = c.rl.steps, 64
+    return c
+
+
+def get_ablation():
+    return dict(
+        question="Does RL only sharpen?",
+        hypothesis="Before RL the right answer is among 64 attempts nearly always, by luck: pass@64 gains little, pass@1 much, "
+        "and the majority vote of the model before RL does less than one attempt of the model after it.",
+        arms=(("RL",),),
+        claims=(
+            "pass@1: RL > before",
+            "pass@64: RL ~ before [0.02]",
+            "cons@64: RL > before",
+        ),
+        measures=("pass@1", "pass@64", "cons@64"),
+        figures=("attempts",),
+    )
