@@ -66,14 +66,15 @@ def load(module: ModuleType, vary: Sequence[str]) -> Ablation:
         return Ablation(arms=product(vary), question=" x ".join(v.split("=", 1)[0] for v in vary))
     if not hasattr(module, "get_ablation"):
         return Ablation(arms={"default": ()}, question="the same run with several seeds")
-    said = dict(module.get_ablation())
+    said: dict[str, Any] = dict(module.get_ablation())
     known = {f.name for f in dataclasses.fields(Ablation)}
     if unknown := set(said) - known:
         raise UserError(f"get_ablation: unknown {sorted(unknown)[0]!r}, choose from {sorted(known)}")
     names = [name for name, *_ in said.get("arms", ())]
     if not names or len(set(names)) < len(names):
         raise UserError(f"get_ablation: arms must be there and have different names, not {names}")
-    found = Ablation(**said | {"arms": {name: tuple(changes) for name, *changes in said["arms"]}})
+    said["arms"] = {name: tuple(changes) for name, *changes in said["arms"]}
+    found = Ablation(**said)
     if found.stage not in STAGES:
         raise UserError(f"get_ablation: stage={found.stage!r}, choose from {STAGES}")
     if unknown := [f for f in found.figures if f not in FIGURES]:
