@@ -13,7 +13,7 @@ from rljax.errors import UserError
 from rljax.structs import Problems, Rollout
 from rljax.text import ByteTokenizer, pad_batch
 
-TASKS = {"shop": {}, "fruit": {}, "countdown": {}}
+TASKS = {"shop": {}, "fruit": {}, "cups": {}, "countdown": {}}
 
 
 def rollout_of(task, asked, texts):
@@ -94,7 +94,7 @@ def test_pitfall_11_an_answer_in_the_prompt_or_for_another_problem_earns_nothing
 def test_pitfall_12_the_form_of_an_answer_earns_nothing_without_the_answer(world):
     """The default reward has no term for form: a policy cannot park on it."""
     task, asked, _, right = world
-    form = {"shop": "answer 0 0", "fruit": "answer 0", "countdown": "answer 0"}[task.name]
+    form = {"shop": "answer 0 0", "fruit": "answer 0", "cups": "answer 0", "countdown": "answer 0"}[task.name]
     np.testing.assert_array_equal(earned(task, asked, [form] * 4), 0)
     np.testing.assert_array_equal(earned(task, asked, [text.rpartition("answer")[0] + "answer" for text in right]), 0)
 

@@ -12,7 +12,7 @@ BYTES = ByteTokenizer()
 TEXTS = ("plain", "naïve café", "数学 2 + 2", "👩‍🚀 lifts off 🚀", "", " two  spaces\n\ttab ", "\x00")
 
 
-@pytest.mark.parametrize("name", [None, "shop", "fruit", "countdown"])
+@pytest.mark.parametrize("name", [None, "shop", "fruit", "cups", "countdown"])
 def test_random_symbols_survive_decoding_and_encoding(name):
     tokenizer = SYMBOLS if name is None else tasks.make(name).tokenizer
     rng = np.random.default_rng(0)

@@ -13,7 +13,7 @@ from rljax.structs import Array, Problems
 from rljax.text import Tokenizer
 
 SPLITS = ("train", "validation", "test")
-NAMES = ("shop", "fruit", "countdown", "programs", "questions")
+NAMES = ("shop", "fruit", "cups", "countdown", "programs", "questions")
 IN_WORDS = ("questions",)  # those that any tokenizer can read
 OWN_VOCABULARY = "its vocabulary is its own, a model's tokenizer can only read task.name=questions"
 Record = dict[str, Any]  # one problem in plain Python: what a demonstrator or a text verifier reads

@@ -57,7 +57,7 @@ def test_a_prompt_in_the_models_own_words_has_transformers_ids(both, question):
     assert words.prompt_ids(question) == list(expected)
 
 
-@pytest.mark.parametrize("name", ["shop", "fruit", "countdown", "bytes"])
+@pytest.mark.parametrize("name", ["shop", "fruit", "cups", "countdown", "bytes"])
 def test_our_own_tokenizers_are_the_same_in_transformers(name, tmp_path):
     task = None if name == "bytes" else tasks.make(name)
     ours = ByteTokenizer() if task is None else task.tokenizer

@@ -1,0 +1,250 @@
+"""Which cup is it under? The shell game: how much of a chain of swaps goes into one token?
+
+    Omar hides it under B : AB CE AD where ?
+    answer D                                                  a jump
+    at A at A at D answer D                                   steps: the place after every ``stride`` swaps, then the answer
+
+AB swaps the cups A and B, so that it moves from B to A; CE leaves it there; AD moves it to D. Swaps must be followed one
+after the other: the place after one says which cup the next one is about. A model has so many layers before each token,
+and can follow only so many swaps in them; who writes the places down follows ``stride`` of them at a time. Demonstrators
+jump or write steps, and always know the answer: nothing but computation stands in the way of imitating them. A swap is one
+word, so that no computation goes into reading it.
+
+Two problems are the same if the first place and the swaps, in order, are the same, whoever hides it. Where problems have
+different numbers of swaps, short prompts are padded on the left, and the number is a record's ``level``.
+
+The textbook gives no problem away: its drills ("B AB at A .") have fewer swaps than any problem, and the games that it
+tells stop before the place after the last swap.
+"""
+
+import dataclasses
+import itertools
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rljax.errors import UserError
+from rljax.structs import Array, Problems
+from rljax.tasks import Attempt, Record, Task, generate
+from rljax.text import SymbolTokenizer
+
+NAMES = ("Ben", "Emily", "Ada", "Omar", "Mia", "Leo", "Zoe", "Ravi")
+CUPS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+WORDS = ("hides", "it", "under", ":", "where", "?", "at", "answer", ".")
+HEAD, TAIL = 7, 2  # words of "<bos> Omar hides it under B :" and "where ?"
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """The longest demonstration has 2 (swaps // stride) + 3 tokens, its stop token included; a jump has 3."""
+
+    cups: int = 6
+    swaps: int = 8  # in a problem, at most
+    fewest: int = 0  # each problem has fewest to swaps of them, any number as often as another; 0: always ``swaps``
+    stride: int = 1  # demonstrators write the place after every so many swaps; 0, or ``swaps`` and more: jumps only
+    jump: float = 0.0  # share of the demonstrators that jump instead
+    drill: int = 1  # swaps of the longest drill in the textbook
+
+    def __post_init__(self):
+        if not 3 <= self.cups <= len(CUPS):
+            raise UserError(f"task cups: cups={self.cups} must be 3 to {len(CUPS)}")
+        if self.stride < 0 or not 0 <= self.jump <= 1:
+            raise UserError(f"task cups: stride={self.stride} must be at least 0, and jump={self.jump} 0 to 1")
+        if not 0 <= self.fewest <= self.swaps:
+            raise UserError(f"task cups: fewest={self.fewest} must be 0 to swaps={self.swaps}")
+        if self.cups * len(pairs(self.cups)) ** self.shortest < 100:  # each split needs some of every level
+            raise UserError(
+                f"task cups: {self.cups} cups and {self.shortest} swaps make fewer than 100 problems: raise swaps and fewest"
+            )
+        if not 1 <= self.drill < self.shortest:
+            said = f"drill={self.drill} must be at least 1, and less than the {self.shortest} swaps of a problem"
+            raise UserError(f"task cups: {said}, or the textbook would give problems away")
+
+    @property
+    def shortest(self) -> int:
+        """Swaps of the shortest problem."""
+        return self.fewest or self.swaps
+
+    @property
+    def jumps_only(self) -> bool:
+        return not 0 < self.stride < self.swaps
+
+
+def pairs(cups: int) -> list[str]:
+    """The words for the swaps of two different cups."""
+    return [a + b for a, b in itertools.combinations(CUPS[:cups], 2)]
+
+
+def make(options: Options) -> Task:
+    """The task of these options."""
+    o = options
+    tokenizer = SymbolTokenizer((*CUPS[: o.cups], *pairs(o.cups), *NAMES, *WORDS), numbers=0)
+    return Task(
+        name="cups",
+        tokenizer=tokenizer,
+        prompt_slots=HEAD + o.swaps + TAIL,
+        demonstration_slots=3 if o.jumps_only else 2 * (o.swaps // o.stride) + 3,
+        problems=lambda seed, index, split: problems(o, tokenizer, seed, index, split),
+        records=lambda facts: records(o, facts),
+        verify=verify,
+        demonstration=lambda record, rng: demonstration(o, record, rng),
+        page=lambda rng, length: page(o, tokenizer, rng, length),
+        describe=lambda response, record: describe(o, response, record),
+        words=("at",),
+        read_prompt=lambda prompt: read_prompt(o, prompt),
+        score=lambda response, mask, finished, facts: score(tokenizer, response, mask, finished, facts),
+    )
+
+
+# Problems: the first place, the swaps, how many, the last place, a name. Places are numbers of cups, swaps numbers of pairs;
+# a swap that a shorter problem does not have is -1.
+
+
+def problems(o: Options, tokenizer: SymbolTokenizer, seed: int, index: Array, split: str) -> Problems:
+    """Problems number ``index`` [B] of a split; short ones are padded on the left."""
+    known = pairs(o.cups)
+
+    def candidate(key: Array) -> tuple[dict[str, Array], Array, Array]:
+        noise = jax.random.bits(key, (3 + o.swaps,))  # one draw for everything: quick to compile
+        below = lambda bits, n: (bits % n).astype(jnp.int32)
+        count = o.shortest + below(noise[0], o.swaps - o.shortest + 1)
+        start, name = below(noise[1], o.cups), below(noise[2], len(NAMES))
+        swaps = jnp.where(jnp.arange(o.swaps) < count, below(noise[3:], len(known)), -1)
+        facts = {"start": start, "swaps": swaps, "count": count, "place": follow(o, start, swaps), "name": name}
+        return facts, jnp.concatenate([start[None], swaps]), jnp.ones((), bool)
+
+    facts = generate.draw(candidate, seed, index, split)
+    ids, size = tokenizer.ids, facts["start"].shape[0]
+    fixed = lambda *words: jnp.broadcast_to(jnp.asarray([ids[w] for w in words]), (size, len(words)))
+    name, start = (ids[NAMES[0]] + facts["name"])[:, None], (ids[CUPS[0]] + facts["start"])[:, None]
+    head = [fixed("<bos>"), name, fixed("hides", "it", "under"), start, fixed(":")]
+    told = jnp.concatenate(
+        [*head, ids[known[0]] + facts["swaps"]], 1
+    )  # [B, HEAD + swaps], what is not there at the end
+    place = jnp.arange(told.shape[1]) - (o.swaps - facts["count"])[:, None]  # moved to the right by as much
+    told = jnp.where(place >= 0, jnp.take_along_axis(told, jnp.maximum(place, 0), 1), tokenizer.pad)
+    prompt = jnp.concatenate([told, fixed("where", "?")], 1).astype(jnp.int32)
+    mask = jnp.concatenate([place >= 0, jnp.ones((size, TAIL), bool)], 1)
+    return Problems(prompt=prompt, prompt_mask=mask, facts=facts)
+
+
+def follow(o: Options, start: Array, swaps: Array) -> Array:
+    """The place [] after swaps [S], numbers of pairs, of what is at ``start`` []; negative ones change nothing."""
+    cups = jnp.asarray(list(itertools.combinations(range(o.cups), 2)))  # [pairs, 2]
+
+    def one(at: Array, swap: Array) -> tuple[Array, None]:
+        a, b = cups[swap]
+        return jnp.where(swap < 0, at, jnp.where(at == a, b, jnp.where(at == b, a, at))), None
+
+    return jax.lax.scan(one, start, swaps)[0]
+
+
+def records(o: Options, facts: dict[str, Array]) -> list[Record]:
+    known, columns = pairs(o.cups), (np.asarray(facts[k]).tolist() for k in ("start", "swaps", "count"))
+    return [record_of(CUPS[start], [known[s] for s in swaps[:n]]) for start, swaps, n in zip(*columns, strict=True)]
+
+
+def record_of(start: str, swaps: list[str]) -> Record:
+    """The record of a problem in words; its level is the number of swaps."""
+    return {"start": start, "swaps": swaps, "place": moved(start, swaps), "level": len(swaps)}
+
+
+def moved(at: str, swaps: list[str]) -> str:
+    """The place after these swaps of what is at ``at``."""
+    for swap in swaps:
+        at = swap[1 - swap.index(at)] if at in swap else at
+    return at
+
+
+PROMPT = re.compile(r"\bunder ([A-Z]) ?:((?: [A-Z]{2})+) where\b")
+
+
+def read_prompt(o: Options, prompt: str) -> Record | None:
+    """The problem that a prompt states; None where it states none with these cups."""
+    found = PROMPT.search(prompt)
+    if not found:
+        return None
+    start, swaps = found.group(1), found.group(2).split()
+    return record_of(start, swaps) if start in CUPS[: o.cups] and set(swaps) <= set(pairs(o.cups)) else None
+
+
+# Verifiers: the answer is the end of the response, and the only one
+
+
+def score(tokenizer: SymbolTokenizer, response: Array, mask: Array, finished: Array, facts: Any) -> Array:
+    """Reward 1 for a response [B, G, T] that ends "answer X <eos>", says "answer" once, and is right; else 0."""
+    length = mask.sum(-1)
+    says = ((response == tokenizer.ids["answer"]) & mask).sum(-1) == 1
+    at = lambda back: jnp.take_along_axis(response, jnp.maximum(length - back, 0)[..., None], -1)[..., 0]
+    right = at(2) - tokenizer.ids[CUPS[0]] == facts["place"][:, None]
+    return (finished & (length >= 3) & says & (at(3) == tokenizer.ids["answer"]) & right).astype(jnp.float32)
+
+
+ANSWER = re.compile(r"answer ([A-Z]) <eos>$")
+
+
+def verify(response: str, record: Record) -> bool:
+    """The same verdict from the text of the response, its stop token included."""
+    found = ANSWER.search(response)
+    said = re.findall(r"\w+", response).count("answer")
+    return bool(found) and said == 1 and found.group(1) == record["place"]
+
+
+# Text to learn from
+
+
+def places(start: str, swaps: list[str], stride: int) -> list[str]:
+    """The places after every ``stride`` swaps; what is left over has none."""
+    return [moved(start, swaps[:n]) for n in range(stride, len(swaps) + 1, stride)]
+
+
+def demonstration(o: Options, record: Record, rng: np.random.Generator) -> str:
+    """A jump, or steps: by the options, and always right."""
+    jumps = o.jumps_only or rng.random() < o.jump or len(record["swaps"]) <= o.stride
+    steps = [] if jumps else [f"at {p}" for p in places(record["start"], record["swaps"], o.stride)]
+    return " ".join([*steps, f"answer {record['place']}"])
+
+
+def page(o: Options, tokenizer: SymbolTokenizer, rng: np.random.Generator, length: int) -> list[int]:
+    """A page of a textbook: drills of a few swaps, or games that are followed up to before the end."""
+    tell = drill if o.jumps_only or rng.random() < 0.5 else game
+    out = [tokenizer.bos]
+    while len(out) < length:
+        out += tokenizer.encode(tell(o, rng))
+    return out[:length]
+
+
+def draw_swaps(o: Options, rng: np.random.Generator, count: int) -> tuple[str, list[str]]:
+    """A place and so many swaps."""
+    known = pairs(o.cups)
+    return CUPS[rng.integers(o.cups)], [known[n] for n in rng.integers(len(known), size=count)]
+
+
+def drill(o: Options, rng: np.random.Generator) -> str:
+    """A place, a few swaps and the place after them: fewer swaps than any problem has."""
+    start, swaps = draw_swaps(o, rng, int(rng.integers(1, o.drill + 1)))
+    return f"{start} {' '.join(swaps)} at {moved(start, swaps)} ."
+
+
+def game(o: Options, rng: np.random.Generator) -> str:
+    """A problem's prompt and the places on the way, all but the one after the last swap."""
+    start, swaps = draw_swaps(o, rng, int(rng.integers(o.shortest, o.swaps + 1)))
+    name, steps = NAMES[rng.integers(len(NAMES))], "".join(f"at {p} " for p in places(start, swaps[:-1], o.stride))
+    return f"{name} hides it under {start} : {' '.join(swaps)} where ? {steps}."
+
+
+# Reading an attempt
+
+
+def describe(o: Options, response: str, record: Record) -> Attempt:
+    """Facts: each place written, right or wrong given the place written before it and the swaps in between."""
+    stride, at, facts = max(o.stride, 1), record["start"], []
+    for n, place in enumerate(re.findall(r"\bat ([A-Z])\b", response)):
+        between = record["swaps"][n * stride : (n + 1) * stride]
+        facts.append(len(between) == stride and moved(at, between) == place)
+        at = place
+    answer = ANSWER.search(response)
+    return Attempt("steps" if facts else "jump", answer.group(1) if answer else None, tuple(facts))
