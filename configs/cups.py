@@ -10,14 +10,15 @@ after 600 steps (chance is .17; stride 0 is a jump; one run a cell: the .51, on 
     2 layers         .77   .51   .20   .19     .25   .92   1.00
     4 layers         .83   .64   .19   .19     .32   .99   1.00
 
-Over 2 swaps there are only about 1,080 different training problems: jumps are partly learned by heart (.87, .98 and 1.00 on
-training problems). One layer at stride 1 gets .77 of the places right: more places are written, and it has to find out which
-swap is next.
+Over 2 swaps there are only about 1,080 different training problems: jumps are partly learned by heart (.87, .98 and
+1.00 on training problems). One layer at stride 1 gets .77 of the places right: more places are written, and it has to
+find out which swap is next.
 
     make reproduce CONFIG=configs/cups.py:jump=0.5 WORKDIR=runs/cups
 
-has half of the demonstrators jump, the others write every place, and lets reinforcement learning choose. Expected, seed 0:
-pass@1 .570 after SFT, .996 after 30 RL steps; jumps .53, of which a fifth are right, then .00; mean length 10.5, then 19.0.
+has half of the demonstrators jump, the others write every place, and lets reinforcement learning choose. Expected,
+seed 0: pass@1 .570 after SFT, .996 after 30 RL steps; jumps .53, of which a fifth are right, then .00; mean length
+10.5, then 19.0.
 """
 
 from configs import common

@@ -1,4 +1,4 @@
-"""The shell game: two verifiers that agree, splits that share nothing, right demonstrations, pages that tell nothing."""
+"""The shell game: verifiers that agree, splits that share nothing, right demonstrations, pages that tell nothing."""
 
 import collections
 import functools

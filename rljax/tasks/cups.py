@@ -4,17 +4,17 @@
     answer D                                    a jump
     at A at A at D answer D                     steps: the place after every ``stride`` swaps, then the answer
 
-AB swaps the cups A and B, so that it moves from B to A; CE leaves it there; AD moves it to D. Swaps must be followed one
-after the other: the place after one says which cup the next one is about. A model has so many layers before each token,
-and can follow only so many swaps in them; who writes the places down follows ``stride`` of them at a time. Demonstrators
-jump or write steps, and always know the answer: nothing but computation stands in the way of imitating them. A swap is
-one word, so that little computation goes into reading it.
+AB swaps the cups A and B, so that it moves from B to A; CE leaves it there; AD moves it to D. Swaps must be followed
+one after the other: the place after one says which cup the next one is about. A model has so many layers before each
+token, and can follow only so many swaps in them; who writes the places down follows ``stride`` of them at a time.
+Demonstrators jump or write steps, and always know the answer: nothing but computation stands in the way of imitating
+them. A swap is one word, so that little computation goes into reading it.
 
-Two problems are the same if the first place and the swaps, in order, are the same, whoever hides it. Where problems have
-different numbers of swaps, short prompts are padded on the left, and the number is a record's ``level``.
+Two problems are the same if the first place and the swaps, in order, are the same, whoever hides it. Where problems
+have different numbers of swaps, short prompts are padded on the left, and the number is a record's ``level``.
 
-The textbook gives no problem away: its drills ("B AB at A .") have fewer swaps than any problem, and the games that it
-tells stop before the place after the last swap.
+The textbook gives no problem away: its drills ("B AB at A .") have fewer swaps than any problem, and the games that
+it tells stop before the place after the last swap.
 """
 
 import dataclasses
@@ -57,7 +57,7 @@ class Options:
             raise UserError(f"task cups: fewest={self.fewest} must be 0 to swaps={self.swaps}")
         if self.cups * len(pairs(self.cups)) ** self.shortest < 100:  # each split needs some of every level
             raise UserError(
-                f"task cups: {self.cups} cups and {self.shortest} swaps make fewer than 100 problems: raise swaps, fewest"
+                f"task cups: cups={self.cups} with {self.shortest} swaps make fewer than 100 problems: raise swaps, fewest"
             )
         if not 1 <= self.drill < self.shortest:
             said = f"drill={self.drill} must be at least 1, and less than the {self.shortest} swaps of a problem"
@@ -99,8 +99,8 @@ def make(options: Options) -> Task:
     )
 
 
-# Problems: the first place, the swaps, how many, the last place, a name. Places are numbers of cups, swaps are numbers of
-# pairs; a swap that a shorter problem does not have is -1.
+# Problems: the first place, the swaps, how many, the last place, a name. Places are numbers of cups, swaps numbers
+# of pairs; a swap that a shorter problem does not have is -1.
 
 
 def problems(o: Options, tokenizer: SymbolTokenizer, seed: int, index: Array, split: str) -> Problems:
