@@ -56,9 +56,8 @@ class Options:
         if not 0 <= self.fewest <= self.swaps:
             raise UserError(f"task cups: fewest={self.fewest} must be 0 to swaps={self.swaps}")
         if self.cups * len(pairs(self.cups)) ** self.shortest < 100:  # each split needs some of every level
-            raise UserError(
-                f"task cups: cups={self.cups} with {self.shortest} swaps make fewer than 100 problems: raise swaps, fewest"
-            )
+            said = f"cups={self.cups} with {self.shortest} swaps"
+            raise UserError(f"task cups: {said} makes fewer than 100 problems: raise cups, or swaps and fewest")
         if not 1 <= self.drill < self.shortest:
             said = f"drill={self.drill} must be at least 1, and less than the {self.shortest} swaps of a problem"
             raise UserError(f"task cups: {said}, or the textbook would give problems away")
