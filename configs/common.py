@@ -106,6 +106,7 @@ def base() -> ConfigDict:
         batch=32,  # pages a step
         length=96,  # tokens a page
         text_file="",  # a UTF-8 file to learn from instead of the task's own pages
+        worked=0.0,  # share of pages that are worked training problems: RL may then start from here
         optimizer=optimizer(3e-3),
     )
     c.sft = stage | dict(

@@ -6,6 +6,7 @@ python -m experiments.pretrain --config configs/shop.py --workdir runs/shop
 from pathlib import Path
 
 from rljax import data, launch, settings, sharding, stages, starts
+from rljax.errors import UserError
 from rljax.settings import Settings
 from rljax.structs import ConfigTree
 
@@ -13,16 +14,26 @@ HELD_OUT_SEED = 1 << 30  # added to the seed: pages that training never draws
 
 
 def make_pages(s: Settings):
-    """``pages(split, start, count) -> batch``: windows of a text file where the config names one, else textbook pages."""
+    """``pages(split, start, count) -> batch``: windows of a text file where the config names one, else textbook pages.
+
+    ``pretrain.worked`` of them are worked problems in their place.
+    """
     c, seed = s.config.pretrain, s.config.seed
+    of = {"train": seed, "validation": seed + HELD_OUT_SEED}
+    if not 0 <= c.worked <= 1:
+        raise UserError(f"pretrain.worked={c.worked}: a share of the pages is between 0 and 1")
     if not c.text_file:
-        of = {"train": seed, "validation": seed + HELD_OUT_SEED}
         make = lambda split: lambda start, count: data.pages(s.task, of[split], start, count, c.length)
     else:
         train, held_out = data.read_text(c.text_file, s.task.tokenizer, c.length)
         texts = {"train": train, "validation": held_out}
         make = lambda split: lambda start, count: data.file_pages(texts[split], seed, start, count, c.length)
-    return lambda split, start, count: sharding.by_rows(make(split), start, count, s.model.layout)
+
+    def some(split: str):
+        worked = lambda start, count: data.with_worked(make(split)(start, count), s.task, of[split], start, c.worked)
+        return worked if c.worked else make(split)
+
+    return lambda split, start, count: sharding.by_rows(some(split), start, count, s.model.layout)
 
 
 def run(config: ConfigTree, workdir: Path) -> None:

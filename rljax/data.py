@@ -3,6 +3,7 @@
 A supervised batch is a dict of arrays [N, S]: tokens int32, mask bool (real), learn bool (counted in the loss).
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from rljax.errors import UserError
-from rljax.tasks import Task
+from rljax.tasks import Record, Task
 from rljax.text import Tokenizer, pad_batch
 
 Batch = dict[str, np.ndarray]
-STREAMS = {"page": 1, "demonstration": 2}  # keeps the randomness of different uses apart
+STREAMS = {"page": 1, "demonstration": 2, "worked": 3}  # keeps the randomness of different uses apart
 
 
 def generator(seed: int, stream: str, index: int) -> np.random.Generator:
@@ -32,8 +33,7 @@ def demonstrations(
     index = np.arange(start, start + count)
     index = index % distinct if distinct else index
     problems = jax.device_get(ask(task)(seed, jnp.asarray(index), split))
-    records = task.records(problems.facts)
-    ids = task.response_ids or (lambda record, text: [*task.tokenizer.encode(text), task.tokenizer.eos])
+    records, ids = task.records(problems.facts), response_ids(task)
     rows = [
         ids(r, task.demonstration(r, generator(seed, "demonstration", int(i))))
         for r, i in zip(records, index, strict=True)
@@ -44,10 +44,41 @@ def demonstrations(
     return {"tokens": tokens, "mask": mask, "learn": np.concatenate([np.zeros_like(problems.prompt_mask), live], 1)}
 
 
+def response_ids(task: Task) -> Callable[[Record, str], list[int]]:
+    """(record, response text) -> its ids, what ends it included."""
+    return task.response_ids or (lambda record, text: [*task.tokenizer.encode(text), task.tokenizer.eos])
+
+
 def pages(task: Task, seed: int, start: int, count: int, length: int) -> Batch:
     """Raw text: ``count`` pages of ``length`` tokens; every token but the first is learned."""
     rows = [task.page(generator(seed, "page", i), length) for i in range(start, start + count)]
     tokens, mask = pad_batch(rows, length, task.tokenizer.pad)
+    return {"tokens": tokens, "mask": mask, "learn": mask}
+
+
+def with_worked(pages: Batch, task: Task, seed: int, start: int, share: float) -> Batch:
+    """The same pages [N, S], number ``start`` .., but about a ``share`` of them made of worked problems, as the web has some.
+
+    Such a page is prompts of training problems, each with its demonstration, one after the other and cut at the page's
+    end. Whether a page is one depends on its number alone.
+    """
+    count, length = pages["tokens"].shape
+    rngs = [generator(seed, "worked", start + n) for n in range(count)]
+    chosen = [n for n, rng in enumerate(rngs) if rng.random() < share]
+    rows: dict[int, list[int]] = {n: [] for n in chosen}
+    known, ids, most = ask(task), response_ids(task), task.size("train") or 1 << 30
+    while short := [n for n in chosen if len(rows[n]) < length]:
+        index = np.zeros(count, np.int32)  # always so many: one compiled function
+        index[short] = [rngs[n].integers(most) for n in short]
+        problems = jax.device_get(known(seed, jnp.asarray(index), "train"))
+        records = task.records(problems.facts)
+        for n in short:
+            prompt = np.asarray(problems.prompt[n])[np.asarray(problems.prompt_mask[n])].tolist()
+            rows[n] += prompt + ids(records[n], task.demonstration(records[n], rngs[n]))
+    if not chosen:
+        return pages
+    tokens, mask = pages["tokens"].copy(), pages["mask"].copy()
+    tokens[chosen], mask[chosen] = pad_batch([rows[n][:length] for n in chosen], length, task.tokenizer.pad)
     return {"tokens": tokens, "mask": mask, "learn": mask}
 
 
