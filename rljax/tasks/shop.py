@@ -5,6 +5,9 @@
     try 6 + 3 = 9 vs 14 less wait 11 + 9 = 20 vs 14 more answer 2 9          a search that gives up
     try 6 + 3 = 9 vs 14 less wait 3 + 11 = 14 vs 14 same answer 3 11         a search that gets there
 
+With a second language (``second``) each try and each answer may be said in it, as in "试 6 + 3 = 9 对 14 少 wait 3 + 11 = 14 vs
+14 same 答 3 11": a model that learns from such text mixes them, as DeepSeek-R1-Zero does. Prompts are in the first.
+
 A try is nine easy steps; an answer without one asks for all pairs to be weighed in a single token. Demonstrators jump
 often and give up at random. Two problems are the same if total and prices are, in whatever order (no reordered twins
 across splits). Exactly one pair makes the total.
@@ -28,6 +31,8 @@ from rljax.text import SymbolTokenizer
 NAMES = ("Ben", "Emily", "Ada", "Omar", "Mia", "Leo", "Zoe", "Ravi")
 WORDS = (*NAMES, "pays", "for", "two", "of", "?", "try", "+", "=", "vs", "less", "more", "same", "wait", "answer", ".")
 VERDICTS = ("less", "more", "same")
+SECOND = {"try": "试", "wait": "等", "vs": "对", "less": "少", "more": "多", "same": "同", "answer": "答"}
+FIRST = {there: here for here, there in SECOND.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +44,7 @@ class Options:
     jump_right: float = 0.0  # share of those that know the answer; the others name any pair
     give_up: float = 0.35  # chance to give up after each failed try
     in_order: float = 0.5  # share of searches that go through the pairs in order
+    second: float = 0.0  # share of tries and answers that are said in the second language; 0: there is none
 
     def __post_init__(self):
         if self.prices < 3 or math.comb(self.max_price, self.prices) < 100:  # each split needs some of the lists
@@ -49,11 +55,14 @@ class Options:
                 f"task shop: fewest={self.fewest} must be 3 or more, below prices={self.prices}, and leave 100 different "
                 f"lists of max_price={self.max_price}; or 0"
             )
+        if not 0 <= self.second <= 1:
+            raise UserError(f"task shop: second={self.second}: a share is between 0 and 1")
 
 
 def make(options: Options) -> Task:
     """The task of these options."""
-    tokenizer = SymbolTokenizer(WORDS, numbers=2 * options.max_price)
+    words = WORDS + (tuple(SECOND.values()) if options.second else ())
+    tokenizer = SymbolTokenizer(words, numbers=2 * options.max_price)
     return Task(
         name="shop",
         tokenizer=tokenizer,
@@ -66,7 +75,7 @@ def make(options: Options) -> Task:
         demonstration=lambda record, rng: demonstration(options, record, rng),
         page=lambda rng, length: page(options, tokenizer, rng, length),
         describe=describe,
-        words=("wait", "try"),
+        words=tuple(w for w in ("wait", "try", SECOND["wait"], SECOND["try"]) if w in words),
         read_prompt=read_prompt,
         score=lambda response, mask, finished, facts: score(tokenizer, response, mask, finished, facts),
     )
@@ -142,28 +151,32 @@ def read_prompt(prompt: str) -> Record | None:
     return {"prices": [int(p) for p in found.group(2).split()], "total": int(found.group(1))} if found else None
 
 
-# Verifiers: the answer is the end of the response, and the only one.
+# Verifiers: the answer is the end of the response, and the only one, in whichever language.
+
+ANSWERS = ("answer", SECOND["answer"])
 
 
 def score(tokenizer: SymbolTokenizer, response: Array, mask: Array, finished: Array, facts: Any) -> Array:
     """Reward 1 for a response [B, G, T] that ends "answer a b <eos>", says "answer" once, and is right; else 0."""
     length = mask.sum(-1)
-    says = (response == tokenizer.ids["answer"]) & mask
+    answers = jnp.asarray([tokenizer.ids[w] for w in ANSWERS if w in tokenizer.ids])
+    is_answer = lambda ids: jnp.any(ids[..., None] == answers, -1)
+    says = is_answer(response) & mask
     at = lambda back: jnp.take_along_axis(response, jnp.maximum(length - back, 0)[..., None], -1)[..., 0]
-    ends = finished & (length >= 4) & (says.sum(-1) == 1) & (at(4) == tokenizer.ids["answer"])
+    ends = finished & (length >= 4) & (says.sum(-1) == 1) & is_answer(at(4))
     a, b = at(3) - tokenizer.zero, at(2) - tokenizer.zero
     offered = lambda x: (x > 0) & jnp.any(facts["prices"][:, None] == x[..., None], -1)  # 0: no price
     right = offered(a) & offered(b) & (a != b) & (a + b == facts["total"][:, None])
     return (ends & right).astype(jnp.float32)
 
 
-ANSWER = re.compile(r"answer (\d+) (\d+) ?<eos>$")
+ANSWER = re.compile(r"(?:answer|答) (\d+) (\d+) ?<eos>$")
 
 
 def verify(response: str, record: Record) -> bool:
     """The same verdict from the text of the response, its stop token included."""
     found = ANSWER.search(response)
-    if not found or re.findall(r"\w+", response).count("answer") != 1:
+    if not found or sum(word in ANSWERS for word in re.findall(r"\w+", response)) != 1:
         return False
     a, b = map(int, found.groups())
     return a != b and {a, b} <= set(record["prices"]) and a + b == record["total"]
@@ -181,6 +194,11 @@ def try_pair(pair: tuple[int, int], total: int) -> str:
     return f"{a} + {b} = {a + b} vs {total} {compare(a + b, total)}"
 
 
+def said(o: Options, sentence: str, rng: np.random.Generator) -> str:
+    """A try or an answer, in one of the languages; nothing is drawn where there is one only."""
+    return " ".join(SECOND.get(w, w) for w in sentence.split()) if o.second and rng.random() < o.second else sentence
+
+
 def demonstration(o: Options, record: Record, rng: np.random.Generator) -> str:
     """A jump to some pair, or a search that tries, compares, and gives up at random."""
     prices, total = record["prices"], record["total"]
@@ -188,7 +206,7 @@ def demonstration(o: Options, record: Record, rng: np.random.Generator) -> str:
     right = next(p for p in pairs if sum(p) == total)
     if rng.random() < o.jump:
         a, b = right if rng.random() < o.jump_right else pairs[rng.integers(len(pairs))]
-        return f"answer {a} {b}"
+        return said(o, f"answer {a} {b}", rng)
     if rng.random() >= o.in_order:
         pairs = [pairs[i] for i in rng.permutation(len(pairs))]
     tries, answer = [], right
@@ -199,7 +217,8 @@ def demonstration(o: Options, record: Record, rng: np.random.Generator) -> str:
         if rng.random() < o.give_up:
             answer = pairs[rng.integers(len(pairs))]
             break
-    return "try " + " wait ".join(tries) + f" answer {answer[0]} {answer[1]}"
+    sentences = [f"{'wait' if n else 'try'} {t}" for n, t in enumerate(tries)] + [f"answer {answer[0]} {answer[1]}"]
+    return " ".join(said(o, sentence, rng) for sentence in sentences)
 
 
 def page(o: Options, tokenizer: SymbolTokenizer, rng: np.random.Generator, length: int) -> list[int]:
@@ -207,12 +226,13 @@ def page(o: Options, tokenizer: SymbolTokenizer, rng: np.random.Generator, lengt
     number, draws = tokenizer.zero, rng.integers(1, o.max_price + 1, (length, 2))
     plus, equals, vs, dot = (tokenizer.ids[w] for w in ("+", "=", "vs", "."))
     verdict = [tokenizer.ids[w] for w in VERDICTS]
+    other = {tokenizer.ids[w]: tokenizer.ids[there] for w, there in SECOND.items()} if o.second else {}
     out = [tokenizer.bos]
     if rng.random() < 0.5:
         for a, b in draws.tolist():
             s, t = a + b, int(rng.integers(2, 2 * o.max_price + 1))
             t = s if rng.random() < 0.25 else t
-            out += [
+            sentence = [
                 number + a,
                 plus,
                 number + b,
@@ -223,6 +243,7 @@ def page(o: Options, tokenizer: SymbolTokenizer, rng: np.random.Generator, lengt
                 verdict[int(s >= t) + int(s == t)],
                 dot,
             ]
+            out += [other.get(i, i) for i in sentence] if other and rng.random() < o.second else sentence
             if len(out) >= length:
                 return out[:length]
     while len(out) < length:
@@ -233,7 +254,7 @@ def page(o: Options, tokenizer: SymbolTokenizer, rng: np.random.Generator, lengt
         name = NAMES[rng.integers(len(NAMES))]
         out += tokenizer.encode(f"{name} pays {total} for two of {' '.join(map(str, prices))} ?")
         for i in rng.permutation(len(pairs)):
-            out += tokenizer.encode(try_pair(pairs[i], total)) + [tokenizer.ids["."]]
+            out += tokenizer.encode(said(o, try_pair(pairs[i], total), rng)) + [tokenizer.ids["."]]
     return out[:length]
 
 
@@ -247,14 +268,14 @@ def drill_total(o: Options, sums: list[int], rng: np.random.Generator) -> int:
 
 # Reading an attempt
 
-TRY = re.compile(r"(\d+) \+ (\d+) = (\d+)(?: vs (\d+) (less|more|same))?")
+TRY = re.compile(r"(\d+) \+ (\d+) = (\d+)(?: (?:vs|对) (\d+) (less|more|same|少|多|同))?")
 
 
 def describe(response: str, record: Record) -> Attempt:
     found = TRY.findall(response)
     facts = tuple(int(a) + int(b) == int(c) for a, b, c, _, _ in found)
     verdicts = tuple(
-        (int(t) == record["total"] and compare(int(c), int(t)) == v, v == "same", n)
+        (int(t) == record["total"] and compare(int(c), int(t)) == FIRST.get(v, v), FIRST.get(v, v) == "same", n)
         for n, (_, _, c, t, v) in enumerate(found)
         if v
     )
