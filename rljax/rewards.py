@@ -13,7 +13,7 @@ import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -23,7 +23,7 @@ from rljax.errors import UserError
 from rljax.policy_gradient import choices
 from rljax.structs import Array, Problems, Rollout
 from rljax.tasks import Record, Task
-from rljax.text import Tokenizer
+from rljax.text import SymbolTokenizer, Tokenizer
 from rljax.verifiers import form, shaping
 
 RewardFn = Callable[[Rollout, Problems], tuple[Array, dict[str, Array]]]
@@ -112,8 +112,22 @@ def terms(node: ast.expr, sign: float) -> Iterator[Term]:
 
 
 def of_text(parts: Sequence[Term]) -> tuple[Term, ...]:
-    """The terms that read the response's text, so that they need the host."""
+    """The terms that read the response's text."""
     return tuple(t for t in parts if t.name in OF_TEXT)
+
+
+def on_symbols(task: Task, term: Term) -> bool:
+    """Whether a term that reads text can be counted on ids: language, where each word is one symbol and all are thought."""
+    alone = isinstance(task.tokenizer, SymbolTokenizer) and not {"<think>", "</think>"} & {*task.tokenizer.table}
+    return term.name == "language" and alone and not task.prefill
+
+
+def language_on_symbols(tokenizer: Tokenizer, response: Array, mask: Array, **options: Any) -> Array:
+    """``shaping.language`` of responses [B, G, T] of symbols, in jnp: [B, G] float32."""
+    counts = np.asarray([shaping.words_in(tokenizer.decode([i]), **options) for i in range(tokenizer.size)], np.float32)
+    counts[list(tokenizer.stop_ids)] = 0  # the name of what ends a response is no word of it
+    good, words = jnp.moveaxis(jnp.sum(jnp.asarray(counts)[response] * mask[..., None], -2), -1, 0)
+    return good / jnp.maximum(words, 1)
 
 
 def weighted(parts: Sequence[Term], correct: Array, info: dict[str, Array], rollout: Rollout, max_length: int) -> Array:
@@ -133,14 +147,18 @@ def weighted(parts: Sequence[Term], correct: Array, info: dict[str, Array], roll
 # Verifiers
 
 
-def on_device(task: Task, group_size: int) -> RewardFn:
-    """The task's verifier in jnp."""
+def on_device(task: Task, group_size: int, parts: Sequence[Term] = CORRECT) -> RewardFn:
+    """The task's verifier in jnp, and the terms of ``parts`` that can be counted on symbols."""
     assert task.score is not None, f"task {task.name} has no device verifier"
     score = task.score
 
     def reward(rollout: Rollout, problems: Problems) -> tuple[Array, dict[str, Array]]:
         response, mask, finished = (by_group(x, group_size) for x in (rollout.response, rollout.mask, rollout.finished))
-        return score(response, mask, finished, problems.facts), {}
+        info = {
+            f"reward/{t.name}": language_on_symbols(task.tokenizer, response, mask, **t.choice.options)
+            for t in of_text(parts)
+        }
+        return score(response, mask, finished, problems.facts), info
 
     return reward
 
@@ -249,14 +267,14 @@ def stop_workers(pool: list[Executor]) -> None:
 
 def needs_host(task: Task, parts: Sequence[Term] = CORRECT) -> bool:
     """Whether verifying has to read text."""
-    return not task.on_device or bool(of_text(parts))
+    return not task.on_device or not all(on_symbols(task, t) for t in of_text(parts))
 
 
 def verifier(task: Task, group_size: int, workers: int, parts: Sequence[Term] = CORRECT) -> RewardFn:
-    """The device verifier where the task has one and no term reads text, else the text verifier."""
+    """The device verifier where the task has one and no term has to read text, else the text verifier."""
     if needs_host(task, parts):
         return on_host(task, group_size, workers, parts=parts)
-    return on_device(task, group_size)
+    return on_device(task, group_size, parts)
 
 
 def summary(rollout: Rollout, correct: Array, parts: Array, info: dict[str, Array]) -> dict[str, Array]:

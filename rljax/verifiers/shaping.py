@@ -21,10 +21,15 @@ def language(text: str, *, target: str = "en") -> float:
 
     Words of more scripts than one are of none; each Han or Kana sign counts as a word. Numbers and formulas do not count.
     """
+    good, words = words_in(thought(text), target=target)
+    return good / words if words else 0.0
+
+
+def words_in(text: str, *, target: str = "en") -> tuple[int, int]:
+    """(words that are in the target language, all words)."""
     wanted = SCRIPTS[target].split()
-    words = [part for word in WORDS.findall(thought(text)) for part in pieces(word)]
-    good = sum(all(script(c) in wanted for c in word) for word in words)
-    return good / len(words) if words else 0.0
+    words = [part for word in WORDS.findall(text) for part in pieces(word)]
+    return sum(all(script(c) in wanted for c in word) for word in words), len(words)
 
 
 def pieces(word: str) -> list[str]:
