@@ -1,38 +1,45 @@
-"""Supervised fine-tuning: imitate demonstrations.
+"""Supervised fine-tuning: imitate demonstrations, or the samples of a file.
 
-python -m experiments.sft --config configs/shop.py --workdir runs/shop
+    python -m experiments.sft --config configs/shop.py --workdir runs/shop
+    python -m experiments.sft ... --config.sft.file=samples.jsonl       # what experiments.collect kept of a policy's attempts
+
+The held-out loss is of the same kind: demonstrations of validation problems, or the samples of a twentieth of the file's problems.
 """
 
 from pathlib import Path
 
-from rljax import data, launch, settings, sharding, stages, starts
+from rljax import data, launch, samples, settings, sharding, stages, starts
 from rljax.settings import Settings
 from rljax.structs import ConfigTree
 
 
-def make_batch(s: Settings, split: str, start: int, count: int) -> data.Batch:
-    """Demonstrations number ``start`` .. of a split."""
-    c = s.config.sft
-    distinct = c.distinct if split == "train" else 0
-
-    def make(start: int, count: int) -> data.Batch:
-        return data.demonstrations(
-            s.task, s.config.seed, start, count, c.max_new_tokens, split=split, distinct=distinct
+def make_batches(s: Settings):
+    """``batches(split, start, count) -> batch``: demonstrations number ``start`` .. of a split, or a file's samples."""
+    c, seed = s.config.sft, s.config.seed
+    if c.file:
+        train, held_out = samples.read(c.file, s.task, seed, c.max_new_tokens)
+        of = {"train": train, "validation": held_out}
+        make = lambda split: lambda start, count: samples.batch(of[split], seed, start, count)
+    else:
+        distinct = {"train": c.distinct, "validation": 0}
+        make = lambda split: (
+            lambda start, count: data.demonstrations(
+                s.task, seed, start, count, c.max_new_tokens, split=split, distinct=distinct[split]
+            )
         )
-
-    return sharding.by_rows(make, start, count, s.model.layout)
+    return lambda split, start, count: sharding.by_rows(make(split), start, count, s.model.layout)
 
 
 def run(config: ConfigTree, workdir: Path) -> None:
     s, c = settings.resolve(config, "sft"), config.sft
     split = settings.split(s, c, s.task.prompt_slots)
     update, measure = settings.supervised(s, c, split)
-    held_out = make_batch(s, "validation", 0, 8 * c.batch)
+    batches = make_batches(s)
+    held_out = batches("validation", 0, 8 * c.batch)
     look = settings.evaluator(s)
 
     def iteration(state):
-        batch = make_batch(s, "train", int(state.step) * c.batch, c.batch)
-        return update(state, batch)
+        return update(state, batches("train", int(state.step) * c.batch, c.batch))
 
     def evaluate(params):
         metrics, samples = look(params)

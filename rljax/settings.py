@@ -68,7 +68,7 @@ def resolve(config: ConfigTree, running: str = "") -> Settings:
         raise UserError(f"rl.sampler_weights={config.rl.sampler_weights!r} is unknown, choose from {ways}")
     for stage in dict.fromkeys((*config.stages, *filter(None, [running]))):
         check_stage(config, model, stage)
-    if "sft" in config.stages and config.sft.max_new_tokens < task.demonstration_slots:
+    if "sft" in config.stages and not config.sft.file and config.sft.max_new_tokens < task.demonstration_slots:
         raise UserError(
             f"sft.max_new_tokens={config.sft.max_new_tokens}, but demonstrations of {task.name!r} have up to "
             f"{task.demonstration_slots} tokens: raise it (and model.max_length with it), or make the task shorter"

@@ -1,11 +1,13 @@
 """What supervised stages read: a batch is a function of its number, and gives no held-out problem away."""
 
+import json
+
 import numpy as np
 import pytest
 
 from configs import shop
 from experiments import pretrain
-from rljax import data, settings, tasks
+from rljax import data, samples, settings, tasks
 from rljax.errors import UserError
 
 
@@ -50,3 +52,48 @@ def test_a_share_that_is_none_is_one_line():
     config.pretrain.worked = 1.5
     with pytest.raises(UserError, match="pretrain.worked"):
         pretrain.make_pages(settings.resolve(config))
+
+
+# Samples of a file
+
+
+def written(path, *lines):
+    path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    return str(path)
+
+
+def test_sft_learns_the_responses_of_a_file_and_their_stop_token(tmp_path):
+    task = tasks.make("shop")
+    records = task.records(task.problems(3, np.arange(40), "train").facts)
+    said = [{"index": n, "response": task.demonstration(r, np.random.default_rng(n))} for n, r in enumerate(records)]
+    rows, held_out = samples.read(written(tmp_path / "some.jsonl", *said), task, 3, 100)
+    assert len(rows["tokens"]) == 38 and len(held_out["tokens"]) == 2, "a twentieth of the problems is held out"
+    epoch = samples.batch(rows, 3, 38, 38)
+    asked = task.problems(3, np.arange(38), "train")
+    expected = {(task.tokenizer.decode(p), said[n]["response"] + " <eos>") for n, p in enumerate(asked.prompt)}
+    slots = task.prompt_slots
+    found = set()
+    for tokens, mask, learn in zip(*epoch.values(), strict=True):
+        np.testing.assert_array_equal(learn, mask & (np.arange(len(mask)) >= slots))
+        found.add((task.tokenizer.decode(tokens[:slots]), task.tokenizer.decode(tokens[learn])))
+    assert found == expected, "each once an epoch"
+    assert (samples.batch(rows, 3, 0, 38)["tokens"] != epoch["tokens"]).any(), "in another order each time"
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ([], "empty"),
+        ([{"index": 3}], "line 1 of .* has no .response."),
+        ([{"index": 3, "response": "answer 3 4"}, {"index": "3", "response": "answer 3 4"}], "line 2"),
+        ([{"index": 3, "response": "answr 3 4"}], "line 1 .*answr.*did you mean 'answer'"),
+        ([{"index": 3, "response": "wait " * 100}], r"101 tokens .*more than sft.max_new_tokens=100"),
+        ([{"index": 3, "response": "answer 3 4", "prompt": "Ben pays 99?"}], "another prompt"),
+        ([{"index": 3, "response": "answer 3 4"}] * 5, "at least two"),
+    ],
+)
+def test_a_file_that_cannot_be_learned_from_is_one_line(tmp_path, lines, words):
+    with pytest.raises(UserError, match=words):
+        samples.read(written(tmp_path / "some.jsonl", *lines), tasks.make("shop"), 0, 100)
+    with pytest.raises(UserError, match="cannot read"):
+        samples.read(str(tmp_path / "none.jsonl"), tasks.make("shop"), 0, 100)
