@@ -5,8 +5,10 @@ problem's. ``experiments.collect`` writes such files; SFT reads them with ``sft.
 """
 
 import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +19,49 @@ from rljax.data import Batch
 from rljax.errors import UserError
 from rljax.tasks import Task, order
 from rljax.text import pad_batch
+from rljax.verifiers import shaping
 
 STREAM = 64  # of the orders that tasks draw; theirs are below
+
+
+class Keep(NamedTuple):
+    """Which correct attempts are worth imitating."""
+
+    language: float = 0.0  # at least this share of the thought's words is ...
+    target: str = "en"  # ... in this language
+    at_least: int = 0  # tokens, the stop token included
+    at_most: int = 0  # 0: any number
+    per_problem: int = 0  # the first so many; 0: all
+
+
+def chosen(attempts: Sequence[Mapping[str, Any]], keep: Keep) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    """(lines of a file, {why others were dropped: how many}) of an evaluation's samples at training problems.
+
+    An attempt that is dropped counts once, for the first reason that there is.
+    """
+    lines: list[dict[str, Any]] = []
+    dropped = dict.fromkeys(("unfinished", "wrong", "in another language", "short", "long", "repeated", "more"), 0)
+    seen: set[tuple[int, str]] = set()
+    count: Counter[int] = Counter()
+    for a in attempts:
+        index, response = a["problem"], a["response"].removesuffix("<eos>")
+        rules = {
+            "unfinished": not a["response"].endswith("<eos>"),
+            "wrong": a["reward"] <= 0,
+            "in another language": shaping.language(response, target=keep.target) < keep.language,
+            "short": a["length"] < keep.at_least,
+            "long": bool(keep.at_most) and a["length"] > keep.at_most,
+            "repeated": (index, response) in seen,
+            "more": bool(keep.per_problem) and count[index] >= keep.per_problem,
+        }
+        why = next((name for name, broken in rules.items() if broken), None)
+        if why:
+            dropped[why] += 1
+            continue
+        seen.add((index, response))
+        count[index] += 1
+        lines.append({"index": index, "prompt": a["prompt"], "response": response, "length": a["length"]})
+    return lines, dropped
 
 
 def read(path: str, task: Task, seed: int, max_new_tokens: int) -> tuple[Batch, Batch]:

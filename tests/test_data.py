@@ -97,3 +97,26 @@ def test_a_file_that_cannot_be_learned_from_is_one_line(tmp_path, lines, words):
         samples.read(written(tmp_path / "some.jsonl", *lines), tasks.make("shop"), 0, 100)
     with pytest.raises(UserError, match="cannot read"):
         samples.read(str(tmp_path / "none.jsonl"), tasks.make("shop"), 0, 100)
+
+
+def test_attempts_that_are_kept_are_right_readable_of_the_length_asked_for_and_no_repetition():
+    said = lambda problem, response, reward=1.0, length=9: {
+        "problem": problem, "prompt": "p", "response": response, "reward": reward, "length": length
+    }  # fmt: skip
+    good = [said(0, "try answer <eos>"), said(0, "wait answer <eos>"), said(1, "try answer <eos>")]
+    bad = {
+        "unfinished": said(0, "try answer", 0.0),
+        "wrong": said(0, "try less answer <eos>", 0.0),
+        "in another language": said(0, "try 少 answer <eos>"),
+        "short": said(0, "answer <eos>", length=2),
+        "long": said(0, "try try answer <eos>", length=40),
+        "repeated": said(0, "try answer <eos>"),
+        "more": said(0, "more answer <eos>"),
+    }
+    keep = samples.Keep(language=1.0, at_least=5, at_most=20, per_problem=2)
+    lines, dropped = samples.chosen([*good, *bad.values()], keep)
+    assert [(line["index"], line["response"]) for line in lines] == [
+        (0, "try answer "), (0, "wait answer "), (1, "try answer ")
+    ]  # fmt: skip
+    assert dropped == dict.fromkeys(bad, 1)
+    assert len(samples.chosen([*good, *bad.values()], samples.Keep())[0]) == 7, "right ones, no pair twice"

@@ -1,0 +1,82 @@
+"""Rejection sampling: a policy's attempts at training problems, of which the good ones are kept in a file for SFT.
+
+    python -m experiments.collect --config configs/shop.py --workdir runs/shop --stage rl --to good.jsonl
+    python -m experiments.collect ... --problems 1024 --attempts 8 --temperature 0.7 --language 1 --per_problem 2
+    python -m experiments.sft --config configs/shop.py --workdir runs/again --config.sft.file=good.jsonl
+
+Kept is what ended by itself, is right, says at least the share ``--language`` of its words in ``--target``, has ``--at_least`` to
+``--at_most`` tokens (0: any number), is no repetition, and is among the first ``--per_problem`` (0: all) such attempts at its
+problem. The file is whole or not there; beside it a .json says how it was made, and the same command again leaves it alone.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rljax import journal, launch, processes, samples, settings, starts
+from rljax.errors import UserError
+from rljax.structs import ConfigTree
+
+
+def run(
+    config: ConfigTree,
+    workdir: Path,
+    stage: str = "rl",
+    to: str = "",
+    problems: int = 512,
+    attempts: int = 4,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    language: float = 0.0,
+    target: str = "en",
+    at_least: int = 0,
+    at_most: int = 0,
+    per_problem: int = 0,
+) -> Path:
+    path = Path(to) if to else workdir / f"collected_{stage}.jsonl"
+    asked = dict(split="train", problems=problems, attempts=attempts, temperature=temperature, top_k=0, top_p=top_p)
+    keep = samples.Keep(language, target, at_least, at_most, per_problem)
+    config = config.copy_and_resolve_references()
+    config.eval.update(asked | {"greedy": False})
+    about = journal.plain(
+        {"workdir": str(workdir), "stage": stage, "seed": config.seed, "task": config.task.to_dict()}
+        | {"max_new_tokens": config.rl.max_new_tokens, "sampled": asked, "kept": keep._asdict()}
+    )
+    if made(path, about):
+        return path
+    s = settings.resolve(config)
+    _, said = settings.evaluator(s, keep=problems)(starts.start_params(s, stage, workdir))
+    if processes.writes():
+        lines, dropped = samples.chosen(said, keep)
+        counts = {"attempts": len(said), "lines": len(lines), "dropped": dropped}
+        print(f"kept {len(lines)} of {len(said)} attempts by {workdir}:{stage}; {reasons(dropped)}", flush=True)
+        if not lines:
+            raise UserError(f"{path}: no attempt was good enough to keep: ask for more, or for less of them")
+        journal.replace_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+        journal.replace_text(path.with_suffix(".json"), json.dumps(about | {"counts": counts}, indent=1) + "\n")
+    processes.meet()
+    return path
+
+
+def made(path: Path, about: dict[str, Any]) -> bool:
+    """Whether the file is there and was made like this. Raises UserError where it was made otherwise."""
+    if not path.exists() or not path.with_suffix(".json").exists():
+        return False
+    before = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    different = [key for key in about if before.get(key) != about[key]]
+    if different:
+        key = different[0]
+        raise UserError(f"{path} was collected with {key}={before.get(key)}, not {about[key]}: write to another file")
+    return True
+
+
+def reasons(dropped: dict[str, int]) -> str:
+    return "dropped: " + (", ".join(f"{count} {why}" for why, count in dropped.items() if count) or "none")
+
+
+if __name__ == "__main__":
+    defaults: dict[str, Any] = dict(
+        stage="rl", to="", problems=512, attempts=4, temperature=1.0, top_p=1.0, language=0.0
+    )
+    defaults |= dict(target="en", at_least=0, at_most=0, per_problem=0)
+    launch.main(run, writes=False, **defaults)
