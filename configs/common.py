@@ -113,6 +113,7 @@ def base() -> ConfigDict:
         start="pretrain",  # the stage to start from, also DIR:stage of another run; "weights": the folder; "": random
         steps=1000,
         file="",  # a .jsonl of samples to imitate in place of demonstrations, as experiments.collect writes them
+        general=0.0,  # share of rows that are textbook pages in their place
         batch=64,  # demonstrations a step
         distinct=20_000,  # different training problems; 0: never the same twice
         max_new_tokens=144,

@@ -9,12 +9,16 @@ The held-out loss is of the same kind: demonstrations of validation problems, or
 from pathlib import Path
 
 from rljax import data, launch, samples, settings, sharding, stages, starts
+from rljax.errors import UserError
 from rljax.settings import Settings
 from rljax.structs import ConfigTree
 
 
 def make_batches(s: Settings):
-    """``batches(split, start, count) -> batch``: demonstrations number ``start`` .. of a split, or a file's samples."""
+    """``batches(split, start, count) -> batch``: demonstrations number ``start`` .. of a split, or a file's samples.
+
+    ``sft.general`` of the rows to learn from are textbook pages in their place.
+    """
     c, seed = s.config.sft, s.config.seed
     if c.file:
         train, held_out = samples.read(c.file, s.task, seed, c.max_new_tokens)
@@ -27,7 +31,14 @@ def make_batches(s: Settings):
                 s.task, seed, start, count, c.max_new_tokens, split=split, distinct=distinct[split]
             )
         )
-    return lambda split, start, count: sharding.by_rows(make(split), start, count, s.model.layout)
+    if not 0 <= c.general <= 1:
+        raise UserError(f"sft.general={c.general}: a share of the rows is between 0 and 1")
+
+    def mixed(start: int, count: int) -> data.Batch:
+        return data.with_general(make("train")(start, count), s.task, seed, start, c.general)
+
+    rows = {"train": mixed if c.general else make("train"), "validation": make("validation")}
+    return lambda split, start, count: sharding.by_rows(rows[split], start, count, s.model.layout)
 
 
 def run(config: ConfigTree, workdir: Path) -> None:

@@ -16,7 +16,7 @@ from rljax.tasks import Record, Task
 from rljax.text import Tokenizer, pad_batch
 
 Batch = dict[str, np.ndarray]
-STREAMS = {"page": 1, "demonstration": 2, "worked": 3}  # keeps the randomness of different uses apart
+STREAMS = {"page": 1, "demonstration": 2, "worked": 3, "general": 4}  # keeps the randomness of different uses apart
 
 
 def generator(seed: int, stream: str, index: int) -> np.random.Generator:
@@ -80,6 +80,23 @@ def with_worked(pages: Batch, task: Task, seed: int, start: int, share: float) -
     tokens, mask = pages["tokens"].copy(), pages["mask"].copy()
     tokens[chosen], mask[chosen] = pad_batch([rows[n][:length] for n in chosen], length, task.tokenizer.pad)
     return {"tokens": tokens, "mask": mask, "learn": mask}
+
+
+def with_general(batch: Batch, task: Task, seed: int, start: int, share: float) -> Batch:
+    """The same rows [N, S], number ``start`` .., but about a ``share`` of them a textbook page of S tokens, wholly learned.
+
+    So fine-tuning does not forget what is not in its samples. Whether a row is one depends on its number alone.
+    """
+    count, length = batch["tokens"].shape
+    chosen = [n for n in range(count) if generator(seed, "general", start + n).random() < share]
+    if not chosen:
+        return batch
+    out = {name: x.copy() for name, x in batch.items()}
+    for n in chosen:
+        page = pages(task, seed, start + n, 1, length)
+        for name in out:
+            out[name][n] = page[name][0]
+    return out
 
 
 def file_pages(tokens: np.ndarray, seed: int, start: int, count: int, length: int) -> Batch:

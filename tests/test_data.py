@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from configs import shop
-from experiments import pretrain
+from experiments import pretrain, sft
 from rljax import data, samples, settings, tasks
 from rljax.errors import UserError
 
@@ -47,11 +47,24 @@ def test_a_share_of_the_pages_is_worked_and_the_others_are_as_they_were():
     assert data.with_worked(plain, task, 0, 0, 0.0) is plain
 
 
+def test_pages_among_the_rows_of_sft_are_wholly_learned_and_leave_the_others_as_they_were():
+    task = tasks.make("shop")
+    plain = data.demonstrations(task, 0, 0, 60, 100)
+    some = data.with_general(plain, task, 0, 0, 0.4)
+    whole = some["learn"].all(1)
+    assert 12 <= whole.sum() <= 36 and not plain["learn"].all(1).any()
+    for name in plain:
+        np.testing.assert_array_equal(some[name][~whole], plain[name][~whole])
+    assert data.with_general(plain, task, 0, 0, 0.0) is plain
+
+
 def test_a_share_that_is_none_is_one_line():
     config = shop.get_config("short")
-    config.pretrain.worked = 1.5
+    config.pretrain.worked = config.sft.general = 1.5
     with pytest.raises(UserError, match="pretrain.worked"):
         pretrain.make_pages(settings.resolve(config))
+    with pytest.raises(UserError, match="sft.general"):
+        sft.make_batches(settings.resolve(config))
 
 
 # Samples of a file
