@@ -27,8 +27,9 @@ def write(
     attempts: Sequence[Attempts],
     tables: Sequence[Table],
     config: Mapping[str, Any],
+    compared: tuple[str, str] = ("before RL", "after RL"),
 ) -> None:
-    """Write the page. ``config`` is the run's config.json; "versions", "commit" and "devices" go to the footer.
+    """Write the page. ``compared`` says whose the two columns of attempts are; ``config`` is the run's config.json; "versions", "commit" and "devices" go to the footer.
 
     Raises UserError where a picture cannot be read.
     """
@@ -36,8 +37,8 @@ def write(
         ("Curves", "".join(picture(*figure) for figure in figures)),
         ("Measures", "".join(table(*t) for t in tables)),
         (
-            "Attempts at the same problems, before and after RL",
-            "".join(problem(*a, i == 0) for i, a in enumerate(attempts)),
+            "Attempts at the same problems, {} and {}".format(*compared),
+            "".join(problem(*a, i == 0, compared) for i, a in enumerate(attempts)),
         ),
         ("Config", details("resolved config", f"<pre>{html.escape(as_json(config))}</pre>", False) if config else ""),
     ]
@@ -83,13 +84,15 @@ def table(caption: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) ->
     return f'<div class="wide"><table><caption>{caption}</caption><tr>{head}</tr>{body}</table></div>'
 
 
-def problem(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]], opened: bool) -> str:
+def problem(
+    before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]], opened: bool, compared: tuple[str, str]
+) -> str:
     """One prompt with its attempts in two columns; ``opened``: unfolded at first."""
     prompt = html.escape(next((s["prompt"] for s in (*before, *after)), ""))
     columns = "".join(
         f"<div><h3>{name} <span>{sum(s['reward'] > 0.5 for s in samples)} of {len(samples)} right</span></h3>"
         f"<ol>{''.join(map(attempt, samples))}</ol></div>"
-        for name, samples in (("before RL", before), ("after RL", after))
+        for name, samples in zip(compared, (before, after), strict=True)
     )
     return details(f"<code>{prompt}</code>", f'<div class="columns">{columns}</div>', opened)
 
