@@ -7,7 +7,7 @@ from configs import common
 
 
 def get_config(arg=None):
-    arg = common.parse_arg(arg, prices=4, max_price=12, second=0.3, short=False)
+    arg = common.parse_arg(arg, prices=4, max_price=12, second=0.4, short=False)
     c = common.base()
     c.workers = 0
     c.task.name = "shop"
@@ -27,13 +27,14 @@ def get_config(arg=None):
     c.recipe = dict(
         small=dict(width=32, head_width=16, ff_width=128),  # the model that is distilled into
         watch=dict(split="validation", problems=32, attempts=8),  # what a stage is looked at with while it runs
-        steps=dict(zero=50, dev2=50, dev2_free=50, r1=50, small_rl=50, small_distilled_rl=50),
+        steps=dict(zero=50, dev2=50, dev2_free=50, r1=50, small_rl=150, small_distilled_rl=50),
+        rates=dict(small_rl=1e-3),  # learning rates of RL that are not rl.optimizer's
         target="en",
         reward="correct + language(target=en)",  # of both RL stages after the cold start
         cooler=0.7,  # temperature of the second
         # which attempts at how many training problems are imitated, how often, beside how much general text
         cold=dict(
-            filter=dict(problems=512, attempts=4, language=1.0, at_least=12, per_problem=1), epochs=4, general=0.0
+            filter=dict(problems=256, attempts=4, language=0.9, at_least=12, per_problem=1), epochs=4, general=0.0
         ),
         reject=dict(filter=dict(problems=1024, attempts=4, language=1.0), epochs=2, general=0.25),
         distil=dict(filter=dict(problems=1024, attempts=4, language=1.0), epochs=4, general=0.0),
@@ -44,13 +45,12 @@ def get_config(arg=None):
 
 
 def shorten(c):
-    """A minute's run of every stage, of an easier task: it learns little more than to answer."""
+    """A minute's run of every stage, of an easier task with a base that guesses: something must be right to be imitated."""
     common.shorten(c)
-    c.task.options.update(dict(prices=3, max_price=10))
-    c.model.update(dict(layers=1, width=32, head_width=16, ff_width=64))
-    c.pretrain.update(dict(steps=100, worked=0.9))
+    c.task.options.update(dict(prices=3, max_price=10, jump=1.0))
+    c.pretrain.update(dict(steps=250, batch=32, micro_batch=32, length=32, eval_every=250, worked=1.0))
     c.recipe.steps = dict.fromkeys(c.recipe.steps, 2)
-    c.recipe.small = dict(width=16, head_width=8, ff_width=32)
+    c.recipe.small = dict()  # no smaller: what is compiled once serves both
     c.recipe.watch = dict(split="validation", problems=4, attempts=2)
     for how in (c.recipe.cold, c.recipe.reject, c.recipe.distil):
         how.filter.update(dict(problems=64, attempts=8, language=0.0, at_least=0))

@@ -32,7 +32,7 @@ def run(
     at_least: int = 0,
     at_most: int = 0,
     per_problem: int = 0,
-) -> Path:
+) -> None:
     path = Path(to) if to else workdir / f"collected_{stage}.jsonl"
     asked = dict(split="train", problems=problems, attempts=attempts, temperature=temperature, top_k=0, top_p=top_p)
     keep = samples.Keep(language, target, at_least, at_most, per_problem)
@@ -43,7 +43,7 @@ def run(
         | {"max_new_tokens": config.rl.max_new_tokens, "sampled": asked, "kept": keep._asdict()}
     )
     if made(path, about):
-        return path
+        return
     s = settings.resolve(config)
     _, said = settings.evaluator(s, keep=problems)(starts.start_params(s, stage, workdir))
     if processes.writes():
@@ -55,7 +55,6 @@ def run(
         journal.replace_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
         journal.replace_text(path.with_suffix(".json"), json.dumps(about | {"counts": counts}, indent=1) + "\n")
     processes.meet()
-    return path
 
 
 def made(path: Path, about: dict[str, Any]) -> bool:

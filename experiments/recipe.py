@@ -39,7 +39,7 @@ MODELS = {  # folder: its name in the table
     "zero": "R1-Zero: RL on the base",
     "dev1": "Dev1: cold start SFT",
     "dev2": "Dev2: RL 1, language rewarded",
-    "dev2_free": "RL 1 without the language reward",
+    "dev2_free": "Dev2-free: RL 1, correctness alone",
     "dev3": "Dev3: SFT on rejection samples",
     "r1": "R1: RL 2",
     "small_base": "small base",
@@ -65,7 +65,8 @@ def run(config: ConfigTree, workdir: Path) -> None:
 
     def sample(of: str, stage: str, file: str, how: ConfigTree) -> dict[str, Any]:
         """Keep the good attempts of a model; returns the settings of SFT on them."""
-        path = collect.run(made[of], workdir / of, stage, to=str(workdir / file), target=r.target, **how.filter)
+        path = workdir / file
+        collect.run(made[of], workdir / of, stage, to=str(path), target=r.target, **how.filter)
         steps = how.epochs * len(journal.read(path)) / (config.sft.batch * (1 - how.general))
         return {"sft.file": str(path), "sft.general": how.general, "sft.steps": math.ceil(steps)}
 
@@ -95,9 +96,12 @@ def run(config: ConfigTree, workdir: Path) -> None:
 def arm_of(config: ConfigTree, name: str, stage: str, begin: str, changes: Mapping[str, Any]) -> ConfigTree:
     """The config of one model's stage: what it starts from, its own changes, and the small architecture where it is small."""
     arm, r = copy.deepcopy(config), config.recipe
+    with arm.unlocked():
+        del arm.recipe  # the rest of the recipe is not this run's
     arm.stages, arm[stage].start = (stage,), begin
     arm.eval.update(r.watch)
     arm.rl.steps = r.steps.get(name, arm.rl.steps)
+    arm.rl.optimizer.learning_rate = r.rates.get(name, arm.rl.optimizer.learning_rate)
     if name.startswith("small"):
         arm.model.update(r.small)
     for key, value in changes.items():
@@ -108,15 +112,15 @@ def arm_of(config: ConfigTree, name: str, stage: str, begin: str, changes: Mappi
 
 def look(config: ConfigTree, arm: ConfigTree, workdir: Path, name: str) -> Numbers:
     """What a model does on the held-out problems of ``config.eval``; asked once, then read again."""
-    path = workdir / "evaluations" / f"{name}.json"
-    if not path.exists():
+    path, asked = workdir / "evaluations" / f"{name}.json", journal.plain(config.eval.to_dict())
+    if not path.exists() or json.loads(path.read_text(encoding="utf-8"))["asked"] != asked:
         arm = copy.deepcopy(arm)
         arm.eval.update(config.eval.to_dict())
         s = settings.resolve(arm)
         (stage,) = arm.stages
         measured, said = settings.evaluator(s, keep=config.eval.problems)(starts.start_params(s, stage, workdir / name))
         if processes.writes():
-            numbers = summed_up(measured, said, config.recipe.target)
+            numbers = {"asked": asked} | summed_up(measured, said, config.recipe.target)
             journal.replace_text(path, json.dumps(numbers, ensure_ascii=False) + "\n")
         processes.meet()
     return json.loads(path.read_text(encoding="utf-8"))
@@ -195,9 +199,8 @@ def tell(config: ConfigTree, workdir: Path, found: Mapping[str, Numbers]) -> Non
     ]
     picture = workdir / "figures" / "models.png"
     figures.models(bars, picture, "DeepSeek-R1's recipe in miniature")
-    attempts = [
-        tuple([a for a in found[name]["samples"] if a["problem"] == q] for name in ("zero", "r1")) for q in range(4)
-    ]
+    said_by = lambda name, q: [a for a in found[name]["samples"] if a["problem"] == q]
+    attempts = [(said_by("zero", q), said_by("r1", q)) for q in range(4)]
     tiles = [(label, found[name]["metrics"]["eval/pass@1"], note) for label, name, note in TILES]
     report.write(
         workdir / "report.html",

@@ -40,7 +40,9 @@ def chosen(attempts: Sequence[Mapping[str, Any]], keep: Keep) -> tuple[list[dict
     An attempt that is dropped counts once, for the first reason that there is.
     """
     lines: list[dict[str, Any]] = []
-    dropped = dict.fromkeys(("unfinished", "wrong", "in another language", "short", "long", "repeated", "more"), 0)
+    dropped: dict[str, int] = dict.fromkeys(
+        ("unfinished", "wrong", "in another language", "short", "long", "repeated", "more"), 0
+    )
     seen: set[tuple[int, str]] = set()
     count: Counter[int] = Counter()
     for a in attempts:

@@ -243,7 +243,8 @@ def page(o: Options, tokenizer: SymbolTokenizer, rng: np.random.Generator, lengt
                 verdict[int(s >= t) + int(s == t)],
                 dot,
             ]
-            out += [other.get(i, i) for i in sentence] if other and rng.random() < o.second else sentence
+            there = bool(other) and rng.random() < o.second
+            out += [other[i] if there and i in other else i for i in sentence]
             if len(out) >= length:
                 return out[:length]
     while len(out) < length:
