@@ -34,7 +34,7 @@ def get_config(arg=None):
         cooler=0.7,  # temperature of the second
         # which attempts at how many training problems are imitated, how often, beside how much general text
         cold=dict(
-            filter=dict(problems=256, attempts=4, language=0.9, at_least=12, per_problem=1), epochs=4, general=0.0
+            filter=dict(problems=256, attempts=4, language=0.6, at_least=12, per_problem=1), epochs=4, general=0.0
         ),
         reject=dict(filter=dict(problems=1024, attempts=4, language=1.0), epochs=2, general=0.25),
         distil=dict(filter=dict(problems=1024, attempts=4, language=1.0), epochs=4, general=0.0),
