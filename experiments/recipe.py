@@ -53,20 +53,23 @@ Numbers = dict[str, Any]  # what one model did: metrics, language, rates [proble
 def run(config: ConfigTree, workdir: Path) -> None:
     start, r = time.perf_counter(), config.recipe
     made: dict[str, ConfigTree] = {}
+    found: dict[str, Numbers] = {}
 
     def train(name: str, stage: str, begin: str = "", **changes: Any) -> str:
-        """Run one stage in its folder; returns what the next may start from."""
+        """Run one stage in its folder and look at what it can do; returns what the next may start from."""
         made[name] = arm = arm_of(config, name, stage, begin, changes)
-        if processes.writes():
-            print(f"{MODELS[name]}:", flush=True)
         with launch.own(workdir / name, arm):
-            STAGES[stage](arm, workdir / name)
+            if not looked_at(workdir, name).exists():  # else it was finished before
+                if processes.writes():
+                    print(f"{MODELS[name]}:", flush=True)
+                STAGES[stage](arm, workdir / name)
+            found[name] = look(config, arm, workdir, name)
         return f"{workdir / name}:{stage}"
 
-    def sample(of: str, stage: str, file: str, how: ConfigTree) -> dict[str, Any]:
-        """Keep the good attempts of a model; returns the settings of SFT on them."""
+    def sample(of: str, file: str, how: ConfigTree) -> dict[str, Any]:
+        """Keep the good attempts of a model at training problems; returns the settings of SFT on them."""
         path = workdir / file
-        collect.run(made[of], workdir / of, stage, to=str(path), target=r.target, **how.filter)
+        collect.run(made[of], workdir / of, "rl", to=str(path), target=r.target, **how.filter)
         steps = how.epochs * len(journal.read(path)) / (config.sft.batch * (1 - how.general))
         return {"sft.file": str(path), "sft.general": how.general, "sft.steps": math.ceil(steps)}
 
@@ -75,19 +78,18 @@ def run(config: ConfigTree, workdir: Path) -> None:
     base = train("base", "pretrain")
     train("zero", "rl", base)
 
-    dev1 = train("dev1", "sft", base, **sample("zero", "rl", "cold_start.jsonl", r.cold))
+    dev1 = train("dev1", "sft", base, **sample("zero", "cold_start.jsonl", r.cold))
     train("dev2", "rl", dev1, **language)
     train("dev2_free", "rl", dev1)
 
-    dev3 = train("dev3", "sft", base, **sample("dev2", "rl", "rejection.jsonl", r.reject))
+    dev3 = train("dev3", "sft", base, **sample("dev2", "rejection.jsonl", r.reject))
     train("r1", "rl", dev3, **language, **{"rl.temperature": r.cooler})
 
     small = train("small_base", "pretrain")
     train("small_rl", "rl", small)
-    distilled = train("small_distilled", "sft", small, **sample("r1", "rl", "distillation.jsonl", r.distil))
+    distilled = train("small_distilled", "sft", small, **sample("r1", "distillation.jsonl", r.distil))
     train("small_distilled_rl", "rl", distilled, **language)
 
-    found = {name: look(config, made[name], workdir, name) for name in MODELS}
     if processes.writes():
         tell(config, workdir, found)
         print(f"{(time.perf_counter() - start) / 60:.1f} min in this session; {(workdir / 'report.html').absolute()}")
@@ -110,9 +112,13 @@ def arm_of(config: ConfigTree, name: str, stage: str, begin: str, changes: Mappi
     return arm
 
 
+def looked_at(workdir: Path, name: str) -> Path:
+    return workdir / "evaluations" / f"{name}.json"
+
+
 def look(config: ConfigTree, arm: ConfigTree, workdir: Path, name: str) -> Numbers:
     """What a model does on the held-out problems of ``config.eval``; asked once, then read again."""
-    path, asked = workdir / "evaluations" / f"{name}.json", journal.plain(config.eval.to_dict())
+    path, asked = looked_at(workdir, name), journal.plain(config.eval.to_dict())
     if not path.exists() or json.loads(path.read_text(encoding="utf-8"))["asked"] != asked:
         arm = copy.deepcopy(arm)
         arm.eval.update(config.eval.to_dict())
