@@ -27,8 +27,8 @@ def get_config(arg=None):
     c.recipe = dict(
         small=dict(width=32, head_width=16, ff_width=128),  # the model that is distilled into
         watch=dict(split="validation", problems=32, attempts=8),  # what a stage is looked at with while it runs
+        # of RL; on the small base alone as many as its teacher had on the way to R1
         steps=dict(zero=50, dev2=50, dev2_free=50, r1=50, small_rl=150, small_distilled_rl=50),
-        rates=dict(small_rl=1e-3),  # learning rates of RL that are not rl.optimizer's
         target="en",
         reward="correct + language(target=en)",  # of both RL stages after the cold start
         cooler=0.7,  # temperature of the second

@@ -103,7 +103,6 @@ def arm_of(config: ConfigTree, name: str, stage: str, begin: str, changes: Mappi
     arm.stages, arm[stage].start = (stage,), begin
     arm.eval.update(r.watch)
     arm.rl.steps = r.steps.get(name, arm.rl.steps)
-    arm.rl.optimizer.learning_rate = r.rates.get(name, arm.rl.optimizer.learning_rate)
     if name.startswith("small"):
         arm.model.update(r.small)
     for key, value in changes.items():
