@@ -49,6 +49,8 @@ def shorten(c):
     common.shorten(c)
     c.task.options.update(dict(prices=3, max_price=10, jump=1.0))
     c.pretrain.update(dict(steps=250, batch=32, micro_batch=32, length=32, eval_every=250, worked=1.0))
+    c.sft.max_new_tokens = c.rl.max_new_tokens = 32
+    c.sft.widths = c.rl.widths = ()
     c.recipe.steps = dict.fromkeys(c.recipe.steps, 2)
     c.recipe.small = dict()  # no smaller: what is compiled once serves both
     c.recipe.watch = dict(split="validation", problems=4, attempts=2)
