@@ -108,9 +108,7 @@ def in_process(
 ) -> str:
     """Run one process to its end, its output in log.txt; returns what went wrong, or ""."""
     folder.mkdir(parents=True, exist_ok=True)
-    before = launch.flatten(launch.load_config(path).to_dict())
-    now = launch.flatten(config.to_dict())
-    changes = [f"--config.{k}={v}" for k, v in now.items() if before.get(k) != v]
+    changes = [f"--config.{change}" for change in launch.differences(launch.load_config(path), config)]
     command = [sys.executable, "-m", f"experiments.{script}", f"--config={path}", f"--workdir={folder}", *changes]
     with (folder / "log.txt").open("a") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)

@@ -4,6 +4,7 @@ python -m experiments.rl --config configs/shop.py[:name=value,...] --workdir DIR
 """
 
 import contextlib
+import copy
 import difflib
 import errno
 import fcntl
@@ -22,7 +23,7 @@ from typing import Any
 
 import jax
 from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 
 from rljax import journal, processes
 from rljax.errors import UserError
@@ -151,8 +152,8 @@ def changed(config: ConfigTree, changes: Sequence[str]) -> ConfigTree:
     argv = ["changes", *(f"--config.{change}" for change in changes)]
     values = flags.FlagValues()
     check_names(argv, config)
-    copy = ConfigDict(config).copy_and_resolve_references()
-    parser = config_flags.DEFINE_config_dict("config", copy, flag_values=values, sys_argv=argv)
+    changing = copy.deepcopy(config)  # placeholders keep their types
+    parser = config_flags.DEFINE_config_dict("config", changing, flag_values=values, sys_argv=argv)
     read_flags(values, argv)
     return values[parser.name].value
 
@@ -166,6 +167,12 @@ def flag_value(argv: Sequence[str], name: str) -> str | None:
             if arg == dashes + name and i + 1 < len(argv):
                 return argv[i + 1]
     return None
+
+
+def differences(before: ConfigTree, after: ConfigTree) -> list[str]:
+    """What makes ``before`` into ``after``: each "key=value" as after ``--config.`` on a command line."""
+    old, new = flatten(before.to_dict()), flatten(after.to_dict())
+    return [f"{key}={value}" for key, value in new.items() if old.get(key) != value]
 
 
 def check_names(argv: Sequence[str], config: ConfigTree) -> None:

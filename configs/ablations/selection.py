@@ -9,7 +9,7 @@ get_config = small.get_config
 
 
 def get_ablation():
-    best = 'rl.row.advantage="best_of_n(by={}, at_least=1)"'.format
+    best = "rl.row.advantage=best_of_n(by={}, at_least=1)".format
     return dict(
         question="Which attempts to learn from?",
         hypothesis="Choosing the shortest correct attempt teaches jumping, not thinking: responses stay short and accuracy "

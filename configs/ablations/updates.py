@@ -9,7 +9,7 @@ get_config = small.get_config
 
 
 def get_ablation():
-    clip = 'rl.row.surrogate="ppo_clip(low={0}, high={0})"'.format
+    clip = "rl.row.surrogate=ppo_clip(low={0}, high={0})".format
     several = "rl.updates=4"
     return dict(
         question="How much to train on each rollout?",

@@ -116,9 +116,8 @@ def run_of(
     before = chain(mine, stage)
     start, start_config = Path(), config
     if before:
-        start_config = launch.changed(config, [f"seed={seed}", f"stages={tuple(before)!r}"])
-        with start_config.unlocked():  # in all else as the base says, whatever arm comes first
-            start_config.update({name: mine[name] for name in (*SHARED, *before)})
+        theirs = [c for c in launch.differences(config, mine) if re.split(r"[.=]", c)[0] in (*SHARED, *before)]
+        start_config = launch.changed(config, [*theirs, f"stages={tuple(before)!r}"])  # else as the base says
         start = starts / key(mine, before)
         mine = launch.changed(mine, [f"{stage}.start={start}:{before[-1]}"])
     folder = workdir / slug(arm) / f"seed_{seed}"
