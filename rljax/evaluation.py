@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax import data, metrics, rewards, sampler, sharding, transformer
+from rljax import behaviours, data, metrics, rewards, sampler, sharding, transformer
 from rljax.structs import Problems
 from rljax.tasks import Attempt, Task
 
@@ -150,8 +150,9 @@ def estimates(
     flat, words = [a for row in read for a in row], [t for row in texts for t in row]
     for strategy in ("jump", "steps", "check", "retry"):
         out[f"eval/strategy/{strategy}"] = np.mean([a.strategy == strategy for a in flat])
-    for word, (share, rate) in metrics.word_rates(words, length.reshape(-1).tolist(), task.words).items():
-        out |= {f"eval/behaviour/{word}": share, f"eval/behaviour/{word}/per_1k": rate}
+    for name, rates in behaviours.rates(words, length.reshape(-1).tolist(), behaviours.patterns(task.words)).items():
+        key = f"eval/behaviour/{name}"
+        out |= {key: rates.share, f"{key}/per_response": rates.per_response, f"{key}/per_1k": rates.per_1k}
     return {k: float(v) for k, v in (out | skills(flat)).items()}
 
 

@@ -4,7 +4,6 @@ The question is the unit of every error: the attempts at one question resemble e
 them would claim too much (Miller, arXiv 2411.00640).
 """
 
-import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -57,17 +56,6 @@ def half_width(error: float, questions: int) -> float:
     from scipy.special import stdtrit
 
     return float(error * stdtrit(max(questions - 1, 1), 0.975))
-
-
-def word_rates(texts: Sequence[str], tokens: Sequence[int], words: Sequence[str]) -> dict[str, tuple[float, float]]:
-    """For each word: (share of texts with it, occurrences per 1,000 tokens), whole words, case ignored."""
-    split = [re.findall(r"\w+", text.lower()) for text in texts]
-    total = max(sum(tokens), 1)
-    out = {}
-    for word in words:
-        counts = np.array([row.count(word) for row in split])
-        out[word] = float((counts > 0).mean()), float(1000 * counts.sum() / total)
-    return out
 
 
 def lengths(values: np.ndarray) -> dict[str, float]:

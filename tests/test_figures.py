@@ -99,12 +99,12 @@ def test_dollar_signs_and_line_breaks_of_a_policy_are_plain_text(tmp_path):
 def test_the_later_record_of_a_step_counts_and_other_stages_do_not():
     records = [
         *run(),
-        {"stage": "rl", "step": 10, "eval/pass@1": 0.9},
+        {"stage": "rl", "step": 10, "eval/pass@1": 0.1},
         {"stage": "rl", "step": 20, "eval/pass@1": None},
     ]
     found = figures.series(records, "eval/pass@1")
     assert list(found) == [0, 10, 20, 30, 40]
-    assert found[10] == 0.9 and found[20] == evaluation(20, 0)["eval/pass@1"]
+    assert found[10] == 0.1 and found[20] == evaluation(20, 0)["eval/pass@1"]
 
 
 def test_a_band_over_seeds_is_students_interval_and_over_questions_the_normal_one():

@@ -34,7 +34,7 @@ RIGHT, WRONG = ("#7fcfb4", "#00734f"), ("#f2b48c", "#b84a00")  # a token, a toke
 def series(run: Run, key: str, stage: str = "rl") -> dict[int, float]:
     """{step: value} of one key; the later of two records of one step counts, as after a resumed run."""
     rows = [r for r in run if r.get("stage") == stage and r.get(key) is not None]
-    return dict(sorted((int(r["step"]), float(r[key])) for r in rows if np.isfinite(r[key])))
+    return dict(sorted({int(r["step"]): float(r[key]) for r in rows if np.isfinite(r[key])}.items()))
 
 
 def across(runs: Sequence[Run], key: str) -> tuple[np.ndarray, np.ndarray]:

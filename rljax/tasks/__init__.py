@@ -45,7 +45,7 @@ class Task:
     demonstration: Callable[[Record, np.random.Generator], str]  # a response worth imitating, or not
     page: Callable[[np.random.Generator, int], list[int]]  # raw text to pretrain on, of about this many tokens
     describe: Callable[[str, Record], Attempt]
-    words: tuple[str, ...] = ()  # words that tell a strategy, counted in responses
+    words: tuple[str, ...] = ()  # what is counted in responses: names of ``rljax.behaviours``, else whole words
     score: Callable[[Array, Array, Array, Any], Array] | None = None
     # (response [B, G, T], mask [B, G, T], finished [B, G], facts) -> reward [B, G] float32, in jnp; None: text only
 

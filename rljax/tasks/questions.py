@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from rljax import behaviours
 from rljax.errors import UserError
 from rljax.structs import Array, Problems
 from rljax.tasks import Record, Task, checks, order, reading, split_number
@@ -23,9 +24,6 @@ from rljax.tasks.selected import Options, Split, demonstration, load, response_i
 from rljax.tasks.wording import Wording
 from rljax.text import ByteTokenizer, Tokenizer, pad_batch
 from rljax.verifiers import sandbox
-
-# DeepSeek-R1's list of reflective words (App. C.2)
-REFLECTION = ("wait", "mistake", "however", "but", "retry", "error", "verify", "wrong", "evaluate", "check")
 
 
 def make(options: Options, tokenizer: Tokenizer | None = None) -> Task:
@@ -46,7 +44,7 @@ def make(options: Options, tokenizer: Tokenizer | None = None) -> Task:
         response_ids=lambda record, text: response_ids(words, record),
         page=lambda rng, length: page(words, some(splits, "train"), rng, length),
         describe=reading.describe,
-        words=REFLECTION,
+        words=(*behaviours.REFLECTION, *behaviours.IN_WORDS),
         judge=functools.partial(judge, allow_unsafe=options.allow_unsafe),
         wrap=words.template.ask,
         prompt_ids=words.prompt_ids,

@@ -1,0 +1,143 @@
+"""What is counted in responses, and when a behaviour has come to stay: hand-made texts and records."""
+
+import re
+
+import pytest
+
+from rljax import behaviours, tasks
+
+
+def rates(name: str, texts: list[str], tokens: list[int] | None = None) -> behaviours.Rates:
+    return behaviours.rates(texts, tokens or [10] * len(texts), behaviours.patterns([name]))[name]
+
+
+def times(name: str, text: str) -> int:
+    return behaviours.count(text, behaviours.patterns([name])[name])
+
+
+def test_a_word_is_counted_whole_and_in_any_case():
+    found = rates("wait", ["Wait, wait. await the waiter", "no such word", "WAIT!"], [10, 10, 20])
+    assert found == (pytest.approx(2 / 3), pytest.approx(1.0), pytest.approx(1000 * 3 / 40))
+    assert rates("verify", ["wait"]) == (0, 0, 0)
+
+
+def test_a_hyphen_ends_a_word_and_letters_or_digits_go_on_with_it():
+    assert times("check", "double-check, check-up; checked, checks, recheck, check2, check_") == 2
+
+
+def test_responses_of_no_tokens_and_no_responses_at_all_count_nothing():
+    assert rates("wait", [""], [0]) == (0, 0, 0)
+    assert behaviours.rates([], [], behaviours.patterns(["wait"]))["wait"] == (0, 0, 0)
+
+
+def test_as_many_lengths_as_texts_are_needed():
+    with pytest.raises(ValueError, match="2 texts, but 1 lengths"):
+        behaviours.rates(["a", "b"], [1], behaviours.patterns(["wait"]))
+
+
+def test_a_seventeen_times_longer_answer_with_six_times_the_count_is_a_falling_rate():
+    short = rates("wait", ["wait " * 2 + "so " * 98], [100])
+    long = rates("wait", ["wait " * 12 + "so " * 1688], [1700])
+    assert long.per_response == 6 * short.per_response
+    assert long.per_1k == pytest.approx(6 / 17 * short.per_1k) and long.per_1k < short.per_1k
+    assert long.share == short.share == 1
+
+
+def test_reflection_sums_r1s_ten_words():
+    assert times("reflection", "Wait, but that is wrong; however, let me verify: check the error.") == 7
+    assert times("reflection", "butter, errors, evaluated, waiting, mistaken") == 0
+    each = [times("reflection", word.upper()) for word in behaviours.REFLECTION]
+    assert each == [1] * 10
+
+
+def test_oats_keywords_are_found_within_words_and_overlaps_count_once():
+    assert times("self_reflection", "I am Rechecking. We reconsidered and double-checked.") == 3
+    assert times("self_reflection", "Let me check it, think, verify.") == 0
+    assert times("self_reflection", "recheck again") == 1, "recheck and check again share a word"
+    assert times("self_reflection", "re-evaluate, reevaluation, reevaluate") == 3
+    assert all(times("self_reflection", f"so I {word} now") == 1 for word in behaviours.SELF_REFLECTION)
+    assert len(behaviours.SELF_REFLECTION) == 15
+
+
+@pytest.mark.parametrize(
+    "name, shown, not_shown",
+    [
+        ("verification_proxy", "Let me check. 3 * 13 = 39, which is not 40. I verify", "checkout; is 39 what it is?"),
+        ("backtracking_proxy", "Try another way, instead of this; that’s not it", "tries anothers; steady"),
+        ("subgoals_proxy", "First, add. Then get to a multiple of 10.", "the first one; at first sight"),
+        ("backward_chaining_proxy", "Working backwards, or work backward", "walking backwards; framework backward"),
+    ],
+)
+def test_the_four_behaviours_are_found_by_how_they_are_said(name, shown, not_shown):
+    assert times(name, shown) == {"verification_proxy": 3, "backtracking_proxy": 3}.get(name, 2)
+    assert times(name, not_shown) == 0
+
+
+def test_what_only_stands_in_for_a_judge_says_so_in_its_name():
+    exact = {"reflection", "self_reflection"}
+    assert {n for n in behaviours.IN_WORDS if not n.endswith("_proxy")} == exact
+
+
+def test_a_long_hostile_text_takes_no_time():
+    text = "= " + "1," * 100_000 + "first " * 10_000 + "that's " * 10_000
+    assert sum(behaviours.count(text, p) for p in behaviours.KNOWN.values()) == 0
+
+
+@pytest.mark.parametrize("name", [n for n in tasks.NAMES if n != "questions"])
+def test_the_small_worlds_count_their_own_words(name):
+    task = tasks.make(name, **({"allow_unsafe": True} if name == "programs" else {}))
+    assert {"wait", "try"} <= set(task.words) <= set(task.tokenizer.ids)
+
+
+def records(*shares: float | None, stage: str = "rl") -> list[dict]:
+    key = "eval/behaviour/wait"
+    return [{"stage": stage, "step": 10 * n} | ({} if v is None else {key: v}) for n, v in enumerate(shares)]
+
+
+def aha(*shares: float | None) -> int | None:
+    return behaviours.first_aha(records(*shares), "eval/behaviour/wait", 0.5)
+
+
+def test_the_first_aha_is_where_a_behaviour_passes_the_threshold_and_stays():
+    assert aha(0.3, 0.4, 0.6, 0.7, 0.9) == 20
+    assert aha(0.3, 0.5, 0.5, 0.1) == 10, "at the threshold is enough, and what comes after the next does not matter"
+
+
+def test_a_behaviour_that_passes_once_and_falls_back_is_no_aha_until_it_stays():
+    assert aha(0.3, 0.6, 0.4, 0.6, 0.7) == 30
+    assert aha(0.3, 0.6, 0.4) is None
+
+
+def test_the_last_evaluation_alone_confirms_nothing():
+    assert aha(0.3, 0.4, 0.9) is None and aha(0.9) is None and aha() is None
+
+
+def test_a_behaviour_that_never_passes_has_no_first_aha():
+    assert aha(0.1, 0.2, 0.49) is None
+
+
+def test_a_behaviour_that_was_there_before_has_its_first_aha_at_step_zero():
+    assert aha(0.8, 0.9) == 0
+
+
+def test_only_evaluations_of_the_stage_count_and_of_two_records_of_a_step_the_later():
+    mixed = [*records(0.9, 0.9, stage="sft"), *records(0.1, 0.9, None, 0.9), {"stage": "rl", "step": 30}]
+    mixed.append({"stage": "rl", "step": 10, "eval/behaviour/wait": 0.2})
+    assert behaviours.first_aha(mixed, "eval/behaviour/wait", 0.5) is None
+    assert behaviours.share_before(mixed, "eval/behaviour/wait", 30) == 0.2
+    assert behaviours.share_before(mixed, "eval/behaviour/wait", 0) is None
+
+
+def attempt(response: str, reward: float, final: int | None = None) -> dict:
+    return {"response": response, "reward": reward} | ({} if final is None else {"final": final})
+
+
+def test_the_example_is_the_first_right_attempt_that_shows_the_behaviour_before_its_answer():
+    wait = re.compile("wait")
+    wrong, late = attempt("no wait answer 1", 0.0, 8), attempt("answer 2 wait", 1.0, 0)
+    good, other = attempt("try wait answer 2", 1.0, 9), attempt("wait answer 2", 1.0, 5)
+    silent = attempt("answer 2", 1.0, 0)
+    assert behaviours.example([silent, wrong, late, good, other], wait) is good
+    assert behaviours.example([silent, wrong, late], wait) is wrong, "the first that shows it, where none fits"
+    assert behaviours.example([silent], wait) is None
+    assert behaviours.example([attempt("wait answer 2", 1.0)], wait) is not None, "old samples do not say where"
