@@ -4,6 +4,7 @@ Every evaluation of a run asks the same problems with the same noise: number q a
 truncated response counts as wrong and is reported.
 """
 
+import bisect
 import functools
 import operator
 from collections.abc import Callable
@@ -16,6 +17,7 @@ import numpy as np
 from rljax import behaviours, data, metrics, rewards, sampler, sharding, transformer
 from rljax.structs import Problems
 from rljax.tasks import Attempt, Task
+from rljax.text import Tokenizer
 
 Sample = dict[str, Any]
 Evaluate = Callable[[Any], tuple[dict[str, float], list[Sample]]]
@@ -211,18 +213,24 @@ def samples(
     read: list[list[Attempt]],
     keep: int,
 ) -> list[Sample]:
-    """One line an attempt at each of the first ``keep`` problems."""
+    """One line an attempt at each of the first ``keep`` problems.
+
+    ``final`` is where its final answer begins, in characters, and ``think_tokens`` how many tokens stand before that.
+    """
     out, lengths = [], rows["mask"].sum(-1)
     for q in range(min(keep, len(texts))):
         prompt = task.tokenizer.decode(np.asarray(asked.prompt[q])[np.asarray(asked.prompt_mask[q])])
         for n, text in enumerate(texts[q]):
             tokens = rows["response"][q, n, : lengths[q, n]].tolist()
+            final = min(task.final(text, records[q]), len(text.removesuffix("<eos>")))
             out.append(
                 {
                     "problem": q,
                     **{name: records[q][name] for name in ("dataset", "level") if records[q].get(name)},
                     "prompt": prompt,
                     "response": text,
+                    "final": final,
+                    "think_tokens": tokens_in(task.tokenizer, tokens, text[:final]),
                     "answer": read[q][n].answer,
                     "reward": float(reward[q, n]),
                     "strategy": read[q][n].strategy,
@@ -233,6 +241,12 @@ def samples(
                 }
             )
     return out
+
+
+def tokens_in(tokenizer: Tokenizer, tokens: list[int], beginning: str) -> int:
+    """How many of a response's tokens make up the beginning of its text; spaces at its end do not count."""
+    length = lambda count: len(tokenizer.decode(tokens[:count]).rstrip())
+    return bisect.bisect_right(range(len(tokens) + 1), len(beginning.rstrip()), key=length) - 1
 
 
 def earnings(reward: np.ndarray, rows: dict[str, np.ndarray], first: int) -> list[Sample]:

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import operator
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -59,6 +60,9 @@ class Task:
     response_ids: Callable[[Record, str], list[int]] | None = None
     # (record, its demonstration) -> ids, with what ends it; None: encoded, before an <eos>
 
+    final: Callable[[str, Record], int] = lambda response, record: len(response)
+    # where the final answer begins, in characters; what stands before is thought. The length: there is none
+
     same: Callable[[str, str], bool] = operator.eq  # do two answers of ``describe`` vote together?
     prefill: str = ""  # the end of every prompt that is the beginning of every response
     levels: tuple[int, int] | None = None  # lowest and highest level of difficulty; None: problems are of one kind
@@ -85,6 +89,12 @@ def make(name: str, tokenizer: Tokenizer | None = None, **options: Any) -> Task:
     if name not in IN_WORDS:
         raise UserError(f"task {name}: {OWN_VOCABULARY}")
     return module.make(module.Options(**options), tokenizer)
+
+
+def at_last(word: str) -> Callable[[str, Record], int]:
+    """``Task.final`` of a world whose final answer begins with this word."""
+    whole = re.compile(rf"\b{re.escape(word)}\b")
+    return lambda response, record: max((m.start() for m in whole.finditer(response)), default=len(response))
 
 
 def split_number(split: str) -> int:

@@ -20,7 +20,7 @@ import numpy as np
 
 from rljax.errors import UserError
 from rljax.structs import Array, Problems
-from rljax.tasks import Attempt, Record, Task, generate
+from rljax.tasks import Attempt, Record, Task, at_last, generate
 from rljax.text import SYMBOL, SymbolTokenizer
 
 OPERATIONS = ("+", "-", "*", "/")
@@ -63,6 +63,7 @@ def make(options: Options) -> Task:
         demonstration=lambda record, rng: demonstration(options, record, rng),
         page=lambda rng, length: page(options, tokenizer, rng, length),
         describe=describe,
+        final=at_last("answer"),
         words=("wait", "try"),
         score=lambda response, mask, finished, facts: score(options, tokenizer, response, mask, finished, facts),
     )

@@ -21,7 +21,7 @@ import numpy as np
 
 from rljax.errors import UserError
 from rljax.structs import Array, Problems
-from rljax.tasks import Attempt, Record, Task, generate
+from rljax.tasks import Attempt, Record, Task, at_last, generate
 from rljax.text import SymbolTokenizer
 
 NAMES = ("Emily", "Ben", "Ada", "Omar", "Mia", "Leo", "Zoe", "Ravi")
@@ -71,6 +71,7 @@ def make(options: Options) -> Task:
         demonstration=lambda record, rng: demonstration(o, record, rng),
         page=lambda rng, length: page(o, tokenizer, rng, length),
         describe=describe,
+        final=at_last("answer"),
         words=("wait", "check", "try"),
         read_prompt=read_prompt,
         score=lambda response, mask, finished, facts: score(tokenizer, response, mask, finished, facts),

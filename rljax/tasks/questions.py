@@ -44,6 +44,7 @@ def make(options: Options, tokenizer: Tokenizer | None = None) -> Task:
         response_ids=lambda record, text: response_ids(words, record),
         page=lambda rng, length: page(words, some(splits, "train"), rng, length),
         describe=reading.describe,
+        final=reading.final,
         words=(*behaviours.REFLECTION, *behaviours.IN_WORDS),
         judge=functools.partial(judge, allow_unsafe=options.allow_unsafe),
         wrap=words.template.ask,

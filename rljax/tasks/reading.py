@@ -41,6 +41,19 @@ def before_the_answer(said: str, kind: str) -> str:
     return re.sub(r"</?(?:think|answer)>", " ", said[:end])
 
 
+def final(response: str, record: Record) -> int:
+    """Where the final answer of a response begins, in characters: after its thoughts, or at what marks it."""
+    said = record["prefill"] + response.removesuffix("<eos>")
+    end = said.rfind("</think>")
+    if end >= 0:
+        start = end + len("</think>")
+    elif "<think>" in said:  # thoughts that never end conclude nothing
+        start = len(said)
+    else:
+        start = (listings if record["kind"] == "code" else regions).start(said)
+    return max(start - len(record["prefill"]), 0)
+
+
 def same(one: str, other: str) -> bool:
     """Do two final answers vote together?"""
     return one == other or answers.equivalent(one, other)

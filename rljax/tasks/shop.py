@@ -25,7 +25,7 @@ import numpy as np
 
 from rljax.errors import UserError
 from rljax.structs import Array, Problems
-from rljax.tasks import Attempt, Record, Task, generate
+from rljax.tasks import Attempt, Record, Task, at_last, generate
 from rljax.text import SymbolTokenizer
 
 NAMES = ("Ben", "Emily", "Ada", "Omar", "Mia", "Leo", "Zoe", "Ravi")
@@ -75,6 +75,7 @@ def make(options: Options) -> Task:
         demonstration=lambda record, rng: demonstration(options, record, rng),
         page=lambda rng, length: page(options, tokenizer, rng, length),
         describe=describe,
+        final=at_last("answer", SECOND["answer"]),
         words=tuple(w for w in ("wait", "try", SECOND["wait"], SECOND["try"]) if w in words),
         read_prompt=read_prompt,
         score=lambda response, mask, finished, facts: score(tokenizer, response, mask, finished, facts),

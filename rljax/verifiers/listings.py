@@ -17,6 +17,13 @@ def program(response: str) -> str | None:
     return tagged[1].strip() if tagged and tagged[1].strip() else None
 
 
+def start(text: str) -> int:
+    """Where the last program of a text without thoughts begins, its fence or tag included; the length: there is none."""
+    fences = [m.start() for m in FENCE.finditer(text)]
+    tagged = regions.last_tagged(text)
+    return fences[-1] if fences else tagged[0] if tagged else len(text)
+
+
 def count(response: str) -> int:
     """How many programs a response offers."""
     return len(FENCE.findall(regions.conclusion(response)))

@@ -23,7 +23,7 @@ LAST_LINE = re.compile(
     re.IGNORECASE,
 )
 SENTENCE = re.compile(
-    r"\A(?:.*[.:!?,;*] *)?"
+    r"\A(?P<before>.*[.:!?,;*] *)?"
     r"(?:(?:so|thus|therefore|hence|finally|then|consequently|and|we conclude|we get|which means)\b,? *){0,3}(?:that )?"
     r"(?:the|our|my) (?:final |correct )?answer (?:to (?:the|this) (?:problem|question) )?is\b[ *]*:?(?P<claim>.*)\Z",
     re.IGNORECASE,
@@ -43,8 +43,17 @@ def conclusion(response: str) -> str:
 
 def final_region(text: str) -> str | None:
     """The content of the marked region that starts last, so that the inner one of two counts; or of the last line."""
+    return final(text)[1]
+
+
+def start(text: str) -> int:
+    """Where that region begins in a text without thoughts, its mark included; the length of the text: there is none."""
+    return final(text)[0]
+
+
+def final(text: str) -> tuple[int, str | None]:
     found = [r for r in (last_hashes(text), last_boxed(text), last_tagged(text)) if r is not None]
-    return max(found)[1] if found else last_line(text)
+    return max(found) if found else last_line(text) or (len(text), None)
 
 
 def count(text: str) -> int:
@@ -84,14 +93,17 @@ def last_tagged(text: str) -> tuple[int, str] | None:
     return None if start < 0 else (start, text[start + len("<answer>") : end])
 
 
-def last_line(text: str) -> str | None:
-    """The claim of a last line "A: x" or "So the answer is x.", or what stands below a last heading "# Answer"."""
-    tail = text[-LONGEST_LINE:].rstrip()
+def last_line(text: str) -> tuple[int, str] | None:
+    """(start, claim) of a last line "A: x" or "So the answer is x.", or what stands below a last heading "# Answer"."""
+    skipped = max(len(text) - LONGEST_LINE, 0)
+    tail = text[skipped:].rstrip()
     if found := LAST_LINE.search(tail) if ":" in tail or "#" in tail else None:
-        return HOPE.sub("", until_tag(found["below"] or found["beside"] or ""))
-    line = tail[tail.rfind("\n") + 1 :]
-    if found := SENTENCE.search(line) if "nswer" in line else None:
-        return HOPE.sub("", until_tag(found["claim"]))
+        space = len(found[0]) - len(found[0].lstrip())
+        return skipped + found.start() + space, HOPE.sub("", until_tag(found["below"] or found["beside"] or ""))
+    begin = tail.rfind("\n") + 1
+    if found := SENTENCE.search(tail[begin:]) if "nswer" in tail[begin:] else None:
+        before = len(found["before"] or "")
+        return skipped + begin + before, HOPE.sub("", until_tag(found["claim"]))
     return None
 
 
