@@ -170,6 +170,8 @@ def base() -> ConfigDict:
     c.rl.eval_every, c.rl.log_every = 20, 1
     c.selection = dict(rules=(), steps=60)  # what reproduce also trains from the same start, and how long
     c.eval = dict(split="test", problems=128, attempts=16, temperature=1.0, top_k=0, top_p=1.0, greedy=True)
+    # what the report looks for, no number of the run: the first evaluation from which on this share shows the behaviour
+    c.report = dict(aha=dict(behaviour="wait", share=0.5))
     return c
 
 

@@ -58,6 +58,7 @@ def resolve(config: ConfigTree, running: str = "") -> Settings:
         task = tasks.make(config.task.name, tokenizer, **config.task.options.to_dict())
         pretrained.check_together(model, tokenizer, config.weights)
     model, actor = laid_out(config, model)
+    check_report(config, task)
     longest = max(config[name].max_new_tokens for name in {"rl", *config.stages} - {"pretrain"})
     sampler.check_window(model, task.prompt_slots, longest)
     rewards.parse(config.rl.reward)
@@ -74,6 +75,17 @@ def resolve(config: ConfigTree, running: str = "") -> Settings:
             f"{task.demonstration_slots} tokens: raise it (and model.max_length with it), or make the task shorter"
         )
     return Settings(config, task, model, actor)
+
+
+def check_report(config: ConfigTree, task: tasks.Task) -> None:
+    """Raise UserError where the report would look for what this task does not count, or for a share that is none."""
+    aha = config.report.aha
+    if aha.behaviour not in task.words:
+        raise UserError(
+            f"report.aha.behaviour={aha.behaviour!r} is not counted in task {task.name}, choose from {task.words}"
+        )
+    if not 0 < aha.share <= 1:
+        raise UserError(f"report.aha.share={aha.share}: a share of responses, above 0 and at most 1")
 
 
 def laid_out(config: ConfigTree, model: transformer.Config) -> tuple[transformer.Config, transformer.Config]:

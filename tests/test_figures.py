@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from rljax import figures, r1_zero, report
+from rljax import behaviours, figures, r1_zero, report
 from rljax.errors import UserError
 
 CURVES = ["accuracy", "response_length", "overlay", "strategies", "behaviours", "skills"]
@@ -28,6 +28,7 @@ def evaluation(step: int, seed: int) -> dict:
         "eval/response_length/median": length * 0.9, "eval/response_length/p95": length * 1.8,
         "eval/strategy/jump": 0.5 * (1 - f), "eval/strategy/retry": 1 - 0.5 * (1 - f),
         "eval/behaviour/wait": 0.4 + 0.5 * f, "eval/behaviour/wait/per_1k": 40 + 60 * f,
+        "eval/behaviour/wait/per_response": 1 + 2 * f,
         "eval/facts_right": 0.99, "eval/verdicts_right": 0.97, "eval/false_yes": 0.05,
         "eval/verdicts_right/try_1": 0.99, "eval/verdicts_right/try_2": 0.95,
     }  # fmt: skip
@@ -74,6 +75,19 @@ def test_nothing_to_draw_is_said_in_one_line(name, runs, tmp_path):
     with pytest.raises(UserError, match=f"^figure {name}: no record of stage 'rl' has 'eval/") as e:
         getattr(figures, name)(runs, tmp_path / "a.png")
     assert "\n" not in str(e.value) and not (tmp_path / "a.png").exists()
+
+
+def test_behaviours_in_sentences_get_a_legend_and_the_first_aha_a_line(tmp_path):
+    names = [*behaviours.REFLECTION, *behaviours.IN_WORDS]
+    ends = ("", "/per_response", "/per_1k")
+    records = [
+        {"stage": "rl", "step": s} | {f"eval/behaviour/{n}{end}": 0.1 + s / 50 for n in names for end in ends}
+        for s in (0, 10, 20)
+    ]
+    figures.behaviours([records], tmp_path / "plain.png")
+    figures.behaviours([records], tmp_path / "marked.png", aha=10)
+    assert is_picture(tmp_path / "plain.png") and is_picture(tmp_path / "marked.png")
+    assert (tmp_path / "plain.png").read_bytes() != (tmp_path / "marked.png").read_bytes()
 
 
 def test_selection_rules_are_drawn_side_by_side_and_need_a_record(tmp_path):

@@ -8,7 +8,8 @@ figure that would be empty raises UserError. matplotlib is imported when somethi
 
 from rljax.figures.arms import arm_attempts, arm_curves, arm_ends, arm_grid
 from rljax.figures.attempts import attempts, shorten
-from rljax.figures.curves import accuracy, behaviours, overlay, response_length, selection, skills, strategies
+from rljax.figures.behaviours import behaviours
+from rljax.figures.curves import accuracy, overlay, response_length, selection, skills, strategies
 from rljax.figures.models import Bar, models
 from rljax.figures.parts import across, interval, series, spread
 from rljax.figures.protocol import evaluation

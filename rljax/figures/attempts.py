@@ -61,7 +61,9 @@ def strip(ax: Any, sample: Mapping[str, Any], x: float, y: float, cell: float, s
     tokens = pieces(sample)
     pale, dark = RIGHT if right else WRONG
     words = [t.strip() for t in tokens]
-    start = len(words) - words[::-1].index("answer") - 1 if "answer" in words else len(words) - 1
+    start = sample.get("think_tokens")
+    if start is None:  # of a run that did not say it yet
+        start = len(words) - words[::-1].index("answer") - 1 if "answer" in words else len(words) - 1
     colors = [pale] * start + [dark] * (len(words) - start)
     ax.text(x + 6, y, "✓" if right else "✗", fontsize=8.5, color=dark, va="center", ha="center", fontweight="bold")
     text = shorten(tidy(sample["response"]), int((span - 24) / 6.85))  # pixels a character

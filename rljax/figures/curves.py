@@ -141,24 +141,6 @@ def strategies(runs: Sequence[Run], path: str | Path, title: str = "What the att
     save(figure, path)
 
 
-def behaviours(runs: Sequence[Run], path: str | Path, title: str = "Words that tell a strategy") -> None:
-    """Each counted word: share of responses that contain it, and how often it comes in 1,000 tokens."""
-    figure, (left, right) = canvas(title, panels=2, height=4.1)
-    found = keys_like(runs, r"eval/behaviour/([^/]+)")
-    rates = keys_like(runs, r"eval/behaviour/([^/]+)/per_1k")
-    need([*found, *rates], "behaviours", "eval/behaviour/...")
-    colors = dict(zip(sorted({*found, *rates}), CYCLE * (len(found) + len(rates)), strict=False))
-    for ax, keys, form, note in (
-        (left, found, "{}  {:.0%}", "Share of responses with the word"),
-        (right, rates, "{}  {:.1f}", "Times in 1,000 tokens"),
-    ):
-        drawn = [(curve(ax, runs, key, colors[name]), name) for name, key in keys.items()]
-        ends = [(end, form.format(name, end), colors[name]) for end, name in drawn if end is not None]
-        finish(ax, ends, note, share=ax is left)
-        ax.set_ylim(bottom=0)
-    save(figure, path)
-
-
 def skills(runs: Sequence[Run], path: str | Path, title: str = "The skills that a search stands on") -> None:
     """Facts and verdicts right over steps, verdicts right by number of the try, and false "yes"."""
     figure, (left, middle, right) = canvas(title, panels=3, height=3.6, width=8.6)

@@ -91,9 +91,9 @@ def make(name: str, tokenizer: Tokenizer | None = None, **options: Any) -> Task:
     return module.make(module.Options(**options), tokenizer)
 
 
-def at_last(word: str) -> Callable[[str, Record], int]:
-    """``Task.final`` of a world whose final answer begins with this word."""
-    whole = re.compile(rf"\b{re.escape(word)}\b")
+def at_last(*words: str) -> Callable[[str, Record], int]:
+    """``Task.final`` of a world whose final answer begins with one of these words."""
+    whole = re.compile(rf"\b(?:{'|'.join(map(re.escape, words))})\b")
     return lambda response, record: max((m.start() for m in whole.finditer(response)), default=len(response))
 
 
