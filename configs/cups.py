@@ -39,6 +39,7 @@ def get_config(arg=None):
     if written and arg.jump:  # jumps are short: their rows are computed at their own width
         c.sft.widths, c.rl.widths = (4,), (4,)
     c.eval.update(dict(attempts=4, greedy=False))
+    c.report.aha.behaviour = "at"
     if arg.short:
         common.shorten(c)
     return c

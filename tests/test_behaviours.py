@@ -86,7 +86,8 @@ def test_a_long_hostile_text_takes_no_time():
 @pytest.mark.parametrize("name", [n for n in tasks.NAMES if n != "questions"])
 def test_the_small_worlds_count_their_own_words(name):
     task = tasks.make(name, **({"allow_unsafe": True} if name == "programs" else {}))
-    assert {"wait", "try"} <= set(task.words) <= set(task.tokenizer.ids)
+    searches = {"at"} if name == "cups" else {"wait", "try"}
+    assert searches <= set(task.words) <= set(task.tokenizer.ids)
 
 
 def records(*shares: float | None, stage: str = "rl") -> list[dict]:

@@ -28,7 +28,7 @@ import numpy as np
 
 from rljax.errors import UserError
 from rljax.structs import Array, Problems
-from rljax.tasks import Attempt, Record, Task, generate
+from rljax.tasks import Attempt, Record, Task, at_last, generate
 from rljax.text import SymbolTokenizer
 
 NAMES = ("Ben", "Emily", "Ada", "Omar", "Mia", "Leo", "Zoe", "Ravi")
@@ -92,6 +92,7 @@ def make(options: Options) -> Task:
         demonstration=lambda record, rng: demonstration(o, record, rng),
         page=lambda rng, length: page(o, tokenizer, rng, length),
         describe=lambda response, record: describe(o, response, record),
+        final=at_last("answer"),
         words=("at",),
         read_prompt=lambda prompt: read_prompt(o, prompt),
         score=lambda response, mask, finished, facts: score(tokenizer, response, mask, finished, facts),

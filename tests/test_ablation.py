@@ -1,0 +1,149 @@
+"""Ablations: arms as data, what they start from, intervals over seeds, claims, and the page."""
+
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from configs.ablations import selection, small
+from experiments import ablate
+from rljax import ablation, intervals, journal, launch, settings
+from rljax.errors import UserError
+
+CONFIGS = sorted(p for p in Path("configs/ablations").glob("*.py") if p.stem not in ("__init__", "small"))
+
+
+def line(arm, seed, passes, lengths):
+    curves = {"eval/pass@1": passes, "eval/response_length/mean": lengths, "eval/strategy/jump": [0.5] * len(passes)}
+    about = {"changes": [], "stage": "rl", "minutes": 1.0, "commit": None}
+    return {"arm": arm, "seed": seed, "steps": [0, 10, 20][: len(passes)], "curves": curves} | about
+
+
+LINES = [
+    line(arm, seed, [0.2, 0.3, end + 0.01 * seed], [10, 12, length + 5 * seed])
+    for arm, end, length in (("good", 0.8, 40), ("same", 0.81, 41), ("bad", 0.5, 10))
+    for seed in range(4)
+]
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_every_arm_of_every_ablation_is_a_run_that_resolves(path):
+    module = launch.config_module(str(path))
+    asked = ablation.load(module, [])
+    assert asked.question and asked.hypothesis and asked.claims
+    for run in ablation.runs_of(asked, module.get_config(), [0], Path("w"), Path("s")):
+        settings.resolve(run.config, asked.stage)
+
+
+def test_arms_share_a_start_unless_they_change_what_it_depends_on():
+    module = types.SimpleNamespace(
+        get_ablation=lambda: dict(
+            arms=(
+                ("a",),
+                ("b", "rl.algorithm=grpo"),
+                ("c", "sft.steps=9"),
+                ("d", "rl.start=pretrain"),
+                ("e", "rl.start=x:sft"),
+            )
+        )
+    )
+    config = small.get_config()
+    asked = ablation.load(module, [])
+    a, b, c, d, e, *_, f = ablation.runs_of(asked, config, [0, 1], Path("w"), Path("s"))
+    assert a.start == b.start and b.config.rl.algorithm == "grpo" and b.start_config.rl.algorithm == "dr_grpo"
+    assert len({a.start, c.start, d.start}) == 3 and c.start_config.sft.steps == 9
+    assert d.start_config.stages == ("pretrain",) and d.config.rl.start == f"{d.start}:pretrain"
+    assert e.start == Path() and e.config.rl.start == "x:sft"
+    assert f.seed == 1 and f.config.seed == 1 and config.seed == 0
+    assert a.start != [r for r in ablation.runs_of(asked, config, [0, 1], Path("w"), Path("s")) if r.seed][0].start
+
+
+def test_varied_settings_are_multiplied_and_commas_in_brackets_belong_to_a_value():
+    vary = ["rl.row.surrogate=ppo_clip(low=0.1, high=0.2),cispo", "rl.group_size=8,16"]
+    asked = ablation.load(types.SimpleNamespace(), vary)
+    assert len(asked.arms) == 4
+    assert ("rl.row.surrogate=ppo_clip(low=0.1, high=0.2)", "rl.group_size=16") in asked.arms.values()
+    with pytest.raises(UserError, match="write key=value,value"):
+        ablation.load(types.SimpleNamespace(), ["rl.group_size"])
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        (dict(arms=()), "arms must be there"),
+        (dict(arms=(("a",), ("a",))), "different names"),
+        (dict(arms=(("a",),), stage="practice"), "choose from"),
+        (dict(arms=(("a",),), figures=("pie",)), "choose from"),
+        (dict(arms=(("a",),), claims=("pass@1: a < b",)), "there is no arm 'b'"),
+        (dict(arms=(("a",),), claims=("a is better",)), "write MEASURE"),
+        (dict(arms=(("a",),), claims=("pass@1: a ~ before",)), "write MEASURE"),
+        (dict(arms=(("a",),), colour=1), "unknown 'colour'"),
+    ],
+)
+def test_an_ablation_that_is_not_well_formed_is_refused_in_one_line(changes, words):
+    with pytest.raises(UserError, match=words):
+        ablation.load(types.SimpleNamespace(get_ablation=lambda: changes), [])
+
+
+def test_an_unknown_setting_of_an_arm_is_refused_before_anything_runs():
+    module = types.SimpleNamespace(get_ablation=lambda: dict(arms=(("a", "rl.algoritm=grpo"),)))
+    with pytest.raises(UserError, match="did you mean --config.rl.algorithm"):
+        ablation.runs_of(ablation.load(module, []), small.get_config(), [0], Path("w"), Path("s"))
+
+
+def test_intervals_over_seeds_cover_the_mean_as_often_as_they_say():
+    rng = np.random.default_rng(1)
+    for seeds, least in ((4, 0.86), (8, 0.90), (20, 0.92)):
+        found = [intervals.interval(rng.normal(size=seeds)) for _ in range(250)]
+        covered = np.mean([e.low <= 0 <= e.high for e in found])
+        assert least <= covered <= 0.99, (seeds, covered)
+
+
+def test_an_interval_of_three_seeds_reaches_from_the_smallest_to_the_largest_and_one_seed_has_none():
+    assert intervals.interval(np.array([1.0, 2.0, 6.0]))[:3] == (3.0, 1.0, 6.0)
+    one = intervals.interval(np.array([2.0, np.nan]))
+    assert one.mean == 2.0 and np.isnan(one.low) and one.seeds == 1 and not one.sure
+
+
+def test_differences_are_taken_seed_by_seed():
+    a, b = {s: s + 0.1 for s in range(5)}, {s: float(s) for s in range(1, 6)}
+    d = intervals.paired(a, b)
+    assert d.seeds == 4 and d.sure and d.mean == pytest.approx(0.1) and d.high - d.low < 1e-9
+
+
+@pytest.mark.parametrize(
+    "claim, outcome",
+    [
+        ("pass@1: bad < good", "holds"),
+        ("pass@1: bad > good", "fails"),
+        ("length: good > before", "holds"),
+        ("length: bad ~ before [20]", "holds"),
+        ("pass@1: good ~ same [0.02]", "holds"),
+        ("pass@1: good ~ bad [0.02]", "fails"),
+        ("jumps: good < bad", "not shown"),
+    ],
+)
+def test_a_claim_holds_fails_or_is_not_shown(claim, outcome):
+    assert ablation.judge(claim, LINES).outcome == outcome
+
+
+def test_the_verdict_gives_numbers_and_seeds():
+    text = ablation.verdict([ablation.judge("pass@1: bad < good", LINES)], LINES)
+    assert "4 seeds" in text and "pass@1: bad < good HOLDS (0.515" in text and "-0.300" in text
+
+
+def test_the_page_is_made_of_the_results_alone(tmp_path):
+    asked = ablation.load(
+        types.SimpleNamespace(get_ablation=lambda: selection.get_ablation() | dict(
+            arms=(("good",), ("same",), ("bad",)), claims=("pass@1: bad < good",))),
+        [],
+    )  # fmt: skip
+    ablation.write(tmp_path / "results.jsonl", LINES)
+    ablate.write_report(asked, ablation.read(tmp_path / "results.jsonl"), tmp_path, "selection")
+    page = (tmp_path / "report.html").read_text()
+    assert "pass@1: bad &lt; good" in page and page.count("<img") == 2
+    assert "HOLDS" in (tmp_path / "verdict.txt").read_text()
+    journal.replace_text(tmp_path / "other.jsonl", '{"a": 1}\n')
+    with pytest.raises(UserError, match="holds no results"):
+        ablation.read(tmp_path / "other.jsonl")
