@@ -11,8 +11,8 @@ again, stopped ones continue.
 Leaves results.jsonl, from which alone figures/, report.html and the verdict are made: ``--results FILE`` draws them again.
 """
 
+import html
 import itertools
-import json
 import os
 import queue
 import signal
@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments import plot
 from rljax import ablation, intervals, journal, launch, report, settings
 from rljax.ablation import Ablation, Line, Run
 from rljax.errors import UserError
@@ -147,7 +148,9 @@ def write_report(asked: Ablation, lines: list[Line], workdir: Path, name: str) -
             0, ("The hypothesis, claim by claim", ["claim", "outcome", "left", "right", "difference"], claims)
         )
     tables.append(("Every run", *ablation.table(lines, asked.measures)))
-    about = workdir / "config.json"
+    said = "".join(
+        f"<p>{html.escape(text)}</p>" for text in (asked.hypothesis, ablation.verdict(judged, lines)) if text
+    )
     journal.replace_text(workdir / "verdict.txt", ablation.verdict(judged, lines) + "\n")
     report.write(
         workdir / "report.html",
@@ -156,10 +159,31 @@ def write_report(asked: Ablation, lines: list[Line], workdir: Path, name: str) -
         drawn,
         [],
         tables,
-        json.loads(about.read_text()) if about.exists() else {"arms": {k: list(v) for k, v in asked.arms.items()}},
+        {"arms": {arm: list(changes) for arm, changes in asked.arms.items()}, "commit": lines[-1]["commit"]},
+        more=[("Question", said), *side_by_side_of(asked, lines, workdir)],
     )
     print(ablation.verdict(judged, lines))
     print(f"report {workdir / 'report.html'}")
+
+
+def side_by_side_of(asked: Ablation, lines: list[Line], workdir: Path) -> list[tuple[str, str]]:
+    """The report's section in which one question is put to the model before and to some arms' models after, where the
+    runs' samples are still there: the problem on which the first arm gained most."""
+    line = lines[0]
+
+    def attempts(arm: str, place: int) -> dict[int, list[Any]]:
+        folder = ablation.folder(workdir, arm, line["seed"])
+        return plot.by_problem(folder / "samples" / f"{asked.stage}_step_{line['steps'][place]:06d}.jsonl")
+
+    before, after = attempts(asked.reference, 0), {arm: attempts(arm, -1) for arm in asked.arms}
+    after = {arm: found for arm, found in after.items() if found}
+    best = report.improved(before, after.get(asked.reference, {}))
+    if not best or asked.stage != "rl":
+        return []
+    q = best[0]
+    models = [("before RL", before[q]), *((arm, found[q]) for arm, found in after.items() if q in found)]
+    note = f"Seed {line['seed']}, the held-out problem on which {asked.reference} gained most."
+    return [("Thinking against imitation", report.side_by_side(models, note))]
 
 
 def arms_table(asked: Ablation, lines: list[Line]) -> tuple[list[str], list[list[Any]]]:

@@ -6,7 +6,7 @@ claims.py     a hypothesis, written so that it can be checked, and the sentence 
 draw.py       its figures
 """
 
-from rljax.ablation.arms import Ablation, Run, check, finished, load, runs_of
+from rljax.ablation.arms import Ablation, Run, check, finished, folder, load, runs_of
 from rljax.ablation.claims import Judgement, judge, say, verdict
 from rljax.ablation.draw import draw
 from rljax.ablation.results import Line, line_of, read, table, values, write

@@ -120,8 +120,12 @@ def run_of(
         start_config = launch.changed(config, [*theirs, f"stages={tuple(before)!r}"])  # else as the base says
         start = starts / key(mine, before)
         mine = launch.changed(mine, [f"{stage}.start={start}:{before[-1]}"])
-    folder = workdir / slug(arm) / f"seed_{seed}"
-    return Run(arm, seed, changes, mine, folder, start, start_config)
+    return Run(arm, seed, changes, mine, folder(workdir, arm, seed), start, start_config)
+
+
+def folder(workdir: Path, arm: str, seed: int) -> Path:
+    """Where a run of this arm and seed leaves everything."""
+    return workdir / slug(arm) / f"seed_{seed}"
 
 
 def chain(config: ConfigTree, stage: str) -> list[str]:

@@ -1,0 +1,39 @@
+"""What RL starts from: pretraining alone (R1-Zero), SFT (R1), SFT on fewer demonstrations or on other strategies.
+
+    python -m experiments.ablate --config configs/ablations/start.py --workdir runs/start --seeds 4
+
+In all arms a tenth of the textbook's pages are worked problems, so that a model without SFT sometimes answers.
+"""
+
+from configs.ablations import small
+
+
+def get_config(arg=None):
+    c = small.get_config(arg)
+    c.pretrain.worked = 0.1
+    return c
+
+
+def get_ablation():
+    return dict(
+        question="What to start RL from?",
+        hypothesis="RL needs a start that succeeds sometimes and thinks sometimes; then it gets to the same place. Where "
+        "demonstrators nearly always jump there is less thinking to make more of.",
+        arms=(
+            ("SFT",),
+            ("pretraining only", "rl.start=pretrain"),
+            ("SFT on 50 problems", "sft.distinct=50"),
+            ("SFT on 500 problems", "sft.distinct=500"),
+            ("SFT, .05 of them jump", "task.options.jump=0.05"),
+            ("SFT, .95 of them jump", "task.options.jump=0.95"),
+        ),
+        claims=(
+            "pass@1: pretraining only > before",
+            "pass@1: pretraining only < SFT",
+            "pass@1: SFT on 50 problems < SFT",
+            "pass@1: SFT, .95 of them jump < SFT",
+            "length: SFT, .95 of them jump < SFT",
+        ),
+        measures=("pass@1", "length", "jumps"),
+        figures=("ends", "curves"),
+    )
