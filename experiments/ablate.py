@@ -11,6 +11,7 @@ again, stopped ones continue.
 Leaves results.jsonl, from which alone figures/, report.html and the verdict are made: ``--results FILE`` draws them again.
 """
 
+import contextlib
 import html
 import itertools
 import os
@@ -115,7 +116,8 @@ def in_process(
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
         running[process.pid] = process
         if hasattr(os, "sched_setaffinity"):
-            os.sched_setaffinity(process.pid, cores)
+            with contextlib.suppress(ProcessLookupError):  # it has ended already, and its status says why
+                os.sched_setaffinity(process.pid, cores)
         code = process.wait()
         del running[process.pid]
     last = (folder / "log.txt").read_text().strip().splitlines()[-1:]

@@ -90,12 +90,11 @@ class Aha(NamedTuple):
 def first_aha(config: ConfigTree, records: list[Any]) -> Aha | None:
     """The first aha of the run; None where its behaviour was not counted."""
     wanted = config.report.aha
-    key = f"eval/behaviour/{wanted.behaviour}"
-    found = behaviours.shares(records, key)
+    found = figures.series(records, f"eval/behaviour/{wanted.behaviour}")
     if not found:
         return None
-    step = behaviours.first_aha(records, key, wanted.share)
-    before = None if step is None else behaviours.share_before(records, key, step)
+    step = behaviours.first_aha(found, wanted.share)
+    before = None if step is None else behaviours.share_before(found, step)
     return Aha(wanted.behaviour, wanted.share, step, before, None if step is None else found[step])
 
 

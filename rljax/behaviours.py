@@ -77,27 +77,21 @@ def rates(texts: Sequence[str], tokens: Sequence[int], counted: Patterns) -> dic
     return out
 
 
-def shares(records: Iterable[Mapping[str, Any]], key: str, stage: str = "rl") -> dict[int, float]:
-    """{step: value} of a key of metrics.jsonl in a stage, by step; the later of two records of one step counts."""
-    rows = [r for r in records if r.get("stage") == stage and r.get(key) is not None]
-    return dict(sorted({int(r["step"]): float(r[key]) for r in rows}.items()))
-
-
-def first_aha(records: Iterable[Mapping[str, Any]], key: str, threshold: float, stage: str = "rl") -> int | None:
+def first_aha(shares: Mapping[int, float], threshold: float) -> int | None:
     """The step at which a behaviour has come to stay; None where it never has.
 
-    That is the earliest evaluation at which ``key`` is at or above ``threshold`` (a share in 0..1) and at the next
-    evaluation is so still. The last evaluation has no next one, so it is never the first aha. Step 0 means that the model
-    had it before this stage.
+    ``shares`` is {step of an evaluation: share of responses in 0..1}, by step. The first aha is the earliest step at which
+    the share is at or above ``threshold`` and at the next evaluation is so still. The last evaluation has no next one, so it
+    is never the first aha. Step 0 means that the model had it before this stage.
     """
-    found = list(shares(records, key, stage).items())
+    found = list(shares.items())
     passed = (step for (step, here), (_, after) in zip(found, found[1:], strict=False) if min(here, after) >= threshold)
     return next(passed, None)
 
 
-def share_before(records: Iterable[Mapping[str, Any]], key: str, step: int, stage: str = "rl") -> float | None:
-    """The value of ``key`` at the evaluation before ``step``; None where there was none."""
-    return next((v for s, v in reversed(shares(records, key, stage).items()) if s < step), None)
+def share_before(shares: Mapping[int, float], step: int) -> float | None:
+    """The share at the evaluation before ``step``; None where there was none."""
+    return next((v for s, v in reversed([*shares.items()]) if s < step), None)
 
 
 def example(samples: Iterable[Mapping[str, Any]], counted: re.Pattern[str]) -> Mapping[str, Any] | None:

@@ -133,6 +133,11 @@ def test_the_verdict_gives_numbers_and_seeds():
     assert "4 seeds" in text and "pass@1: bad < good HOLDS (0.515" in text and "-0.300" in text
 
 
+def test_a_verdict_on_arms_of_unequal_seeds_says_so():
+    fewer = [x for x in LINES if x["arm"] != "bad" or x["seed"] < 2]
+    assert "2 to 4 seeds" in ablation.verdict([ablation.judge("pass@1: bad < good", fewer)], fewer)
+
+
 def test_the_page_is_made_of_the_results_alone(tmp_path):
     asked = ablation.load(
         types.SimpleNamespace(get_ablation=lambda: selection.get_ablation() | dict(

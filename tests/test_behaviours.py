@@ -4,7 +4,9 @@ import re
 
 import pytest
 
-from rljax import behaviours, tasks
+from rljax import behaviours, figures, tasks
+
+KEY = "eval/behaviour/wait"
 
 
 def rates(name: str, texts: list[str], tokens: list[int] | None = None) -> behaviours.Rates:
@@ -91,12 +93,11 @@ def test_the_small_worlds_count_their_own_words(name):
 
 
 def records(*shares: float | None, stage: str = "rl") -> list[dict]:
-    key = "eval/behaviour/wait"
-    return [{"stage": stage, "step": 10 * n} | ({} if v is None else {key: v}) for n, v in enumerate(shares)]
+    return [{"stage": stage, "step": 10 * n} | ({} if v is None else {KEY: v}) for n, v in enumerate(shares)]
 
 
 def aha(*shares: float | None) -> int | None:
-    return behaviours.first_aha(records(*shares), "eval/behaviour/wait", 0.5)
+    return behaviours.first_aha(figures.series(records(*shares), KEY), 0.5)
 
 
 def test_the_first_aha_is_where_a_behaviour_passes_the_threshold_and_stays():
@@ -123,10 +124,11 @@ def test_a_behaviour_that_was_there_before_has_its_first_aha_at_step_zero():
 
 def test_only_evaluations_of_the_stage_count_and_of_two_records_of_a_step_the_later():
     mixed = [*records(0.9, 0.9, stage="sft"), *records(0.1, 0.9, None, 0.9), {"stage": "rl", "step": 30}]
-    mixed.append({"stage": "rl", "step": 10, "eval/behaviour/wait": 0.2})
-    assert behaviours.first_aha(mixed, "eval/behaviour/wait", 0.5) is None
-    assert behaviours.share_before(mixed, "eval/behaviour/wait", 30) == 0.2
-    assert behaviours.share_before(mixed, "eval/behaviour/wait", 0) is None
+    mixed.append({"stage": "rl", "step": 10, KEY: 0.2})
+    found = figures.series(mixed, KEY)
+    assert behaviours.first_aha(found, 0.5) is None
+    assert behaviours.share_before(found, 30) == 0.2
+    assert behaviours.share_before(found, 0) is None
 
 
 def attempt(response: str, reward: float, final: int | None = None) -> dict:

@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from attempts import both_verdicts, edited
 
 from rljax import data, evaluation, tasks
 from rljax.errors import UserError
 from rljax.tasks import cups
-from rljax.text import pad_batch
 
 MANY, ASKED, G, T = 2000, 200, 8, 24  # problems in a batch; of those, the ones attempted, and the attempts at each
 WORLDS = {"eight": {}, "varied": {"swaps": 6, "fewest": 3, "stride": 2, "jump": 0.5, "drill": 2}}
@@ -60,20 +60,10 @@ def followed(start, swaps):
 
 
 def verdicts(name, rows):
-    """(device, text) scores of ASKED * G rows of ids; a row stops at its first stop token, or is cut off."""
+    """(device, text) scores of ASKED * G rows of ids."""
     task, _, score = world(name)
     asked, records = ask(name)
-    eos = task.tokenizer.eos
-    rows = [row[: row.index(eos) + 1] if eos in row else row for row in rows]
-    response, mask = pad_batch(rows, T, task.tokenizer.pad)
-    finished = np.asarray([eos in row for row in rows])
-    by_group = lambda x: x.reshape(ASKED, G, *x.shape[1:])
-    facts = jax.tree.map(lambda x: x[:ASKED], asked.facts)
-    device = np.asarray(score(by_group(response), by_group(mask), by_group(finished), facts)).reshape(-1)
-    told = [task.tokenizer.decode(row) for row in rows]
-    text = [task.verify(t, r) for t, r in zip(told, each_attempt(records), strict=True)]
-    assert set(device.tolist()) <= {0.0, 1.0}
-    return device, np.asarray(text, np.float32)
+    return both_verdicts(task, score, jax.tree.map(lambda x: x[:ASKED], asked.facts), each_attempt(records), rows, G, T)
 
 
 def each_attempt(records):
@@ -99,17 +89,7 @@ def mutated_demonstrations(name, rng):
     task = world(name)[0]
     for record in each_attempt(ask(name)[1]):
         ids = [*task.tokenizer.encode(task.demonstration(record, rng)), task.tokenizer.eos]
-        for _ in range(rng.integers(3)):
-            n, kind = rng.integers(max(0, len(ids) - 5), len(ids)), rng.integers(4)  # near the end, where it matters
-            if kind == 0:
-                ids[n] = int(rng.integers(task.tokenizer.size))
-            elif kind == 1:
-                del ids[n]
-            elif kind == 2:
-                ids.insert(n, ids[n])
-            else:
-                ids[n - 1], ids[n] = ids[n], ids[n - 1]
-        yield ids[:T]
+        yield edited(ids, task.tokenizer.size, rng)[:T]
 
 
 @BOTH

@@ -70,7 +70,7 @@ def judge(text: str, lines: Sequence[Line]) -> Judgement:
 
 
 def say(e: Estimate, signed: bool = False) -> str:
-    """ ".80 [.77, .83]": digits by size."""
+    """The mean and its interval, as in 0.800 [0.770, 0.830]; fewer digits for lengths."""
     digits = 1 if max(map(abs, [x for x in e[:3] if x == x] or [0])) >= 3 else 3
     show = lambda x: f"{x:+.{digits}f}" if signed else f"{x:.{digits}f}"
     return show(e.mean) + (f" [{show(e.low)}, {show(e.high)}]" if e.low == e.low else " (one seed)")
@@ -80,11 +80,11 @@ def verdict(judged: Sequence[Judgement], lines: Sequence[Line]) -> str:
     """One paragraph: which claims held, with numbers, and over how many seeds."""
     if not judged:
         return ""
-    seeds, last = len({x["seed"] for x in lines}), lines[0]["steps"][-1]
+    last = lines[0]["steps"][-1]
     by = {o: [j for j in judged if j.outcome == o] for o in ("holds", "fails", "not shown")}
     what = "; ".join(f"{title(j)}, difference {say(j.difference, True)}" for j in judged)
     counted = ", ".join(f"{len(v)} {k.replace('holds', 'hold').replace('fails', 'fail')}" for k, v in by.items() if v)
-    return f"After {last} steps, {seeds} seeds, of {len(judged)} claims {counted}: {what}."
+    return f"After {last} steps, {results.seeds_said(lines)}, of {len(judged)} claims {counted}: {what}."
 
 
 def title(j: Judgement) -> str:

@@ -18,13 +18,12 @@ def draw(ablation: Ablation, lines: Sequence[Line], folder: Path, name: str) -> 
     """Write the figures that the ablation asks for; returns (file, caption) of each."""
     title = ablation.question or name
     makers = {"curves": curves, "ends": ends, "attempts": attempts, "grid": grid}
-    seeds = len({line["seed"] for line in lines})
     out = []
     for kind in ablation.figures:
         path = folder / f"{name}_{kind}.png"
         caption = makers[kind](ablation, lines, path, title)
         if caption:
-            out.append((path, f"{caption} {seeds} seeds, 95 % intervals (bootstrap over seeds)."))
+            out.append((path, f"{caption} {results.seeds_said(lines)}, 95 % intervals (bootstrap over seeds)."))
     return out
 
 

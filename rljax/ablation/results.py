@@ -86,6 +86,13 @@ def curves(lines: Sequence[Line], arm: str, measure: str) -> tuple[list[int], li
     return steps, [[float("nan") if v is None else float(v) for v in row] for row in rows]
 
 
+def seeds_said(lines: Sequence[Line]) -> str:
+    """How many seeds the arms have: "4 seeds", or "2 to 3 seeds" where some have more."""
+    counts = [sum(line["arm"] == arm for line in lines) for arm in arms_in(lines)]
+    few, many = min(counts), max(counts)
+    return f"{many} seed{'s' * (many != 1)}" if few == many else f"{few} to {many} seeds"
+
+
 def arms_in(lines: Sequence[Line]) -> list[str]:
     return list(dict.fromkeys(line["arm"] for line in lines))
 
