@@ -35,12 +35,12 @@ class Verbs(NamedTuple):
 def make_verbs(s: Settings) -> Verbs:
     """The five verbs as this config wants them."""
     c, task, model, actor = s.config.rl, s.task, s.model, s.actor
-    row, plan, split = settings.algorithm(c), settings.policy_update(s), settings.split(s, c, task.prompt_slots)
+    row, plan, split = settings.row_of(s), settings.policy_update(s), settings.split(s, c, task.prompt_slots)
     sharding.check_rows(c.prompts, actor.layout, "rl.prompts")
     draw = functools.partial(
         sampler.sample,
         max_new_tokens=c.max_new_tokens,
-        temperature=c.temperature,
+        temperature=s.number("rl.temperature"),
         top_k=c.top_k,
         top_p=c.top_p,
         stop_ids=task.tokenizer.stop_ids,
@@ -55,7 +55,7 @@ def make_verbs(s: Settings) -> Verbs:
 
     def ask(cursor):
         levels = settings.levels_at(s, cursor)
-        asked = (s.config.seed, cursor + jnp.arange(c.prompts), "train", *([levels] if levels else []))
+        asked = (s.number("seed"), cursor + jnp.arange(c.prompts), "train", *([levels] if levels else []))
         return sharding.place_rows(task.problems(*asked), actor.layout)
 
     attempts, likeliest = sampled(group_size=c.group_size), sampled(group_size=1, greedy=True)
@@ -78,9 +78,9 @@ def make_verbs(s: Settings) -> Verbs:
         return correct, parts, info
 
     compare = functools.partial(learner.compare, row=row, model=model, plan=plan, split=split)
-    rate = optimizer.make(c.optimizer, model, c.steps * plan.steps)
+    step = optimizer.make(c.optimizer, model, c.steps * plan.steps, s.number("rl.optimizer.learning_rate"))
     push = functools.partial(
-        learner.push, row=row, model=model, optimizer=rate, plan=plan, split=split, start=task.prompt_slots
+        learner.push, row=row, model=model, optimizer=step, plan=plan, split=split, start=task.prompt_slots
     )
     return Verbs(ask, sample, verify, jax.jit(compare), jax.jit(push, donate_argnums=0))
 

@@ -7,7 +7,7 @@ truncated response counts as wrong and is reported.
 import bisect
 import functools
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -20,15 +20,25 @@ from rljax.tasks import Attempt, Task
 from rljax.text import Tokenizer
 
 Sample = dict[str, Any]
-Evaluate = Callable[[Any], tuple[dict[str, float], list[Sample]]]
+Look = tuple[dict[str, float], list[Sample]]  # {"eval/...": number}, and what was said
+Evaluate = Callable[[Any], Look]
+EvaluateRuns = Callable[[Any], list[Look]]
+Lift = Callable[[Callable], Callable]  # a function of one run -> of all, every array with a leading axis [R]
 ASKED_AT_ONCE = 1024  # rows sampled together
 
 
-def make(
+def make(task: Task, model: transformer.Config, *, seed: int, **asked: Any) -> Evaluate:
+    """``evaluate(params) -> (metrics {"eval/...": number}, samples)`` of one run, asked what ``of_runs`` says."""
+    look = of_runs(task, model, seeds=[seed], lift=None, **asked)
+    return lambda params: look(params)[0]
+
+
+def of_runs(
     task: Task,
     model: transformer.Config,
     *,
-    seed: int,
+    seeds: Sequence[int],
+    lift: Lift | None,
     split: str,
     problems: int,
     attempts: int,
@@ -40,17 +50,21 @@ def make(
     keep: int = 16,
     brief: bool = False,
     workers: int = 1,
-) -> Evaluate:
-    """``evaluate(params) -> (metrics {"eval/...": number}, samples)`` over the first ``problems`` of a held-out split.
+) -> EvaluateRuns:
+    """``evaluate(params) -> [(metrics, samples)]``, one a run, over the first ``problems`` of a held-out split, drawn by its seed.
+
+    ``lift`` None is a single run. Else ``params`` have a leading axis of R runs, and what they do is sampled and verified as
+    the one function that ``lift`` makes of a run's: only for a task whose verifier is on the device.
 
     ``attempts`` n a problem; pass@k for k = 1, 2, 4, ... n and cons@n; ``greedy`` adds one greedy attempt a problem.
     The samples are all attempts at the first ``keep`` problems; ``brief`` adds what those at the others earned.
     """
 
     @functools.cache  # made when first looked at: a run that starts from a known evaluation begins sooner
-    def questions() -> tuple[Problems, list[Any]]:
-        asked = data.ask(task)(seed, jnp.arange(problems), split)
-        return asked, task.records(asked.facts)
+    def questions() -> list[tuple[Problems, list[Any]]]:
+        ask = data.ask(task)
+        asked = [ask(seed, jnp.arange(problems), split) for seed in seeds]
+        return [(a, task.records(a.facts)) for a in asked]
 
     at_once, parts = max(1, min(problems, ASKED_AT_ONCE // attempts)), model.layout.ways("rows")
     at_once = -(-at_once // parts) * parts
@@ -63,46 +77,57 @@ def make(
         top_p=top_p,
         stop_ids=task.tokenizer.stop_ids,
     )
-    key = jax.random.fold_in(jax.random.key(seed), 0x5EED)
+    keys = [jax.random.fold_in(jax.random.key(seed), 0x5EED) for seed in seeds]
     judges = {n: rewards.verifier(task, n, workers) for n in {attempts, 1}}
 
-    def attempt(params: Any, n: int, greedy: bool) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        asked, parts = questions()[0], []
-        for start in range(0, problems, at_once):
-            part = sharding.place_rows(take(asked, start, at_once), model.layout)
-            rows = draw(
-                params,
-                prompt=part.prompt,
-                prompt_mask=part.prompt_mask,
-                key=jax.random.fold_in(key, start),
-                group_size=n,
-                greedy=greedy,
-            )
-            reward, noted = judges[n](rows, part)
-            live = min(at_once, problems - start)
-            columns = {
-                "response": rows.response,
-                "mask": rows.mask,
-                "finished": rows.finished,
-                "logprobs": rows.logprobs,
-            }
-            noted = {f"noted/{name}": value for name, value in noted.items()}
-            host = sharding.fetch({"reward": reward} | noted | {k: rewards.by_group(v, n) for k, v in columns.items()})
-            parts.append({k: np.asarray(v)[:live] for k, v in host.items()})
-        merged = {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
-        return merged.pop("reward"), merged
+    def attempt(n: int, greedy: bool) -> Callable[[Any, Problems, jax.Array], dict[str, jax.Array]]:
+        """What one run does, and earns, at some problems."""
 
-    def evaluate(params: Any) -> tuple[dict[str, float], list[Sample]]:
-        reward, rows = attempt(params, attempts, False)
-        asked, records = questions()
-        texts, read = read_attempts(task, rows, records)
-        out = estimates(reward, rows, texts, read, records, task)
-        if greedy:
-            out["eval/greedy"] = float(attempt(params, 1, True)[0].mean())
-        kept = samples(task, asked, records, reward, rows, texts, read, keep)
+        def one(params: Any, part: Problems, key: jax.Array) -> dict[str, jax.Array]:
+            asked = dict(prompt=part.prompt, prompt_mask=part.prompt_mask)
+            rows = draw(params, **asked, key=key, group_size=n, greedy=greedy)
+            reward, noted = judges[n](rows, part)
+            columns = dict(response=rows.response, mask=rows.mask, finished=rows.finished, logprobs=rows.logprobs)
+            by_group = {k: rewards.by_group(v, n) for k, v in columns.items()}
+            return {"reward": reward} | {f"noted/{name}": value for name, value in noted.items()} | by_group
+
+        return jax.jit(lift(one)) if lift else one
+
+    tries, likeliest = attempt(attempts, False), attempt(1, True)
+    joined = stacked if lift else lambda runs: runs[0]
+    by_run = np.asarray if lift else lambda x: np.asarray(x)[None]
+
+    def at_all(act: Callable, params: Any) -> list[tuple[np.ndarray, dict[str, np.ndarray]]]:
+        """(reward [Q, n], everything else that ``act`` says of its attempts) of each run."""
+        parts = []
+        for start in range(0, problems, at_once):
+            part = joined([sharding.place_rows(take(asked, start, at_once), model.layout) for asked, _ in questions()])
+            did = sharding.fetch(act(params, part, joined([jax.random.fold_in(key, start) for key in keys])))
+            live = min(at_once, problems - start)
+            parts.append({k: by_run(v)[:, :live] for k, v in did.items()})
+        merged = {k: np.concatenate([p[k] for p in parts], 1) for k in parts[0]}
+        reward = merged.pop("reward")
+        return [(reward[r], {k: v[r] for k, v in merged.items()}) for r in range(len(seeds))]
+
+    def read(reward: np.ndarray, rows: dict[str, np.ndarray], asked: Problems, records: list[Any]) -> Look:
+        texts, done = read_attempts(task, rows, records)
+        out = estimates(reward, rows, texts, done, records, task)
+        kept = samples(task, asked, records, reward, rows, texts, done, keep)
         return out, kept + (earnings(reward, rows, keep) if brief else [])
 
+    def evaluate(params: Any) -> list[Look]:
+        found = [read(*did, *of) for did, of in zip(at_all(tries, params), questions(), strict=True)]
+        if greedy:
+            for (out, _), (reward, _) in zip(found, at_all(likeliest, params), strict=True):
+                out["eval/greedy"] = float(reward.mean())
+        return found
+
     return evaluate
+
+
+def stacked(runs: Sequence[Any]) -> Any:
+    """Pytrees of equal shapes -> one with a leading axis."""
+    return jax.tree.map(lambda *x: jnp.stack(x), *runs)
 
 
 def take(problems: Problems, start: int, count: int) -> Problems:

@@ -22,10 +22,10 @@ Record = dict[str, Any]
 class Journal:
     """Writer of one stage's records, from ``step`` on; lines of this stage after that step are dropped first.
 
-    In several processes all but the first write nothing.
+    In several processes all but the first write nothing. ``bar`` False shows no progress bar: another journal does.
     """
 
-    def __init__(self, workdir: str | Path, stage: str, step: int, steps: int):
+    def __init__(self, workdir: str | Path, stage: str, step: int, steps: int, bar: bool = True):
         from tensorboardX import SummaryWriter
 
         self.workdir, self.stage, self.step = Path(workdir), stage, step
@@ -39,7 +39,7 @@ class Journal:
         self.board = SummaryWriter(
             str(self.workdir / "tensorboard" / stage), purge_step=max(step, 0), write_to_disk=not self.silent
         )
-        off = True if self.silent else None
+        off = True if self.silent or not bar else None
         self.bar = tqdm(total=steps, initial=max(step, 0), desc=stage, unit="step", disable=off, leave=False)
         self.start = self.last = time.perf_counter()
         self.tokens = 0.0

@@ -10,10 +10,15 @@ from rljax import transformer
 from rljax.errors import UserError
 from rljax.structs import ConfigTree
 
+Rate = jax.Array | float
 
-def schedule(config: ConfigTree, steps: int) -> optax.Schedule:
-    """Learning rate by update: linear warm-up, then constant, linear or cosine to ``final`` times the peak."""
-    peak, warm = config.learning_rate, config.warmup
+
+def schedule(config: ConfigTree, steps: int, rate: Rate | None = None) -> optax.Schedule:
+    """Learning rate by update: linear warm-up, then constant, linear or cosine to ``final`` times the peak.
+
+    ``rate`` is the peak in place of the config's, and may be traced.
+    """
+    peak, warm = config.learning_rate if rate is None else rate, config.warmup
     rest = max(steps - warm, 1)
     shapes = {
         "constant": lambda: optax.constant_schedule(peak),
@@ -27,25 +32,27 @@ def schedule(config: ConfigTree, steps: int) -> optax.Schedule:
     return optax.join_schedules([optax.linear_schedule(0.0, peak, warm), shapes[config.schedule]()], [warm])
 
 
-def make(config: ConfigTree, model: transformer.Config, steps: int) -> optax.GradientTransformation:
+def make(
+    config: ConfigTree, model: transformer.Config, steps: int, rate: Rate | None = None
+) -> optax.GradientTransformation:
     """Global-norm clipping, then AdamW, Muon (matrices of the layers; AdamW for the rest) or SGD.
 
     ``config``: name, learning_rate, schedule, warmup, final, b1, b2, eps, weight_decay, clip_norm, moment_dtype, offload. ``steps`` is
-    the number of updates that the schedule spans. Norms and biases never decay.
+    the number of updates that the schedule spans, ``rate`` a peak in place of the config's. Norms and biases never decay.
     """
-    rate = schedule(config, steps)
+    by_update = schedule(config, steps, rate)
     adam = dict(b1=config.b1, b2=config.b2, eps=config.eps, weight_decay=config.weight_decay)
     kinds = {
-        "adamw": lambda: optax.adamw(rate, mask=decays, mu_dtype=config.moment_dtype or None, **adam),
+        "adamw": lambda: optax.adamw(by_update, mask=decays, mu_dtype=config.moment_dtype or None, **adam),
         "muon": lambda: optax.contrib.muon(
-            rate,
+            by_update,
             weight_decay=config.weight_decay,
             adam_b1=config.b1,
             adam_b2=config.b2,
             muon_weight_dimension_numbers=lambda params: muon_dimensions(model),
             consistent_rms=0.2,
         ),
-        "sgd": lambda: optax.sgd(rate),
+        "sgd": lambda: optax.sgd(by_update),
     }
     if config.moment_dtype and (config.name != "adamw" or config.moment_dtype not in ("bfloat16", "float32")):
         raise UserError(

@@ -53,12 +53,12 @@ def overlong(lengths: Array, max_length: int, *, share: float = 0.2) -> Array:
     return soft_overlong(lengths, max_length, share * max_length)
 
 
-def soft_overlong(lengths: Array, max_length: int, cache: float) -> Array:
+def soft_overlong(lengths: Array, max_length: int, cache: Array | float) -> Array:
     """What a response near the limit loses (DAPO, arXiv 2503.14476, eq. 13), float32 like ``lengths``.
 
     0 up to ``max_length - cache`` tokens, then down a straight line to -1 at ``max_length``, -1 beyond.
     """
-    return jnp.clip((max_length - cache - lengths) / max(cache, 1e-9), -1.0, 0.0)
+    return jnp.clip((max_length - cache - lengths) / jnp.maximum(cache, 1e-9), -1.0, 0.0)
 
 
 OF_TEXT = {"format": form.in_form, "language": shaping.language, "repetition": shaping.repetition}

@@ -1,9 +1,9 @@
 """Sample many attempts at each prompt, in one jitted loop.
 
-The prompt is read once and shared by its attempts; the loop stops when every row has stopped; the cache grows in
-stages, so that columns nobody has reached are never read. The noise of row n at step t is
-``fold_in(fold_in(key, n), t)``: it depends on neither the batch's other rows nor the number of devices, and two
-attempts at one prompt never share it.
+The prompt is read once and shared by its attempts; the loop stops when every row has stopped (of runs that are computed
+together, every row of each); the cache grows in stages, so that columns nobody has reached are never read. The noise of
+row n at step t is ``fold_in(fold_in(key, n), t)``: it depends on neither the batch's other rows nor the number of devices,
+and two attempts at one prompt never share it.
 
 Parameters are laid out as ``config.layout`` says before the loop: what the update keeps in parts is collected once, and not
 once a token.
@@ -103,8 +103,11 @@ def sample(
     carry = laid((out, cache, jnp.repeat(logits, group_size, 0)))
     for columns in stage_sizes(max_new_tokens):
         carry = carry[0], lay_cache(transformer.grow(carry[1], columns), config), carry[2]
-        most = columns if limit is None else jnp.minimum(columns, limit)
-        going = lambda carry, most=most: (carry[1].column < most) & ~jnp.all(carry[0].finished)
+        most = columns if limit is None else jnp.minimum(columns, config.layout.most(limit))
+
+        def going(carry, most=most):
+            return (carry[1].column < most) & config.layout.most(~jnp.all(carry[0].finished))
+
         carry = jax.lax.while_loop(going, body, carry)
     return lay(carry[0], "rows")
 

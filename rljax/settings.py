@@ -2,12 +2,13 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from rljax import (
     critic,
@@ -28,6 +29,8 @@ from rljax.structs import ConfigTree, TrainState
 from rljax.text.folder import load as load_tokenizer
 
 STAGES = ("pretrain", "sft", "rl")
+ARRAYS = {"seed": np.int32, "rl.temperature": np.float32, "rl.optimizer.learning_rate": np.float32}
+Numbers = Mapping[str, Any]  # {dotted path of a setting, one of ARRAYS or rl.row.PART.OPTION: its value, maybe traced}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +41,11 @@ class Settings:
     task: tasks.Task
     model: transformer.Config  # laid out as the update wants it
     actor: transformer.Config  # the same, laid out as the sampler wants it
+    numbers: Numbers = dataclasses.field(default_factory=dict)  # in place of the config's, where runs are vmapped
+
+    def number(self, path: str) -> Any:
+        """A setting of ARRAYS by its dotted path: the value of this run."""
+        return self.numbers[path] if path in self.numbers else self.config[path]
 
 
 def resolve(config: ConfigTree, running: str = "") -> Settings:
@@ -161,6 +169,16 @@ def check_ahead(rl: ConfigTree) -> None:
         raise UserError("mesh.actors samples one step ahead: it cannot ask again for groups that agree (groups=refill)")
 
 
+def row_of(s: Settings) -> pg.Algorithm:
+    """The row of this run: what the config says, with its own numbers as the options they are of."""
+    row = algorithm(s.config.rl)
+    for path in [p for p in s.numbers if p.startswith("rl.row.")]:
+        field, option = path.removeprefix("rl.row.").split(".")
+        name, options = row.choice(field)
+        row = dataclasses.replace(row, **{field: pg.choices.Choice(name, options | {option: s.numbers[path]})})
+    return row
+
+
 def algorithm(rl: ConfigTree) -> pg.Algorithm:
     """The named row, with whatever ``rl.row`` sets in its place. Raises UserError for what cannot be trained."""
     if rl.algorithm not in pg.ALGORITHMS:
@@ -231,7 +249,7 @@ def policy_update(s: Settings) -> learner.PolicyUpdate:
     return learner.PolicyUpdate(
         max_new_tokens=c.max_new_tokens,
         group_size=c.group_size,
-        temperature=c.temperature,
+        temperature=s.number("rl.temperature"),
         updates=c.updates,
         epochs=c.epochs,
         refresh_reference=c.refresh_reference,
@@ -288,12 +306,20 @@ def split(s: Settings, stage: ConfigTree, prompt_slots: int) -> learner.Split:
 
 def evaluator(s: Settings, keep: int = 16, brief: bool = False) -> evaluation.Evaluate:
     """``evaluate(params)`` as ``config.eval`` asks for it; ``keep`` and ``brief`` say which attempts it returns."""
+    look = evaluation.make(s.task, s.actor, seed=s.config.seed, **to_ask(s), keep=keep, brief=brief)
+    return (lambda params: look(sharding.place_policy(params, s.actor))) if s.config.mesh.actors else look
+
+
+def evaluator_of_runs(s: Settings, seeds: Sequence[int], lift: evaluation.Lift) -> evaluation.EvaluateRuns:
+    """The same of runs that are computed together: ``evaluate(params [R, ...]) -> [(metrics, samples)]``."""
+    return evaluation.of_runs(s.task, s.actor, seeds=seeds, lift=lift, **to_ask(s))
+
+
+def to_ask(s: Settings) -> dict[str, Any]:
+    """The arguments of an evaluation that come from the config."""
     e = s.config.eval
     problems = min(e.problems, s.task.size(e.split) or e.problems)  # asked twice, a question would count twice
-    look = evaluation.make(
-        s.task,
-        s.actor,
-        seed=s.config.seed,
+    return dict(
         split=e.split,
         problems=problems,
         attempts=e.attempts,
@@ -302,11 +328,8 @@ def evaluator(s: Settings, keep: int = 16, brief: bool = False) -> evaluation.Ev
         top_k=e.top_k,
         top_p=e.top_p,
         greedy=e.greedy,
-        keep=keep,
-        brief=brief,
         workers=s.config.workers,
     )
-    return (lambda params: look(sharding.place_policy(params, s.actor))) if s.config.mesh.actors else look
 
 
 def loop(s: Settings, stage: str, workdir: str | Path, stop: int = 0) -> dict[str, Any]:

@@ -6,7 +6,7 @@ checkpoint: killed anywhere, it goes on and leaves the same bytes as if it had n
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from rljax.journal import Journal
 from rljax.structs import TrainState
 
 Iteration = Callable[[TrainState], tuple[TrainState, dict[str, Any]]]
-Evaluate = Callable[[Any], tuple[dict[str, float], list[dict[str, Any]]]]
+Look = tuple[dict[str, float], list[dict[str, Any]]]
+Evaluate = Callable[[Any], Look]
 
 
 class Interrupted(Exception):
@@ -40,7 +41,7 @@ def train(
     keep: tuple[int, int],
     workdir: str | Path,
     score: str,
-    known: tuple[dict[str, float], list[dict[str, Any]]] | None = None,
+    known: Look | None = None,
 ) -> TrainState:
     """Run ``iteration`` until ``state.step == steps``; returns the final state.
 
@@ -49,33 +50,64 @@ def train(
     "-" means smaller is better). ``known`` is the evaluation of the starting parameters, where the stage before has just
     made it. Raises UserError after ``max_skipped`` steps in a row without a finite gradient.
     """
+    how: dict[str, Any] = dict(steps=steps, eval_every=eval_every, log_every=log_every, max_skipped=max_skipped)
+    how |= dict(keep=keep, workdir=workdir, score=score, known=[known] if known else None)
+    return train_runs(name, state, iteration, lambda params: [evaluate(params)], runs=[Path(workdir)], **how)
+
+
+def train_runs(
+    name: str,
+    state: TrainState,
+    iteration: Iteration,
+    evaluate: Callable[[Any], list[Look]],
+    *,
+    steps: int,
+    eval_every: int,
+    log_every: int,
+    max_skipped: int,
+    keep: tuple[int, int],
+    workdir: str | Path,
+    runs: Sequence[Path],
+    score: str,
+    known: list[Look] | None = None,
+) -> TrainState:
+    """``train`` of R runs whose arrays, of the state and of the metrics, have a leading axis; without it, of a single one.
+
+    Their one checkpoint lies in ``workdir``, the records of each in a folder of ``runs``. A run whose gradient is not finite
+    stands still and does not stop the others: only when all do is it a UserError.
+    """
     manager = checkpoint.open_manager(Path(workdir) / "checkpoints" / name, *keep)
     found = go_on(manager, state, name) if manager.all_steps() else None
     if found:
         state = found[0]
         checkpoint.discard_after(manager, found[1])
-    first = int(state.step)
+    first = int(np.max(jax.device_get(state.step)))
     if first == steps:
         manager.close()
         return state
-    journal = Journal(workdir, name, first if found else -1, steps)
+    journals = [Journal(run, name, first if found else -1, steps, bar=run is runs[0]) for run in runs]
 
     def look(state: TrainState, step: int) -> None:
-        metrics, samples = known if known and step == 0 else evaluate(lora.policy(state.params, state.frozen))
-        journal.write(step, metrics, evaluation=True)
-        if samples:
-            journal.samples(step, samples)
-        journal.say(headline(name, step, steps, metrics, journal.seconds_left(step, steps)))
+        looks = known if known and step == 0 else evaluate(lora.policy(state.params, state.frozen))
+        for journal, (metrics, samples) in zip(journals, looks, strict=True):
+            journal.write(step, metrics, evaluation=True)
+            if samples:
+                journal.samples(step, samples)
+        mean = mean_of([metrics for metrics, _ in looks])
+        journals[0].say(headline(name, step, steps, mean, journals[0].seconds_left(step, steps), len(runs)))
         if step:
             sign = -1 if score.startswith("-") else 1
-            checkpoint.save(manager, step, state, sign * metrics[score.lstrip("-")])
+            checkpoint.save(manager, step, state, sign * mean[score.lstrip("-")])
 
     def record(step: int, metrics: dict[str, Any]) -> None:
-        values = {k: float(v) for k, v in jax.device_get(metrics).items()}
-        tokens, skipped = values.pop("tokens", 0.0), values.pop("skipped_in_a_row", 0.0)
-        journal.advance(step, tokens, values)
-        if step % log_every == 0:
-            journal.write(step, {f"train/{k}": v for k, v in values.items()})
+        of_all = {k: np.atleast_1d(v) for k, v in jax.device_get(metrics).items()}
+        by_run = [{k: float(v[r]) for k, v in of_all.items()} for r in range(len(runs))]
+        skipped = min(values.pop("skipped_in_a_row", 0.0) for values in by_run)
+        tokens = [values.pop("tokens", 0.0) for values in by_run]
+        for journal, values, count in zip(journals, by_run, tokens, strict=True):
+            journal.advance(step, count, values)
+            if step % log_every == 0:
+                journal.write(step, {f"train/{k}": v for k, v in values.items()})
         if skipped >= max_skipped:
             raise UserError(
                 f"{name}: the gradient was not finite {int(skipped)} steps in a row (the last is step {step}); "
@@ -110,7 +142,8 @@ def train(
         together = jax.process_count() == 1 or isinstance(e, Interrupted)
         raise
     finally:
-        journal.close()
+        for journal in journals:
+            journal.close()
         if together:
             manager.close()
     return state
@@ -134,9 +167,14 @@ def go_on(manager: checkpoint.Manager, state: TrainState, name: str) -> tuple[Tr
     return found
 
 
-def headline(name: str, step: int, steps: int, metrics: dict[str, float], seconds_left: float) -> str:
-    """The readable line of an evaluation."""
-    parts = [f"{name} {step:>5}/{steps}"]
+def mean_of(metrics: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The mean over runs of each number that all of them have."""
+    return {k: float(np.mean([m[k] for m in metrics])) for k in metrics[0] if all(k in m for m in metrics)}
+
+
+def headline(name: str, step: int, steps: int, metrics: dict[str, float], seconds_left: float, runs: int = 1) -> str:
+    """The readable line of an evaluation, or of the mean of several runs' evaluations."""
+    parts = [f"{name} {step:>5}/{steps}"] + ([f"mean of {runs} runs"] if runs > 1 else [])
     if "eval/loss" in metrics:
         parts.append(f"held-out loss {metrics['eval/loss']:.4f}")
     if "eval/pass@1" in metrics:
@@ -170,6 +208,11 @@ def asked_to_stop() -> Iterator[threading.Event]:
     finally:
         for s, handler in before.items():
             signal.signal(s, handler)
+
+
+def finished(workdir: str | Path, stage: str, steps: int) -> bool:
+    """Whether a stage has its checkpoint of this step."""
+    return (Path(workdir) / "checkpoints" / stage / str(steps)).is_dir()
 
 
 def load_params(workdir: str | Path, stage: str, steps: int | None, like: Any) -> Any:

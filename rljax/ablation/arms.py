@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from rljax import launch
+from rljax import launch, stages
 from rljax.ablation.claims import parse_claim
 from rljax.errors import UserError
 from rljax.settings import STAGES
@@ -148,7 +148,7 @@ def slug(name: str) -> str:
 
 def finished(folder: Path, config: ConfigTree, stage: str) -> bool:
     """Whether a stage has come to its end in this folder."""
-    return (folder / "checkpoints" / stage / str(config[stage].steps)).is_dir()
+    return stages.finished(folder, stage, config[stage].steps)
 
 
 def check(config: ConfigTree, resolve: Any, arm: str) -> None:

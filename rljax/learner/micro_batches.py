@@ -45,6 +45,7 @@ class Split:
 
         longest = split(lengths[order]).max(-1)
         width = jnp.sum(longest[:, None] > jnp.asarray(self.steps(columns)[:-1], jnp.int32), -1)
+        width = self.layout.most(width)  # of runs that are computed together, all at the width that the widest needs
         return width, jax.tree.map(lambda x: split(x[order]), batch), split(order, count)
 
     def steps(self, columns: int) -> tuple[int, ...]:

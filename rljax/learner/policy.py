@@ -230,7 +230,8 @@ def optimizer_step(
     }
     if row.positive_nll:
         part["right"] = mean(part["right"])
-    bonus, metrics = row.option("entropy", "coef") or 0.0, {}
+    coef, metrics = row.option("entropy", "coef"), {}
+    bonus = 0.0 if coef is None else coef
     if row.ranks_tokens:  # in the whole optimiser batch, by the parameters that are about to move
         logp, entropy = scored(lambda b: score(state.params, b), part, start, split)
         key = jax.random.fold_in(jax.random.fold_in(state.step_key(), CHOOSE), number)

@@ -14,7 +14,7 @@ group's rows being neighbours; log-probabilities are float32 nats at the samplin
 from rljax.policy_gradient import advantages, choices, kl, losses, returns, selection, tokens
 from rljax.policy_gradient.advantages import *  # noqa: F403
 from rljax.policy_gradient.aggregation import AGGREGATIONS, aggregate, weights
-from rljax.policy_gradient.algorithms import ADVANTAGE, ALGORITHMS, BINARY, NEEDS_GROUP, SELECTS, Algorithm
+from rljax.policy_gradient.algorithms import ADVANTAGE, ALGORITHMS, BINARY, NEEDS_GROUP, SELECTS, TABLES, Algorithm
 from rljax.policy_gradient.corrections import is_weights, near_policy
 from rljax.policy_gradient.kl import k1, k2, k3
 from rljax.policy_gradient.losses import *  # noqa: F403

@@ -26,6 +26,7 @@ class Layout:
 
     mesh: Mesh | None = None
     rules: Rules = ()
+    runs: str = ""  # name of the vmapped axis of runs that are computed together; "": one run by itself
 
     @property
     def split(self) -> bool:
@@ -59,6 +60,14 @@ class Layout:
             return x
         lay = lambda y: jax.lax.with_sharding_constraint(y, self.sharding(names[: y.ndim], y.shape))
         return jax.tree.map(lay, x)
+
+    def most(self, x: Array) -> Array:
+        """The largest of this number over the runs that are computed together; x itself in a run by itself.
+
+        What decides how a program goes on (another turn of a loop, a branch) is taken through here: one decision for all runs,
+        where under ``vmap`` one for each would make both outcomes be computed, and a choice between them.
+        """
+        return jax.lax.pmax(x, self.runs) if self.runs else x
 
     def gathered(self, x: Array, names: tuple[str | None, ...]) -> Array:
         """A weight as it is used: whole along ``embed``, which it is only kept split by; its gradient is split again."""

@@ -1,0 +1,35 @@
+"""Six runs on four simulated devices, and on one: prints how far apart they are (see simulated.py)."""
+
+import json
+import tempfile
+from pathlib import Path
+
+import jax
+import numpy as np
+from together_configs import config_of, generous
+
+from experiments import together
+from rljax import alike, launch
+from rljax.tasks import shop
+
+
+def after_two(devices):
+    """(devices used, collectives in the program, metrics of two steps [2][name][R])."""
+    configs = [config_of(**{"seed": n, "rl.temperature": 1 - n / 20}) for n in range(6)]
+    each, mesh = [together.resolved(c) for c in configs], together.devices_for(len(configs), devices)
+    state, _ = together.begin(each, [Path(tempfile.gettempdir())] * len(configs), mesh)
+    iteration = together.make_iteration(together.beside(each[0]), alike.stacked(configs)[1], mesh)
+    text, seen = iteration.func.lower(*iteration.args, state).as_text(), []
+    for _ in range(2):
+        state, metrics = iteration(state)
+        seen.append(jax.device_get(metrics))
+    return len(state.params["embedding"].sharding.device_set), text.count("all_reduce") + text.count("all_gather"), seen
+
+
+launch.use_compilation_cache()
+shop.score = generous
+used, talk, many = after_two(jax.devices())
+_, _, one = after_two(jax.devices()[:1])
+apart = max(float(np.abs(a[k] - b[k]).max()) for a, b in zip(many, one, strict=True) for k in a)
+lengths = [m["response_length/mean"].tolist() for m in many]
+print(json.dumps({"used": used, "talk": talk, "apart": apart, "lengths": lengths}))
