@@ -4,32 +4,24 @@
     python -m experiments.ablate --config configs/shop.py --workdir runs/seeds --seeds 3
     python -m experiments.ablate --config configs/shop.py --workdir runs/g --vary rl.algorithm=dr_grpo,grpo --vary rl.group_size=8,16
 
-Stages before the one that is compared are run once for each seed, and shared by all arms that agree on them. Runs are
-processes, one a core (``--processes`` for fewer); what several need compiled is compiled once. Finished runs are not done
-again, stopped ones continue.
+Stages before the one that is compared are run once for each seed, and shared by all arms that agree on them. On a CPU runs
+are processes, one a core (``--processes`` for fewer); on accelerators those that differ in numbers only (seeds, rates,
+coefficients) are one program, at most ``--at_once`` of them. What several need compiled is compiled once. Finished runs are
+not done again, stopped ones continue.
 
 Leaves results.jsonl, from which alone figures/, report.html and the verdict are made: ``--results FILE`` draws them again.
 """
 
-import contextlib
 import html
-import itertools
-import os
-import queue
-import signal
-import subprocess
 import sys
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from experiments import plot
+from experiments import forms, plot
 from rljax import ablation, intervals, journal, launch, report, settings
-from rljax.ablation import Ablation, Line, Run
-from rljax.errors import UserError
+from rljax.ablation import Ablation, Line
 from rljax.structs import ConfigTree
 
 
@@ -39,7 +31,9 @@ def run(
     seeds: int,
     vary: list[str],
     starts: str,
+    form: str,
     processes: int,
+    at_once: int,
     results: str,
 ) -> None:
     path = launch.flag_value(sys.argv, "config") or ""
@@ -49,82 +43,14 @@ def run(
         runs = ablation.runs_of(asked, config, numbers, workdir, Path(starts) if starts else workdir / "starts")
         for first in {r.arm: r for r in runs}.values():
             ablation.check(first.config, lambda c: settings.resolve(c, asked.stage), first.arm)
-        todo = [r for r in runs if not ablation.finished(r.folder, r.config, asked.stage)]
-        as_processes(todo, asked.stage, path, processes)
+        if forms.choose(form) == "processes":
+            todo = [r for r in runs if not ablation.finished(r.folder, r.config, asked.stage)]
+            forms.as_processes(todo, asked.stage, path, processes)
+        else:
+            forms.as_programs(runs, asked.stage, workdir, at_once)
         lines = [ablation.line_of(r.folder, asked.stage, r.arm, r.seed, r.changes) for r in runs]
         ablation.write(workdir / "results.jsonl", lines)
     write_report(asked, ablation.read(results or workdir / "results.jsonl"), workdir, Path(path.partition(":")[0]).stem)
-
-
-# ---- Processes, each with cores of its own, so that a run rounds the same however many run beside it
-
-
-def as_processes(todo: Sequence[Run], stage: str, path: str, processes: int) -> None:
-    """Every start, then every run, as many at once as there are processes. Raises UserError after the last if some failed."""
-    starts = {r.start: (f"start of {r.label}", "reproduce", r.start, r.start_config) for r in todo if r.start != Path()}
-    side_by_side([job for job in starts.values() if not begun(*job[2:])], path, processes)
-    side_by_side([(r.label, stage, r.folder, r.config) for r in todo], path, processes)
-
-
-def begun(start: Path, config: ConfigTree) -> bool:
-    """Whether the stages that a run starts from have come to their end."""
-    return all(ablation.finished(start, config, stage) for stage in config.stages)
-
-
-def side_by_side(jobs: Sequence[tuple[str, str, Path, ConfigTree]], path: str, processes: int) -> None:
-    """Run jobs (label, script, folder, config), each slot with its own share of the cores."""
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
-    slots: queue.Queue = queue.Queue()
-    count = processes or len(cores)
-    share = max(1, len(cores) // count)
-    for i in range(count):
-        slots.put([cores[(i * share + j) % len(cores)] for j in range(share)])
-    running: dict[int, subprocess.Popen] = {}
-    numbers = itertools.count(1)
-
-    def one(job: tuple[str, str, Path, ConfigTree]) -> str:
-        label, script, folder, config = job
-        mine = slots.get()
-        try:
-            print(f"{label}: {next(numbers)} of {len(jobs)}, see {folder / 'log.txt'}", flush=True)
-            return in_process(script, folder, config, path, mine, running)
-        finally:
-            slots.put(mine)
-
-    with ThreadPoolExecutor(count) as pool:
-        waiting = [pool.submit(one, job) for job in jobs]
-        try:
-            failed = [f for f in (w.result() for w in waiting) if f]
-        except BaseException:  # asked to stop: so are they, each of which saves and ends
-            for w in waiting:
-                w.cancel()
-            for process in running.values():
-                process.send_signal(signal.SIGINT)
-            raise
-    if failed:
-        raise UserError(f"{len(failed)} of {len(jobs)} runs failed, the first: {failed[0]}; the others are kept")
-
-
-def in_process(
-    script: str, folder: Path, config: ConfigTree, path: str, cores: list[int], running: dict[int, subprocess.Popen]
-) -> str:
-    """Run one process to its end, its output in log.txt; returns what went wrong, or ""."""
-    folder.mkdir(parents=True, exist_ok=True)
-    changes = [f"--config.{change}" for change in launch.differences(launch.load_config(path), config)]
-    command = [sys.executable, "-m", f"experiments.{script}", f"--config={path}", f"--workdir={folder}", *changes]
-    with (folder / "log.txt").open("a") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-        running[process.pid] = process
-        if hasattr(os, "sched_setaffinity"):
-            with contextlib.suppress(ProcessLookupError):  # it has ended already, and its status says why
-                os.sched_setaffinity(process.pid, cores)
-        code = process.wait()
-        del running[process.pid]
-    last = (folder / "log.txt").read_text().strip().splitlines()[-1:]
-    return f"{folder}: {' '.join(last)}" if code else ""
-
-
-# ---- What it says
 
 
 def write_report(asked: Ablation, lines: list[Line], workdir: Path, name: str) -> None:
@@ -210,4 +136,4 @@ def markdown(header: list[str], rows: list[list[Any]]) -> str:
 
 
 if __name__ == "__main__":
-    launch.main(run, writes=False, seeds=3, vary=[], starts="", processes=0, results="")
+    launch.main(run, writes=False, seeds=3, vary=[], starts="", form="auto", processes=0, at_once=0, results="")
