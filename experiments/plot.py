@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rljax import behaviours, figures, journal, launch, report
+from rljax import behaviours, figures, journal, launch, metrics, report
 from rljax.errors import UserError
 from rljax.structs import ConfigTree
 
@@ -149,9 +149,7 @@ def selection(workdir: Path, records: list[Any]) -> dict[str, list[list[Any]]]:
 def tiles(rl: list[Any], workdir: Path) -> list[tuple[str, Any, str]]:
     """The headline numbers: label, value, note."""
     first, last = rl[0], rl[-1]
-    cons = max(
-        (k for k in last if k.startswith("eval/cons@") and not k.endswith("/se")), key=lambda k: int(k.split("@")[1])
-    )
+    cons = metrics.vote_key(last)
     length = "eval/response_length/mean"
     minutes = sum(r["seconds"] for r in last_of_each_stage(workdir)) / 60
     return [

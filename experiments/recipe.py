@@ -152,7 +152,7 @@ def summed_up(measured: Mapping[str, float], said: Sequence[Mapping[str, Any]], 
 def row(name: str, numbers: Numbers) -> dict[str, Any]:
     """A model's line of the table; ``±`` is half of the 95 % interval over questions."""
     m = numbers["metrics"]
-    cons = next(k for k in m if k.startswith("eval/cons@") and not k.endswith("/se"))
+    cons = metrics.vote_key(m)
     return {
         "model": MODELS[name],
         "pass@1": m["eval/pass@1"],

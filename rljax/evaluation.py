@@ -56,7 +56,7 @@ def of_runs(
     ``lift`` None is a single run. Else ``params`` have a leading axis of R runs, and what they do is sampled and verified as
     the one function that ``lift`` makes of a run's: only for a task whose verifier is on the device.
 
-    ``attempts`` n a problem; pass@k for k = 1, 2, 4, ... n and cons@n; ``greedy`` adds one greedy attempt a problem.
+    ``attempts`` n a problem; pass@k and cons@k for k = 1, 2, 4, ... n; ``greedy`` adds one greedy attempt a problem.
     The samples are all attempts at the first ``keep`` problems; ``brief`` adds what those at the others earned.
     """
 
@@ -162,11 +162,12 @@ def estimates(
     attempts, length = reward.shape[1], rows["mask"].sum(-1)
     by_question = reward.mean(1)
     out = {"eval/pass@1": by_question.mean(), "eval/pass@1/se": metrics.standard_error(by_question)}
-    for k in [2**i for i in range(1, attempts.bit_length()) if 2**i <= attempts]:
-        out[f"eval/pass@{k}"] = metrics.pass_at_k(reward, k).mean()
+    doubled = [2**i for i in range(1, attempts.bit_length())]
+    out |= {f"eval/pass@{k}": metrics.pass_at_k(reward, k).mean() for k in doubled}
     votes, gold = votes_of(read, reward, task.same)
-    cons = metrics.cons_at_k(votes, gold, attempts)
-    out |= {f"eval/cons@{attempts}": cons.mean(), f"eval/cons@{attempts}/se": metrics.standard_error(cons)}
+    for k in sorted({*doubled, attempts}):
+        cons = metrics.cons_at_k(votes, gold, k)
+        out |= {f"eval/cons@{k}": cons.mean(), f"eval/cons@{k}/se": metrics.standard_error(cons)}
     out |= {f"eval/response_length/{k}": v for k, v in metrics.lengths(length).items()}
     for name, chosen in (("correct", reward > 0), ("wrong", reward <= 0)):
         if chosen.any():

@@ -4,7 +4,9 @@ The question is the unit of every error: the attempts at one question resemble e
 them would claim too much (Miller, arXiv 2411.00640).
 """
 
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -27,20 +29,30 @@ def pass_at_k(correct: np.ndarray, k: int) -> np.ndarray:
 def cons_at_k(answers: Sequence[Sequence[str | None]], gold: Sequence[str], k: int) -> np.ndarray:
     """Chance that a majority vote of k attempts is right, a question -> [Q] float64.
 
-    ``answers`` holds each question's extracted answers in canonical form, None where none could be read (those do not
-    vote); the first k vote. A tie counts by the share of the tied answers that is right; no vote counts 0.
+    ``answers`` holds each question's n >= k extracted answers in canonical form, None where none could be read (those do not
+    vote). Every whole block of k neighbours votes, and the mean of these n // k elections is taken. A tie counts by the share
+    of the tied answers that is right; no vote counts 0. Raises ValueError where n < k.
     """
     out = []
     for row, right in zip(answers, gold, strict=True):
         if len(row) < k:
             raise ValueError(f"cons@{k} needs k attempts a question, one has {len(row)}")
-        votes: dict[str, int] = {}
-        for answer in row[:k]:
-            if answer is not None:
-                votes[answer] = votes.get(answer, 0) + 1
-        first = [a for a, count in votes.items() if count == max(votes.values())]
-        out.append((right in first) / len(first) if first else 0.0)
+        blocks = [row[i : i + k] for i in range(0, len(row) - k + 1, k)]
+        out.append(np.mean([majority_is(right, block) for block in blocks]))
     return np.asarray(out)
+
+
+def majority_is(right: str, answers: Sequence[str | None]) -> float:
+    """Whether most vote for the right answer; of several with as many votes, their share of right ones."""
+    votes = Counter(answer for answer in answers if answer is not None)
+    first = [answer for answer, count in votes.items() if count == max(votes.values())]
+    return (right in first) / len(first) if first else 0.0
+
+
+def vote_key(names: Iterable[str]) -> str:
+    """Of an evaluation's keys, the one of the majority vote with most attempts; "" where there is none."""
+    found = {int(match[1]): name for name in names if (match := re.fullmatch(r"eval/cons@(\d+)", name))}
+    return found[max(found)] if found else ""
 
 
 def standard_error(by_question: np.ndarray) -> float:

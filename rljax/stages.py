@@ -17,6 +17,7 @@ import numpy as np
 from rljax import checkpoint, lora, processes
 from rljax.errors import UserError
 from rljax.journal import Journal
+from rljax.metrics import vote_key
 from rljax.structs import TrainState
 
 Iteration = Callable[[TrainState], tuple[TrainState, dict[str, Any]]]
@@ -179,7 +180,7 @@ def headline(name: str, step: int, steps: int, metrics: dict[str, float], second
         parts.append(f"held-out loss {metrics['eval/loss']:.4f}")
     if "eval/pass@1" in metrics:
         parts.append(f"pass@1 {metrics['eval/pass@1']:.3f} ± {metrics['eval/pass@1/se']:.3f}")
-        parts += [f"{k[5:]} {v:.3f}" for k, v in metrics.items() if k.startswith("eval/cons@") and not k.endswith("se")]
+        parts += [f"{k[5:]} {metrics[k]:.3f}" for k in [vote_key(metrics)] if k]
         parts.append(f"length {metrics['eval/response_length/mean']:.1f}")
         parts.append(f"jumps {metrics['eval/strategy/jump']:.2f}")
         parts.append(f"truncated {metrics['eval/truncated']:.3f}")

@@ -92,10 +92,17 @@ def test_no_vote_at_all_counts_nothing():
     assert metrics.cons_at_k([[None, None]], ["7"], 2)[0] == 0
 
 
-def test_only_the_first_k_attempts_vote():
+def test_every_whole_block_of_k_attempts_votes_and_their_mean_is_taken():
     row = ["7", "5", "5"]
-    assert metrics.cons_at_k([row], ["7"], 1)[0] == 1
+    assert metrics.cons_at_k([row], ["7"], 1)[0] == pytest.approx(1 / 3)
+    assert metrics.cons_at_k([row], ["7"], 2)[0] == 0.5, "the third is not a whole block"
     assert metrics.cons_at_k([row], ["7"], 3)[0] == 0
+    assert metrics.cons_at_k([["7", "7", "5", "5", "7", "5"]], ["7"], 2)[0] == 0.5
+
+
+def test_the_vote_that_is_shown_is_the_one_of_most_attempts():
+    assert metrics.vote_key(["eval/cons@8", "eval/cons@16", "eval/cons@16/se", "eval/pass@32"]) == "eval/cons@16"
+    assert metrics.vote_key(["eval/pass@1"]) == ""
 
 
 def test_cons_at_k_refuses_too_few_attempts():

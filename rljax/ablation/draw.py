@@ -59,11 +59,12 @@ def attempts(ablation: Ablation, lines: Sequence[Line], path: Path, title: str) 
     panels: dict[str, dict] = {}
     for estimator in ("pass", "cons"):
         found = {int(k.split("@")[1]) for line in lines for k in line["curves"] if k.startswith(f"eval/{estimator}@")}
-        ks, panel = sorted(found), {}
+        ks, panel = sorted(found | {1}), {}
         for arm in results.arms_in(lines):
             for when, place in (("before", 0), ("after", -1)):
-                rows = [results.values(lines, arm, f"{estimator}@{k}", place) for k in ks]
-                shared = sorted(set.intersection(*map(set, rows))) if rows else []
+                named = ["pass@1", *(f"{estimator}@{k}" for k in ks[1:])]  # one attempt votes for itself
+                rows = [results.values(lines, arm, name, place) for name in named]
+                shared = sorted(set.intersection(*map(set, rows)))
                 name = f"{when} RL" if len(ablation.arms) == 1 else f"{arm}, {when}"
                 panel[name] = (ks, np.array([[row[s] for row in rows] for s in shared]))
         panels[f"{estimator}@k"] = panel

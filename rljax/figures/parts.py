@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from rljax import metrics
 from rljax.errors import UserError
 
 Record = Mapping[str, Any]
@@ -72,8 +73,7 @@ def keys_like(runs: Sequence[Run], pattern: str) -> dict[str, str]:
 
 def vote_key(runs: Sequence[Run]) -> str:
     """The key of the majority vote with most samples."""
-    found = keys_like(runs, r"eval/cons@(\d+)")
-    return found[max(found, key=int)] if found else "eval/cons@16"
+    return metrics.vote_key(k for run in runs for r in run if r.get("stage") == "rl" for k in r) or "eval/cons@16"
 
 
 def need(drawn: Any, figure: str, key: str) -> None:

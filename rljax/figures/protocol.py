@@ -28,12 +28,21 @@ def evaluation(metrics: Mapping[str, float], path: str | Path, title: str = "Hel
     ax.plot(range(len(k)), [at[x] for x in k], color=BLUE, linewidth=2.2, marker="o", markersize=4)
     ax.errorbar([0], [at[1]], np.nan_to_num(1.96 * metrics.get("eval/pass@1/se", 0.0)), color=BLUE, capsize=3)
     ends = [(at[k[-1]], f"pass@{k[-1]}  {at[k[-1]]:.0%}", BLUE)]
-    for name, value in metrics.items():
-        if found := re.fullmatch(r"eval/cons@([0-9]+)", name):
-            ax.axhline(value, color=RED, linewidth=1.2, linestyle=(0, (5, 4)))
-            ends.append((value, f"cons@{found[1]}  {value:.0%}", RED))
+    votes = {int(found[1]): v for k, v in metrics.items() if (found := re.fullmatch(r"eval/cons@([0-9]+)", k))}
+    if votes:
+        votes = {1: at[1]} | votes  # one attempt votes for itself
+        most = max(votes)
+        ax.plot(
+            np.log2(sorted(votes)),
+            [votes[x] for x in sorted(votes)],
+            color=RED,
+            linewidth=1.6,
+            marker="o",
+            markersize=3,
+        )
+        ends.append((votes[most], f"cons@{most}  {votes[most]:.0%}", RED))
     finish(ax, ends, "Share solved by the best of k attempts, and by their vote", xlabel="k")
-    ax.set_xlim(-0.2, max(len(k) - 1, 0.8))
+    ax.set_xlim(-0.2, max(len(k) - 1, np.log2(max(votes, default=1)), 0.8))
     ax.set_xticks(range(len(k)), [str(x) for x in k])
     if rows:
         bars(panels[1], rows, field)
