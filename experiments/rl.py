@@ -6,6 +6,7 @@ For a task that lives on the device the whole turn is one compiled function of t
 same turn runs hosted, verifying in worker processes between two compiled halves.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax import launch, learner, lora, optimizer, rewards, sampler, settings, sharding, stages, starts
+from rljax import alike, launch, learner, lora, optimizer, rewards, sampler, settings, sharding, stages, starts
 from rljax.errors import UserError
 from rljax.refill import refill
 from rljax.settings import Settings
@@ -86,7 +87,21 @@ def make_verbs(s: Settings) -> Verbs:
 
 
 def make_iteration(s: Settings) -> stages.Iteration:
-    """One turn, ``state -> (state, metrics)``: pure, and for a task on the device jitted, scannable and vmappable."""
+    """One turn, ``state -> (state, metrics)``: pure, and for a task on the device jitted, scannable and vmappable.
+
+    The numbers of the config are arguments of the compiled program: runs that differ in nothing else share it.
+    """
+    if rewards.needs_host(s.task, rewards.parse(s.config.rl.reward)):
+        return make_turn(s)
+
+    def turn(numbers, state):
+        return make_turn(dataclasses.replace(s, numbers=numbers))(state)
+
+    return functools.partial(jax.jit(turn, donate_argnums=1), alike.numbers(s.config))
+
+
+def make_turn(s: Settings) -> stages.Iteration:
+    """One turn as a function of the state; what it is compiled into is ``make_iteration``'s."""
     verbs, c = make_verbs(s), s.config.rl
     compiled = not rewards.needs_host(s.task, rewards.parse(c.reward))
     rounds = settings.algorithm(c).option("groups", "rounds") or 0  # of asking again for groups that disagree
@@ -105,7 +120,7 @@ def make_iteration(s: Settings) -> stages.Iteration:
         state = state.replace(cursor=state.cursor + asked * c.prompts)
         return state, metrics | compared | rewards.summary(*first[:2], *first[2]) | cost
 
-    return jax.jit(iteration, donate_argnums=0) if compiled else iteration
+    return iteration
 
 
 def make_iteration_ahead(s: Settings) -> stages.Iteration:

@@ -144,7 +144,7 @@ def make_iteration(s: Settings, numbers: dict[str, np.ndarray], mesh: Mesh) -> s
     """One turn of all runs, ``state [R, ...] -> (state, metrics [R])``; ``numbers`` [R] are those that differ between them."""
 
     def one(numbers: dict[str, jax.Array], state: TrainState) -> tuple[TrainState, dict[str, jax.Array]]:
-        return rl.make_iteration(dataclasses.replace(s, numbers=numbers))(state)
+        return rl.make_turn(dataclasses.replace(s, numbers=numbers))(state)
 
     step = jax.jit(over_runs(one, mesh), donate_argnums=1)
     placed = jax.device_put(numbers, NamedSharding(mesh, PartitionSpec(DEVICES)))

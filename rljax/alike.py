@@ -1,4 +1,4 @@
-"""Which runs can be computed as one program: those that differ in numbers only.
+"""Which runs are of one program: those that differ in numbers only. They share what is compiled, and can be computed together.
 
 A number may be an array with a value for each run: the seed, the temperature, the learning rate, and the options of the
 algorithm's choices that only enter formulas (a clip range, a coefficient). What decides how a program is made must be the
@@ -45,15 +45,16 @@ def stacked(configs: Sequence[ConfigTree]) -> tuple[ConfigTree, dict[str, np.nda
     found = [numbers(config) for config in configs]
     columns = {path: [of[path] for of in found] for path in found[0]}
     apart = {path: values for path, values in columns.items() if any(v != values[0] for v in values)}
-    return configs[0], {k: np.asarray(v).astype(settings.ARRAYS.get(k, np.float32)) for k, v in apart.items()}
+    return configs[0], {k: np.stack(v) for k, v in apart.items()}
 
 
-def numbers(config: ConfigTree) -> dict[str, float]:
-    """{path: value} of everything that may be an array."""
+def numbers(config: ConfigTree) -> dict[str, np.ndarray]:
+    """{path: value, a scalar array} of everything that may differ."""
     row = settings.algorithm(config.rl)
     options = {(f, o): row.option(f, o) for f in pg.TABLES for o in pg.choices.options(pg.TABLES[f][row.name(f)])}
     of_row = {f"rl.row.{f}.{o}": value for (f, o), value in options.items() if may_vary(row, f, o)}
-    return {path: config[path] for path in settings.ARRAYS} | of_row
+    values = {path: config[path] for path in settings.ARRAYS} | of_row
+    return {path: np.asarray(value, settings.ARRAYS.get(path, np.float32)) for path, value in values.items()}
 
 
 def may_vary(row: pg.Algorithm, field: str, option: str) -> bool:

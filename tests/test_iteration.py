@@ -66,6 +66,19 @@ def test_a_turn_counts_steps_and_problems_and_changes_the_policy(easy, after_thr
     assert not np.array_equal(state.params["embedding"], state_of(easy).params["embedding"])
 
 
+def test_runs_that_differ_in_numbers_share_a_compiled_program(easy):
+    def program(**changes):
+        config = easy.config.copy_and_resolve_references()
+        config.update_from_flattened_dict(changes)
+        turn = rl.make_iteration(dataclasses.replace(easy, config=config))
+        return turn.func.lower(*turn.args, state_of(easy)).as_text()
+
+    mine = program()
+    rates = {"rl.temperature": 0.7, "rl.optimizer.learning_rate": 1e-4, "rl.row.surrogate": "ppo_clip(low=0.1)"}
+    assert program(seed=7, **rates) == mine
+    assert program(**{"rl.row.surrogate": "cispo"}) != mine
+
+
 def test_the_compiled_turn_can_be_scanned(easy, after_three):
     iteration = rl.make_iteration(easy)
     scanned = jax.jit(lambda s: jax.lax.scan(lambda c, _: iteration(c), s, None, length=3))
