@@ -1,4 +1,5 @@
 # make reproduce: set up and run the main job.   make test: set up and pass the tests.   make lint: style, types, layers.
+# make ablations: nine questions, SEEDS seeds each.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -7,7 +8,9 @@ BIN := $(VENV)/bin
 CONFIG ?= configs/shop.py
 WORKDIR ?= runs/shop
 
-.PHONY: setup reproduce test lint gym parity clean
+SEEDS ?= 3
+
+.PHONY: setup reproduce ablations test lint gym parity clean
 
 setup: $(VENV)/runtime
 
@@ -24,6 +27,13 @@ $(VENV)/tests: requirements-dev.txt $(VENV)/runtime
 
 reproduce: setup
 	$(BIN)/python -m experiments.reproduce --config $(CONFIG) --workdir $(WORKDIR)
+
+# the questions of configs/ablations/, one after the other, with starts that they share
+ablations: setup
+	@for question in $(filter-out small __init__,$(basename $(notdir $(wildcard configs/ablations/*.py)))); do \
+		$(BIN)/python -m experiments.ablate --config configs/ablations/$$question.py --workdir runs/ablations/$$question \
+			--starts runs/ablations/starts --seeds $(SEEDS) || exit 1; \
+	done
 
 test: $(VENV)/tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile
