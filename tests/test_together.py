@@ -215,6 +215,7 @@ def test_every_option_that_may_differ_can_be_traced():
             "row.correction": "token_mask(hi=3.0)",
             "row.advantage": "rloo(normalize=True)",
         },
+        *({"algorithm": name} for name in pg.ALGORITHMS),
         {"levels.low": 4, "levels.rise": 2, "limit.tokens": 6, "limit.until": 2},
     ],
 )
