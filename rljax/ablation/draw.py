@@ -47,12 +47,12 @@ def ends(ablation: Ablation, lines: Sequence[Line], path: Path, title: str) -> s
     arms, panels, before = results.arms_in(lines), {}, {}
     for measure in ablation.measures:
         panels[measure] = {arm: v for arm in arms if (v := stack(results.values(lines, arm, measure))).size}
-        began = [results.values(lines, arm, measure, 0) for arm in arms]
-        if ablation.stage == "rl" and all(b == began[0] for b in began) and began[0]:
-            before[measure] = float(np.mean(stack(began[0])))
+        if ablation.stage == "rl":
+            began = {arm: stack(results.values(lines, arm, measure, 0)) for arm in arms}
+            before[measure] = {arm: float(v.mean()) for arm, v in began.items() if v.size}
     figures.arm_ends(panels, before, path, title)
-    dashed = " Dashed: before RL." if before else ""
-    return f"At the end: dots are seeds, diamonds means.{dashed}"
+    rings = " Dashed, or rings: before." if before else ""
+    return f"At the end: dots are seeds, diamonds means.{rings}"
 
 
 def attempts(ablation: Ablation, lines: Sequence[Line], path: Path, title: str) -> str:

@@ -41,8 +41,13 @@ def arm_curves(panels: Mapping[str, Curves], path: str | Path, title: str, xlabe
     save(figure, path)
 
 
-def arm_ends(panels: Mapping[str, Ends], before: Mapping[str, float], path: str | Path, title: str) -> None:
-    """A row an arm: each seed a dot, the mean and its interval a bar; dashed: before, where all arms began alike."""
+def arm_ends(
+    panels: Mapping[str, Ends], before: Mapping[str, Mapping[str, float]], path: str | Path, title: str
+) -> None:
+    """A row an arm: each seed a dot, the mean and its interval a bar.
+
+    ``before`` is {measure: {arm: value}}: a dashed line where all arms began alike, else a ring in each row.
+    """
     arms = list(dict.fromkeys(arm for ends in panels.values() for arm in ends))[::-1]
     need(arms, "ends", "eval/pass@1")
     height = 0.34 * len(arms) + 1.5
@@ -50,8 +55,10 @@ def arm_ends(panels: Mapping[str, Ends], before: Mapping[str, float], path: str 
     for ax, (measure, ends) in zip(axes, panels.items(), strict=True):
         ax.grid(axis="x", color=GRID, linewidth=0.8)
         ax.grid(axis="y", visible=False)
-        if measure in before:
-            ax.axvline(before[measure], color=MUTED, linewidth=1.2, linestyle=(0, (5, 4)))
+        began = before.get(measure, {})
+        alike = len(set(began.values())) == 1
+        if alike:
+            ax.axvline(next(iter(began.values())), color=MUTED, linewidth=1.2, linestyle=(0, (5, 4)))
         for place, arm in enumerate(arms):
             if arm not in ends:
                 continue
@@ -59,6 +66,8 @@ def arm_ends(panels: Mapping[str, Ends], before: Mapping[str, float], path: str 
             ax.plot(ends[arm], np.full(len(ends[arm]), place), "o", ms=4, color=color, alpha=0.35, clip_on=False)
             ax.plot([e.low, e.high], [place, place], color=color, linewidth=2.4, clip_on=False)
             ax.plot(e.mean, place, "D", ms=5.5, color=color, clip_on=False)
+            if arm in began and not alike:
+                ax.plot(began[arm], place, "o", ms=6.5, mfc="white", mec=color, mew=1.4, clip_on=False)
         ax.set_yticks(range(len(arms)), arms if ax is axes[0] else [""] * len(arms))
         ax.set_ylim(-0.6, len(arms) - 0.4)
         share(ax.xaxis, measure)
