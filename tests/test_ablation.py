@@ -36,6 +36,18 @@ def test_every_arm_of_every_ablation_is_a_run_that_resolves(path):
         settings.resolve(run.config, asked.stage)
 
 
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_the_results_of_every_ablation_are_those_of_its_arms_with_three_seeds_or_more(path):
+    asked = ablation.load(launch.config_module(str(path)), [])
+    lines = ablation.read(Path("docs/ablations") / f"{path.stem}.jsonl")
+    for arm, changes in asked.arms.items():
+        mine = [line for line in lines if line["arm"] == arm]
+        assert {0, 1, 2} <= {line["seed"] for line in mine}
+        assert all(line["changes"] == list(changes) for line in mine)
+    outcomes = {ablation.judge(claim, lines).outcome for claim in asked.claims}
+    assert outcomes <= {"holds", "fails", "not shown"} and outcomes
+
+
 def test_arms_share_a_start_unless_they_change_what_it_depends_on():
     module = types.SimpleNamespace(
         get_ablation=lambda: dict(

@@ -1,6 +1,10 @@
 """Length biases: GRPO's 1/|o| against Dr. GRPO's constant against the token mean, on lengths of right and of wrong answers.
 
-python -m experiments.ablate --config configs/ablations/lengths.py --workdir runs/lengths --seeds 4
+python -m experiments.ablate --config configs/ablations/lengths.py --workdir runs/lengths --seeds 3
+
+Expected, seeds 0 to 2, mean and 95 % interval after: length of wrong responses 46.7 [43.8, 49.6] (constant), 55.0 [53.7, 56.8] (1/|o|),
+45.8 [42.1, 48.8] (token mean); of right ones 34.3, 33.2, 34.1; pass@1 .83 [.79, .86], .73 [.69, .77], .82 [.78, .84]. All of it:
+docs/ablations.md.
 """
 
 from configs.ablations import small
