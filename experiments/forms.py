@@ -31,7 +31,7 @@ FORMS = ("auto", "processes", "together")
 
 
 def choose(form: str) -> str:
-    """ "processes" or "together": what ``form`` says, "auto" by the devices. Raises UserError for what they cannot."""
+    """What ``form`` says, and for "auto" one of the others by the devices. Raises UserError for what these cannot."""
     on_cpu = jax.default_backend() == "cpu"
     if form not in FORMS:
         raise UserError(f"--form {form}: choose from {', '.join(FORMS)}")
@@ -63,9 +63,8 @@ def complain(failed: Sequence[str], count: int) -> None:
 
 def as_processes(todo: Sequence[Run], stage: str, path: str, processes: int) -> None:
     """Every start, then every run, as many at once as there are processes. Raises UserError after the last if some failed."""
-    side_by_side(
-        [(f"start of {r.label}", "reproduce", r.start, r.start_config) for r in starts_of(todo)], path, processes
-    )
+    starts = [(f"start of {r.label}", "reproduce", r.start, r.start_config) for r in starts_of(todo)]
+    side_by_side(starts, path, processes)
     side_by_side([(r.label, stage, r.folder, r.config) for r in todo], path, processes)
 
 
@@ -96,7 +95,7 @@ def side_by_side(jobs: Sequence[tuple[str, str, Path, ConfigTree]], path: str, p
         except BaseException:  # asked to stop: so are they, each of which saves and ends
             for w in waiting:
                 w.cancel()
-            for process in running.values():
+            for process in list(running.values()):
                 process.send_signal(signal.SIGINT)
             raise
     complain(failed, len(jobs))
