@@ -36,7 +36,7 @@ ablations: setup
 	done
 
 test: $(VENV)/tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/tests
 	$(BIN)/ruff check .

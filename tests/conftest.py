@@ -1,13 +1,20 @@
 """Shared by all tests: one compilation cache, so that a second run is quick, apart from that of real runs.
 
-Some tests kill processes while they write to it, and what they leave there costs a warning and a compilation.
+Some tests kill processes while they write to it, and what they leave there costs a warning and a compilation. The files
+that take longest are run first, so that no worker waits for one that began last.
 """
 
 import os
 from pathlib import Path
+
+LONGEST = ("test_processes", "test_resume", "test_rows", "test_sharding", "test_together")
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rljax" / "tests"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
