@@ -44,8 +44,7 @@ def run(
         for first in {r.arm: r for r in runs}.values():
             ablation.check(first.config, lambda c: settings.resolve(c, asked.stage), first.arm)
         if forms.choose(form) == "processes":
-            todo = [r for r in runs if not ablation.finished(r.folder, r.config, asked.stage)]
-            forms.as_processes(todo, asked.stage, path, processes)
+            forms.as_processes(runs, asked.stage, path, processes)
         else:
             forms.as_programs(runs, asked.stage, workdir, at_once)
         lines = [ablation.line_of(r.folder, asked.stage, r.arm, r.seed, r.changes) for r in runs]

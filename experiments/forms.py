@@ -42,6 +42,11 @@ def choose(form: str) -> str:
     return form if form != "auto" else "processes" if on_cpu else "together"
 
 
+def unfinished(runs: Sequence[Run], stage: str) -> list[Run]:
+    """Those that have not come to the end of their stage."""
+    return [r for r in runs if not ablation.finished(r.folder, r.config, stage)]
+
+
 def begun(run: Run) -> bool:
     """Whether the stages that a run starts from have come to their end."""
     return all(ablation.finished(run.start, run.start_config, stage) for stage in run.start_config.stages)
@@ -61,8 +66,9 @@ def complain(failed: Sequence[str], count: int) -> None:
 # Processes, each with cores of its own, so that a run rounds the same however many run beside it
 
 
-def as_processes(todo: Sequence[Run], stage: str, path: str, processes: int) -> None:
+def as_processes(runs: Sequence[Run], stage: str, path: str, processes: int) -> None:
     """Every start, then every run, as many at once as there are processes. Raises UserError after the last if some failed."""
+    todo = unfinished(runs, stage)
     starts = [(f"start of {r.label}", "reproduce", r.start, r.start_config) for r in starts_of(todo)]
     side_by_side(starts, path, processes)
     side_by_side([(r.label, stage, r.folder, r.config) for r in todo], path, processes)
@@ -138,7 +144,7 @@ def as_programs(runs: Sequence[Run], stage: str, workdir: Path, at_once: int) ->
 
     A group that was stopped goes on as the group it was. Raises UserError after the last if some failed.
     """
-    todo = [r for r in runs if not ablation.finished(r.folder, r.config, stage)]
+    todo = unfinished(runs, stage)
     for r in starts_of(todo):
         print(f"start of {r.label}", flush=True)
         with launch.own(r.start, r.start_config):

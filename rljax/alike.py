@@ -19,9 +19,8 @@ from rljax.structs import ConfigTree
 
 ELSEWHERE = ("pretrain.", "sft.", "selection.", "stages", "rl.start")  # read before RL, or by another stage
 COUNTS = {"k", "cap", "rounds", "ddof"}  # options that are whole numbers
-WITHIN = {
-    ("rf_pp", "gamma")
-}  # whether it is 1 says whether advantages differ by token, which not every surrogate allows
+# gamma: whether it is 1 says whether advantages differ by token, which not every surrogate allows
+WITHIN = {("rf_pp", "gamma")}
 
 
 def signature(config: ConfigTree) -> str:

@@ -41,7 +41,7 @@ class Settings:
     task: tasks.Task
     model: transformer.Config  # laid out as the update wants it
     actor: transformer.Config  # the same, laid out as the sampler wants it
-    numbers: Numbers = dataclasses.field(default_factory=dict)  # in place of the config's, where runs are vmapped
+    numbers: Numbers = dataclasses.field(default_factory=dict)  # before the config's: arguments of a program
 
     def number(self, path: str) -> Any:
         """A setting of ARRAYS by its dotted path: the value of this run."""

@@ -179,9 +179,8 @@ def headline(name: str, step: int, steps: int, metrics: dict[str, float], second
     if "eval/loss" in metrics:
         parts.append(f"held-out loss {metrics['eval/loss']:.4f}")
     if "eval/pass@1" in metrics:
-        error = (
-            f" ± {metrics['eval/pass@1/se']:.3f}" if runs == 1 else ""
-        )  # over questions; of a mean of runs not known here
+        # the error is over the questions of one run; that of a mean of runs is not known here
+        error = f" ± {metrics['eval/pass@1/se']:.3f}" if runs == 1 else ""
         parts.append(f"pass@1 {metrics['eval/pass@1']:.3f}{error}")
         parts += [f"{k[5:]} {metrics[k]:.3f}" for k in [vote_key(metrics)] if k]
         parts.append(f"length {metrics['eval/response_length/mean']:.1f}")
