@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from rljax import journal
+from rljax.training import journal
 
 
 def prepare(run: Path, workdir: Path) -> None:

@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from rljax import journal, launch
 from rljax.structs import ConfigTree
+from rljax.training import journal, launch
 
 RESULTS = Path(__file__).parent / "results" / "meshes.jsonl"
 EXPERTS = {"model.experts": 8, "model.expert_width": 64, "model.shared_width": 64}

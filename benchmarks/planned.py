@@ -21,8 +21,11 @@ import jax.numpy as jnp
 
 from configs import shop
 from experiments import rl as loop
-from rljax import launch, lora, planning, settings, sharding, starts, tasks
-from rljax.planning import programs
+from rljax import planning, tasks
+from rljax.distributed import sharding
+from rljax.planning import lowering
+from rljax.training import initial_state, launch, settings
+from rljax.transformer import lora
 
 RESULTS = Path(__file__).parent / "results" / "plan_cpu.jsonl"
 MODEL = dict(layers=6, width=1024, heads=8, kv_heads=4, head_width=128, ff_width=4096, max_length=1024)
@@ -76,13 +79,13 @@ def measure(name: str) -> dict[str, Any]:
         loop.make_iteration(settings.Settings(c, tasks.make("shop", **c.task.options.to_dict()), s.model, s.actor)),
         donate_argnums=0,
     )
-    about: Any = turn.lower(programs.state_of(s)).compile().memory_analysis()
+    about: Any = turn.lower(lowering.state_of(s)).compile().memory_analysis()
     whole = (
         about.argument_size_in_bytes + about.output_size_in_bytes - about.alias_size_in_bytes + about.temp_size_in_bytes
     )
-    run = {name: lower().compile() for name, lower in programs.lowered(s).items()}
+    run = {name: lower().compile() for name, lower in lowering.lowered(s).items()}
     row = settings.algorithm(c.rl)
-    state = jax.block_until_ready(starts.new_state(s, c.rl, None, row))
+    state = jax.block_until_ready(initial_state.new_state(s, c.rl, None, row))
     held = sum(
         x.nbytes
         for y in jax.tree.leaves(state)
@@ -95,7 +98,7 @@ def measure(name: str) -> dict[str, Any]:
     Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts anew
     n, slots = c.rl.prompts, s.task.prompt_slots
     put = lambda x, like: jax.device_put(x, like.sharding)
-    asked = programs.rows((jnp.ones((n, slots), jnp.int32), jnp.ones((n, slots), bool)), s.actor.layout)
+    asked = lowering.rows((jnp.ones((n, slots), jnp.int32), jnp.ones((n, slots), bool)), s.actor.layout)
     prompt, mask = (put(jnp.ones(x.shape, x.dtype), x) for x in asked)
     for _ in range(2):
         policy = lora.policy(state.params, state.frozen)

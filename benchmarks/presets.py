@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from rljax import journal, launch
 from rljax import policy_gradient as pg
 from rljax.structs import ConfigTree
+from rljax.training import journal, launch
 
 
 def config_of(seed: int) -> ConfigTree:

@@ -21,10 +21,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs import common
-from rljax import learner, lora, optimizer, pretrained, sampler, transformer
+from rljax import learner, pretrained, sampler, transformer
 from rljax import policy_gradient as pg
-from rljax.planning.shapes import SHAPES
+from rljax.learner import optimizer
+from rljax.planning.published_models import SHAPES
 from rljax.structs import TrainState
+from rljax.transformer import lora
 
 
 def parser() -> argparse.ArgumentParser:

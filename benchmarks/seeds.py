@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments import forms
-from rljax import launch
+from rljax.ablation import scheduler
+from rljax.training import launch
 
 
 def minutes_of(seeds: Sequence[int], processes: int, a: argparse.Namespace) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def minutes_of(seeds: Sequence[int], processes: int, a: argparse.Namespace) -> d
             config = launch.changed(launch.load_config(a.config), changes)
             jobs.append((f"seed {seed}", "rl", Path(folder) / str(seed), config))
         begin = time.perf_counter()
-        forms.side_by_side(jobs, a.config, processes)
+        scheduler.side_by_side(jobs, a.config, processes)
         took = (time.perf_counter() - begin) / 60
     return {"seeds": len(seeds), "processes": processes, "minutes": round(took, 3)}
 

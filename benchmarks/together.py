@@ -21,9 +21,10 @@ from typing import Any
 import jax
 
 from configs import shop
-from experiments import rl, together
-from rljax import alike, launch, settings, starts
+from experiments import rl
+from rljax.ablation import vmap_groups, vmapped
 from rljax.structs import ConfigTree
+from rljax.training import initial_state, launch, settings
 
 
 def config_of(seed: int, start: str) -> ConfigTree:
@@ -45,18 +46,20 @@ def timed(iteration: Callable, state: Any, steps: int) -> dict[str, Any]:
 
 
 def alone(start: str, steps: int) -> dict[str, Any]:
-    s = together.resolved(config_of(0, start))
-    params = starts.start_params(s, s.config.rl.start, "")
-    return timed(rl.make_iteration(s), starts.new_state(s, s.config.rl, params, settings.algorithm(s.config.rl)), steps)
+    s = vmapped.resolved(config_of(0, start))
+    params = initial_state.start_params(s, s.config.rl.start, "")
+    return timed(
+        rl.make_iteration(s), initial_state.new_state(s, s.config.rl, params, settings.algorithm(s.config.rl)), steps
+    )
 
 
 def many(runs: int, start: str, steps: int) -> dict[str, Any]:
     configs = [config_of(seed, start) for seed in range(runs)]
-    each, mesh = [together.resolved(c) for c in configs], together.devices_for(runs, jax.devices())
+    each, mesh = [vmapped.resolved(c) for c in configs], vmapped.devices_for(runs, jax.devices())
     begin = time.perf_counter()
-    state, _ = together.begin(each, [Path(tempfile.gettempdir())] * runs, mesh)
+    state, _ = vmapped.begin(each, [Path(tempfile.gettempdir())] * runs, mesh)
     ready = time.perf_counter() - begin
-    iteration = together.make_iteration(together.beside(each[0]), alike.stacked(configs)[1], mesh)
+    iteration = vmapped.make_iteration(vmapped.beside(each[0]), vmap_groups.stacked(configs)[1], mesh)
     return timed(iteration, state, steps) | {"states": round(ready, 2), "devices": mesh.size}
 
 

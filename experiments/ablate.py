@@ -19,10 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from experiments import forms, plot
-from rljax import ablation, intervals, journal, launch, report, settings
-from rljax.ablation import Ablation, Line
+from experiments import plot
+from rljax import ablation, report
+from rljax.ablation import Ablation, Line, scheduler
+from rljax.metrics import intervals
 from rljax.structs import ConfigTree
+from rljax.training import journal, launch, settings
 
 
 def run(
@@ -43,10 +45,10 @@ def run(
         runs = ablation.runs_of(asked, config, numbers, workdir, Path(starts) if starts else workdir / "starts")
         for first in {r.arm: r for r in runs}.values():
             ablation.check(first.config, lambda c: settings.resolve(c, asked.stage), first.arm)
-        if forms.choose(form) == "processes":
-            forms.as_processes(runs, asked.stage, path, processes)
+        if scheduler.choose(form) == "processes":
+            scheduler.as_processes(runs, asked.stage, path, processes)
         else:
-            forms.as_programs(runs, asked.stage, workdir, at_once)
+            scheduler.as_programs(runs, asked.stage, workdir, at_once)
         lines = [ablation.line_of(r.folder, asked.stage, r.arm, r.seed, r.changes) for r in runs]
         ablation.write(workdir / "results.jsonl", lines)
     write_report(asked, ablation.read(results or workdir / "results.jsonl"), workdir, Path(path.partition(":")[0]).stem)

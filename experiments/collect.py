@@ -13,9 +13,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rljax import journal, launch, processes, samples, settings, starts
+from rljax.distributed import processes
 from rljax.errors import UserError
 from rljax.structs import ConfigTree
+from rljax.tasks import rejection_sampling
+from rljax.training import initial_state, journal, launch, settings
 
 
 def run(
@@ -35,7 +37,7 @@ def run(
 ) -> None:
     path = Path(to) if to else workdir / f"collected_{stage}.jsonl"
     asked = dict(split="train", problems=problems, attempts=attempts, temperature=temperature, top_k=0, top_p=top_p)
-    keep = samples.Keep(language, target, at_least, at_most, per_problem)
+    keep = rejection_sampling.Keep(language, target, at_least, at_most, per_problem)
     config = config.copy_and_resolve_references()
     config.eval.update(asked | {"greedy": False})
     about = journal.plain(
@@ -45,9 +47,9 @@ def run(
     if made(path, about):
         return
     s = settings.resolve(config)
-    _, said = settings.evaluator(s, keep=problems)(starts.start_params(s, stage, workdir))
+    _, said = settings.evaluator(s, keep=problems)(initial_state.start_params(s, stage, workdir))
     if processes.writes():
-        lines, dropped = samples.chosen(said, keep)
+        lines, dropped = rejection_sampling.chosen(said, keep)
         counts = {"attempts": len(said), "lines": len(lines), "dropped": dropped}
         print(f"kept {len(lines)} of {len(said)} attempts by {workdir}:{stage}; {reasons(dropped)}", flush=True)
         if not lines:

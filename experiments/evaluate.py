@@ -18,12 +18,14 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from rljax import data, datasets, figures, journal, launch, processes, settings, starts
+from rljax.distributed import processes
 from rljax.errors import UserError
 from rljax.metrics import half_width
+from rljax.report import figures
 from rljax.structs import ConfigTree
-from rljax.tasks import wording
-from rljax.tasks.selected import content
+from rljax.tasks import batches, datasets, prompting
+from rljax.tasks.mixture import content
+from rljax.training import initial_state, journal, launch, settings
 
 KEEP = 64  # problems whose attempts are written down whole
 R1 = dict(temperature=0.6, top_p=0.95, top_k=0, greedy=False)  # DeepSeek-R1, section 3
@@ -42,7 +44,7 @@ def run(
     everything = s.task.size(e.split) or e.problems
     e.problems = min(everything, {-1: e.problems, 0: everything}.get(problems, problems))
     e.attempts = attempts or (samples(config) if protocol == "r1" else e.attempts)
-    metrics, said = settings.evaluator(s, KEEP, brief=True)(starts.start_params(s, stage, workdir))
+    metrics, said = settings.evaluator(s, KEEP, brief=True)(initial_state.start_params(s, stage, workdir))
     if processes.writes():
         tell(s, workdir, stage, metrics, said)
 
@@ -62,7 +64,7 @@ def tell(
     path = workdir / f"evaluation_{stage.replace('/', '_').replace(':', '_')}_{e.split}.json"
     result = {"stage": stage, "eval": e.to_dict(), "max_new_tokens": config.rl.max_new_tokens, "metrics": metrics}
     result |= {
-        "template": wording.exact(config.task.options.to_dict(), config.weights),
+        "template": prompting.exact(config.task.options.to_dict(), config.weights),
         "verifier": f"math-verify {importlib.metadata.version('math-verify')}",
     }
     journal.replace_text(path, json.dumps(result | {"samples": [x for x in said if "response" in x]}, indent=1) + "\n")
@@ -90,7 +92,7 @@ def samples(config: ConfigTree) -> int:
 def by_question(s: settings.Settings, said: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """One line a question: its hash, its pass rate, how long its attempts were."""
     e = s.config.eval
-    asked = data.ask(s.task)(s.config.seed, jnp.arange(e.problems), e.split)
+    asked = batches.ask(s.task)(s.config.seed, jnp.arange(e.problems), e.split)
     prompts = [
         s.task.tokenizer.decode(np.asarray(p)[np.asarray(m)])
         for p, m in zip(asked.prompt, asked.prompt_mask, strict=True)

@@ -11,9 +11,10 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from rljax import launch, pretrained, settings, starts, transformer
+from rljax import pretrained, transformer
 from rljax.errors import UserError
 from rljax.structs import ConfigTree
+from rljax.training import initial_state, launch, settings
 
 
 def run(config: ConfigTree, workdir: Path, stage: str, to: str, dtype: str) -> None:
@@ -26,7 +27,7 @@ def run(config: ConfigTree, workdir: Path, stage: str, to: str, dtype: str) -> N
     pretrained.vacant(to)
     s = settings.resolve(config)
     pretrained.family_of(s.model)  # before anything is read
-    params = starts.start_params(s, stage, workdir)
+    params = initial_state.start_params(s, stage, workdir)
     if dtype:
         kept = lambda w, x: x.astype(jnp.dtype(w.dtype or dtype))  # a router's bias stays precise
         params = jax.tree.map(

@@ -4,7 +4,7 @@
 
 The real sampler and update are compiled for that mesh on abstract arrays: on a CPU that plays as many devices, or, with
 ``--topology v5e:2x4`` and libtpu installed, by the TPU's own compiler. ``--model`` is a published architecture
-(rljax/planning/shapes.py) or a folder with a config.json; without it the config's own model is planned. What a CPU compiles
+(rljax/planning/published_models.py) or a folder with a config.json; without it the config's own model is planned. What a CPU compiles
 is an upper bound: products in bfloat16 that it makes in float32 have operands that an accelerator would not hold.
 """
 
@@ -19,8 +19,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when XLA is loaded: t
 
 import jax  # noqa: E402
 
-from rljax import launch, planning, sharding  # noqa: E402
+from rljax import planning
+from rljax.distributed import sharding  # noqa: E402
 from rljax.errors import UserError  # noqa: E402
+from rljax.training import launch
 
 FLAGS: dict[str, Any] = dict(
     model="", mesh="data=1", chip="h100", price=0.0, efficiency=0.4, topology="", json="", exact="", fit="yes"

@@ -7,9 +7,12 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rljax import behaviours, figures, journal, launch, metrics, report
+from rljax import metrics, report
 from rljax.errors import UserError
+from rljax.metrics import behaviours
+from rljax.report import figures
 from rljax.structs import ConfigTree
+from rljax.training import journal, launch
 
 RULES = {
     "shortest_correct": "imitate the shortest correct attempt",

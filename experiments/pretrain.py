@@ -5,10 +5,12 @@ python -m experiments.pretrain --config configs/shop.py --workdir runs/shop
 
 from pathlib import Path
 
-from rljax import data, launch, settings, sharding, stages, starts
+from rljax.distributed import sharding
 from rljax.errors import UserError
-from rljax.settings import Settings
 from rljax.structs import ConfigTree
+from rljax.tasks import batches
+from rljax.training import initial_state, launch, loop, settings
+from rljax.training.settings import Settings
 
 HELD_OUT_SEED = 1 << 30  # added to the seed: pages that training never draws
 
@@ -23,14 +25,14 @@ def make_pages(s: Settings):
     if not 0 <= c.worked <= 1:
         raise UserError(f"pretrain.worked={c.worked}: a share of the pages is between 0 and 1")
     if not c.text_file:
-        make = lambda split: lambda start, count: data.pages(s.task, of[split], start, count, c.length)
+        make = lambda split: lambda start, count: batches.pages(s.task, of[split], start, count, c.length)
     else:
-        train, held_out = data.read_text(c.text_file, s.task.tokenizer, c.length)
+        train, held_out = batches.read_text(c.text_file, s.task.tokenizer, c.length)
         texts = {"train": train, "validation": held_out}
-        make = lambda split: lambda start, count: data.file_pages(texts[split], seed, start, count, c.length)
+        make = lambda split: lambda start, count: batches.file_pages(texts[split], seed, start, count, c.length)
 
     def some(split: str):
-        worked = lambda start, count: data.with_worked(make(split)(start, count), s.task, of[split], start, c.worked)
+        worked = lambda start, count: batches.with_worked(make(split)(start, count), s.task, of[split], start, c.worked)
         return worked if c.worked else make(split)
 
     return lambda split, start, count: sharding.by_rows(some(split), start, count, s.model.layout)
@@ -48,8 +50,8 @@ def run(config: ConfigTree, workdir: Path) -> None:
     def evaluate(params):
         return {"eval/loss": measure(params, held_out)}, []
 
-    state = starts.new_state(s, c, starts.start_params(s, c.start, workdir))
-    stages.train("pretrain", state, iteration, evaluate, score="-eval/loss", **settings.loop(s, "pretrain", workdir))
+    state = initial_state.new_state(s, c, initial_state.start_params(s, c.start, workdir))
+    loop.train("pretrain", state, iteration, evaluate, score="-eval/loss", **settings.loop(s, "pretrain", workdir))
 
 
 if __name__ == "__main__":

@@ -29,9 +29,12 @@ import numpy as np
 
 from experiments import collect, pretrain, rl, sft
 from experiments.ablate import markdown
-from rljax import figures, journal, launch, metrics, processes, report, settings, starts
+from rljax import metrics, report
+from rljax.distributed import processes
+from rljax.report import figures
 from rljax.structs import ConfigTree
-from rljax.verifiers import shaping
+from rljax.training import initial_state, journal, launch, settings
+from rljax.verifiers import text_rewards
 
 STAGES = {"pretrain": pretrain.run, "sft": sft.run, "rl": rl.run}
 MODELS = {  # folder: its name in the table
@@ -123,7 +126,9 @@ def look(config: ConfigTree, arm: ConfigTree, workdir: Path, name: str) -> Numbe
         arm.eval.update(config.eval.to_dict())
         s = settings.resolve(arm)
         (stage,) = arm.stages
-        measured, said = settings.evaluator(s, keep=config.eval.problems)(starts.start_params(s, stage, workdir / name))
+        measured, said = settings.evaluator(s, keep=config.eval.problems)(
+            initial_state.start_params(s, stage, workdir / name)
+        )
         if processes.writes():
             numbers = {"asked": asked} | summed_up(measured, said, config.recipe.target)
             journal.replace_text(path, json.dumps(numbers, ensure_ascii=False) + "\n")
@@ -133,7 +138,7 @@ def look(config: ConfigTree, arm: ConfigTree, workdir: Path, name: str) -> Numbe
 
 def summed_up(measured: Mapping[str, float], said: Sequence[Mapping[str, Any]], target: str, keep: int = 4) -> Numbers:
     """The numbers of one model from its evaluation: its attempts at the first ``keep`` problems stay."""
-    languages = [shaping.language(a["response"].removesuffix("<eos>"), target=target) for a in said]
+    languages = [text_rewards.language(a["response"].removesuffix("<eos>"), target=target) for a in said]
     rewards: dict[int, list[float]] = {}
     for a in said:
         rewards.setdefault(a["problem"], []).append(a["reward"])

@@ -10,8 +10,10 @@ import time
 from pathlib import Path
 
 from experiments import plot, pretrain, rl, sft
-from rljax import journal, launch, metrics, processes
+from rljax import metrics
+from rljax.distributed import processes
 from rljax.structs import ConfigTree
+from rljax.training import journal, launch
 
 STAGES = {"pretrain": pretrain.run, "sft": sft.run, "rl": rl.run}
 

@@ -16,11 +16,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax import alike, launch, learner, lora, optimizer, rewards, sampler, settings, sharding, stages, starts
+from rljax import learner, rewards, sampler
+from rljax.ablation import vmap_groups
+from rljax.distributed import sharding
 from rljax.errors import UserError
-from rljax.refill import refill
-from rljax.settings import Settings
+from rljax.learner import optimizer
 from rljax.structs import ConfigTree, Rollout
+from rljax.training import initial_state, launch, loop, settings
+from rljax.training.dynamic_sampling import refill
+from rljax.training.settings import Settings
+from rljax.transformer import lora
 
 
 class Verbs(NamedTuple):
@@ -86,7 +91,7 @@ def make_verbs(s: Settings) -> Verbs:
     return Verbs(ask, sample, verify, jax.jit(compare), jax.jit(push, donate_argnums=0))
 
 
-def make_iteration(s: Settings) -> stages.Iteration:
+def make_iteration(s: Settings) -> loop.Iteration:
     """One turn, ``state -> (state, metrics)``: pure, and for a task on the device jitted, scannable and vmappable.
 
     The numbers of the config are arguments of the compiled program: runs that differ in nothing else share it.
@@ -97,10 +102,10 @@ def make_iteration(s: Settings) -> stages.Iteration:
     def turn(numbers, state):
         return make_turn(dataclasses.replace(s, numbers=numbers))(state)
 
-    return functools.partial(jax.jit(turn, donate_argnums=1), alike.numbers(s.config))
+    return functools.partial(jax.jit(turn, donate_argnums=1), vmap_groups.numbers(s.config))
 
 
-def make_turn(s: Settings) -> stages.Iteration:
+def make_turn(s: Settings) -> loop.Iteration:
     """One turn as a function of the state; what it is compiled into is ``make_iteration``'s."""
     verbs, c = make_verbs(s), s.config.rl
     compiled = not rewards.needs_host(s.task, rewards.parse(c.reward))
@@ -123,7 +128,7 @@ def make_turn(s: Settings) -> stages.Iteration:
     return iteration
 
 
-def make_iteration_ahead(s: Settings) -> stages.Iteration:
+def make_iteration_ahead(s: Settings) -> loop.Iteration:
     """The same turn where other devices sample: while these learn from the attempts at step k, those make the attempts of
     step k + 1, with the parameters from before the update. They are never further ahead; the row's correction weighs them.
     """
@@ -178,13 +183,13 @@ def run(config: ConfigTree, workdir: Path, stop: int = 0) -> None:
             "mesh.actors: devices that only sample must be in the same process as those that learn: use one"
         )
     iteration = make_iteration_ahead(s) if config.mesh.actors else make_iteration(s)
-    params = starts.start_params(s, config.rl.start, workdir)
-    state = starts.new_state(s, config.rl, params, settings.algorithm(config.rl))
+    params = initial_state.start_params(s, config.rl.start, workdir)
+    state = initial_state.new_state(s, config.rl, params, settings.algorithm(config.rl))
     if config.mesh.actors:
         state = state.replace(ahead=nobody_ahead(s))
-    known = starts.evaluated(s, config.rl.start, workdir)
+    known = initial_state.evaluated(s, config.rl.start, workdir)
     how = settings.loop(s, "rl", workdir, stop)
-    stages.train("rl", state, iteration, settings.evaluator(s), score="eval/pass@1", known=known, **how)
+    loop.train("rl", state, iteration, settings.evaluator(s), score="eval/pass@1", known=known, **how)
 
 
 if __name__ == "__main__":

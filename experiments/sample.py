@@ -23,11 +23,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax import launch, pretrained, processes, rewards, sampler, settings, sharding, starts
+from rljax import pretrained, rewards, sampler
+from rljax.distributed import processes, sharding
 from rljax.errors import UserError
 from rljax.structs import ConfigTree, Rollout
-from rljax.tasks import Task, fruit, reading, wording
+from rljax.tasks import Task, fruit, prompting, responses
 from rljax.text import Tokenizer, pad_batch
+from rljax.training import initial_state, launch, settings
 from rljax.verifiers import answers
 
 GREEN, RED, PLAIN = "\033[32m", "\033[31m", "\033[0m"
@@ -37,7 +39,7 @@ Judge = Callable[[str], bool]
 def run(config: ConfigTree, workdir: Path, stage: str, prompt: str, problem: int, attempts: int, seed: int) -> None:
     s = settings.resolve(config)
     task = s.task
-    params = starts.start_params(s, stage, workdir)
+    params = initial_state.start_params(s, stage, workdir)
     if prompt:
         ids, mask = read_prompt(task, prompt)
         record = task.read_prompt(prompt) if task.read_prompt else None
@@ -75,7 +77,7 @@ def run_model(
         raise UserError(
             f"--temperature={how['temperature']} must be above 0, --top_p={how['top_p']} above 0 and at most 1"
         )
-    words = wording.make(template or (wording.OWN if tokenizer.chat_template else "r1_zero"), tokenizer)
+    words = prompting.make(template or (prompting.OWN if tokenizer.chat_template else "r1_zero"), tokenizer)
     ids = words.prompt_ids(prompt)
     rollout = sampler.sample(
         params,
@@ -99,7 +101,7 @@ def run_model(
 def majority(found: list[str]) -> list[str]:
     """Answers, equal ones under the name of the first."""
     names: list[str] = []
-    return [next((n for n in names if reading.same(n, a)), None) or names.append(a) or a for a in found]
+    return [next((n for n in names if responses.same(n, a)), None) or names.append(a) or a for a in found]
 
 
 def show(tokenizer: Tokenizer, rollout: Rollout, right: Judge | None) -> list[str]:

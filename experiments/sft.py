@@ -1,17 +1,19 @@
 """Supervised fine-tuning: imitate demonstrations, or the samples of a file.
 
     python -m experiments.sft --config configs/shop.py --workdir runs/shop
-    python -m experiments.sft ... --config.sft.file=samples.jsonl       # what experiments.collect kept of a policy's attempts
+    python -m experiments.sft ... --config.sft.file=rejection_sampling.jsonl       # what experiments.collect kept of a policy's attempts
 
 The held-out loss is of the same kind: demonstrations of validation problems, or the samples of a twentieth of the file's problems.
 """
 
 from pathlib import Path
 
-from rljax import data, launch, samples, settings, sharding, stages, starts
+from rljax.distributed import sharding
 from rljax.errors import UserError
-from rljax.settings import Settings
 from rljax.structs import ConfigTree
+from rljax.tasks import batches, rejection_sampling
+from rljax.training import initial_state, launch, loop, settings
+from rljax.training.settings import Settings
 
 
 def make_batches(s: Settings):
@@ -21,21 +23,21 @@ def make_batches(s: Settings):
     """
     c, seed = s.config.sft, s.config.seed
     if c.file:
-        train, held_out = samples.read(c.file, s.task, seed, c.max_new_tokens)
+        train, held_out = rejection_sampling.read(c.file, s.task, seed, c.max_new_tokens)
         of = {"train": train, "validation": held_out}
-        make = lambda split: lambda start, count: samples.batch(of[split], seed, start, count)
+        make = lambda split: lambda start, count: rejection_sampling.batch(of[split], seed, start, count)
     else:
         distinct = {"train": c.distinct, "validation": 0}
         make = lambda split: (
-            lambda start, count: data.demonstrations(
+            lambda start, count: batches.demonstrations(
                 s.task, seed, start, count, c.max_new_tokens, split=split, distinct=distinct[split]
             )
         )
     if not 0 <= c.general <= 1:
         raise UserError(f"sft.general={c.general}: a share of the rows is between 0 and 1")
 
-    def mixed(start: int, count: int) -> data.Batch:
-        return data.with_general(make("train")(start, count), s.task, seed, start, c.general)
+    def mixed(start: int, count: int) -> batches.Batch:
+        return batches.with_general(make("train")(start, count), s.task, seed, start, c.general)
 
     rows = {"train": mixed if c.general else make("train"), "validation": make("validation")}
     return lambda split, start, count: sharding.by_rows(rows[split], start, count, s.model.layout)
@@ -56,8 +58,8 @@ def run(config: ConfigTree, workdir: Path) -> None:
         metrics, samples = look(params)
         return {"eval/loss": measure(params, held_out)} | metrics, samples
 
-    state = starts.new_state(s, c, starts.start_params(s, c.start, workdir))
-    stages.train("sft", state, iteration, evaluate, score="-eval/loss", **settings.loop(s, "sft", workdir))
+    state = initial_state.new_state(s, c, initial_state.start_params(s, c.start, workdir))
+    loop.train("sft", state, iteration, evaluate, score="-eval/loss", **settings.loop(s, "sft", workdir))
 
 
 if __name__ == "__main__":

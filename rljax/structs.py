@@ -57,7 +57,9 @@ class TrainState(struct.PyTreeNode):
     reference: Any = None  # parameters that the KL term is measured from; None where no KL is asked for
     critic: Any = None  # what PPO's value function is made of; None where the algorithm has no critic
     critic_opt_state: Any = None
-    frozen: Any = None  # what ``params`` are adapters of (rljax.lora.Base); None where they are the policy themselves
+    frozen: Any = (
+        None  # what ``params`` are adapters of (rljax.transformer.lora.Base); None where they are the policy themselves
+    )
     fingerprint: Any = (
         None  # of what is frozen: a checkpoint goes on with the weights that it began with, or not at all
     )

@@ -10,7 +10,8 @@ import numpy as np
 
 from configs import shop
 from experiments import rl
-from rljax import checkpoint, settings, sharding, starts
+from rljax.distributed import sharding
+from rljax.training import checkpoint, initial_state, settings
 
 
 def configured(offload: bool, mesh: str = "", **changes: Any) -> Any:
@@ -33,7 +34,7 @@ def configured(offload: bool, mesh: str = "", **changes: Any) -> Any:
 def after_two_turns(config: Any) -> Any:
     """The state of RL."""
     s = settings.resolve(config, "rl")
-    state = starts.new_state(s, config.rl, None, settings.algorithm(config.rl))
+    state = initial_state.new_state(s, config.rl, None, settings.algorithm(config.rl))
     iteration = rl.make_iteration(s)
     state, _ = iteration(state)
     given = moments(state)
@@ -46,7 +47,7 @@ def after_two_turns(config: Any) -> Any:
 def after_three_updates(config: Any) -> Any:
     """The state of pretraining, whose update uses every byte of it again."""
     s = settings.resolve(config, "pretrain")
-    state = starts.new_state(s, config.pretrain, None)
+    state = initial_state.new_state(s, config.pretrain, None)
     tokens = np.arange(96, dtype=np.int32).reshape(4, 24) % s.model.vocab_size
     batch = sharding.place_rows(dict(tokens=tokens, mask=tokens >= 0, learn=tokens >= 0), s.model.layout)
     update: Any = settings.supervised(s, config.pretrain, settings.split(s, config.pretrain, 0))[0]

@@ -15,7 +15,10 @@ import numpy as np
 
 from configs import shop
 from experiments import rl
-from rljax import journal, lora, pretrained, sampler, settings, sharding, starts, transformer
+from rljax import pretrained, sampler, transformer
+from rljax.distributed import sharding
+from rljax.training import initial_state, journal, settings
+from rljax.transformer import lora
 
 LATENT: dict[str, object] = {
     "model.latent": 16,
@@ -75,7 +78,7 @@ def on_mesh(axes: str, row: str) -> dict[str, object]:
     s = settings.resolve(config)
     verbs = rl.make_verbs(s)
     params = transformer.init(s.model, jax.random.key(3))
-    state = starts.new_state(s, config.rl, params, settings.algorithm(config.rl))
+    state = initial_state.new_state(s, config.rl, params, settings.algorithm(config.rl))
     if state.reference is not None:
         state = state.replace(reference=jax.tree.map(lambda x: 1.05 * x, state.reference))
     before, problems = jax.device_get(state.params), verbs.ask(state.cursor)
@@ -162,7 +165,7 @@ def one_step_ahead() -> dict[str, float]:
         read = lambda run: [r for r in journal.read(Path(folder) / run / "metrics.jsonl") if "train/loss" in r]
         whole, stopped = read("whole"), read("stopped")
     s = settings.resolve(configured("data=1", changes))
-    verbs, state = rl.make_verbs(s), starts.new_state(s, s.config.rl, None, settings.algorithm(s.config.rl))
+    verbs, state = rl.make_verbs(s), initial_state.new_state(s, s.config.rl, None, settings.algorithm(s.config.rl))
     before, written = None, []
     for _ in range(3):
         problems = verbs.ask(state.cursor)

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from models import DEEPSEEK, EVERYTHING, params_of, tokens_of
 
-from rljax import sharding, transformer
+from rljax import transformer
+from rljax.distributed import sharding
 from rljax.transformer import attention
 
 COLLECTIVE = re.compile(r" (all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute)\(.*groups=(?!\{\{0\},)")

@@ -8,8 +8,10 @@ import pytest
 
 from configs.ablations import selection, small
 from experiments import ablate
-from rljax import ablation, intervals, journal, launch, settings
+from rljax import ablation
 from rljax.errors import UserError
+from rljax.metrics import intervals
+from rljax.training import journal, launch, settings
 
 CONFIGS = sorted(p for p in Path("configs/ablations").glob("*.py") if p.stem not in ("__init__", "small"))
 

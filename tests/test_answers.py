@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rljax.errors import UserError
-from rljax.verifiers import answers, expressions, literals, symbolic
+from rljax.verifiers import answers, expressions, number_forms, symbolic
 from rljax.verifiers.answers import equivalent, extract_answer, judge_many, verify
 
 # Where the answer stands
@@ -701,9 +701,9 @@ def test_formulas_are_compared_at_random_points_or_left_to_algebra(one, other, v
 
 
 def test_a_literal_is_exact():
-    assert literals.parse("0.1") == (literals.Fraction(1, 10), False)
-    assert literals.parse("12.5%") == (literals.Fraction(25, 2), True)
-    assert literals.parse("4t") is None and literals.parse("4 t") is None and literals.parse("2ab") is None
+    assert number_forms.parse("0.1") == (number_forms.Fraction(1, 10), False)
+    assert number_forms.parse("12.5%") == (number_forms.Fraction(25, 2), True)
+    assert number_forms.parse("4t") is None and number_forms.parse("4 t") is None and number_forms.parse("2ab") is None
 
 
 def test_checking_numbers_loads_neither_jax_nor_sympy():

@@ -4,7 +4,9 @@ import re
 
 import pytest
 
-from rljax import behaviours, figures, tasks
+from rljax import tasks
+from rljax.metrics import behaviours
+from rljax.report import figures
 
 KEY = "eval/behaviour/wait"
 

@@ -6,7 +6,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from rljax import checkpoint
+from rljax.training import checkpoint
 
 
 def test_a_checksum_sees_one_bit_and_one_exchange_whatever_the_type():

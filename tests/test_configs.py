@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from configs import common
-from rljax import launch, settings, tasks, transformer
 from rljax import policy_gradient as pg
+from rljax import tasks, transformer
+from rljax.training import launch, settings
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted(p for p in (ROOT / "configs").glob("*.py") if p.stem not in ("__init__", "common"))

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from attempts import both_verdicts, edited
 
-from rljax import data, evaluation, tasks
+from rljax import evaluation, tasks
 from rljax.errors import UserError
-from rljax.tasks import cups
+from rljax.tasks import batches, cups
 
 MANY, ASKED, G, T = 2000, 200, 8, 24  # problems in a batch; of those, the ones attempted, and the attempts at each
 WORLDS = {"eight": {}, "varied": {"swaps": 6, "fewest": 3, "stride": 2, "jump": 0.5, "drill": 2}}
@@ -24,7 +24,7 @@ BOTH = pytest.mark.parametrize("name", WORLDS)
 def world(name):
     """(task, its compiled problems, its compiled score); always ask for MANY, so that each split compiles once."""
     task = tasks.make("cups", **WORLDS[name])
-    return task, data.ask(task), jax.jit(task.score)
+    return task, batches.ask(task), jax.jit(task.score)
 
 
 @functools.cache
@@ -323,7 +323,7 @@ def test_no_page_tells_the_last_place_of_a_held_out_problem():
 
 def test_options_change_the_vocabulary_and_the_length_of_prompts():
     task = tasks.make("cups", cups=7, swaps=3)
-    asked = jax.device_get(data.ask(task)(0, jnp.arange(MANY), "train"))
+    asked = jax.device_get(batches.ask(task)(0, jnp.arange(MANY), "train"))
     assert asked.prompt.shape[1] == task.prompt_slots == world("eight")[0].prompt_slots - 5
     assert task.tokenizer.size == world("eight")[0].tokenizer.size + 1 + 6
     assert {r["place"] for r in task.records(asked.facts)} == set("ABCDEFG")

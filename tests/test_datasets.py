@@ -12,10 +12,10 @@ import threading
 import pytest
 import tensorflow_datasets as tfds
 
-from rljax import datasets
-from rljax.datasets import builder, decontamination, library, sources
-from rljax.datasets.sources import File, Source
 from rljax.errors import UserError
+from rljax.tasks import datasets
+from rljax.tasks.datasets import builder, decontamination, library, sources
+from rljax.tasks.datasets.sources import File, Source
 from rljax.verifiers import answers, arithmetic
 
 ROWS = [{"question": f"What is {n} and one?", "answer": f"One more.\n#### {n + 1}"} for n in range(30)]

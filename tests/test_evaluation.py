@@ -8,10 +8,11 @@ import pytest
 
 from configs import common, gsm8k_tiny
 from experiments import evaluate
-from rljax import evaluation, starts, tasks, transformer
-from rljax.datasets import library
+from rljax import evaluation, tasks, transformer
 from rljax.errors import UserError
-from rljax.tasks import Attempt, reading, selected
+from rljax.tasks import Attempt, mixture, responses
+from rljax.tasks.datasets import library
+from rljax.training import initial_state
 
 
 def test_levels_and_data_sets_are_reported_apart_with_errors_over_their_questions():
@@ -25,11 +26,11 @@ def test_levels_and_data_sets_are_reported_apart_with_errors_over_their_question
 
 def test_equal_answers_vote_together_however_they_are_written():
     row = [Attempt("steps", a) for a in ("x^2+1", "1+x^2", "7", "7", None)]
-    votes, gold = evaluation.votes_of([row], np.zeros((1, 5)), reading.same)
+    votes, gold = evaluation.votes_of([row], np.zeros((1, 5)), responses.same)
     assert votes == [["x^2+1", "x^2+1", "7", "7", None]] and gold == ["right"]
     alone, _ = evaluation.votes_of([row], np.zeros((1, 5)))
     assert alone[0][:2] == ["x^2+1", "1+x^2"]
-    right, _ = evaluation.votes_of([row], np.array([[1.0, 0, 0, 0, 0]]), reading.same)
+    right, _ = evaluation.votes_of([row], np.array([[1.0, 0, 0, 0, 0]]), responses.same)
     assert right[0] == ["right", "1+x^2", "7", "7", None], "what the verifier says is never overruled"
 
 
@@ -41,7 +42,7 @@ def workdir(tmp_path, monkeypatch):
     rows = [{"question": f"What is {n} and one?", "answer": n + 1, "level": 1 + n % 2} for n in range(60)]
     (tmp_path / "own.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     start = lambda s, stage, workdir: transformer.init(s.model, jax.random.key(0))
-    monkeypatch.setattr(starts, "start_params", start)
+    monkeypatch.setattr(initial_state, "start_params", start)
     return tmp_path
 
 
@@ -68,9 +69,9 @@ def test_r1s_protocol_leaves_a_table_a_figure_and_pass_rates_to_train_by(workdir
         "temperature 0.6" in capsys.readouterr().out and (workdir / "evaluation_rl_train.png").stat().st_size > 10_000
     )
     rates = workdir / "evaluation_rl_train_questions.jsonl"
-    known = selected.read_pass_rates(str(rates))
-    rows = selected.load(selected.Options(**c.task.options.to_dict()))["train"].sets[0]
-    assert set(known) == {selected.content(r) for r in rows} and set(known.values()) == {0.0}
+    known = mixture.read_pass_rates(str(rates))
+    rows = mixture.load(mixture.Options(**c.task.options.to_dict()))["train"].sets[0]
+    assert set(known) == {mixture.content(r) for r in rows} and set(known.values()) == {0.0}
     c.task.options.update(pass_rates=str(rates), max_pass_rate=0.5)
     assert tasks.make("questions", **c.task.options.to_dict()).size("train") == size
 

@@ -5,8 +5,10 @@ import re
 
 import pytest
 
-from rljax import behaviours, figures, r1_zero, report
+from rljax import report
 from rljax.errors import UserError
+from rljax.metrics import behaviours
+from rljax.report import figures, r1_zero_curves
 
 CURVES = ["accuracy", "response_length", "overlay", "strategies", "behaviours", "skills"]
 KEY_OF = {
@@ -144,10 +146,10 @@ def test_a_long_text_keeps_its_start_and_its_end():
 
 
 def test_r1_zeros_curves_have_the_published_ends():
-    assert len(r1_zero.STEPS) == len(r1_zero.PASS_1) == len(r1_zero.CONS_16) == 35
-    assert len(r1_zero.LENGTH_STEPS) == len(r1_zero.LENGTH)
-    assert r1_zero.STEPS[-1] == r1_zero.LENGTH_STEPS[-1] == 8400
-    assert (r1_zero.PASS_1[0], r1_zero.PASS_1[-1], r1_zero.CONS_16[-1]) == (0.1562, 0.7104, 0.8667)
+    assert len(r1_zero_curves.STEPS) == len(r1_zero_curves.PASS_1) == len(r1_zero_curves.CONS_16) == 35
+    assert len(r1_zero_curves.LENGTH_STEPS) == len(r1_zero_curves.LENGTH)
+    assert r1_zero_curves.STEPS[-1] == r1_zero_curves.LENGTH_STEPS[-1] == 8400
+    assert (r1_zero_curves.PASS_1[0], r1_zero_curves.PASS_1[-1], r1_zero_curves.CONS_16[-1]) == (0.1562, 0.7104, 0.8667)
 
 
 @pytest.fixture

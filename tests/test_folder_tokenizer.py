@@ -17,7 +17,15 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from rljax.errors import UserError
-from rljax.text import ByteTokenizer, FolderTokenizer, SymbolTokenizer, as_json, controls, folder, prompt_ids
+from rljax.text import (
+    ByteTokenizer,
+    FolderTokenizer,
+    SymbolTokenizer,
+    control_tokens,
+    hf_files,
+    hf_tokenizer,
+    prompt_ids,
+)
 
 LINES = (
     "Question: Natalia sold clips to 48 of her friends in April, and then she sold half as many clips in May.",
@@ -247,7 +255,7 @@ def test_no_mark_from_outside_becomes_a_control_token(name):
 @pytest.mark.parametrize("name", MADE)
 def test_the_fence_is_no_way_in(name):
     ours, _ = made(name)
-    fence = controls.FENCE
+    fence = control_tokens.FENCE
     for text in (fence, f"{fence}a", f"a{fence}{fence}<eos>{fence[:2]}"):
         for parts in ([(text, False)], [("<eos>", True), (text, False)], [(text, True)]):
             assert max(ours.join(parts)) < ours.size
@@ -293,7 +301,7 @@ def test_a_mark_that_is_a_word_of_the_vocabulary_is_broken_up():
 def test_a_mark_of_one_character_that_is_in_the_vocabulary_is_left_out_of_foreign_text(tmp_path):
     library = known_marks()
     library.add_special_tokens(["~"])
-    ours = folder.load(write(tmp_path / "f", library, {"eos_token": "<eos>"}))
+    ours = hf_tokenizer.load(write(tmp_path / "f", library, {"eos_token": "<eos>"}))
     assert ours.decode(ours.encode("a~b")) == "ab"
     assert ours.decode(ours.encode("a~b", specials=True)) == "a~b"
 
@@ -303,7 +311,7 @@ def test_control_tokens_are_the_special_ones_and_those_that_the_chat_template_sp
     assert ours.marks == ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "<tool_call>", "[TOOL]")
     assert ours.token("<think>") == ours.encode("<think>", specials=True)[0]
     assert ours.token("</think>") is None and ours.token("clips") is None
-    bare = folder.load(write(tmp_path / "f", byte_level(), {"eos_token": "<|fim|>"}))
+    bare = hf_tokenizer.load(write(tmp_path / "f", byte_level(), {"eos_token": "<|fim|>"}))
     assert bare.marks == ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|fim|>")  # what has a name is special
 
 
@@ -337,7 +345,7 @@ def test_fields_of_a_tokenizer_with_a_beginning_and_without_padding():
 def test_ids_that_end_a_response_are_those_of_the_generation_config_then_the_config_then_eos(tmp_path):
     library, config = gemma(), {"eos_token": "<eos>"}
     eos, turn = (library.token_to_id(t) for t in ("<eos>", "<end_of_turn>"))
-    stops = lambda name, **files: folder.load(write(tmp_path / name, library, config, **files)).stop_ids
+    stops = lambda name, **files: hf_tokenizer.load(write(tmp_path / name, library, config, **files)).stop_ids
     assert stops("a") == (eos,)
     assert stops("b", config_json={"eos_token_id": [turn]}) == (turn, eos)
     assert stops("c", generation_config_json={"eos_token_id": turn}) == (turn, eos)
@@ -346,17 +354,17 @@ def test_ids_that_end_a_response_are_those_of_the_generation_config_then_the_con
 
 
 def test_a_tokenizer_without_an_eos_takes_that_of_the_generation_config_or_says_what_is_missing(tmp_path):
-    given = folder.load(write(tmp_path / "a", gemma(), {}, generation_config_json={"eos_token_id": [5, 1]}))
+    given = hf_tokenizer.load(write(tmp_path / "a", gemma(), {}, generation_config_json={"eos_token_id": [5, 1]}))
     assert given.eos == 5 and given.eos_token == "<end_of_turn>" and given.stop_ids == (5, 1)
     with pytest.raises(UserError, match="eos_token"):
-        folder.load(write(tmp_path / "b", gemma(), {}))
+        hf_tokenizer.load(write(tmp_path / "b", gemma(), {}))
 
 
 def test_a_beginning_can_come_from_the_config_alone(tmp_path):
     library = known_marks()
     names = {"bos_token": {"content": "<bos>", "__type": "AddedToken"}, "eos_token": "<eos>"}
-    with_bos = folder.load(write(tmp_path / "a", library, names | {"add_bos_token": True}))
-    without = folder.load(write(tmp_path / "b", library, names | {"add_bos_token": False}))
+    with_bos = hf_tokenizer.load(write(tmp_path / "a", library, names | {"add_bos_token": True}))
+    without = hf_tokenizer.load(write(tmp_path / "b", library, names | {"add_bos_token": False}))
     assert with_bos.begin == (with_bos.bos,) and without.begin == () and without.bos == with_bos.bos
 
 
@@ -373,7 +381,7 @@ def test_names_may_stand_in_the_special_tokens_map_and_new_ones_are_added(tmp_pa
     library = gemma()
     names = {"eos_token": {"content": "<eos>"}, "bos_token": "<bos>", "additional_special_tokens": ["<new>"]}
     config = {"bos_token": None, "added_tokens_decoder": {"9": {"content": "▁▁▁▁", "lstrip": False, "special": False}}}
-    ours = folder.load(write(tmp_path / "f", library, config, special_tokens_map_json=names))
+    ours = hf_tokenizer.load(write(tmp_path / "f", library, config, special_tokens_map_json=names))
     assert ours.eos_token == "<eos>" and ours.bos is None  # tokenizer_config.json has the last word
     assert ours.token("<new>") == library.get_vocab_size() == ours.size - 1
     assert not control_ids(ours) & set(ours.encode("<new>"))
@@ -383,7 +391,7 @@ def test_a_length_limit_in_the_file_cuts_nothing(tmp_path):
     library = gemma()
     library.enable_truncation(3)
     library.enable_padding(length=50)
-    ours = folder.load(write(tmp_path / "f", library, {"eos_token": "<eos>"}))
+    ours = hf_tokenizer.load(write(tmp_path / "f", library, {"eos_token": "<eos>"}))
     assert ours.encode("Natalia sold clips") == whole(gemma(), "Natalia sold clips")
 
 
@@ -448,7 +456,7 @@ def test_the_chat_template_is_found_wherever_it_stands(tmp_path):
     library, eos = gemma(), {"eos_token": "<eos>"}
 
     def found(name, config, **files):
-        return folder.load(write(tmp_path / name, library, eos | config, **files)).chat_template
+        return hf_tokenizer.load(write(tmp_path / name, library, eos | config, **files)).chat_template
 
     several = [{"name": "tool_use", "template": "T"}, {"name": "default", "template": "D"}]
     assert found("none", {}) is None
@@ -461,10 +469,10 @@ def test_the_chat_template_is_found_wherever_it_stands(tmp_path):
 
 def test_a_folder_without_a_tokenizer_is_an_error_of_one_line(tmp_path):
     with pytest.raises(UserError, match="has no tokenizer.json$"):
-        folder.load(tmp_path)
+        hf_tokenizer.load(tmp_path)
     (tmp_path / "tokenizer.model").write_bytes(b"\x00")
     with pytest.raises(UserError, match=r"only tokenizer\.model: convert it") as e:
-        folder.load(str(tmp_path))
+        hf_tokenizer.load(str(tmp_path))
     assert "\n" not in str(e.value)
 
 
@@ -486,7 +494,7 @@ def test_a_damaged_file_is_an_error_of_one_line_that_names_it(tmp_path, file, co
     write(tmp_path, gemma(), {"eos_token": "<eos>"})
     (tmp_path / file).write_bytes(content)
     with pytest.raises(UserError, match=f"{file}") as e:
-        folder.load(tmp_path)
+        hf_tokenizer.load(tmp_path)
     assert "\n" not in str(e.value)
 
 
@@ -498,16 +506,16 @@ def test_a_folder_is_exported_to_the_letter(tmp_path):
     path = write(tmp_path / "f", gemma(), config, config_json={"model_type": "x"}, special_tokens_map_json={})
     (path / "chat_template.jinja").write_bytes("{{ 'é' }}\r\n".encode())
     (path / "unread.txt").write_text("")
-    exported = as_json.files(folder.load(path))
+    exported = hf_files.files(hf_tokenizer.load(path))
     names = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"}
     assert set(exported) == names
     assert all((path / name).read_bytes() == text.encode() for name, text in exported.items())
 
 
 def export(tokenizer, path) -> FolderTokenizer:
-    for name, text in as_json.files(tokenizer).items():
+    for name, text in hf_files.files(tokenizer).items():
         (path / name).write_text(text)
-    return folder.load(path)
+    return hf_tokenizer.load(path)
 
 
 SYMBOLS = SymbolTokenizer(("apple", "orange", "$", ".", ",", "?", ";", "#", "+", "-", "*", "/", "="), numbers=12)
@@ -525,7 +533,7 @@ def test_our_own_tokenizers_are_exported_with_their_ids(tokenizer, tmp_path):
         text, plain = tokenizer.decode(ids), tokenizer.decode([i for i in ids if i not in specials])
         assert read.encode(plain) == tokenizer.encode(plain)
         assert read.encode(text, specials=True) == tokenizer.encode(text, specials=True)
-    assert json.loads(as_json.files(tokenizer)["generation_config.json"])["eos_token_id"] == tokenizer.eos
+    assert json.loads(hf_files.files(tokenizer)["generation_config.json"])["eos_token_id"] == tokenizer.eos
 
 
 def test_exported_symbols_refuse_what_ours_refuse(tmp_path):
@@ -544,5 +552,5 @@ def test_exported_bytes_keep_every_text(tmp_path):
 
 
 def test_the_room_imports_neither_jax_nor_transformers():
-    code = "import sys, rljax.text, rljax.text.as_json; print(sorted({'jax', 'transformers'} & set(sys.modules)))"
+    code = "import sys, rljax.text, rljax.text.export; print(sorted({'jax', 'transformers'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"

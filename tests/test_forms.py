@@ -11,9 +11,9 @@ import jax
 import pytest
 from together_configs import config_of, generous
 
-from experiments import forms, reproduce, together
+from experiments import reproduce
 from rljax import ablation
-from rljax.ablation import Ablation
+from rljax.ablation import Ablation, scheduler, vmapped
 from rljax.errors import UserError
 from rljax.tasks import shop
 
@@ -27,12 +27,12 @@ def runs_in(workdir, arms=ARMS, seeds=(0, 1), **changes):
 @pytest.mark.parametrize("backend, form", [("cpu", "processes"), ("gpu", "together"), ("tpu", "together")])
 def test_the_form_is_chosen_by_the_device(backend, form, monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    assert forms.choose("auto") == form and forms.choose("together") == "together"
+    assert scheduler.choose("auto") == form and scheduler.choose("together") == "together"
     with pytest.raises(UserError, match="choose from auto, processes, together"):
-        forms.choose("threads")
+        scheduler.choose("threads")
     if backend != "cpu":
         with pytest.raises(UserError, match=f"one process holds a {backend}"):
-            forms.choose("processes")
+            scheduler.choose("processes")
 
 
 def labels(groups):
@@ -42,14 +42,14 @@ def labels(groups):
 def test_runs_that_differ_in_numbers_are_a_group_and_no_larger_than_asked(tmp_path):
     runs = runs_in(tmp_path)
     alike = ["a, seed 0", "rate, seed 0", "a, seed 1", "rate, seed 1"]
-    assert labels(forms.groups_of(runs, "rl", 0)) == [alike, ["G=8, seed 0", "G=8, seed 1"]]
-    assert labels(forms.groups_of(runs, "rl", 3)) == [alike[:3], alike[3:], ["G=8, seed 0", "G=8, seed 1"]]
-    assert max(map(len, forms.groups_of(runs, "sft", 0))) == 1, "only RL has a form for many"
+    assert labels(scheduler.groups_of(runs, "rl", 0)) == [alike, ["G=8, seed 0", "G=8, seed 1"]]
+    assert labels(scheduler.groups_of(runs, "rl", 3)) == [alike[:3], alike[3:], ["G=8, seed 0", "G=8, seed 1"]]
+    assert max(map(len, scheduler.groups_of(runs, "sft", 0))) == 1, "only RL has a form for many"
 
 
 def test_a_run_that_cannot_be_beside_others_is_by_itself_and_it_is_said_why(tmp_path, capsys):
     runs = runs_in(tmp_path, {"a": ()}, **{"rl.reward": "correct + 0.5*format"})
-    assert labels(forms.groups_of(runs, "rl", 0)) == [["a, seed 0"], ["a, seed 1"]]
+    assert labels(scheduler.groups_of(runs, "rl", 0)) == [["a, seed 0"], ["a, seed 1"]]
     assert "a, seed 0 and 1 more: task 'shop'" in capsys.readouterr().out
 
 
@@ -66,7 +66,7 @@ def recorded(monkeypatch):
         leave(config, folder)
 
     def many(configs, folders, group):
-        together.check_members(group, folders)
+        vmapped.check_members(group, folders)
         if "stop" in done:
             done.remove("stop")
             (group / "checkpoints" / "rl" / "1").mkdir(parents=True)
@@ -76,26 +76,26 @@ def recorded(monkeypatch):
             leave(config, folder)
 
     monkeypatch.setitem(reproduce.STAGES, "rl", alone)
-    monkeypatch.setattr(together, "run", many)
+    monkeypatch.setattr(vmapped, "run", many)
     return done
 
 
 def test_every_run_is_done_once_alike_ones_together(recorded, tmp_path):
     runs = runs_in(tmp_path, {"a": (), "G=8": ("rl.group_size=8",)})
-    forms.as_programs(runs[:3], "rl", tmp_path, 0)
+    scheduler.as_programs(runs[:3], "rl", tmp_path, 0)
     assert recorded == [[0, 1], [0]] and not any((tmp_path / "together").iterdir())
-    forms.as_programs(runs, "rl", tmp_path, 0)
+    scheduler.as_programs(runs, "rl", tmp_path, 0)
     assert recorded == [[0, 1], [0], [1]]
 
 
 def test_a_stopped_group_goes_on_as_it_was_also_where_more_is_asked_for(recorded, tmp_path):
     recorded.append("stop")
     with pytest.raises(KeyboardInterrupt):
-        forms.as_programs(runs_in(tmp_path, {"a": ()}), "rl", tmp_path, 0)
+        scheduler.as_programs(runs_in(tmp_path, {"a": ()}), "rl", tmp_path, 0)
     assert recorded == []
     with pytest.raises(UserError, match=r"was stopped, and \S+seed_1 is one of its runs: ask for that too, or remove"):
-        forms.as_programs(runs_in(tmp_path, {"a": ()}, seeds=[0]), "rl", tmp_path, 0)
-    forms.as_programs(runs_in(tmp_path, {"a": ()}, seeds=[0, 1, 2, 3]), "rl", tmp_path, 0)
+        scheduler.as_programs(runs_in(tmp_path, {"a": ()}, seeds=[0]), "rl", tmp_path, 0)
+    scheduler.as_programs(runs_in(tmp_path, {"a": ()}, seeds=[0, 1, 2, 3]), "rl", tmp_path, 0)
     assert recorded == [[0, 1], [2, 3]] and not any((tmp_path / "together").iterdir())
 
 
@@ -106,7 +106,7 @@ def test_a_group_that_fails_does_not_keep_others_from_running(recorded, tmp_path
     monkeypatch.setitem(reproduce.STAGES, "rl", fails)
     runs = [*runs_in(tmp_path, {"G=8": ("rl.group_size=8",)}, seeds=[0]), *runs_in(tmp_path, {"a": ()})]
     with pytest.raises(UserError, match="1 of 2 runs failed, the first: no luck; the others are kept"):
-        forms.as_programs(runs, "rl", tmp_path, 0)
+        scheduler.as_programs(runs, "rl", tmp_path, 0)
     assert recorded == [[0, 1]]
 
 
@@ -115,7 +115,7 @@ def test_programs_leave_what_processes_leave(tmp_path, monkeypatch):
     jax.config.update("jax_disable_most_optimizations", True)
     try:
         runs = runs_in(tmp_path, {"a": (), "rate": ("rl.optimizer.learning_rate=3e-3",)}, seeds=[3])
-        forms.as_programs(runs, "rl", tmp_path, 0)
+        scheduler.as_programs(runs, "rl", tmp_path, 0)
     finally:
         jax.config.update("jax_disable_most_optimizations", False)
     lines = [ablation.line_of(r.folder, "rl", r.arm, r.seed, r.changes) for r in runs]
@@ -161,15 +161,15 @@ def test_a_start_is_made_once_for_all_that_begin_from_it(tmp_path):
             (start / "checkpoints" / stage / str(config[stage].steps)).mkdir(parents=True)
 
     runs = runs_in(tmp_path, **{"rl.start": "sft"})
-    first, second = forms.starts_of(runs)
+    first, second = scheduler.starts_of(runs)
     assert (first.seed, second.seed) == (0, 1)
     made(first.start, first.start_config)
-    assert [r.seed for r in forms.starts_of(runs)] == [1]
+    assert [r.seed for r in scheduler.starts_of(runs)] == [1]
 
 
 def test_a_termination_is_an_interrupt_while_runs_are_waited_for():
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(KeyboardInterrupt), forms.terminated_is_interrupted():
+    with pytest.raises(KeyboardInterrupt), scheduler.terminated_is_interrupted():
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(1)
     assert signal.getsignal(signal.SIGTERM) == before

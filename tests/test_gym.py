@@ -9,9 +9,9 @@ import types
 
 import pytest
 
-from rljax.datasets import gym, sources
 from rljax.errors import UserError
-from rljax.verifiers import regions
+from rljax.tasks.datasets import gym, sources
+from rljax.verifiers import answer_regions
 
 
 class Sums:
@@ -142,7 +142,7 @@ def test_another_version_than_the_audited_one_is_warned_of_once(package, monkeyp
         for _ in range(2):
             next(gym.rows("sums", "test"))
     assert len(caplog.records) == 1
-    assert "reasoning-gym 9.9" in caplog.text and "experiments.audit_gym" in caplog.text
+    assert "reasoning-gym 9.9" in caplog.text and "tools.audit_gym" in caplog.text
 
 
 def test_the_allow_list_and_the_refusals_are_apart_and_sorted():
@@ -161,7 +161,7 @@ def test_the_package_itself_rewards_its_answers_and_no_junk(name):
     rows = list(gym.rows(name, "test"))
     assert len({r["question"] for r in rows}) == gym.ROWS["test"]
     for row in rows[:20]:
-        said = regions.final_region(f"So it is <answer>\n{row['answer']}\n</answer>")
+        said = answer_regions.final_region(f"So it is <answer>\n{row['answer']}\n</answer>")
         assert said is not None and gym.right(said, row["setup"])
         assert not any(gym.right(junk, row["setup"]) for junk in ("", "zzz", "nan", row["question"], "[]"))
 

@@ -9,8 +9,9 @@ import pytest
 
 from configs import shop
 from experiments import rl
-from rljax import evaluation, rewards, settings, starts, transformer
+from rljax import evaluation, rewards, transformer
 from rljax.structs import Problems, Rollout
+from rljax.training import initial_state, settings
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,7 @@ def tiny() -> settings.Settings:
 def state_of(s, seed=3):
     """A state whose policy already answers, right or wrong, so that rewards differ."""
     params = transformer.init(s.model, jax.random.key(seed))
-    return starts.new_state(s, s.config.rl, params)
+    return initial_state.new_state(s, s.config.rl, params)
 
 
 def same(a, b, atol=0.0):

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from configs import shop
-from rljax import launch, settings
 from rljax.errors import UserError
+from rljax.training import launch, settings
 
 SHORT = "--config=configs/shop.py:short"
 

@@ -10,9 +10,10 @@ import optax
 import pytest
 
 from configs import common
-from rljax import learner, optimizer, rewards, sampler, transformer
+from rljax import learner, rewards, sampler, transformer
 from rljax import policy_gradient as pg
 from rljax.errors import UserError
+from rljax.learner import optimizer
 from rljax.structs import Rollout, TrainState
 
 B, G, P, T, V = 4, 4, 3, 12, 11

@@ -12,8 +12,10 @@ from models import DEEPSEEK, EACH, SMALL, forward, near, params_of, tokens_of
 
 from configs import shop
 from experiments import rl, sft
-from rljax import checkpoint, journal, lora, settings, stages, starts, transformer
+from rljax import transformer
 from rljax.errors import UserError
+from rljax.training import checkpoint, initial_state, journal, loop, settings
+from rljax.transformer import lora
 
 EVERY = ("query", "key", "value", "out", "gate", "up", "down")
 OF = {SMALL: EVERY, DEEPSEEK: ("query_up", "kv_up", "kv_down", "out", "gate", "down")}
@@ -120,7 +122,7 @@ def test_the_optimiser_sees_adapters_alone_and_what_they_hang_on_stays(finished)
     s = settings.resolve(c)
     verbs = rl.make_verbs(s)
     whole = transformer.init(s.model, jax.random.key(0))
-    state = starts.new_state(s, c.rl, whole, settings.algorithm(c.rl))
+    state = initial_state.new_state(s, c.rl, whole, settings.algorithm(c.rl))
     c.rl.row.kl = None
     assert set(state.params) == set(state.reference) == set(lora.targets(s.model, ("query", "value", "gate")))
     sizes = {x.size for x in jax.tree.leaves(state.opt_state) if x.ndim}
@@ -144,7 +146,7 @@ def test_a_stage_with_adapters_keeps_no_copy_of_the_base_and_ends_as_its_merge(f
     assert len(held["params"]) == 2 * 3 and not any("frozen" in path for path in held["rest"])
     manager.close()
     s = settings.resolve(c)
-    start, end = (starts.start_params(s, stage, folder) for stage in ("sft", "rl"))
+    start, end = (initial_state.start_params(s, stage, folder) for stage in ("sft", "rl"))
     assert jax.tree.structure(start) == jax.tree.structure(end)
     different = jax.tree.map(lambda a, b: not np.array_equal(a, b), start, end)
     assert not different["embedding"] and not different["layers"][0]["key"]["kernel"]
@@ -154,8 +156,8 @@ def test_a_stage_with_adapters_keeps_no_copy_of_the_base_and_ends_as_its_merge(f
 def test_another_run_starts_from_the_merge(finished):
     folder, c = finished
     s = settings.resolve(config_of(**{"rl.lora.rank": 0}))
-    there = starts.start_params(s, f"{folder}:rl", "nowhere")
-    jax.tree.map(np.testing.assert_array_equal, there, starts.start_params(settings.resolve(c), "rl", folder))
+    there = initial_state.start_params(s, f"{folder}:rl", "nowhere")
+    jax.tree.map(np.testing.assert_array_equal, there, initial_state.start_params(settings.resolve(c), "rl", folder))
 
 
 def test_a_stopped_run_with_adapters_continues_bit_for_bit(finished, tmp_path):
@@ -184,10 +186,10 @@ def test_a_stage_that_goes_on_does_not_hold_what_it_started_from_as_well(finishe
     arm = config_of(**{"rl.start": f"{folder}:sft", "rl.lora.rank": 0})
     rl.run(arm, tmp_path, stop=2)
     s = settings.resolve(arm)
-    params = starts.start_params(s, arm.rl.start, tmp_path)
-    state = starts.new_state(s, arm.rl, params, settings.algorithm(arm.rl))
+    params = initial_state.start_params(s, arm.rl.start, tmp_path)
+    state = initial_state.new_state(s, arm.rl, params, settings.algorithm(arm.rl))
     manager = checkpoint.open_manager(tmp_path / "checkpoints" / "rl", 1, 0)
-    found = stages.go_on(manager, state, "rl")
+    found = loop.go_on(manager, state, "rl")
     manager.close()
     assert found[1] == 2 and all(x.is_deleted() for x in jax.tree.leaves((params, state.opt_state)))
     assert not any(x.is_deleted() for x in jax.tree.leaves(found[0]))

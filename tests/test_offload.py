@@ -10,8 +10,10 @@ from offload_run import after_three_updates, after_two_turns, configured, kinds,
 
 from configs import common
 from experiments import rl
-from rljax import checkpoint, journal, optimizer, settings, sharding
+from rljax.distributed import sharding
 from rljax.errors import UserError
+from rljax.learner import optimizer
+from rljax.training import checkpoint, journal, settings
 
 
 def test_a_compiled_turn_of_two_updates_leaves_the_same_bytes_a_critic_included():

@@ -15,7 +15,7 @@ from models import DEEPSEEK, EVERYTHING, SMALL
 from configs import qwen25, shop
 from rljax import planning, tasks, transformer
 from rljax.errors import UserError
-from rljax.planning import collectives, fit, programs, work
+from rljax.planning import collectives, lowering, operations, suggestions
 
 BILLIONS = {  # as their publishers, or transformers, count them
     "gemma2_2b": 2.614,
@@ -65,14 +65,16 @@ def test_counted_operations_of_a_forward_pass_are_the_compilers(config):
     params = jax.eval_shape(lambda: transformer.init(wide, jax.random.key(0)))
     tokens = jax.ShapeDtypeStruct((4, 64), jnp.int32)
     cost = jax.jit(lambda p, t: transformer.forward(p, wide, t)).lower(params, tokens).cost_analysis()
-    assert work.forward(wide, 4, 64, 64) == pytest.approx(cost["flops"], rel=0.05)
+    assert operations.forward(wide, 4, 64, 64) == pytest.approx(cost["flops"], rel=0.05)
 
 
 def test_a_tokens_operations_count_only_the_experts_it_is_sent_to():
     model = planning.SHAPES["deepseek_v3_671b"]
-    active = work.matrices(model) + 2 * work.head(model)
+    active = operations.matrices(model) + 2 * operations.head(model)
     assert active / 1e9 == pytest.approx(37.5, rel=0.02)  # 37 billion, as published, and the other table
-    assert (work.matrices(model, active=False) + 2 * work.head(model)) / 1e9 == pytest.approx(671.0, rel=1e-3)
+    assert (operations.matrices(model, active=False) + 2 * operations.head(model)) / 1e9 == pytest.approx(
+        671.0, rel=1e-3
+    )
 
 
 TEXT = """HloModule jit_f
@@ -135,14 +137,14 @@ def test_knobs_are_turned_until_the_plan_fits_and_only_those_that_help_are_kept(
     flags, after = planning.search(plan, wanted, again)
     assert after.memory.peak <= wanted and flags
     assert planning.search(plan, plan.memory.peak, again) == ({}, plan)
-    assert "--config." in fit.pasted(flags)
+    assert "--config." in suggestions.pasted(flags)
 
 
 def test_long_programs_are_sized_by_a_straight_line_through_short_ones():
     c = small()
     c.model.layers = 14
     s = planning.settle(c)
-    (line, note), (exact, whole) = programs.compiled(s), programs.compiled(s, exact=True)
+    (line, note), (exact, whole) = lowering.compiled(s), lowering.compiled(s, exact=True)
     assert (note, whole) == ("by 2 and 4 layers", "")
     for name in ("sample", "push"):
         assert getattr(line, name).temporary == pytest.approx(getattr(exact, name).temporary, rel=0.1)

@@ -13,7 +13,8 @@ import pytest
 import tiny_folder
 from models import DEEPSEEK, EVERYTHING, SMALL, forward, params_of, tokens_of
 
-from rljax import pretrained, sharding, transformer
+from rljax import pretrained, transformer
+from rljax.distributed import sharding
 from rljax.errors import UserError
 from rljax.pretrained import tensors
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rljax import processes
+from rljax.distributed import processes
 from rljax.errors import UserError
 
 PATIENCE = 20

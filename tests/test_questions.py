@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rljax import data, tasks
-from rljax.datasets import library, sources
+from rljax import tasks
 from rljax.errors import UserError
+from rljax.tasks import batches, mixture, responses
 from rljax.tasks import questions as room
-from rljax.tasks import reading, selected
+from rljax.tasks.datasets import library, sources
 
 
 def example(n):
@@ -77,13 +77,13 @@ def test_a_problem_depends_on_seed_and_index_alone(folder):
 
 
 def contents(splits):
-    return [{selected.content(r) for rows in splits[s].sets for r in rows} for s in tasks.SPLITS]
+    return [{mixture.content(r) for rows in splits[s].sets for r in rows} for s in tasks.SPLITS]
 
 
 def test_pitfall_17_splits_share_no_question_even_where_the_files_do(tmp_path):
     shared = [{**r, "question": f" {r['question'].upper()} "} for r in map(example, range(20))]
     path = write(tmp_path, [example(n) for n in range(300)], shared + [example(1000)])
-    train, validation, test = contents(selected.load(selected.Options(path=path, decontaminate=0)))
+    train, validation, test = contents(mixture.load(mixture.Options(path=path, decontaminate=0)))
     assert not train & validation and not train & test and not validation & test
     assert (len(train) + len(validation), len(test)) == (280, 21) and 3 < len(validation) < 40
 
@@ -109,7 +109,7 @@ def test_pitfall_10_what_has_no_room_is_dropped_and_counted(tmp_path, caplog):
     assert all(len(r["answer"].encode()) < 250 and "Why" not in r["question"] for r in asked.facts)
     text = " ".join(caplog.messages)
     assert "1 are longer than prompt_slots=512" in text and "1 solutions than max_response=250" in text
-    batch = data.demonstrations(task, 0, 0, 60, 250)
+    batch = batches.demonstrations(task, 0, 0, 60, 250)
     assert batch["tokens"].shape == (60, 512 + 250) and batch["learn"].any(1).all()
 
 
@@ -162,7 +162,7 @@ def test_a_mixture_asks_each_file_by_its_weight_and_tests_on_another(tmp_path):
 @pytest.mark.parametrize("text", ["", "gsm8k +", "0*gsm8k", "-1*gsm8k", "gsm8k + gsm8k", "x*gsm8k"])
 def test_what_is_no_mixture_is_refused(text):
     with pytest.raises(UserError, match="mixture"):
-        selected.parse_mixture(text)
+        mixture.parse_mixture(text)
 
 
 def test_an_unknown_data_set_is_answered_with_those_there_are():
@@ -172,19 +172,19 @@ def test_an_unknown_data_set_is_answered_with_those_there_are():
 
 def test_pass_rates_choose_the_questions_to_train_on(tmp_path, caplog):
     file = own_file(tmp_path / "own.jsonl", numbered("apples", 100))
-    everything = selected.load(selected.Options(datasets=file, decontaminate=0))["train"].sets[0]
-    rates = [{"question": selected.content(r), "pass_rate": n % 5 / 4} for n, r in enumerate(everything[:-10])]
+    everything = mixture.load(mixture.Options(datasets=file, decontaminate=0))["train"].sets[0]
+    rates = [{"question": mixture.content(r), "pass_rate": n % 5 / 4} for n, r in enumerate(everything[:-10])]
     path = own_file(tmp_path / "rates.jsonl", rates)
-    some = selected.load(
-        selected.Options(datasets=file, decontaminate=0, pass_rates=path, min_pass_rate=0.2, max_pass_rate=0.8)
+    some = mixture.load(
+        mixture.Options(datasets=file, decontaminate=0, pass_rates=path, min_pass_rate=0.2, max_pass_rate=0.8)
     )
     known = {r["question"]: r["pass_rate"] for r in rates}
-    kept = [known[selected.content(r)] for r in some["train"].sets[0]]
+    kept = [known[mixture.content(r)] for r in some["train"].sets[0]]
     assert set(kept) == {0.25, 0.5, 0.75} and "10 were never measured" in " ".join(caplog.messages)
     with pytest.raises(UserError, match="pass_rates"):
-        selected.Options(min_pass_rate=0.2)
+        mixture.Options(min_pass_rate=0.2)
     with pytest.raises(UserError, match="nowhere"):
-        selected.load(selected.Options(datasets=file, pass_rates=str(tmp_path / "nowhere")))
+        mixture.load(mixture.Options(datasets=file, pass_rates=str(tmp_path / "nowhere")))
 
 
 def test_a_curriculum_goes_from_easy_to_hard_by_level(tmp_path):
@@ -194,12 +194,12 @@ def test_a_curriculum_goes_from_easy_to_hard_by_level(tmp_path):
     levels = lambda start: [float(r["level"]) for r in task.problems(0, jnp.arange(start, start + 100), "train").facts]
     assert np.mean(levels(0)) < 1.6 < np.mean(levels(500)) < np.mean(levels(1000)) and max(levels(1000)) == 5
     with pytest.raises(UserError, match="curriculum"):
-        selected.Options(curriculum="size")
+        mixture.Options(curriculum="size")
 
 
 def test_files_of_ones_own_that_name_no_test_are_divided_by_a_hash(tmp_path):
     file = own_file(tmp_path / "own.jsonl", numbered("apples", 400))
-    train, validation, test = contents(selected.load(selected.Options(datasets=file, decontaminate=0)))
+    train, validation, test = contents(mixture.load(mixture.Options(datasets=file, decontaminate=0)))
     assert len(train | validation | test) == 400 == len(train) + len(validation) + len(test)
     assert 8 < len(validation) < 40 and 8 < len(test) < 40
 
@@ -257,7 +257,7 @@ def test_pitfall_11_several_answers_and_none_are_counted():
 
 
 def described(response, kind="math"):
-    return reading.describe(response, {"kind": kind, "prefill": ""})
+    return responses.describe(response, {"kind": kind, "prefill": ""})
 
 
 def test_an_attempt_is_described_by_what_it_did():
@@ -285,4 +285,4 @@ def test_an_attempt_is_described_by_what_it_did():
     ],
 )
 def test_calculations_are_read_whole_or_not_at_all(text, verdicts):
-    assert reading.calculations(text) == verdicts
+    assert responses.calculations(text) == verdicts

@@ -4,8 +4,9 @@ import pytest
 
 from configs import recipe as config_of
 from experiments import recipe
-from rljax import figures, report
+from rljax import report
 from rljax.errors import UserError
+from rljax.report import figures
 
 
 def numbers(rates, language=1.0):

@@ -10,9 +10,10 @@ import pytest
 
 from configs import shop
 from experiments import rl
-from rljax import settings, starts, transformer
-from rljax.refill import refill
+from rljax import transformer
 from rljax.structs import Rollout
+from rljax.training import initial_state, settings
+from rljax.training.dynamic_sampling import refill
 
 B, G, T = 3, 2, 4
 MIXED = [[True, False, False], [False, False, True], [False, True, True], [False, False, False]]  # by round
@@ -82,7 +83,7 @@ def turns(s, count=2, hosted=False):
         problems = lambda *a: (x := task.problems(*a)).replace(facts=tuple(task.records(x.facts)))
         s = dataclasses.replace(s, task=dataclasses.replace(task, score=None, problems=problems, records=list))
     params = transformer.init(s.model, jax.random.key(3))
-    state = starts.new_state(s, s.config.rl, params, settings.algorithm(s.config.rl))
+    state = initial_state.new_state(s, s.config.rl, params, settings.algorithm(s.config.rl))
     iteration, seen = rl.make_iteration(s), []
     for _ in range(count):
         state, metrics = iteration(state)
@@ -113,7 +114,7 @@ def test_remax_subtracts_the_reward_of_the_greedy_response(easy):
     _, seen = turns(s)
     assert all(m["greedy"] in (0, 0.25, 0.5, 0.75, 1) for m in seen)  # of four prompts
     verbs = rl.make_verbs(s)
-    state = starts.new_state(s, s.config.rl, transformer.init(s.model, jax.random.key(3)))
+    state = initial_state.new_state(s, s.config.rl, transformer.init(s.model, jax.random.key(3)))
     problems = verbs.ask(state.cursor)
     rollout, greedy = verbs.sample(state.params, problems, state.step_key())
     assert greedy.response.shape[0] == s.config.rl.prompts

@@ -6,8 +6,10 @@ import pytest
 
 from configs import common
 from experiments import plot
-from rljax import behaviours, journal, launch, report, settings, starts, tasks
+from rljax import report, tasks
 from rljax.errors import UserError
+from rljax.metrics import behaviours
+from rljax.training import initial_state, journal, launch, settings
 
 PROMPT = "<bos> Ben pays 14 for two of 6 3 11?"
 
@@ -167,7 +169,7 @@ def test_a_run_of_before_is_drawn_and_started_from_though_it_knows_no_aha(tmp_pa
     before = journal.plain(config.to_dict())
     del before["report"]
     (old / "config.json").write_text(json.dumps({"config": before}))
-    known = starts.evaluated_before(s, f"{old}:sft", tmp_path)
+    known = initial_state.evaluated_before(s, f"{old}:sft", tmp_path)
     assert known is not None and known[0]["eval/pass@1"] == 0.3 and len(known[1]) == 1
     plot.run(config, old)
     assert "thinks <span>3 words" in (old / "report.html").read_text()

@@ -8,9 +8,10 @@ import numpy as np
 import optax
 import pytest
 
-from rljax import critic, learner, sampler, transformer
+from rljax import learner, sampler, transformer
 from rljax import policy_gradient as pg
 from rljax.structs import TrainState
+from rljax.transformer import value_head
 
 B, G, P, T, V = 2, 4, 3, 8, 9
 MODEL = transformer.Config(
@@ -101,7 +102,7 @@ def state_of(params, r, plan):
     if r.adapts_entropy:
         state = state.replace(entropy_coef=jnp.zeros(()))
     if plan.critic:
-        value = wide(critic.init(params, "own"))
+        value = wide(value_head.init(params, "own"))
         value["head"] = value["head"] + 0.1
         state = state.replace(critic=value, critic_opt_state=SGD.init(value))
     return state
@@ -262,32 +263,32 @@ def test_a_reference_that_is_mixed_moves_part_of_the_way(params, rollout):
 def test_a_new_critic_says_zero_and_its_own_trunk_is_a_copy(params, rollout):
     tokens = jnp.concatenate([rollout.prompt, rollout.response], 1)
     mask = jnp.concatenate([rollout.prompt_mask, rollout.mask], 1)
-    for trunk in critic.TRUNKS:
-        fresh = critic.init(params, trunk)
-        assert (critic.values(fresh, params, MODEL, tokens, mask, P) == 0).all()
+    for trunk in value_head.TRUNKS:
+        fresh = value_head.init(params, trunk)
+        assert (value_head.values(fresh, params, MODEL, tokens, mask, P) == 0).all()
         fresh["head"] = fresh["head"] + jnp.arange(16.0)
-        before = critic.values(fresh, params, MODEL, tokens, mask, P)
+        before = value_head.values(fresh, params, MODEL, tokens, mask, P)
         assert before.shape == (B * G, T) and (before[~np.asarray(rollout.mask)] == 0).all()
         changed = jax.tree.map(lambda x: x * 1.1, params)
-        same = np.allclose(before, critic.values(fresh, changed, MODEL, tokens, mask, P))
+        same = np.allclose(before, value_head.values(fresh, changed, MODEL, tokens, mask, P))
         assert same == (trunk == "own")
 
 
 def test_a_value_does_not_see_the_token_it_comes_before(params, rollout):
     tokens = jnp.concatenate([rollout.prompt, rollout.response], 1)
     mask = jnp.ones(tokens.shape, bool)
-    value = critic.init(params) | {"head": jnp.arange(16.0)}
-    see = lambda x: critic.values(value, params, MODEL, x, mask, P)
+    value = value_head.init(params) | {"head": jnp.arange(16.0)}
+    see = lambda x: value_head.values(value, params, MODEL, x, mask, P)
     other = tokens.at[:, P + 2].set((tokens[:, P + 2] + 1) % V)
     change = np.abs(np.asarray(see(other) - see(tokens))).max(0)
     assert (change[:3] == 0).all() and change[3] > 1e-6
 
 
-@pytest.mark.parametrize("trunk", critic.TRUNKS)
+@pytest.mark.parametrize("trunk", value_head.TRUNKS)
 def test_the_critic_learns_the_returns_while_the_policy_waits(trunk, params, rollout):
     r, tx = pg.ALGORITHMS["orz_ppo"], optax.adam(0.03)
     plan = learner.PolicyUpdate(T, G, critic=learner.CriticUpdate(tx, clip=0.0, warmup=50))
-    value = wide(critic.init(params, trunk))
+    value = wide(value_head.init(params, trunk))
     state = state_of(params, r, plan).replace(critic=value, critic_opt_state=tx.init(value))
     how = dict(row=r, model=MODEL, plan=plan, split=learner.Split(8))
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rljax.verifiers import arithmetic, form, listings, shaping
+from rljax.verifiers import arithmetic, code_blocks, tag_format, text_rewards
 
 GOOD = "<think> 3 and 4 is 7 </think> <answer> 7 </answer>"
 
@@ -15,7 +15,7 @@ GOOD = "<think> 3 and 4 is 7 </think> <answer> 7 </answer>"
     "text", [GOOD, GOOD + "\n", "\n" + GOOD, GOOD.replace(" ", ""), GOOD.replace("</think> ", "</think>\n\n")]
 )
 def test_pitfall_12_a_response_in_form_earns_its_form(text):
-    assert form.in_form(text) == 1
+    assert tag_format.in_form(text) == 1
 
 
 @pytest.mark.parametrize(
@@ -39,33 +39,37 @@ def test_pitfall_12_a_response_in_form_earns_its_form(text):
     ],
 )
 def test_pitfall_12_what_begins_before_ends_after_nests_or_says_nothing_is_not_in_form(text):
-    assert form.in_form(text) == 0
+    assert tag_format.in_form(text) == 0
 
 
 def test_pitfall_12_thinking_alone_leaves_the_answers_form_open_but_not_empty():
-    assert form.in_form("<think> a </think> #### 7", tags="think") == 1
-    assert form.in_form("<think> a </think>", tags="think") == 0
-    assert form.in_form(GOOD, tags="think") == 1
+    assert tag_format.in_form("<think> a </think> #### 7", tags="think") == 1
+    assert tag_format.in_form("<think> a </think>", tags="think") == 0
+    assert tag_format.in_form(GOOD, tags="think") == 1
 
 
 def test_language_is_the_share_of_words_of_the_thought():
-    assert shaping.language("<think> the sum is 7 </think> <answer> семь </answer>") == 1
-    assert shaping.language("<think> the sum так </think>") == pytest.approx(2 / 3)
-    assert shaping.language("the 和 sum 是") == 0.5 and shaping.language("和是七", target="zh") == 1
-    assert shaping.language("<think> 3 + 4 = 7 </think> so there") == 0, "no word, no reward"
-    assert shaping.language("thе sum") == 0.5, "a Cyrillic letter within a Latin word"
+    assert text_rewards.language("<think> the sum is 7 </think> <answer> семь </answer>") == 1
+    assert text_rewards.language("<think> the sum так </think>") == pytest.approx(2 / 3)
+    assert text_rewards.language("the 和 sum 是") == 0.5 and text_rewards.language("和是七", target="zh") == 1
+    assert text_rewards.language("<think> 3 + 4 = 7 </think> so there") == 0, "no word, no reward"
+    assert text_rewards.language("thе sum") == 0.5, "a Cyrillic letter within a Latin word"
 
 
 def test_repetition_costs_what_is_said_again():
-    assert shaping.repetition("one two three four five six") == 0
-    assert shaping.repetition("a b " * 50) < -0.9
-    assert shaping.repetition("") == shaping.repetition("a b c") == 0
+    assert text_rewards.repetition("one two three four five six") == 0
+    assert text_rewards.repetition("a b " * 50) < -0.9
+    assert text_rewards.repetition("") == text_rewards.repetition("a b c") == 0
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.text(alphabet="<>/thinkanswer \n7", max_size=200))
 def test_shaping_is_bounded_on_any_text(text):
-    assert form.in_form(text) in (0, 1) and 0 <= shaping.language(text) <= 1 and -1 <= shaping.repetition(text) <= 0
+    assert (
+        tag_format.in_form(text) in (0, 1)
+        and 0 <= text_rewards.language(text) <= 1
+        and -1 <= text_rewards.repetition(text) <= 0
+    )
 
 
 @pytest.mark.parametrize(
@@ -73,7 +77,13 @@ def test_shaping_is_bounded_on_any_text(text):
 )
 def test_shaping_takes_linear_time_on_hostile_text(text):
     start = time.perf_counter()
-    for check in (form.in_form, shaping.language, shaping.repetition, listings.program, listings.count):
+    for check in (
+        tag_format.in_form,
+        text_rewards.language,
+        text_rewards.repetition,
+        code_blocks.program,
+        code_blocks.count,
+    ):
         check(text)
     assert time.perf_counter() - start < 3
 
@@ -92,17 +102,17 @@ def test_shaping_takes_linear_time_on_hostile_text(text):
     ],
 )
 def test_a_program_is_the_last_one_after_the_thoughts(response, program):
-    assert listings.program(response) == program
+    assert code_blocks.program(response) == program
 
 
 def test_a_body_alone_is_put_below_its_head():
     head = 'def f(x):\n    """Twice x."""\n'
-    assert listings.complete("    return 2 * x", head) == head.rstrip() + "\n    return 2 * x"
-    assert listings.complete("def f(x): return 2 * x", head).endswith("def f(x): return 2 * x")
-    assert listings.complete("x = 1", "") == "x = 1"
-    assert listings.complete("x = pi", "from math import pi\n") == "from math import pi\n\nx = pi"
+    assert code_blocks.complete("    return 2 * x", head) == head.rstrip() + "\n    return 2 * x"
+    assert code_blocks.complete("def f(x): return 2 * x", head).endswith("def f(x): return 2 * x")
+    assert code_blocks.complete("x = 1", "") == "x = 1"
+    assert code_blocks.complete("x = pi", "from math import pi\n") == "from math import pi\n\nx = pi"
     for before in (head, "def f(x):\n", "import math", ""):
-        compile(listings.complete("def f(x): return 2 * x", before), "program", "exec")
+        compile(code_blocks.complete("def f(x): return 2 * x", before), "program", "exec")
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,10 @@ from jax.sharding import AbstractMesh, PartitionSpec
 from sharded_run import MESHES
 
 from configs import common, shop
-from rljax import settings, sharding, transformer
+from rljax import transformer
+from rljax.distributed import sharding
 from rljax.errors import UserError
+from rljax.training import settings
 
 
 @pytest.fixture(scope="module")

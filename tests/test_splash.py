@@ -12,8 +12,9 @@ from jax.sharding import AbstractMesh
 from models import DEEPSEEK, EVERYTHING, near, params_of, tokens_of
 
 from configs import shop
-from rljax import settings, transformer
+from rljax import transformer
 from rljax.errors import UserError
+from rljax.training import settings
 from rljax.transformer import attention, splash
 
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # compiling takes the time

@@ -9,7 +9,7 @@ import pytest
 from models import DEEPSEEK, EACH, EVERYTHING, SMALL, forward, jit, near, params_of, tokens_of
 
 from rljax import transformer
-from rljax.transformer import stored
+from rljax.transformer import weight_formats
 
 DEEP = dataclasses.replace(EVERYTHING, layers=5)  # sliding, global, sliding, global, sliding
 
@@ -74,36 +74,36 @@ def noise(*shape, seed=0):
 def test_int8_is_within_half_a_step_of_the_matrix_and_multiplies_like_it(spec):
     of_x, of_w, axes = SPECS[spec]
     w = noise(*of_w).at[(slice(None),) * len(axes) + (0,) * (len(of_w) - len(axes))].set(0.0)  # a column of zeros
-    small = stored.quantize(w, axes)
+    small = weight_formats.quantize(w, axes)
     assert small.values.dtype == jnp.int8 and int(jnp.abs(small.values).max()) == 127
-    error = jnp.abs(stored.whole(small) - w)
+    error = jnp.abs(weight_formats.whole(small) - w)
     assert (error <= small.scale / 2 + 1e-6).all() and error.max() > 1e-4
     x = noise(*of_x)
-    near(stored.product(spec, x, small), stored.product(spec, x, stored.whole(small)), 1e-4)
+    near(weight_formats.product(spec, x, small), weight_formats.product(spec, x, weight_formats.whole(small)), 1e-4)
 
 
 @pytest.mark.parametrize("spec", SPECS)
-@pytest.mark.parametrize("base_of", [lambda w, axes: w, stored.quantize], ids=["whole", "int8"])
+@pytest.mark.parametrize("base_of", [lambda w, axes: w, weight_formats.quantize], ids=["whole", "int8"])
 def test_a_low_rank_change_multiplies_like_the_sum(spec, base_of):
     of_x, of_w, axes = SPECS[spec]
     base = base_of(noise(*of_w), axes)
-    w = stored.Adapted(base, noise(*of_w[: len(axes)], 3), noise(3, *of_w[len(axes) :], seed=1))
-    added = stored.low_rank(w.down, w.up, of_w)
+    w = weight_formats.Adapted(base, noise(*of_w[: len(axes)], 3), noise(3, *of_w[len(axes) :], seed=1))
+    added = weight_formats.low_rank(w.down, w.up, of_w)
     assert jnp.abs(added).max() > 1
     x = noise(*of_x)
-    near(stored.product(spec, x, w), stored.product(spec, x, stored.whole(base) + added), 1e-3)
-    near(stored.whole(w), stored.whole(base) + added, 1e-5)
+    near(weight_formats.product(spec, x, w), weight_formats.product(spec, x, weight_formats.whole(base) + added), 1e-3)
+    near(weight_formats.whole(w), weight_formats.whole(base) + added, 1e-5)
 
 
 def test_grouped_rows_meet_their_own_matrix_however_it_is_kept():
     x, w, sizes = noise(7, 8), noise(3, 8, 6), jnp.array([4, 0, 3])
     rows = np.repeat(np.arange(3), sizes)
     by_hand = lambda w: np.einsum("md,mdf->mf", x, np.asarray(w)[rows])
-    small = stored.quantize(w, (1,))
-    adapted = stored.Adapted(w, noise(3, 8, 2), noise(3, 2, 6))
+    small = weight_formats.quantize(w, (1,))
+    adapted = weight_formats.Adapted(w, noise(3, 8, 2), noise(3, 2, 6))
     for kept in (w, small, adapted):
-        near(stored.grouped(x, kept, sizes), by_hand(stored.whole(kept)), 1e-4)
-    assert jnp.abs(stored.whole(adapted) - w).max() > 1
+        near(weight_formats.grouped(x, kept, sizes), by_hand(weight_formats.whole(kept)), 1e-4)
+    assert jnp.abs(weight_formats.whole(adapted) - w).max() > 1
 
 
 def test_a_token_passes_the_same_experts_whoever_else_is_in_the_batch():

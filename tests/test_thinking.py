@@ -5,12 +5,12 @@ import pytest
 
 from rljax import evaluation, tasks
 from rljax.structs import Problems
-from rljax.tasks import reading
+from rljax.tasks import responses
 from rljax.text import ByteTokenizer
 
 
 def parts(response: str, kind: str = "math", prefill: str = "") -> tuple[str, str]:
-    at = reading.final(response, {"kind": kind, "prefill": prefill})
+    at = responses.final(response, {"kind": kind, "prefill": prefill})
     return response[:at], response[at:]
 
 

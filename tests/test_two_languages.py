@@ -9,7 +9,7 @@ from rljax.errors import UserError
 from rljax.structs import Rollout
 from rljax.tasks import shop
 from rljax.text import pad_batch
-from rljax.verifiers import shaping
+from rljax.verifiers import text_rewards
 
 T = 100
 MIXED = tasks.make("shop", second=0.4)
@@ -71,7 +71,7 @@ def test_demonstrators_and_pages_say_about_the_share_in_the_second_language():
         there = sum(text.split().count(shop.SECOND[w]) for text in texts for w in words)
         here = sum(text.split().count(w) for text in texts for w in words)
         assert 0.3 < there / (there + here) < 0.5
-    shares = [shaping.language(text) for text in told if text.count("=") > 3]
+    shares = [text_rewards.language(text) for text in told if text.count("=") > 3]
     assert sum(0 < share < 1 for share in shares) > len(shares) / 2, "most of the longer ones are mixed"
 
 

@@ -7,7 +7,7 @@ import jax
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from rljax import pretrained, transformer
-from rljax.text import folder
+from rljax.text import hf_tokenizer
 
 LINES = (
     "Ann has 12 clips and gets 25 more. How many? She has 12+25 = 37 clips.",
@@ -38,8 +38,8 @@ def tokenizer_files(chat: str = CHAT) -> dict[str, str]:
     }
 
 
-def tokenizer(chat: str = CHAT) -> folder.FolderTokenizer:
-    return folder.FolderTokenizer(tuple(tokenizer_files(chat).items()))
+def tokenizer(chat: str = CHAT) -> hf_tokenizer.FolderTokenizer:
+    return hf_tokenizer.FolderTokenizer(tuple(tokenizer_files(chat).items()))
 
 
 def config(**changes) -> transformer.Config:

@@ -8,17 +8,17 @@ import jax
 import numpy as np
 from together_configs import config_of, generous
 
-from experiments import together
-from rljax import alike, launch
+from rljax.ablation import vmap_groups, vmapped
 from rljax.tasks import shop
+from rljax.training import launch
 
 
 def after_two(devices):
     """(devices used, collectives in the program, metrics of two steps [2][name][R])."""
     configs = [config_of(**{"seed": n, "rl.temperature": 1 - n / 20}) for n in range(6)]
-    each, mesh = [together.resolved(c) for c in configs], together.devices_for(len(configs), devices)
-    state, _ = together.begin(each, [Path(tempfile.gettempdir())] * len(configs), mesh)
-    iteration = together.make_iteration(together.beside(each[0]), alike.stacked(configs)[1], mesh)
+    each, mesh = [vmapped.resolved(c) for c in configs], vmapped.devices_for(len(configs), devices)
+    state, _ = vmapped.begin(each, [Path(tempfile.gettempdir())] * len(configs), mesh)
+    iteration = vmapped.make_iteration(vmapped.beside(each[0]), vmap_groups.stacked(configs)[1], mesh)
     text, seen = iteration.func.lower(*iteration.args, state).as_text(), []
     for _ in range(2):
         state, metrics = iteration(state)

@@ -16,11 +16,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from rljax import launch, stages
 from rljax.ablation.claims import parse_claim
 from rljax.errors import UserError
-from rljax.settings import STAGES
 from rljax.structs import ConfigTree
+from rljax.training import launch, loop
+from rljax.training.settings import STAGES
 
 SHARED = ("seed", "weights", "task", "model")  # what every stage depends on
 FIGURES = ("curves", "ends", "attempts", "grid")
@@ -148,7 +148,7 @@ def slug(name: str) -> str:
 
 def finished(folder: Path, config: ConfigTree, stage: str) -> bool:
     """Whether a stage has come to its end in this folder."""
-    return stages.finished(folder, stage, config[stage].steps)
+    return loop.finished(folder, stage, config[stage].steps)
 
 
 def check(config: ConfigTree, resolve: Any, arm: str) -> None:

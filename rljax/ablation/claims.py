@@ -17,7 +17,7 @@ import numpy as np
 from rljax.ablation import results
 from rljax.ablation.results import Line
 from rljax.errors import UserError
-from rljax.intervals import Estimate, interval, paired
+from rljax.metrics.intervals import Estimate, interval, paired
 
 BEFORE = "before"
 FORM = re.compile(r"(?P<measure>[^:]+): (?P<left>.+?) (?P<sign>[<>~]) (?P<right>.+?)(?: \[(?P<within>[\d.]+)\])?")

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from rljax import figures
 from rljax.ablation import results
 from rljax.ablation.arms import Ablation
 from rljax.ablation.results import Line
+from rljax.report import figures
 
 Drawn = tuple[Path, str]
 

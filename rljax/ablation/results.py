@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rljax import journal, launch
 from rljax.errors import UserError
+from rljax.training import journal, launch
 
 Line = dict[str, Any]
 MEASURES = {  # a short name -> the key of an evaluation

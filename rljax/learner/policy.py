@@ -11,11 +11,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rljax import critic, lora, rewards, sharding, transformer
 from rljax import policy_gradient as pg
+from rljax import rewards, transformer
+from rljax.distributed import sharding
 from rljax.learner.micro_batches import Batch, Metrics, Split, gradients, scored
 from rljax.learner.update import apply, update
 from rljax.structs import Rollout, TrainState
+from rljax.transformer import lora, value_head
 
 Array = jax.Array
 COMPARE, CHOOSE = 1 << 29, (1 << 29) + 1  # what the step's key is folded with; rows and rounds use other numbers
@@ -109,7 +111,7 @@ def compare(
     metrics["counted"] = jnp.sum(batch["counted"]) / jnp.maximum(jnp.sum(rollout.mask), 1)
     if returns is not None:
         batch["returns"] = behind(returns)
-        metrics["value/explained_variance"] = critic.explained_variance(
+        metrics["value/explained_variance"] = value_head.explained_variance(
             by_group(batch["values"][:, start:]), returns, attempts.mask
         )
     if row.name("correction") != "none":
@@ -146,7 +148,7 @@ def before_updates(
         out["penalty"] = row.option("kl", "coef") * pg.kl.ESTIMATORS[row.name("kl")](out["old"], out["ref"])
     if row.looks_at("values"):
         policy = lora.policy(state.params, state.frozen)
-        value = lambda b: critic.values(state.critic, policy, model, b["tokens"], b["mask"], start)
+        value = lambda b: value_head.values(state.critic, policy, model, b["tokens"], b["mask"], start)
         out["values"] = scored(value, batch, start, split)
     return out
 
@@ -312,7 +314,7 @@ def policy_loss(
             metrics |= {"kl": jnp.sum(mean * pg.k3(logp, ref)), "kl/k1": jnp.sum(mean * pg.k1(logp, ref))}
         if plan.critic:
             policy = lora.policy(params["policy"], frozen)
-            v = critic.values(params["critic"], policy, model, b["tokens"], b["mask"], start)
+            v = value_head.values(params["critic"], policy, model, b["tokens"], b["mask"], start)
             value = jnp.sum(mean * pg.value_clipped(v, r["values"], r["returns"], clip=plan.critic.clip or None))
             total += plan.critic.coef * value
             metrics["value/loss"] = value

@@ -7,10 +7,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rljax import lora, sharding, supervised, transformer
+from rljax import transformer
+from rljax.distributed import sharding
 from rljax.learner.micro_batches import Batch, Metrics, Split, gradients
 from rljax.learner.update import update
 from rljax.structs import TrainState
+from rljax.transformer import lora
 
 Array = jax.Array
 
@@ -34,7 +36,13 @@ def supervised_loss(params: Any, batch: Batch, *, model: transformer.Config, spl
 
 
 def weighted(batch: Batch) -> Batch:
-    return batch | {"weight": supervised.weights(batch["learn"] & batch["mask"])}
+    return batch | {"weight": token_weights(batch["learn"] & batch["mask"])}
+
+
+def token_weights(loss_mask: Array) -> Array:
+    """[N, S] float32: each learned token's share of the batch's mean, 1 / (learned tokens in the whole optimiser batch)."""
+    mask = loss_mask.astype(jnp.float32)
+    return mask / jnp.maximum(mask.sum(), 1.0)
 
 
 def next_token_loss(
@@ -46,6 +54,6 @@ def next_token_loss(
         policy = lora.policy(params, frozen)
         logp, entropy = transformer.token_logprobs(policy, model, b["tokens"], b["mask"])
         weight = b["weight"][:, 1:]
-        return supervised.loss(logp, weight), {"entropy": jnp.sum(weight * jax.lax.stop_gradient(entropy))}
+        return -jnp.sum(weight * logp), {"entropy": jnp.sum(weight * jax.lax.stop_gradient(entropy))}
 
     return loss

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rljax import sharding
+from rljax.distributed import sharding
 from rljax.learner.micro_batches import Metrics
 from rljax.structs import TrainState
 

@@ -9,8 +9,8 @@ table.py      as text
 """
 
 from rljax.planning import table
+from rljax.planning.abstract_run import settle
 from rljax.planning.chips import CHIPS, chip
-from rljax.planning.fit import pasted, search, worst
 from rljax.planning.plan import Plan, make
-from rljax.planning.shapes import SHAPES
-from rljax.planning.stand_in import settle
+from rljax.planning.published_models import SHAPES
+from rljax.planning.suggestions import pasted, search, worst

@@ -5,9 +5,9 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from rljax.planning.kept import cached, on_each, sampler_weights
-from rljax.planning.programs import Programs, Sizes, state_of
-from rljax.settings import Settings
+from rljax.planning.lowering import Programs, Sizes, state_of
+from rljax.planning.static_memory import cached, on_each, sampler_weights
+from rljax.training.settings import Settings
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,12 +2,12 @@
 
 import dataclasses
 
-from rljax import settings
-from rljax.planning import memory, programs, work
+from rljax.planning import lowering, memory, operations
+from rljax.planning.lowering import Programs
 from rljax.planning.memory import Memory
-from rljax.planning.programs import Programs
-from rljax.planning.work import Work
-from rljax.settings import Settings
+from rljax.planning.operations import Work
+from rljax.training import settings
+from rljax.training.settings import Settings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,10 +38,10 @@ class Plan:
 
 def make(s: Settings, exact: bool = False) -> Plan:
     """Compile the config's programs for its mesh and count. ``exact``: all layers of the sampler, however long it takes."""
-    compiled, note = programs.compiled(s, exact)
+    compiled, note = lowering.compiled(s, exact)
     about = memory.memory(s, compiled)
     slots = s.task.prompt_slots
     devices = s.model.layout.mesh.size if s.model.layout.mesh else 1
-    sampled = work.sampling(s.config.rl, s.actor, slots, devices)
+    sampled = operations.sampling(s.config.rl, s.actor, slots, devices)
     held = sum(about.state.values()) * devices
-    return Plan(s, compiled, about, sampled, work.updating(s, slots, held), note)
+    return Plan(s, compiled, about, sampled, operations.updating(s, slots, held), note)

@@ -9,8 +9,8 @@ import dataclasses
 
 from rljax.planning.chips import Chip
 from rljax.planning.collectives import Collective
-from rljax.planning.programs import Programs, Sizes
-from rljax.planning.work import Work
+from rljax.planning.lowering import Programs, Sizes
+from rljax.planning.operations import Work
 
 
 @dataclasses.dataclass(frozen=True)

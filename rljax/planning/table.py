@@ -4,8 +4,8 @@ from typing import Any
 
 from rljax.planning import collectives, roofline
 from rljax.planning.chips import CHIPS, Chip
+from rljax.planning.lowering import Sizes
 from rljax.planning.plan import Plan
-from rljax.planning.programs import Sizes
 
 Unit = tuple[str, float]
 

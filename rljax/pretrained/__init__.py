@@ -11,8 +11,8 @@ from typing import Any
 from rljax.errors import UserError
 from rljax.pretrained.export import family_of, save, vacant
 from rljax.pretrained.folder import COMPUTED, FAMILIES, read_config, read_params
-from rljax.text.folder import UNCONVERTED, FolderTokenizer
-from rljax.text.folder import load as load_tokenizer
+from rljax.text.hf_tokenizer import UNCONVERTED, FolderTokenizer
+from rljax.text.hf_tokenizer import load as load_tokenizer
 from rljax.transformer import Config, Params
 
 SIGNS = ("tokenizer.json", "tokenizer_config.json", *UNCONVERTED)  # a folder with one has a tokenizer

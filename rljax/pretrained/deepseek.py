@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from rljax.pretrained import fields, keys
-from rljax.pretrained.fields import Fields, yarn_stretch
+from rljax.pretrained import config_fields, tensor_names
+from rljax.pretrained.config_fields import Fields, yarn_stretch
 from rljax.transformer import Config
 
 ARCHITECTURES = {"deepseek_v3": "DeepseekV3ForCausalLM"}
@@ -15,12 +15,12 @@ ARCHITECTURES = {"deepseek_v3": "DeepseekV3ForCausalLM"}
 def read(f: Fields) -> dict[str, Any]:
     f.refuse("topk_method", "noaux_tc")
     f.refuse("scoring_func", "sigmoid")
-    base, said = fields.rope(f)
-    out = fields.common(f)
+    base, said = config_fields.rope(f)
+    out = config_fields.common(f)
     plain, turned = f("qk_nope_head_dim", 128), f("qk_rope_head_dim", 64)
     f("rope_interleave", True)
     routed = tuple(i >= f("first_k_dense_replace", 3) for i in range(out["layers"]))
-    scaled, scale, every = fields.scaling(f, said), (plain + turned) ** -0.5, said.get("mscale_all_dim")
+    scaled, scale, every = config_fields.scaling(f, said), (plain + turned) ** -0.5, said.get("mscale_all_dim")
     bias = f("attention_bias", False)
     return out | dict(
         kv_heads=out["heads"],
@@ -49,7 +49,7 @@ def read(f: Fields) -> dict[str, Any]:
 
 def write(c: Config, model_type: str) -> dict[str, Any]:
     routed = [c.routes(i) for i in range(c.layers)]
-    out = fields.written(c) | dict(
+    out = config_fields.written(c) | dict(
         head_dim=c.rope_width,
         qk_nope_head_dim=c.head_width - c.rope_width,
         qk_rope_head_dim=c.rope_width,
@@ -78,34 +78,34 @@ def write(c: Config, model_type: str) -> dict[str, Any]:
         sharp = (c.attention_scale * c.head_width**0.5) ** 0.5
         exact = lambda x: float(f"{x:.12g}")
         more = dict(mscale_all_dim=exact((sharp - 1) / log), mscale=exact((c.rope_scaling[5] * sharp - 1) / log))
-    parameters = fields.rope_written(c.rope_base, c.rope_scaling, **more)
+    parameters = config_fields.rope_written(c.rope_base, c.rope_scaling, **more)
     if more:
         del parameters["attention_factor"]
-    return out | fields.both_forms(parameters)
+    return out | config_fields.both_forms(parameters)
 
 
-def KEYS(c: Config, interleaved: bool = True) -> dict[keys.Path, keys.Key]:
+def KEYS(c: Config, interleaved: bool = True) -> dict[tensor_names.Path, tensor_names.Key]:
     """``interleaved``: rotated pairs lie side by side in the file, here half a head apart."""
     pairs = np.arange(c.rope_width)
     if interleaved:
         pairs = np.concatenate([pairs[0::2], pairs[1::2]])
     turned = lambda before: np.concatenate([np.arange(before), before + pairs])
     head, down = turned(c.head_width - c.rope_width), turned(c.latent)
-    out = {path: key for path, key in keys.dense(c).items() if path[0] not in ("key", "value")}
+    out = {path: key for path, key in tensor_names.dense(c).items() if path[0] not in ("key", "value")}
     return (
         out
         | {
-            ("query", "kernel"): keys.Key("self_attn.q_proj.weight", head),
-            ("query_down", "kernel"): keys.Key("self_attn.q_a_proj.weight"),
-            ("query_down", "bias"): keys.Key("self_attn.q_a_proj.bias"),
-            ("query_latent_norm",): keys.Key("self_attn.q_a_layernorm.weight"),
-            ("query_up", "kernel"): keys.Key("self_attn.q_b_proj.weight", head),
-            ("kv_down", "kernel"): keys.Key("self_attn.kv_a_proj_with_mqa.weight", down),
-            ("kv_down", "bias"): keys.Key("self_attn.kv_a_proj_with_mqa.bias", down),
-            ("kv_latent_norm",): keys.Key("self_attn.kv_a_layernorm.weight"),
-            ("kv_up", "kernel"): keys.Key("self_attn.kv_b_proj.weight"),
-            ("router", "bias"): keys.Key("mlp.gate.e_score_correction_bias"),
+            ("query", "kernel"): tensor_names.Key("self_attn.q_proj.weight", head),
+            ("query_down", "kernel"): tensor_names.Key("self_attn.q_a_proj.weight"),
+            ("query_down", "bias"): tensor_names.Key("self_attn.q_a_proj.bias"),
+            ("query_latent_norm",): tensor_names.Key("self_attn.q_a_layernorm.weight"),
+            ("query_up", "kernel"): tensor_names.Key("self_attn.q_b_proj.weight", head),
+            ("kv_down", "kernel"): tensor_names.Key("self_attn.kv_a_proj_with_mqa.weight", down),
+            ("kv_down", "bias"): tensor_names.Key("self_attn.kv_a_proj_with_mqa.bias", down),
+            ("kv_latent_norm",): tensor_names.Key("self_attn.kv_a_layernorm.weight"),
+            ("kv_up", "kernel"): tensor_names.Key("self_attn.kv_b_proj.weight"),
+            ("router", "bias"): tensor_names.Key("mlp.gate.e_score_correction_bias"),
         }
-        | keys.experts()
-        | keys.feed_forward("mlp.shared_experts.", ("shared",))
+        | tensor_names.experts()
+        | tensor_names.feed_forward("mlp.shared_experts.", ("shared",))
     )

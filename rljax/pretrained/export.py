@@ -14,9 +14,9 @@ import numpy as np
 
 from rljax.errors import UserError
 from rljax.pretrained import tensors
-from rljax.pretrained.fields import Fields
+from rljax.pretrained.config_fields import Fields
 from rljax.pretrained.folder import COMPUTED, FAMILIES, Leaf, plan
-from rljax.text import Tokenizer, as_json
+from rljax.text import Tokenizer, hf_files
 from rljax.transformer import Config, Params
 
 DEFAULTS = Config(vocab_size=1)
@@ -56,7 +56,7 @@ def save(
             stops = list(tokenizer.stop_ids)
             about |= {"bos_token_id": tokenizer.bos, "pad_token_id": tokenizer.pad}
             about["eos_token_id"] = stops[0] if len(stops) == 1 else stops
-            for name, text in as_json.files(tokenizer).items():
+            for name, text in hf_files.files(tokenizer).items():
                 (draft / name).write_text(text, encoding="utf-8")
         (draft / "config.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
         if path.is_dir():

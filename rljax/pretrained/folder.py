@@ -15,11 +15,12 @@ import jax
 import numpy as np
 from jax.sharding import SingleDeviceSharding
 
-from rljax import sharding, transformer
+from rljax import transformer
+from rljax.distributed import sharding
 from rljax.errors import UserError
 from rljax.pretrained import deepseek, gemma, llama, qwen, tensors
-from rljax.pretrained.fields import Fields
-from rljax.pretrained.keys import LAYER, TOP, Key
+from rljax.pretrained.config_fields import Fields
+from rljax.pretrained.tensor_names import LAYER, TOP, Key
 from rljax.pretrained.tensors import Place
 from rljax.transformer import Config, Params, Weight
 

@@ -3,8 +3,8 @@
 from typing import Any
 
 from rljax.errors import UserError
-from rljax.pretrained import fields, keys
-from rljax.pretrained.fields import Fields
+from rljax.pretrained import config_fields, tensor_names
+from rljax.pretrained.config_fields import Fields
 from rljax.transformer import Config
 
 ARCHITECTURES = {"gemma2": "Gemma2ForCausalLM", "gemma3_text": "Gemma3ForCausalLM"}
@@ -20,7 +20,7 @@ def read(f: Fields) -> dict[str, Any]:
     model_type = f("model_type")
     if model_type == "gemma3_text":
         f.data = UNSAID | {name: value for name, value in f.data.items() if value is not None or name not in UNSAID}
-    out = fields.common(f, activation="hidden_activation", head_width=256, tied=True)
+    out = config_fields.common(f, activation="hidden_activation", head_width=256, tied=True)
     if "hidden_activation" not in f.data:
         out["activation"] = "gelu_tanh"
     bias = f("attention_bias", False)
@@ -40,14 +40,14 @@ def read(f: Fields) -> dict[str, Any]:
         window=f("sliding_window", 4096) if any(sliding) else None,
     )
     if model_type == "gemma2":
-        base, said = fields.rope(f)
-        return out | dict(rope_base=base, rope_scaling=fields.scaling(f, said))
-    base, said = fields.rope(f, "full_attention", 1_000_000.0)
-    local, scaled = fields.rope(f, "sliding_attention", 10_000.0, "rope_local_base_freq")
+        base, said = config_fields.rope(f)
+        return out | dict(rope_base=base, rope_scaling=config_fields.scaling(f, said))
+    base, said = config_fields.rope(f, "full_attention", 1_000_000.0)
+    local, scaled = config_fields.rope(f, "sliding_attention", 10_000.0, "rope_local_base_freq")
     if scaled:
         raise UserError(f"{f.where}: scaled rotary positions of sliding layers are not supported")
     return out | dict(
-        rope_base=base, rope_scaling=fields.scaling(f, said), rope_base_sliding=local if any(sliding) else None
+        rope_base=base, rope_scaling=config_fields.scaling(f, said), rope_base_sliding=local if any(sliding) else None
     )
 
 
@@ -62,26 +62,26 @@ def slides(f: Fields, layers: int, pattern: int) -> tuple[bool, ...]:
 def write(c: Config, model_type: str) -> dict[str, Any]:
     scale = c.attention_scale or c.head_width**-0.5
     square = float(f"{scale**-2:.12g}")
-    out = fields.written(c) | dict(
+    out = config_fields.written(c) | dict(
         attention_bias=c.qkv_bias,
         query_pre_attn_scalar=int(square) if square == int(square) else square,
         attn_logit_softcapping=c.attention_softcap,
         final_logit_softcapping=c.logit_softcap,
         sliding_window=c.window or 4096,
-        layer_types=fields.layer_kinds([c.slides(i) for i in range(c.layers)]),
+        layer_types=config_fields.layer_kinds([c.slides(i) for i in range(c.layers)]),
     )
     out["hidden_activation"] = out["hidden_act"]
-    parameters = fields.rope_written(c.rope_base, c.rope_scaling)
+    parameters = config_fields.rope_written(c.rope_base, c.rope_scaling)
     if model_type == "gemma2":
-        return out | fields.both_forms(parameters)
-    local = fields.rope_written(c.rope_base_sliding or 10_000.0, ())
-    out |= fields.both_forms(parameters) | {"rope_local_base_freq": local["rope_theta"]}
+        return out | config_fields.both_forms(parameters)
+    local = config_fields.rope_written(c.rope_base_sliding or 10_000.0, ())
+    out |= config_fields.both_forms(parameters) | {"rope_local_base_freq": local["rope_theta"]}
     return out | {"rope_parameters": {"full_attention": parameters, "sliding_attention": local}}
 
 
-def KEYS(c: Config) -> dict[keys.Path, keys.Key]:
-    return keys.dense(c) | {
-        ("attention_post_norm",): keys.Key("post_attention_layernorm.weight"),
-        ("mlp_norm",): keys.Key("pre_feedforward_layernorm.weight"),
-        ("mlp_post_norm",): keys.Key("post_feedforward_layernorm.weight"),
+def KEYS(c: Config) -> dict[tensor_names.Path, tensor_names.Key]:
+    return tensor_names.dense(c) | {
+        ("attention_post_norm",): tensor_names.Key("post_attention_layernorm.weight"),
+        ("mlp_norm",): tensor_names.Key("pre_feedforward_layernorm.weight"),
+        ("mlp_post_norm",): tensor_names.Key("post_feedforward_layernorm.weight"),
     }

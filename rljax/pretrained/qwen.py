@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from rljax.pretrained import fields, keys
-from rljax.pretrained.fields import Fields
+from rljax.pretrained import config_fields, tensor_names
+from rljax.pretrained.config_fields import Fields
 from rljax.transformer import Config
 
 ARCHITECTURES = {"qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM", "qwen3_moe": "Qwen3MoeForCausalLM"}
@@ -12,12 +12,12 @@ ARCHITECTURES = {"qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM", "qwen
 def read(f: Fields) -> dict[str, Any]:
     model_type = f("model_type")
     f.refuse("use_mrope", False)
-    base, said = fields.rope(f)
-    out = fields.common(f, head_width=128 if model_type == "qwen3" else None)
+    base, said = config_fields.rope(f)
+    out = config_fields.common(f, head_width=128 if model_type == "qwen3" else None)
     sliding = slides(f, out["layers"], model_type)
     out |= dict(
         rope_base=base,
-        rope_scaling=fields.scaling(f, said),
+        rope_scaling=config_fields.scaling(f, said),
         sliding=sliding if any(sliding) else (),
         window=f("sliding_window", 4096) if any(sliding) else None,
     )
@@ -55,11 +55,11 @@ def slides(f: Fields, layers: int, model_type: str) -> tuple[bool, ...]:
 
 def write(c: Config, model_type: str) -> dict[str, Any]:
     sliding = [c.slides(i) for i in range(c.layers)]
-    out = fields.written(c) | fields.both_forms(fields.rope_written(c.rope_base, c.rope_scaling))
+    out = config_fields.written(c) | config_fields.both_forms(config_fields.rope_written(c.rope_base, c.rope_scaling))
     out |= dict(use_sliding_window=any(sliding), sliding_window=c.window if any(sliding) else None)
     if model_type != "qwen3_moe":
         first = sliding.index(True) if any(sliding) else c.layers
-        out |= dict(layer_types=fields.layer_kinds(sliding), max_window_layers=first)
+        out |= dict(layer_types=config_fields.layer_kinds(sliding), max_window_layers=first)
     if model_type == "qwen2":
         return out
     out["attention_bias"] = c.qkv_bias
@@ -75,5 +75,5 @@ def write(c: Config, model_type: str) -> dict[str, Any]:
     )
 
 
-def KEYS(c: Config) -> dict[keys.Path, keys.Key]:
-    return keys.dense(c) | (keys.experts() if c.experts else {})
+def KEYS(c: Config) -> dict[tensor_names.Path, tensor_names.Key]:
+    return tensor_names.dense(c) | (tensor_names.experts() if c.experts else {})

@@ -46,7 +46,7 @@ class Task:
     demonstration: Callable[[Record, np.random.Generator], str]  # a response worth imitating, or not
     page: Callable[[np.random.Generator, int], list[int]]  # raw text to pretrain on, of about this many tokens
     describe: Callable[[str, Record], Attempt]
-    words: tuple[str, ...] = ()  # what is counted in responses: names of ``rljax.behaviours``, else whole words
+    words: tuple[str, ...] = ()  # what is counted in responses: names of ``rljax.metrics.behaviours``, else whole words
     score: Callable[[Array, Array, Array, Any], Array] | None = None
     # (response [B, G, T], mask [B, G, T], finished [B, G], facts) -> reward [B, G] float32, in jnp; None: text only
 

@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from rljax import behaviours
 from rljax.errors import UserError
+from rljax.metrics import behaviours
 from rljax.structs import Array, Problems
-from rljax.tasks import Record, Task, checks, order, reading, split_number
-from rljax.tasks.selected import Options, Split, demonstration, load, response_ids
-from rljax.tasks.wording import Wording
+from rljax.tasks import Record, Task, grading, responses, shuffle, split_number
+from rljax.tasks.mixture import Options, Split, demonstration, load, response_ids
+from rljax.tasks.prompting import Wording
 from rljax.text import ByteTokenizer, Tokenizer, pad_batch
 from rljax.verifiers import sandbox
 
@@ -43,14 +43,14 @@ def make(options: Options, tokenizer: Tokenizer | None = None) -> Task:
         demonstration=lambda record, rng: demonstration(words, record),
         response_ids=lambda record, text: response_ids(words, record),
         page=lambda rng, length: page(words, some(splits, "train"), rng, length),
-        describe=reading.describe,
-        final=reading.final,
+        describe=responses.describe,
+        final=responses.final,
         words=(*behaviours.REFLECTION, *behaviours.IN_WORDS),
         judge=functools.partial(judge, allow_unsafe=options.allow_unsafe),
         wrap=words.template.ask,
         prompt_ids=words.prompt_ids,
         notes=("answers/none", "answers/several"),
-        same=reading.same,
+        same=responses.same,
         prefill=words.template.prefill,
         size=lambda split: splits[split].size,
     )
@@ -79,11 +79,11 @@ def some(splits: dict[str, Split], split: str) -> Split:
 
 def chosen(o: Options, split: Split, seed: int, stream: int, index: int, name: str) -> Record:
     """Question number ``index``."""
-    which, number = order.mixture(seed, stream, index, split.weights)
+    which, number = shuffle.mixture(seed, stream, index, split.weights)
     rows, stream = split.sets[which], stream + 8 * which
     if o.curriculum and name == "train":
-        return rows[order.easy_first(seed, stream, number, len(rows), o.curriculum_over)]
-    return rows[order.epochs(seed, stream, number, len(rows))]
+        return rows[shuffle.easy_first(seed, stream, number, len(rows), o.curriculum_over)]
+    return rows[shuffle.epochs(seed, stream, number, len(rows))]
 
 
 def page(words: Wording, split: Split, rng: np.random.Generator, length: int) -> list[int]:
@@ -101,12 +101,12 @@ def page(words: Wording, split: Split, rng: np.random.Generator, length: int) ->
 
 def verify(response: str, record: Record, allow_unsafe: bool = False) -> bool:
     """Right, and finished: a truncated response counts as wrong whatever it had written."""
-    return response.endswith("<eos>") and checks.judge([(response, record)], allow_unsafe)[0].right
+    return response.endswith("<eos>") and grading.judge([(response, record)], allow_unsafe)[0].right
 
 
 def judge(pairs: list[tuple[str, Record]], allow_unsafe: bool = False) -> list[dict[str, float]]:
     """The same verdict for a batch, and what else is worth a line in the log."""
-    found = checks.judge(pairs, allow_unsafe)
+    found = grading.judge(pairs, allow_unsafe)
     return [
         {
             "correct": float(j.right and response.endswith("<eos>")),

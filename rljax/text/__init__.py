@@ -13,11 +13,11 @@ from a part that is trusted.
 
 from collections.abc import Sequence
 
+from rljax.text.byte_tokenizer import ByteTokenizer
 from rljax.text.chat import render
-from rljax.text.folder import FolderTokenizer
-from rljax.text.octets import ByteTokenizer
+from rljax.text.hf_tokenizer import FolderTokenizer
 from rljax.text.padding import pad_batch
-from rljax.text.symbols import SPECIALS, SYMBOL, SymbolTokenizer
+from rljax.text.word_tokenizer import SPECIALS, SYMBOL, SymbolTokenizer
 
 Tokenizer = SymbolTokenizer | ByteTokenizer | FolderTokenizer
 

@@ -15,7 +15,7 @@ from rljax.transformer.config import Config, Params, Weight, count, init, logica
 from rljax.transformer.decoding import Cache, decode, grow, prefill
 from rljax.transformer.layout import Layout
 from rljax.transformer.sequence import features, forward, positions_of, token_logprobs
-from rljax.transformer.stored import LIGHTER, Adapted, Int8, laid_out, lighter, stored_shardings
+from rljax.transformer.weight_formats import LIGHTER, Adapted, Int8, laid_out, lighter, stored_shardings
 
 __all__ = [
     "Adapted",

@@ -70,7 +70,7 @@ def attend(q: Array, k: Array, v: Array, mask: Array, positions: Array, index: i
     if config.attention in KERNELS:
         window = config.window if config.slides(index) else None
         if config.attention in SPLASH:
-            from rljax.transformer import splash  # Pallas takes a second to import
+            from rljax.transformer import splash
 
             return splash.attend(q, k, v, window, config)
         return by_kernel(q, k, v, mask, window, config)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from rljax.transformer.config import ACTIVATIONS, Array, Config, Params
-from rljax.transformer.stored import Stored, full, product
+from rljax.transformer.weight_formats import Stored, full, product
 
 
 def rms_norm(x: Array, weight: Array, config: Config, eps: float | None = None) -> Array:

@@ -177,7 +177,7 @@ STACKED = ("layer", "expert")  # axes of a weight that hold several matrices
 
 class Weight(NamedTuple):
     shape: tuple[int, ...]
-    axes: tuple[str | None, ...]  # logical axes; rljax.sharding maps them to a mesh
+    axes: tuple[str | None, ...]  # logical axes; rljax.distributed.sharding maps them to a mesh
     spread: float  # standard deviation at the start; 0 means the constant ``fill``
     fill: float = 0.0
     inputs: int = 1  # axes that a product with it sums over: the first ones that are not STACKED

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from rljax.transformer import attention, blocks, layer, sequence
 from rljax.transformer.config import Array, Config, Params
 from rljax.transformer.layer import Pair
-from rljax.transformer.stored import used
+from rljax.transformer.weight_formats import used
 
 
 class Cache(NamedTuple):

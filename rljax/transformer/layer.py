@@ -2,10 +2,10 @@
 
 import jax.numpy as jnp
 
-from rljax.transformer import attention, latent
+from rljax.transformer import attention, latent_attention
 from rljax.transformer.blocks import dot, feed_forward, rms_norm
 from rljax.transformer.config import Array, Config, Params
-from rljax.transformer.experts import mixture
+from rljax.transformer.mixture_of_experts import mixture
 
 Pair = tuple[Array, Array]  # what is cached of a layer, both [B, K, S, .]: keys and values, or latents and rotated keys
 
@@ -25,9 +25,9 @@ def sequence_heads(
     if not config.latent:
         q, k, v = attention.qkv(layer, x, positions, index, config)
         return q, k, v, (k, v)
-    pair = latent.kept(layer, x, positions, index, config)
-    plain, turned = latent.queries(layer, x, positions, index, config)
-    k, v = latent.unpack(layer, pair, config)
+    pair = latent_attention.kept(layer, x, positions, index, config)
+    plain, turned = latent_attention.queries(layer, x, positions, index, config)
+    k, v = latent_attention.unpack(layer, pair, config)
     one_for_all = jnp.broadcast_to(pair[1], (*k.shape[:-1], config.rope_width)).astype(k.dtype)
     return jnp.concatenate([plain, turned], -1)[:, :, None], jnp.concatenate([k, one_for_all], -1), v, pair
 
@@ -37,9 +37,9 @@ def step_heads(layer: Params, x: Array, positions: Array, index: int, config: Co
     if not config.latent:
         q, k, v = attention.qkv(layer, x, positions, index, config)
         return (q[:, :, :, 0],), (k, v)
-    plain, turned = latent.queries(layer, x, positions, index, config)
-    parts = latent.absorb(layer, plain, config), turned
-    return tuple(p.swapaxes(1, 2) for p in parts), latent.kept(layer, x, positions, index, config)
+    plain, turned = latent_attention.queries(layer, x, positions, index, config)
+    parts = latent_attention.absorb(layer, plain, config), turned
+    return tuple(p.swapaxes(1, 2) for p in parts), latent_attention.kept(layer, x, positions, index, config)
 
 
 def keys(pair: Pair, config: Config) -> tuple[Array, ...]:
@@ -54,7 +54,7 @@ def values(pair: Pair, config: Config) -> Array:
 def step_mixed(layer: Params, mixed: Array, config: Config) -> Array:
     """Mixed cached values [N, K, R, .] -> mixed values of each head [N, H, 1, .]."""
     mixed = mixed.reshape(mixed.shape[0], config.heads, 1, -1)
-    return latent.release(layer, mixed, config) if config.latent else mixed
+    return latent_attention.release(layer, mixed, config) if config.latent else mixed
 
 
 def after_attention(layer: Params, x: Array, mixed: Array, config: Config) -> Array:

@@ -9,7 +9,7 @@ from rljax.transformer.attention import attend
 from rljax.transformer.blocks import embed, rms_norm, unembed
 from rljax.transformer.config import KERNELS, Array, Config, Params
 from rljax.transformer.layer import Pair, after_attention, sequence_heads
-from rljax.transformer.stored import used
+from rljax.transformer.weight_formats import used
 
 REMAT = {"dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable, "layer": None}
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from rljax.errors import UserError
-from rljax.verifiers import expressions, literals, regions, shapes, symbolic
+from rljax.verifiers import answer_regions, expressions, number_forms, structures, symbolic
 
 GARBAGE = frozenset({"", "nan", "none", "null", "n/a", "na", "undefined", "unknown", "?", "-", "."})
 CHOICE = re.compile(r"\(?([A-Z])\)?[.,]?")
@@ -36,7 +36,7 @@ class Judgement(NamedTuple):
 
 def extract_answer(response: str) -> str | None:
     """The final answer in canonical form ("72", "-3", "1/2", "x^2+1", "east"); None where there is none to be read."""
-    region = regions.final_region(regions.conclusion(response))
+    region = answer_regions.final_region(answer_regions.conclusion(response))
     return None if region is None else canonical(region)
 
 
@@ -47,15 +47,15 @@ def verify(response: str, answer: str) -> bool:
 
 def readable(answer: str) -> bool:
     """Can a response be checked against this right answer?"""
-    text = literals.plain(answer)
+    text = number_forms.plain(answer)
     if not readable_form(answer, text):
         return False
     known = (
-        literals.parse(answer)
-        or literals.is_words(text)
+        number_forms.parse(answer)
+        or number_forms.is_words(text)
         or CHOICE.fullmatch(text)
-        or literals.clock(text)
-        or literals.BASE.fullmatch(text)
+        or number_forms.clock(text)
+        or number_forms.BASE.fullmatch(text)
     )
     return bool(known or expressions.values(text) or symbolic.readable(text))
 
@@ -65,13 +65,13 @@ def judge_many(pairs: Sequence[tuple[str, str]]) -> list[Judgement]:
     out: list[Judgement] = []
     hard: dict[int, tuple[str, str]] = {}
     for n, (response, gold) in enumerate(pairs):
-        said = regions.conclusion(response)
-        region = regions.final_region(said)
+        said = answer_regions.conclusion(response)
+        region = answer_regions.final_region(said)
         right = compare(gold, region or "")
         if right is None:
-            hard[n] = literals.plain(gold), literals.plain(region or "")
+            hard[n] = number_forms.plain(gold), number_forms.plain(region or "")
         answer = None if region is None else canonical(region)
-        out.append(Judgement(bool(right), answer, regions.count(said)))
+        out.append(Judgement(bool(right), answer, answer_regions.count(said)))
     for n, right in zip(hard, symbolic.check_many(list(hard.values())), strict=True):
         out[n] = out[n]._replace(right=right)
     return out
@@ -79,18 +79,18 @@ def judge_many(pairs: Sequence[tuple[str, str]]) -> list[Judgement]:
 
 def equivalent(one: str, other: str) -> bool:
     """Are two canonical answers the same? For votes: neither is known to be right."""
-    if one == other or not readable_form(one, literals.plain(one)):
+    if one == other or not readable_form(one, number_forms.plain(one)):
         return one == other
     right = compare(one, other)
-    return symbolic.equal(literals.plain(one), literals.plain(other)) if right is None else right
+    return symbolic.equal(number_forms.plain(one), number_forms.plain(other)) if right is None else right
 
 
 def compare(gold: str, region: str) -> bool | None:
     """Is the content of a final region equal to ``gold``? None where it takes algebra to tell."""
-    number, said = literals.parse(gold), literals.parse(region)
+    number, said = number_forms.parse(gold), number_forms.parse(region)
     if number and said and "=" not in gold:
-        return literals.same(number, said)
-    text = literals.plain(gold)
+        return number_forms.same(number, said)
+    text = number_forms.plain(gold)
     if number is None and not readable_form(gold, text):
         raise UserError(
             f"answers: the right answer {gold[:80]!r} cannot be read, so nothing can be checked against it: "
@@ -98,7 +98,7 @@ def compare(gold: str, region: str) -> bool | None:
         )
     if region.strip() == gold.strip():
         return True
-    other = literals.plain(region) if len(region) <= literals.LONGEST else ""
+    other = number_forms.plain(region) if len(region) <= number_forms.LONGEST else ""
     if not other:
         return False
     verdict = compare_texts(text, other)
@@ -107,38 +107,43 @@ def compare(gold: str, region: str) -> bool | None:
 
 def readable_form(gold: str, text: str) -> bool:
     """What can be told of a right answer without algebra."""
-    return bool(text) and len(gold) <= literals.LONGEST and text.lower() not in GARBAGE and not regions.count(gold)
+    return (
+        bool(text)
+        and len(gold) <= number_forms.LONGEST
+        and text.lower() not in GARBAGE
+        and not answer_regions.count(gold)
+    )
 
 
 def compare_texts(text: str, other: str) -> bool | None:
     """Is what was said, ``other``, equal to the right answer? Both are cleaned."""
-    if literals.squeezed(text) == literals.squeezed(other):
+    if number_forms.squeezed(text) == number_forms.squeezed(other):
         return True
-    number, said = literals.read(text), literals.read(other)
+    number, said = number_forms.read(text), number_forms.read(other)
     if number and said:
-        return literals.same(number, said)
+        return number_forms.same(number, said)
     if choice := CHOICE.fullmatch(text):
         found = CHOICE.fullmatch(other) or CHOSEN.match(other)
         return found is not None and found[1] == choice[1]
-    if literals.clock(text) or literals.clock(other):
-        return literals.same_time(text, other)
-    if literals.BASE.fullmatch(text) or literals.BASE.fullmatch(other):
-        return literals.same_base(text, other)
-    if literals.is_words(text) or literals.is_words(other):
-        if literals.is_words(text):
-            return not NO_WORDS.search(other) and literals.words(text) == literals.words(other)
+    if number_forms.clock(text) or number_forms.clock(other):
+        return number_forms.same_time(text, other)
+    if number_forms.BASE.fullmatch(text) or number_forms.BASE.fullmatch(other):
+        return number_forms.same_base(text, other)
+    if number_forms.is_words(text) or number_forms.is_words(other):
+        if number_forms.is_words(text):
+            return not NO_WORDS.search(other) and number_forms.words(text) == number_forms.words(other)
         return len(text) > 1 and text == other.casefold()
     if "\\approx" in other and "\\approx" not in text:
         return compare_rounded(text, *other.split("\\approx", 1))
     if number and re.search(r"\bor\b", other):  # 9/2 or 4.5: the same twice
         return all(compare_texts(text, one.strip()) is True for one in re.split(r"\bor\b", other))
     text, other = named_alike(text, other)
-    if shapes.EQUALS.search(other) and "=" not in text:
-        return compare_chain(text, [side.strip() for side in shapes.EQUALS.split(other)])
+    if structures.EQUALS.search(other) and "=" not in text:
+        return compare_chain(text, [side.strip() for side in structures.EQUALS.split(other)])
     if "=" in text and "=" in other:
         return compare_equations(text, other)
-    number, said = literals.read(text), literals.read(CHOSEN.sub("", other))
-    return literals.same(number, said) if number and said else False if number else compare_formulas(text, other)
+    number, said = number_forms.read(text), number_forms.read(CHOSEN.sub("", other))
+    return number_forms.same(number, said) if number and said else False if number else compare_formulas(text, other)
 
 
 def compare_rounded(text: str, exact: str, rounded: str) -> bool | None:
@@ -146,7 +151,7 @@ def compare_rounded(text: str, exact: str, rounded: str) -> bool | None:
     exact, rounded = exact.strip(), rounded.strip()
     if not exact:
         return compare_texts(text, rounded)
-    number, value = literals.read(rounded), quantity(shapes.EQUALS.split(exact)[-1])
+    number, value = number_forms.read(rounded), quantity(structures.EQUALS.split(exact)[-1])
     if number is None or value is None or value.imag:
         return False
     digits = len(rounded.partition(".")[2].partition(" ")[0])
@@ -167,7 +172,7 @@ def compare_chain(text: str, sides: list[str]) -> bool | None:
 
 def compare_equations(text: str, other: str) -> bool | None:
     """y=2x+3 and 2x-y+3=0: both name what they are about, or one is a multiple of the other."""
-    labels = [literals.LABEL.match(t) if t.count("=") == 1 else None for t in (text, other)]
+    labels = [number_forms.LABEL.match(t) if t.count("=") == 1 else None for t in (text, other)]
     if labels[0] and labels[1]:
         names = [label.group().rstrip("= ") for label in labels if label]
         if names[0] == names[1] or any("(" in name for name in names):
@@ -183,16 +188,16 @@ def compare_equations(text: str, other: str) -> bool | None:
 def named_alike(text: str, other: str) -> tuple[str, str]:
     """Two answers of which one has names that the other does without, both without them."""
     if "=" in text and "=" not in other:
-        return shapes.unnamed(text, other), other
-    return (text, shapes.unnamed(other, text)) if "=" in other and "=" not in text else (text, other)
+        return structures.unnamed(text, other), other
+    return (text, structures.unnamed(other, text)) if "=" in other and "=" not in text else (text, other)
 
 
 def compare_formulas(text: str, other: str) -> bool | None:
     """Are two cleaned expressions equal? Tuples, intervals and matrices in order, sets and lists in any."""
-    text, other = shapes.interval(text, other), shapes.interval(other, text)
-    if literals.squeezed(text) == literals.squeezed(other):
+    text, other = structures.interval(text, other), structures.interval(other, text)
+    if number_forms.squeezed(text) == number_forms.squeezed(other):
         return True
-    one, two = shapes.listed(text), shapes.listed(other)
+    one, two = structures.listed(text), structures.listed(other)
     if one and two:
         if one[0] != two[0] or len(one[1]) != len(two[1]):
             return False
@@ -200,11 +205,11 @@ def compare_formulas(text: str, other: str) -> bool | None:
     joined = "\\cup" in text + other or "\\setminus" in text + other
     if joined and compare_sets(text.split("\\cup"), other.split("\\cup")):
         return True
-    if shapes.parts(text) != shapes.parts(other) and not joined:
+    if structures.parts(text) != structures.parts(other) and not joined:
         return False
-    number, said = literals.read(text), literals.read(other)
+    number, said = number_forms.read(text), number_forms.read(other)
     if number and said:
-        return literals.same(number, said)
+        return number_forms.same(number, said)
     if RELATION.search(text) and expressions.values(other) is not None:
         return False  # a formula is no interval, no inequality, no matrix
     verdict = expressions.equal(text, other)
@@ -242,17 +247,23 @@ def compare_sets(one: list[str], two: list[str]) -> bool | None:
 
 def quantity(text: str) -> complex | None:
     """The value of a number or of a formula without letters."""
-    number = literals.read(text.strip())
+    number = number_forms.read(text.strip())
     return complex(number.value) if number and not number.percent else expressions.constant(text)
 
 
 def canonical(region: str) -> str | None:
     """One form for equal answers, as far as writing tells."""
-    number = literals.parse(region)
+    number = number_forms.parse(region)
     if number:
         return f"{number.value}%" if number.percent else str(number.value)
-    text = literals.unlabelled(literals.plain(region))
-    if not text or len(region) > literals.LONGEST:
+    text = number_forms.unlabelled(number_forms.plain(region))
+    if not text or len(region) > number_forms.LONGEST:
         return None
     choice = CHOICE.fullmatch(text)
-    return choice[1] if choice else literals.words(text) if literals.is_words(text) else literals.squeezed(text)
+    return (
+        choice[1]
+        if choice
+        else number_forms.words(text)
+        if number_forms.is_words(text)
+        else number_forms.squeezed(text)
+    )

@@ -7,8 +7,8 @@ import tiny_folder
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from rljax import tasks
-from rljax.tasks import wording
-from rljax.text import ByteTokenizer, as_json, render
+from rljax.tasks import prompting
+from rljax.text import ByteTokenizer, hf_files, render
 
 TEXTS = (
     "Ann has 12 clips and gets 25 more. How many?",
@@ -50,7 +50,7 @@ def test_a_conversation_is_rendered_as_transformers_does(both, length, prompt):
 @pytest.mark.parametrize("question", [t for t in TEXTS if t and t.strip() == t])
 def test_a_prompt_in_the_models_own_words_has_transformers_ids(both, question):
     ours, theirs = both
-    words = wording.make("own", ours)
+    words = prompting.make("own", ours)
     asked = [{"role": "user", "content": words.template.prompt.split("\n")[1].replace("{question}", question)}]
     asked[0]["content"] += "\n" + words.template.prompt.split("\n")[2].removesuffix("<|im_end|>")
     expected = theirs.apply_chat_template(asked, add_generation_prompt=True, return_dict=False)
@@ -61,7 +61,7 @@ def test_a_prompt_in_the_models_own_words_has_transformers_ids(both, question):
 def test_our_own_tokenizers_are_the_same_in_transformers(name, tmp_path):
     task = None if name == "bytes" else tasks.make(name)
     ours = ByteTokenizer() if task is None else task.tokenizer
-    for file, text in as_json.files(ours).items():
+    for file, text in hf_files.files(ours).items():
         (tmp_path / file).write_text(text, encoding="utf-8")
     theirs = AutoTokenizer.from_pretrained(tmp_path)
     texts = list(TEXTS)

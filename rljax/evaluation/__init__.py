@@ -1,0 +1,3 @@
+"""Evaluation: a policy on problems that it never trained on."""
+
+from rljax.evaluation.evaluator import *  # noqa: F403

@@ -1,0 +1,60 @@
+"""Settings of a run that cannot be: without its tokenizer, its weights or its devices."""
+
+import dataclasses
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from rljax import pretrained, sampler, tasks, transformer
+from rljax.distributed import sharding
+from rljax.errors import UserError
+from rljax.planning.published_models import SHAPES
+from rljax.structs import ConfigTree
+from rljax.training import settings
+from rljax.training.settings import Settings
+
+
+def settle(config: ConfigTree, model_name: str = "", devices: Any = None) -> Settings:
+    """Settings for planning: the task is a stand-in with what shapes depend on, so that no tokenizer is needed.
+
+    ``model_name`` is a published architecture, or a folder with a config.json; "" the config's own. ``devices`` default to
+    those that are here. Raises UserError for what does not fit.
+    """
+    if config.mesh.actors:
+        raise UserError("plans know no mesh.actors: plan those that learn and those that sample each by themselves")
+    config = config.copy_and_resolve_references()
+    config.rl.start = ""  # whatever it starts from, its weights have these shapes
+    name, slots, stop_ids = model_name or config.weights, config.task.options.get("prompt_slots", 512), (0,)
+    said = config.model.to_dict()
+    computed = {field: said[field] for field in pretrained.COMPUTED}
+    if not name:
+        if config.task.name in tasks.IN_WORDS:
+            raise UserError(
+                f"task {config.task.name} says no vocabulary: name a model, --model=one of {', '.join(SHAPES)}"
+            )
+        own = tasks.make(config.task.name, **config.task.options.to_dict())
+        model = transformer.Config(vocab_size=own.tokenizer.size, **said)
+        slots, stop_ids = own.prompt_slots, own.tokenizer.stop_ids
+    elif name in SHAPES:
+        model = dataclasses.replace(SHAPES[name], **computed)
+    elif (Path(name).expanduser() / "config.json").is_file():
+        model = pretrained.read_config(name, **computed)
+    else:
+        raise UserError(f"--model={name}: neither a folder with a config.json nor one of {', '.join(SHAPES)}")
+    task: Any = SimpleNamespace(prompt_slots=slots, tokenizer=SimpleNamespace(stop_ids=stop_ids))
+    model, actor = settings.laid_out(config, model) if devices is None else laid_out(config, model, devices)
+    sampler.check_window(model, slots, config.rl.max_new_tokens)
+    settings.algorithm(config.rl)
+    settings.check_stage(config, model, "rl")
+    sharding.check_rows(config.rl.prompts, actor.layout, "rl.prompts")
+    return Settings(config, task, model, actor)
+
+
+def laid_out(config: ConfigTree, model: transformer.Config, devices: Any) -> tuple[Any, Any]:
+    """``settings.laid_out`` over devices that are not here."""
+    mesh = sharding.mesh_of(list(devices), **{axis: config.mesh[axis] for axis in sharding.AXES})
+    layouts = (sharding.layout(mesh, config.mesh[name], f"mesh.{name}") for name in ("learn", "sample"))
+    learn, sample = (dataclasses.replace(model, layout=layout) for layout in layouts)
+    for one in (learn, sample):
+        sharding.weight_shardings(one)
+    return learn, sample

@@ -1,0 +1,72 @@
+"""One evaluation of one policy: what more attempts buy, and where it is strong and weak."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rljax.errors import UserError
+from rljax.metrics import half_width
+from rljax.report.figures.parts import BLUE, GRID, MUTED, RED, canvas, finish, save
+
+
+def evaluation(metrics: Mapping[str, float], path: str | Path, title: str = "Held-out problems") -> None:
+    """pass@k and cons@k over k; beside it pass@1 by level (or by data set) with its 95 % interval over questions.
+
+    ``metrics`` are those of ``rljax.evaluation``. Raises UserError where they hold no pass@1.
+    """
+    if "eval/pass@1" not in metrics:
+        raise UserError("figure evaluation: there is no eval/pass@1; run the evaluation first")
+    field = "level" if groups(metrics, "level") else "dataset"
+    rows = groups(metrics, field)
+    figure, panels = canvas(title, panels=2 if rows else 1, height=4.1)
+    ax = panels[0]
+    at = {int(found[1]): v for k, v in metrics.items() if (found := re.fullmatch(r"eval/pass@([0-9]+)", k))}
+    k = sorted(at)
+    ax.plot(range(len(k)), [at[x] for x in k], color=BLUE, linewidth=2.2, marker="o", markersize=4)
+    ax.errorbar([0], [at[1]], np.nan_to_num(1.96 * metrics.get("eval/pass@1/se", 0.0)), color=BLUE, capsize=3)
+    ends = [(at[k[-1]], f"pass@{k[-1]}  {at[k[-1]]:.0%}", BLUE)]
+    votes = {int(found[1]): v for k, v in metrics.items() if (found := re.fullmatch(r"eval/cons@([0-9]+)", k))}
+    if votes:
+        votes = {1: at[1]} | votes  # one attempt votes for itself
+        most = max(votes)
+        ax.plot(
+            np.log2(sorted(votes)),
+            [votes[x] for x in sorted(votes)],
+            color=RED,
+            linewidth=1.6,
+            marker="o",
+            markersize=3,
+        )
+        ends.append((votes[most], f"cons@{most}  {votes[most]:.0%}", RED))
+    finish(ax, ends, "Share solved by the best of k attempts, and by their vote", xlabel="k")
+    ax.set_xlim(-0.2, max(len(k) - 1, np.log2(max(votes, default=1)), 0.8))
+    ax.set_xticks(range(len(k)), [str(x) for x in k])
+    if rows:
+        bars(panels[1], rows, field)
+    save(figure, path)
+
+
+def groups(metrics: Mapping[str, float], field: str) -> list[tuple[str, float, float, int]]:
+    """(value of the field, pass@1, its standard error, questions) of each level or data set."""
+    names = [found[1] for k in metrics if (found := re.fullmatch(rf"eval/{field}/(.+)/pass@1", k))]
+    of = lambda name, key: metrics.get(f"eval/{field}/{name}/{key}", float("nan"))
+    return [(name, of(name, "pass@1"), of(name, "pass@1/se"), int(of(name, "questions"))) for name in names]
+
+
+def bars(ax: Any, rows: list[tuple[str, float, float, int]], field: str) -> None:
+    places = range(len(rows))
+    ax.bar(places, [r[1] for r in rows], color=GRID, edgecolor=BLUE, linewidth=1.2, width=0.6)
+    ax.errorbar(
+        places,
+        [r[1] for r in rows],
+        [np.nan_to_num(half_width(r[2], r[3])) for r in rows],
+        fmt="none",
+        color=MUTED,
+        capsize=3,
+    )
+    finish(ax, [], f"pass@1 by {field}, 95 % intervals over questions", xlabel="")
+    ax.set_xlim(-0.6, len(rows) - 0.4)
+    ax.set_xticks(places, [f"{name}\nn={count}" for name, _, _, count in rows])

@@ -1,0 +1,207 @@
+"""Data sets kept as TensorFlow Datasets keeps them, in array_record files, without TensorFlow; read by random access.
+
+A set is prepared once: downloaded (size and checksum must be the published ones) or read from a folder of your own, parsed,
+and written below ``data_dir``. A folder whose files change is another set, so nothing stale is ever read.
+"""
+
+import fcntl
+import gzip
+import hashlib
+import json
+import logging
+import os
+import socket
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rljax.errors import UserError
+from rljax.tasks.datasets import sources
+from rljax.tasks.datasets.sources import FIELDS, Row, Source
+from rljax.verifiers import answers
+
+LOG = logging.getLogger(__name__)
+GENERATED = ("train", "test")
+
+
+def prepared(name: str, source: Source, path: str = "", data_dir: str = "") -> Any:
+    """The TFDS builder of a set, its files written. ``path`` is a folder (or one file) of your own.
+
+    Raises UserError where a file is missing or damaged, a row cannot be read, or a download fails, saying how to go on.
+    """
+    local = local_files(name, source, path) if path else {}
+    key = f"rljax_{name}" + (f"_{content_hash(local)[:12]}" if path else "")
+    try:
+        # the default format needs TensorFlow; parquet loses rows
+        builder = builder_class(key, source, local)(
+            data_dir=data_dir or os.environ.get("TFDS_DATA_DIR"), file_format="array_record"
+        )
+        folder = Path(builder.data_dir)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        if not folder.exists() and not local:
+            check_network(source)
+        with (folder.parent / ".lock").open("w") as lock:  # two runs that start together prepare it once
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            builder.download_and_prepare()
+    except UserError:
+        raise
+    except Exception as e:  # no network, no disk, a broken cache: the way out is the same
+        cause = next((c for c in causes(e) if isinstance(c, UserError)), None)
+        if cause:
+            raise cause from None
+        said = (str(e).strip() or "no reason given").splitlines()[0][:200]
+        raise UserError(
+            f"data set {name}: could not be {'read' if local else 'downloaded'} ({type(e).__name__}: {said}); {hint(source)}"
+        ) from None
+    return builder
+
+
+def rows(builder: Any, split: str) -> list[Row]:
+    """All records of a split, in the order of the original."""
+    source = builder.as_data_source(split=split)
+    found = source.__getitems__(range(len(source))) if len(source) else []
+    read = [
+        {k: r[k].decode() for k in FIELDS if k != "tests"}
+        | {"tests": [t.decode() for t in r["tests"]], "number": int(r["number"])}
+        for r in found
+    ]
+    return sorted(read, key=lambda r: r["number"])  # on disk they are shuffled
+
+
+def check_network(source: Source) -> None:
+    """Raise OSError at once where the host of a set's files has no address; the library would try for minutes."""
+    hosts = {urllib.parse.urlsplit(f.url).hostname for f in source.files.values()}
+    if not urllib.request.getproxies():  # a proxy looks names up by itself
+        for host in hosts:
+            socket.getaddrinfo(host, None)
+
+
+def hint(source: Source) -> str:
+    names = " and ".join(f.name for f in source.files.values())
+    if not names:
+        return "is there room where --config.task.options.data_dir says?"
+    return f"give a folder of your own with --config.task.options.path=FOLDER ({names})"
+
+
+def causes(e: BaseException) -> Iterator[BaseException]:
+    """An exception and what it came from."""
+    seen: BaseException | None = e
+    while seen is not None:
+        yield seen
+        seen = seen.__cause__ or seen.__context__
+
+
+def builder_class(key: str, source: Source, local: dict[str, Path]) -> Any:
+    """A builder of this one set, named by its key."""
+    import tensorflow_datasets as tfds  # most of a second
+    from tensorflow_datasets.core import registered
+    from tensorflow_datasets.core.download import checksums
+
+    known: Any = checksums.UrlInfo
+    tfds.disable_progress_bar()
+    text = {name: tfds.features.Text() for name in FIELDS if name != "tests"}
+    more = {"tests": tfds.features.Sequence(tfds.features.Text()), "number": tfds.features.Scalar(np.int64)}
+
+    with registered.skip_registration():
+
+        class Questions(tfds.core.GeneratorBasedBuilder):
+            name = key
+            VERSION = tfds.core.Version(sources.VERSION)
+            # what the library would else read from a file of checksums beside this one
+            url_infos = {f.url: known(f.size, f.sha256, f.name) for f in source.files.values() if f.sha256}
+
+            def _info(self) -> Any:
+                features = tfds.features.FeaturesDict(text | more)
+                return tfds.core.DatasetInfo(builder=self, description=source.about, features=features)
+
+            def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+                if source.generate:
+                    return {split: numbered(source.generate(split)) for split in GENERATED}
+                files = local or {split: Path(dl_manager.download(f.url)) for split, f in source.files.items()}
+                return {split: numbered(parsed(source, split, file)) for split, file in files.items()}
+
+            def _generate_examples(self, *args: Any) -> Any:
+                raise AssertionError("the splits hold their examples")
+
+    return Questions
+
+
+def numbered(found: Iterator[Row]) -> Iterator[tuple[int, Row]]:
+    for n, row in enumerate(found):
+        yield n, row | {"number": n}
+
+
+def parsed(source: Source, split: str, file: Path) -> Iterator[Row]:
+    """Records of a file of JSON lines, or of one JSON list. Raises UserError naming the line that is bad.
+
+    A record whose right answer cannot be read keeps its place with an empty answer: whoever loads it drops and counts it.
+    """
+    for n, line in enumerate(json_rows(file), 1):
+        try:
+            given = json.loads(line) if isinstance(line, bytes) else line
+            if not isinstance(given, dict):
+                raise ValueError('want an object with "question" and "answer"')
+            if source.select and not source.select(split, given):
+                continue
+            found = source.parse(given)
+        except (ValueError, RecursionError) as e:
+            raise UserError(f"data set: {file}, line {n}: {e}") from None
+        if found is not None:
+            readable = found["kind"] != "math" or answers.readable(found["answer"])
+            yield found if readable else found | {"answer": ""}
+
+
+def json_rows(file: Path) -> list[Any]:
+    """Lines of a JSON lines file (bytes, not yet read), or the elements of one JSON list; .gz is unpacked."""
+    try:
+        data = file.read_bytes()
+        data = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
+    except OSError as e:
+        raise UserError(f"data set: cannot read {file}: {e.strerror or e}") from None
+    if data.lstrip()[:1] == b"[" and file.suffix == ".json":
+        try:
+            return json.loads(data)
+        except ValueError as e:
+            raise UserError(f"data set: {file}: {e}") from None
+    # not splitlines: JSON allows other line separators within a string
+    return [line for line in data.split(b"\n") if line.strip()]
+
+
+def local_files(name: str, source: Source, path: str) -> dict[str, Path]:
+    """The user's own file of each split: a folder with the published names, or one file for the only split.
+
+    Raises UserError where one is missing. A file that is not the published one is used, and said to be another.
+    """
+    folder = Path(path).expanduser()
+    if folder.is_file():
+        return {next(iter(source.files)): folder}
+    out = {}
+    for split, file in source.files.items():
+        names = (file.name, Path(file.url).name or file.name, f"{split}.jsonl", file.name.removesuffix(".gz"))
+        there = next((folder / name for name in names if (folder / name).is_file()), None)
+        if there:
+            out[split] = there
+            if file.sha256 and there.name.endswith(".gz") == file.name.endswith(".gz") and sha256(there) != file.sha256:
+                LOG.warning(f"data set {name}: {there} is not the published file (its checksum differs)")
+    missing = [f.name for split, f in source.files.items() if split not in out and split in required(source)]
+    if missing or not out:
+        looked = folder / (missing or [next(iter(source.files.values())).name])[0]
+        raise UserError(f"data set {name}: cannot read {looked}: No such file; {hint(source)}")
+    return out
+
+
+def required(source: Source) -> set[str]:
+    """Splits that a folder must have: the test of a published set, which nothing can stand for."""
+    return {split for split, f in source.files.items() if f.url and split == "test"}
+
+
+def sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def content_hash(files: dict[str, Path]) -> str:
+    return hashlib.sha256("".join(f"{s}{sha256(f)}" for s, f in sorted(files.items())).encode()).hexdigest()

@@ -1,0 +1,214 @@
+"""Problems that reasoning-gym makes, of the tasks that passed our audit; an optional extra.
+
+    rows("chain_sum", "train")  ->  records of kind "gym", checked by ``right(answer, record["setup"])``
+
+``python -m tools.audit_gym`` is the audit: problems depend on the seed alone, the scorer gives full marks to no
+junk, runs no part of an answer as code, never raises, and is quick. It was done with each task's default options.
+"""
+
+import contextlib
+import difflib
+import functools
+import importlib
+import importlib.metadata
+import io
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rljax.errors import UserError
+from rljax.tasks.datasets import sources
+from rljax.tasks.datasets.sources import Row
+
+LOG = logging.getLogger(__name__)
+AUDITED = "0.1.25"
+ROWS = {"train": 2_000, "test": 200}
+SEEDS = {"train": 0, "test": 1 << 30}  # far apart: item i of seed s is mostly item i - 1 of seed s + 1
+DRAWS = 4  # problems drawn, at most, for each one wanted
+LONGEST = 2_000  # characters of an answer
+FULL = 1 - 1e-9  # full marks; partial credit is none, as most of it can be had without solving anything
+
+# fmt: off
+ALLOWED: tuple[str, ...] = (
+    "ab", "aiw", "arc_1d", "basic_arithmetic", "bf", "binary_alternation", "bitwise_arithmetic", "caesar_cipher",
+    "chain_sum", "circuit_logic", "color_cube_rotation", "count_bits", "count_primes", "course_schedule",
+    "cryptarithm", "decimal_chain_sum", "dice", "emoji_mystery", "family_relationships", "figlet_font", "gcd",
+    "group_anagrams", "kakurasu", "knights_knaves", "largest_island", "lcm", "leg_counting", "letter_counting",
+    "mahjong_puzzle", "manipulate_matrix", "maze", "mini_sudoku", "modulo_grid", "needle_haystack",
+    "number_filtering", "number_sequence", "palindrome_generation", "path_star", "power_function", "products",
+    "quantum_lock", "rectangle_count", "rotate_matrix", "rotten_oranges", "self_reference", "sentence_reordering",
+    "shortest_path", "simple_equations", "simple_geometry", "string_manipulation", "sudoku", "survo", "syllogism",
+    "tsumego", "word_sequence_reversal",
+)
+# fmt: on
+
+REFUSED: dict[str, str] = {  # and why
+    "acre": "its problems depend on how many are made",
+    "advanced_geometry": "a right answer among wrong ones earns full marks",
+    "arc_agi": "its records cannot be scored once they are JSON",
+    "base_conversion": "some of its problems have no answer",
+    "binary_matrix": "its scorer runs the answer as code",
+    "boxnet": "some of its problems have no answer",
+    "calendar_arithmetic": "its scorer raises on numbers out of range",
+    "codeio": "its problems cannot be kept as JSON",
+    "coin_flip": "its scorer hangs on numbers such as 1e999999999",
+    "complex_arithmetic": "the answer nan earns full marks",
+    "composite": "it is a mixture of other tasks",
+    "countdown": "its scorer runs the answer as code",
+    "decimal_arithmetic": "answers that are off by 0.001 earn full marks",
+    "fraction_simplification": "a right answer among wrong ones earns full marks",
+    "futoshiki": "it is too slow to make",
+    "game_of_life": "a board with more in it earns full marks",
+    "game_of_life_halting": "any text earns full marks",
+    "graph_color": "some of its problems have no answer",
+    "gsm_symbolic": "a right answer among wrong ones earns full marks",
+    "intermediate_integration": "its scorer runs the answer as code",
+    "isomorphic_strings": "its problems differ between processes of one seed",
+    "jugs": "it has too few different questions",
+    "knight_swap": "it is too slow to make",
+    "letter_jumble": "a right answer among wrong ones earns full marks",
+    "list_functions": "its problems are not a function of the seed",
+    "n_queens": "its scorer runs the answer as code",
+    "number_format": "answers that are off by 0.01, other candidates too, earn full marks",
+    "number_sorting": "numbers that are off by 1 earn full marks",
+    "palindrome_partitioning": "its answers are longer than 2,000 characters",
+    "polynomial_equations": "a right answer among wrong ones earns full marks",
+    "polynomial_multiplication": "its scorer runs the answer as code",
+    "pool_matrix": "it seeds the global random numbers",
+    "prime_factorization": "its scorer raises on words",
+    "propositional_logic": "some of its problems have no answer",
+    "puzzle24": "its scorer runs the answer as code",
+    "ransom_note": "its problems differ between processes of one seed",
+    "rearc": "its records cannot be scored once they are JSON",
+    "rubiks_cube": "some of its problems have no answer",
+    "rush_hour": "some of its problems have no answer",
+    "simple_integration": "its scorer runs the answer as code",
+    "sokoban": "a right answer among wrong ones earns full marks",
+    "spell_backward": "a right answer among wrong ones earns full marks",
+    "spiral_matrix": "its scorer runs the answer as code",
+    "string_insertion": "its scorer runs the answer as code",
+    "string_splitting": "it has too few different questions",
+    "string_synthesis": "it has too few different questions",
+    "time_intervals": "its problems depend on the date",
+    "tower_of_hanoi": "it has too few different questions",
+    "word_ladder": "its problems differ between processes of one seed",
+    "word_sorting": "a right answer among wrong ones earns full marks",
+    "zebra_puzzles": "it is too slow to make",
+}
+
+
+def rows(name: str, split: str, options: Mapping[str, Any] = {}) -> Iterator[Row]:
+    """Different problems of one task, none of them in both splits; a function of the arguments alone.
+
+    Raises UserError for a task that did not pass the audit, for options that it does not take, and where reasoning-gym
+    is not installed.
+    """
+    check_allowed(name)
+    check_version()
+    asked = set() if split == "test" else {entry["question"] for entry in entries(name, "test", options, set())}
+    for number, entry in enumerate(entries(name, split, options, asked)):
+        about = {"id": f"{name}/{split}/{number}", "subject": name, "setup": pack(name, entry, options)}
+        yield sources.row(entry["question"], entry["answer"], kind="gym", **about)
+
+
+def right(answer: str, setup: str) -> bool:
+    """Whether this, the content of a response's final region, earns full marks. Whatever the scorer raises is a no."""
+    answer = answer.strip()
+    if len(answer) > LONGEST:
+        return False
+    try:
+        check_allowed(json.loads(setup)["task"])  # a file may name any task: some scorers run answers as code
+        return score(answer, setup) >= FULL
+    except UserError:
+        raise
+    except Exception:
+        return False
+
+
+def score(answer: str, setup: str) -> float:
+    """What reasoning-gym gives for this answer, as it is."""
+    held = json.loads(setup)
+    scorer = task_of(held["task"], json.dumps(held.get("options", {})))
+    return float(scorer.score_answer(answer, held["entry"]))
+
+
+def pack(name: str, entry: Mapping[str, Any], options: Mapping[str, Any] = {}) -> str:
+    """What scoring needs, as JSON. The question is left out: the record has it, and no scorer looks at it."""
+    held = {"task": name, "entry": {"answer": entry["answer"], "metadata": entry["metadata"]}}
+    return json.dumps(held | ({"options": dict(options)} if options else {}), default=plain)
+
+
+def plain(value: Any) -> Any:
+    """NumPy's numbers and arrays as JSON has them."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"JSON has no {type(value).__name__}")
+
+
+def entries(name: str, split: str, options: Mapping[str, Any], seen: set[str]) -> Iterator[dict[str, Any]]:
+    """As many problems as the split has, that can be solved, with questions not in ``seen``, where they are noted."""
+    wanted = ROWS[split]
+    task, left = create(name, {"seed": SEEDS[split], "size": DRAWS * wanted}, options), wanted
+    for i in range(DRAWS * wanted):
+        with contextlib.redirect_stdout(io.StringIO()):  # bf prints dots
+            entry = task[i]
+        if entry["question"] in seen or not right(entry["answer"], pack(name, entry, options)):
+            continue  # the latter where the answer is to say nothing, once in 2,000 of string_manipulation's
+        seen.add(entry["question"])
+        yield entry
+        left -= 1
+        if not left:
+            return
+    raise UserError(
+        f"gym task {name}: found {wanted - left} different problems for {split}, want {wanted}: widen its options"
+    )
+
+
+@functools.lru_cache(maxsize=256)
+def task_of(name: str, options: str) -> Any:
+    """The task that scores; the options are JSON."""
+    return create(name, {"seed": 0, "size": 1}, json.loads(options))
+
+
+def create(name: str, own: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
+    module = library()
+    try:
+        return module.create_dataset(name, **own, **options)
+    except (TypeError, ValueError, AssertionError) as e:  # what its configs raise
+        said = " ".join(str(e).split()) or type(e).__name__
+        raise UserError(f"gym task {name}: options {dict(options)} do not fit it: {said}") from None
+
+
+@functools.cache
+def library() -> Any:
+    """The module reasoning_gym. Raises UserError where it is not installed."""
+    try:
+        return importlib.import_module("reasoning_gym")  # seconds, and an extra: only where it is asked for
+    except ImportError as e:
+        raise UserError(f"gym tasks need reasoning-gym ({e}): pip install -r requirements-gym.txt") from None
+
+
+def check_allowed(name: str) -> None:
+    """Raise UserError for a task that is not in ALLOWED."""
+    if name in ALLOWED:
+        return
+    choose = f"choose one of rljax.tasks.datasets.gym.ALLOWED ({len(ALLOWED)} tasks)"
+    if name in REFUSED:
+        raise UserError(f"gym task {name} failed the audit of reasoning-gym {AUDITED}: {REFUSED[name]}; {choose}")
+    near = difflib.get_close_matches(name, ALLOWED, n=1, cutoff=0)
+    raise UserError(
+        f"gym task {name!r} is not among those audited, did you mean {near[0] if near else '?'}? Or {choose}"
+    )
+
+
+@functools.cache
+def check_version() -> None:
+    """Log a warning, once, where another version is installed than the one audited."""
+    library()
+    version = importlib.metadata.version("reasoning-gym")
+    if version != AUDITED:
+        LOG.warning(
+            f"gym: reasoning-gym {version} is installed, the tasks were audited with {AUDITED}: "
+            "python -m tools.audit_gym audits yours, pip install -r requirements-gym.txt brings that one"
+        )

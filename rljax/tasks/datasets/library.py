@@ -1,0 +1,134 @@
+"""The data sets by name, and how to get one: from the network, from a folder of your own, or made here."""
+
+import functools
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from rljax.errors import UserError
+from rljax.tasks.datasets import builder, gym, sources
+from rljax.tasks.datasets.sources import File, Row, Source
+
+LOG = logging.getLogger(__name__)
+OWN = Source(
+    "Questions of your own.", {split: File(f"{split}.jsonl") for split in ("train", "validation", "test")}, sources.own
+)
+
+
+def load(name: str, path: str = "", data_dir: str = "") -> dict[str, list[Row]]:
+    """The readable records of each split of a set, in the order of the original.
+
+    ``name`` is a key of ``SOURCES``, "gym/TASK", or a path to JSON lines (a file, or a folder with train.jsonl, ...).
+    ``path`` is a folder that holds the set's files, or a folder of such folders by name; "" downloads them once into
+    ``data_dir`` (TensorFlow Datasets' own where that is ""). Raises UserError where a set is unknown, cannot be had, or
+    has a row that cannot be read. Records whose right answer cannot be read are dropped, and counted in the log.
+    """
+    return {split: readable(name, split, rows) for split, rows in all_rows(name, path, data_dir).items()}
+
+
+@functools.lru_cache(maxsize=16)
+def all_rows(name: str, path: str, data_dir: str) -> dict[str, list[Row]]:
+    if name.startswith("gym/"):
+        return {split: list(gym.rows(name[4:], split)) for split in builder.GENERATED}
+    if name == "gsm8k" and not path:
+        return gsm8k(data_dir)
+    if name in SOURCES:
+        source, there = SOURCES[name], Path(path).expanduser() / name
+        path = str(there) if path and there.is_dir() else path
+    elif Path(name).expanduser().exists():
+        name, source, path = "own", OWN, name
+    else:
+        raise UserError(
+            f"data set {name!r} is unknown: choose from {sorted(SOURCES)}, gym/TASK, or the path of a .jsonl file"
+        )
+    made = builder.prepared(name, source, "" if source.generate else path, data_dir)
+    return {split: builder.rows(made, split) for split in made.info.splits}
+
+
+def gsm8k(data_dir: str) -> dict[str, list[Row]]:
+    """GSM8K through TensorFlow Datasets' own builder, which downloads it once."""
+    try:
+        import tensorflow_datasets as tfds  # slow to import, and not needed with a folder
+        import tensorflow_datasets.text  # noqa: F401  registers gsm8k
+        from tensorflow_datasets.core import constants
+
+        data_dir = data_dir or os.environ.get("TFDS_DATA_DIR") or constants.DATA_DIR
+        if not (Path(data_dir).expanduser() / "gsm8k").exists():
+            builder.check_network(SOURCES["gsm8k"])
+        kwargs = {"file_format": "array_record"}  # the default format needs TensorFlow
+        source = lambda split: tfds.data_source("gsm8k", split=split, data_dir=data_dir, builder_kwargs=kwargs)
+        read: dict[str, list[Any]] = {split: list(source(split)) for split in ("train", "test")}
+    except Exception as e:
+        cause = (str(e).strip() or "no reason given").splitlines()[0][:200]
+        raise UserError(
+            f"data set gsm8k: could not be downloaded ({type(e).__name__}: {cause}); {builder.hint(SOURCES['gsm8k'])}"
+        ) from None
+    out: dict[str, list[Row]] = {}
+    for split, rows in read.items():
+        for n, row in enumerate(rows):
+            text = {k: v.decode() if isinstance(v, bytes) else v for k, v in row.items()}
+            try:
+                out.setdefault(split, []).append(sources.gsm8k(text) | {"number": n})
+            except ValueError as e:
+                raise UserError(f"data set gsm8k: TensorFlow Datasets, split {split}, example {n}: {e}") from None
+    return out
+
+
+def readable(name: str, split: str, rows: list[Row]) -> list[Row]:
+    """Without the records whose right answer cannot be read: nothing could be checked against it."""
+    kept = [r for r in rows if r["answer"]]
+    if len(kept) < len(rows):
+        lost = [r["id"] or f"number {r['number']}" for r in rows if not r["answer"]]
+        LOG.warning(
+            f"data set {name}: dropped {len(lost)} of {len(rows)} {split} questions whose answer cannot be read: "
+            f"{', '.join(lost[:5])}{', ...' if len(lost) > 5 else ''}"
+        )
+    return kept
+
+
+RAW = "https://raw.githubusercontent.com"  # every file pinned to a commit
+QWEN = f"{RAW}/QwenLM/Qwen2.5-Math/a45202bd16f1ec06f433442dc1152d0074773465/evaluation/data"
+NEMO = f"{RAW}/NVIDIA/NeMo-Skills/0b012df8a09cd4730d31b16e90a0d8f13d145fb8/nemo_skills/dataset"
+SIMPLE_RL = f"{RAW}/hkust-nlp/simpleRL-reason/cf1c7858bfc145a27aa733e75d930d34f0d318a6/examples/simplelr_math_eval/data"
+GOOGLE = f"{RAW}/google-research/google-research/30adf0ec5f35f9609c2f1d896005e184195d9146/mbpp"
+GSM = f"{RAW}/openai/grade-school-math/3101c7d5072418e28b9008a6636bde82a006892c/grade_school_math/data"
+HUMAN_EVAL = f"{RAW}/openai/human-eval/6d43fb980f9fee3c892a914eda09951f772ad10d/data"
+
+
+def file(folder: str, name: str, size: int, sha256: str, own_name: str = "") -> File:
+    return File(own_name or name, f"{folder}/{name}", size, sha256)
+
+
+# fmt: off
+MBPP = file(GOOGLE, "mbpp.jsonl", 563_743, "ccf64ceae9c5403bf50a044cb6d505bfd2a2963ee58338ba268fd65beab92a9f")
+MBPP_SPLITS = {"train": range(601, 975), "validation": range(511, 601), "test": range(11, 511)}  # 1 to 10: for prompts
+SOURCES: dict[str, Source] = {
+    "gsm8k": Source("Grade school mathematics (arXiv 2110.14168), MIT.", {
+        "train": file(GSM, "train.jsonl", 4_166_206, "17f347dc51477c50d4efb83959dbb7c56297aba886e5544ee2aaed3024813465"),
+        "test": file(GSM, "test.jsonl", 749_738, "3730d312f6e3440559ace48831e51066acaca737f6eabec99bccb9e4b3c39d14"),
+    }, sources.gsm8k),
+    "math": Source("Competition mathematics by level and subject (arXiv 2103.03874), MIT.", {
+        "train": file(QWEN, "math/train.jsonl", 7_020_123, "5b2887ab712c936a5fb79bdcfc917d5c5da888d4a7b35cff92ee3fd2ba15caab", "train.jsonl"),
+        "test": file(QWEN, "math/test.jsonl", 4_416_980, "0e9257f4e3481c45c1ba0ae3b09a14c7a751ed30a018f41f317c64537dac8a5a", "test.jsonl"),
+    }, sources.mathematics),
+    "math500": Source("500 of MATH's test problems (arXiv 2305.20050), MIT.", {
+        "test": file(SIMPLE_RL, "math500/test.jsonl", 446_564, "35dc41080a3680858b27fa7e0533d2d547825316fc5dafe5d316f4ccc5a06132", "test.jsonl"),
+    }, sources.mathematics),
+    "aime24": Source("AIME I and II of 2024, 30 problems; their text is the MAA's.", {
+        "test": file(QWEN, "aime24/test.jsonl", 156_944, "af2b8bd2aa911b6333ad0df32f3ca05c7ae8ed10f1731f4372c8ae26990bf7ac", "test.jsonl"),
+    }, sources.mathematics, attempts=64),
+    "aime25": Source("AIME I and II of 2025, 30 problems; their text is the MAA's.", {
+        "test": file(NEMO, "aime25/test.txt", 61_949, "b672f9c6660b68dd42f5fc705b17405f24eaa9991c98991d63463c6b683468a8", "test.jsonl"),
+    }, sources.mathematics, attempts=64),
+    "amc23": Source("AMC 12 of 2023, 40 problems with whole answers; their text is the MAA's.", {
+        "test": file(QWEN, "amc23/test.jsonl", 27_631, "43707e1ca784602d8479de24ee8ce36609dbebc46dd152b0b12a46611aa898a4", "test.jsonl"),
+    }, sources.mathematics),
+    "mbpp": Source("Mostly basic Python problems (arXiv 2108.07732), CC BY 4.0.", dict.fromkeys(MBPP_SPLITS, MBPP), sources.mbpp,
+        select=lambda split, row: row.get("task_id") in MBPP_SPLITS[split]),
+    "humaneval": Source("Python functions to complete (arXiv 2107.03374), MIT.", {
+        "test": file(HUMAN_EVAL, "HumanEval.jsonl.gz", 44_877, "b796127e635a67f93fb35c04f4cb03cf06f38c8072ee7cee8833d7bee06979ef"),
+    }, sources.human_eval),
+    "countdown": Source("A target from three or four numbers; made here.", {}, sources.own, generate=sources.countdown),
+}
+# fmt: on

@@ -1,0 +1,142 @@
+"""Responses to imitate, from a file: one JSON object a line, ``{"index": 17, "response": "try 3 + 4 = 7 ..."}``.
+
+``index`` is the number of a training problem, under the config's task and seed; ``prompt``, where a line has it, must be that
+problem's. ``experiments.collect`` writes such files; SFT reads them with ``sft.file``.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rljax.errors import UserError
+from rljax.tasks import Task, batches, shuffle
+from rljax.tasks.batches import Batch
+from rljax.text import pad_batch
+from rljax.verifiers import text_rewards
+
+STREAM = 64  # of the orders that tasks draw; theirs are below
+
+
+class Keep(NamedTuple):
+    """Which correct attempts are worth imitating."""
+
+    language: float = 0.0  # at least this share of the thought's words is ...
+    target: str = "en"  # ... in this language
+    at_least: int = 0  # tokens, the stop token included
+    at_most: int = 0  # 0: any number
+    per_problem: int = 0  # the first so many; 0: all
+
+
+def chosen(attempts: Sequence[Mapping[str, Any]], keep: Keep) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    """(lines of a file, {why others were dropped: how many}) of an evaluation's samples at training problems.
+
+    An attempt that is dropped counts once, for the first reason that there is.
+    """
+    lines: list[dict[str, Any]] = []
+    dropped: dict[str, int] = dict.fromkeys(
+        ("unfinished", "wrong", "in another language", "short", "long", "repeated", "more"), 0
+    )
+    seen: set[tuple[int, str]] = set()
+    count: Counter[int] = Counter()
+    for a in attempts:
+        index, response = a["problem"], a["response"].removesuffix("<eos>")
+        rules = {
+            "unfinished": not a["response"].endswith("<eos>"),
+            "wrong": a["reward"] <= 0,
+            "in another language": text_rewards.language(response, target=keep.target) < keep.language,
+            "short": a["length"] < keep.at_least,
+            "long": bool(keep.at_most) and a["length"] > keep.at_most,
+            "repeated": (index, response) in seen,
+            "more": bool(keep.per_problem) and count[index] >= keep.per_problem,
+        }
+        why = next((name for name, broken in rules.items() if broken), None)
+        if why:
+            dropped[why] += 1
+            continue
+        seen.add((index, response))
+        count[index] += 1
+        lines.append({"index": index, "prompt": a["prompt"], "response": response, "length": a["length"]})
+    return lines, dropped
+
+
+def read(path: str, task: Task, seed: int, max_new_tokens: int) -> tuple[Batch, Batch]:
+    """(to learn from, held out): a row [P + max_new_tokens] a line, the response and its stop token learned.
+
+    The lines of the last twentieth of the problems, in the order of the file, are held out. Raises UserError for a file that
+    cannot be read or has fewer than two problems, and for a line that is none, that does not fit the task or is too long.
+    """
+    lines = read_lines(path)
+    index = np.asarray([line["index"] for line in lines])
+    problems = jax.device_get(batches.ask(task)(seed, jnp.asarray(index, jnp.int32), "train"))
+    first = task.records(problems.facts)[0]
+    end = batches.response_ids(task)(first, task.demonstration(first, np.random.default_rng(0)))[-1]
+    prompt, prompt_mask = np.asarray(problems.prompt), np.asarray(problems.prompt_mask)
+    rows = []
+    for n, line in enumerate(lines):
+        where = f"sft.file: line {n + 1} of {path}"
+        asked = task.tokenizer.decode(prompt[n][prompt_mask[n]])
+        if line.get("prompt", asked) != asked:
+            raise UserError(
+                f"{where} is of another prompt than training problem {index[n]} of this task, options and seed"
+            )
+        try:
+            ids = task.tokenizer.encode(line["response"].removesuffix("<eos>"))
+        except UserError as e:
+            raise UserError(f"{where}: {e}") from None
+        if len(ids) + 1 > max_new_tokens:
+            said = f"{len(ids) + 1} tokens with its stop token"
+            raise UserError(
+                f"{where} has {said}, more than sft.max_new_tokens={max_new_tokens}: raise it, or leave it out"
+            )
+        rows.append([*ids, end])
+    response, live = pad_batch(rows, max_new_tokens, task.tokenizer.pad)
+    whole = {
+        "tokens": np.concatenate([prompt, response], 1),
+        "mask": np.concatenate([prompt_mask, live], 1),
+        "learn": np.concatenate([np.zeros_like(prompt_mask), live], 1),
+    }
+    kept = np.asarray(list(dict.fromkeys(index.tolist())))
+    if len(kept) < 2:
+        raise UserError(
+            f"sft.file: {path} has samples of {len(kept)} problem(s): at least two are needed, one is held out"
+        )
+    apart = np.isin(index, kept[-max(1, len(kept) // 20) :])
+    some = lambda chosen: {k: v[chosen] for k, v in whole.items()}
+    return some(~apart), some(apart)
+
+
+def read_lines(path: str) -> list[dict[str, Any]]:
+    """The lines of a file, each with an ``index`` and a ``response``. Raises UserError for one without."""
+    try:
+        text = Path(path).expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as e:
+        raise UserError(f"sft.file: cannot read {path}: {e}") from None
+    out = []
+    for n, line in enumerate(text.splitlines()):
+        try:
+            found = json.loads(line)
+            whole = isinstance(found["response"], str) and type(found["index"]) is int and 0 <= found["index"] < 1 << 31
+        except (ValueError, KeyError, TypeError):
+            whole = False
+        if not whole:
+            raise UserError(
+                f'sft.file: line {n + 1} of {path} has no "response" with the "index" of its training problem: write '
+                '{"index": 17, "response": "..."}'
+            )
+        out.append(found)
+    if not out:
+        raise UserError(f"sft.file: {path} is empty")
+    return out
+
+
+def batch(rows: Batch, seed: int, start: int, count: int) -> Batch:
+    """Rows number ``start`` .. of an endless sequence: each once an epoch, in an order of the epoch's own."""
+    size = len(rows["tokens"])
+    places = [shuffle.epochs(seed, STREAM, n, size) for n in range(start, start + count)]
+    return {name: x[places] for name, x in rows.items()}

@@ -1,0 +1,85 @@
+"""What a response in words did: its strategy, its final answer, and the calculations it wrote."""
+
+import math
+import re
+
+from rljax.tasks import Attempt, Record
+from rljax.verifiers import answer_regions, answers, code_blocks
+
+# A run of numbers joined by operations, and what it is said to equal. Atomic groups (?>...) never try a shorter run: a
+# long hostile text takes linear time, and "2+3+4=9" is not read as "3+4=9". No result may go on: "2*3 = 3+3", "1 1/2".
+VALUE = r"\$?(?>[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?|\.[0-9]+)"
+RUN = re.compile(
+    rf"((?>-?{VALUE}(?: ?[-+*/x×÷] ?{VALUE})*))(?: ?= ?({VALUE})(?! ?[-+*/x×÷%] ?[.$0-9(]| ?[0-9]|[%A-Za-z]))?"
+)
+PARTS = re.compile(r"(-?\$?[0-9.][0-9,.]*) ?([-+*/x×÷]) ?(\$?[0-9.][0-9,.]*)")
+ENDS = {*"0123456789)%+*/x×÷-"}  # what stands before a run that is the end of a longer expression
+GOES_BACK = re.compile(r"\b(?:wait|let me (?:check|try)|try again|that's not right|mistake)\b", re.IGNORECASE)
+
+
+def describe(response: str, record: Record) -> Attempt:
+    """jump: an answer with nothing before it; retry: it goes back; steps: anything else."""
+    said = record["prefill"] + response.removesuffix("<eos>")
+    reasoning = before_the_answer(said, record["kind"])
+    strategy = "retry" if GOES_BACK.search(reasoning) else "steps" if re.search(r"\w", reasoning) else "jump"
+    return Attempt(strategy, final_answer(said, record["kind"]), tuple(calculations(reasoning)))
+
+
+def final_answer(said: str, kind: str) -> str | None:
+    if kind == "math":
+        return answers.extract_answer(said)
+    region = (
+        code_blocks.program(said) if kind == "code" else answer_regions.final_region(answer_regions.conclusion(said))
+    )
+    return region.strip() or None if region else None
+
+
+def before_the_answer(said: str, kind: str) -> str:
+    """The thoughts, without tags; the whole text where there is no answer."""
+    marks = ("```", "<answer>") if kind == "code" else ("####", "\\boxed", "<answer>")
+    conclusion = answer_regions.conclusion(said)
+    places = [p for p in map(conclusion.rfind, marks) if p >= 0]
+    end = len(said) - len(conclusion) + max(places) if places else len(said)
+    return re.sub(r"</?(?:think|answer)>", " ", said[:end])
+
+
+def final(response: str, record: Record) -> int:
+    """Where the final answer of a response begins, in characters: after its thoughts, or at what marks it."""
+    said = record["prefill"] + response.removesuffix("<eos>")
+    end = said.rfind("</think>")
+    if end >= 0:
+        start = end + len("</think>")
+    elif "<think>" in said:  # thoughts that never end conclude nothing
+        start = len(said)
+    else:
+        start = (code_blocks if record["kind"] == "code" else answer_regions).start(said)
+    return max(start - len(record["prefill"]), 0)
+
+
+def same(one: str, other: str) -> bool:
+    """Do two final answers vote together?"""
+    return one == other or answers.equivalent(one, other)
+
+
+def calculations(text: str) -> list[bool]:
+    """Each "a op b = c" in a text: right or not? c may be rounded to the decimals that it shows."""
+    out = []
+    for run in RUN.finditer(text):
+        before = text[max(run.start() - 2, 0) : run.start()].rstrip()[-1:]
+        pair = PARTS.fullmatch(run[1])
+        if run[2] is None or pair is None or before in ENDS:
+            continue
+        a, b, c = (float(x.replace("$", "").replace(",", "")) for x in (pair[1], pair[3], run[2]))
+        decimals = len(run[2].partition(".")[2])
+        match pair[2]:
+            case "+":
+                exact = a + b
+            case "-":
+                exact = a - b
+            case "*" | "x" | "×":
+                exact = a * b
+            case _:
+                exact = a / b if b else math.nan
+        slack = 0.5001 * 10.0**-decimals if decimals else 1e-9 * max(1.0, abs(c))
+        out.append(abs(exact - c) <= slack < math.inf)
+    return out
