@@ -1,64 +1,101 @@
-# make reproduce: set up and run the main job.   make test: set up and pass the tests.   make lint: style, types, layers.
-# make ablations: nine questions, SEEDS seeds each.
+# `make help` lists the targets. Variables: PYTHON, VENV, CONFIG, WORKDIR, SEEDS, for example
+# `make reproduce CONFIG=configs/fruit.py WORKDIR=runs/fruit`.
 
 PYTHON ?= python3
 VENV ?= .venv
 PARITY_VENV ?= .venv-parity
+NEWEST_VENV ?= .venv-newest
+# a Python that pyenv lists but does not start is passed over
+NEWEST_PYTHON ?= $(shell for p in python3.13 python3.12 $(PYTHON); do $$p -c '' 2>/dev/null && { echo $$p; break; }; done)
 BIN := $(VENV)/bin
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 CONFIG ?= configs/shop.py
 WORKDIR ?= runs/shop
-
 SEEDS ?= 3
 
-.PHONY: setup reproduce ablations test lint gym parity clean
+# one or more quick files of every part of the library: `make test-fast`
+FAST := $(addprefix tests/test_,$(addsuffix .py, \
+	launch packaging configs advantages algorithms surrogates behaviours metrics answers templates chat text countdown \
+	shop_and_fruit data checksums figures))
 
-setup: $(VENV)/runtime
+.DEFAULT_GOAL := help
+.PHONY: help setup test test-fast reproduce ablations lint format newest gym parity docs bench clean
 
-$(VENV)/runtime: requirements.txt
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /\1\t/' | \
+		awk -F '\t' '{printf "make %-10s %s\n", $$1, $$2}'
+
+setup: $(VENV)/runtime  ## make .venv with the pinned libraries and the command rljax
+
+$(VENV)/runtime: requirements.txt pyproject.toml setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "rljax needs Python 3.11 or newer, $(PYTHON) is older: make PYTHON=python3.12 ..."; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python $(PIP_INSTALL) -r requirements.txt
+	$(BIN)/python $(PIP_INSTALL) --no-deps -e .
 	@touch $@
 
 $(VENV)/tests: requirements-dev.txt $(VENV)/runtime
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	$(BIN)/python $(PIP_INSTALL) -r requirements-dev.txt
 	@touch $@
 
-reproduce: setup
+test: $(VENV)/tests  ## set up and pass all tests
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+test-fast: $(VENV)/tests  ## the quick tests of every part, two minutes at most
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(FAST)
+
+reproduce: setup  ## the main job: pretraining, SFT, RL and a report, from CONFIG in WORKDIR
 	$(BIN)/python -m experiments.reproduce --config $(CONFIG) --workdir $(WORKDIR)
 
-# the questions of configs/ablations/, one after the other, with starts that they share
-ablations: setup
+# one after the other, with starts that they share
+ablations: setup  ## every question of configs/ablations/, SEEDS seeds each
 	@for question in $(filter-out small __init__,$(basename $(notdir $(wildcard configs/ablations/*.py)))); do \
 		$(BIN)/python -m experiments.ablate --config configs/ablations/$$question.py --workdir runs/ablations/$$question \
 			--starts runs/ablations/starts --seeds $(SEEDS) || exit 1; \
 	done
 
-test: $(VENV)/tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# every tool runs, also after one has failed
+lint: $(VENV)/tests  ## style, wall clocks in tests, import layers, types
+	@failed=; for tool in "ruff check ." "ruff format --check ." "lint-imports" "basedpyright"; do \
+		echo "$$tool"; $(BIN)/$$tool || failed="$$failed [$$tool]"; \
+	done; test -z "$$failed" || { echo "failed:$$failed"; exit 1; }
 
-lint: $(VENV)/tests
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/lint-imports
-	$(BIN)/basedpyright
+format: $(VENV)/tests  ## mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
 
-# reasoning-gym, an extra: install it and check the allowed tasks live
-gym: $(VENV)/tests
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-gym.txt
+# the upper end of the ranges in pyproject.toml; the lower one is what `make test` uses
+newest: $(NEWEST_VENV)/ready  ## all tests with the newest versions that pyproject.toml allows
+	$(NEWEST_VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+$(NEWEST_VENV)/ready: pyproject.toml setup.py requirements-dev.txt
+	@test -x $(NEWEST_VENV)/bin/python || $(NEWEST_PYTHON) -m venv $(NEWEST_VENV)
+	$(NEWEST_VENV)/bin/python $(PIP_INSTALL) --upgrade --upgrade-strategy eager -e . -r requirements-dev.txt
+	@$(NEWEST_VENV)/bin/python -m pip list --disable-pip-version-check | grep -E '^(jax|jaxlib|flax|optax|orbax-checkpoint|numpy) '
+	@touch $@
+
+gym: $(VENV)/tests  ## install reasoning-gym, an extra, and check its allowed tasks
+	$(BIN)/python $(PIP_INSTALL) -r requirements-gym.txt
 	$(BIN)/python -m pytest tests/test_gym.py
 
-# every model family against torch and transformers, live; they have an environment of their own
-parity: $(PARITY_VENV)/ready
+# in an environment of their own
+parity: $(PARITY_VENV)/ready  ## every model family against torch and transformers
 	$(PARITY_VENV)/bin/python -m tests.parity.write_fixtures --check
 	$(PARITY_VENV)/bin/python -m pytest -n 2 tests/parity/live.py tests/parity/live_text.py
 
 $(PARITY_VENV)/ready: requirements.txt requirements-dev.txt requirements-parity.txt
 	@test -x $(PARITY_VENV)/bin/python || $(PYTHON) -m venv $(PARITY_VENV)
-	$(PARITY_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-dev.txt
-	$(PARITY_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --retries 1 -r requirements-parity.txt
+	$(PARITY_VENV)/bin/python $(PIP_INSTALL) -r requirements.txt -r requirements-dev.txt
+	$(PARITY_VENV)/bin/python $(PIP_INSTALL) --retries 1 -r requirements-parity.txt
 	@touch $@
 
-clean:
-	rm -rf $(VENV) $(PARITY_VENV) .pytest_cache .ruff_cache
+docs: $(VENV)/tests  ## build the docs site in site/
+	$(BIN)/python $(PIP_INSTALL) -r requirements-docs.txt
+	$(BIN)/python -m mkdocs build --strict
+
+bench: setup  ## check and measure this machine's accelerator, one table
+	$(BIN)/python -m benchmarks.accelerator
+
+clean:  ## remove the environments and caches
+	rm -rf $(VENV) $(PARITY_VENV) $(NEWEST_VENV) .pytest_cache .ruff_cache build dist site rljax.egg-info

@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 
 from rljax.structs import ConfigTree
-from rljax.training import journal, launch
+from rljax.training import command_line, journal
+from rljax.training.workdir import hold_workdir, source_commit
 
 RESULTS = Path(__file__).parent / "results" / "meshes.jsonl"
 EXPERTS = {"model.experts": 8, "model.expert_width": 64, "model.shared_width": 64}
@@ -48,8 +49,8 @@ def start(form: str, folder: Path) -> None:
     from experiments import pretrain, sft
 
     config = config_of(form, 0, 1)
-    launch.use_compilation_cache()
-    with launch.own(folder, config):
+    command_line.use_compilation_cache()
+    with hold_workdir(folder, config):
         pretrain.run(config, folder)
         sft.run(config, folder)
 
@@ -70,14 +71,14 @@ def practise(form: str, begin: Path, folder: Path, mesh: str, seed: int, steps: 
     config = config_of(form, seed, steps)
     config.rl.start = f"{begin}:sft"
     config.mesh.update(dict(data=1) | sizes)
-    launch.use_compilation_cache()
-    with launch.own(folder, config):
+    command_line.use_compilation_cache()
+    with hold_workdir(folder, config):
         rl.run(config, folder)
     records = [r for r in journal.read(folder / "metrics.jsonl") if r["stage"] == "rl"]
     curves = {name: [r[name] for r in records if name in r] for name in CURVES}
     seconds = [r["seconds"] for r in journal.read(folder / "timings.jsonl") if r["stage"] == "rl"][-1]
     about = {"form": form, "mesh": mesh, "seed": seed, "steps": steps, "seconds": round(seconds, 1)}
-    return {"benchmark": "meshes", **about, "cores": os.cpu_count(), "commit": launch.commit(), **curves}
+    return {"benchmark": "meshes", **about, "cores": os.cpu_count(), "commit": source_commit(), **curves}
 
 
 def apart(x: dict[str, Any], one: dict[str, Any]) -> str:

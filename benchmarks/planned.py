@@ -24,7 +24,8 @@ from experiments import rl as loop
 from rljax import planning, tasks
 from rljax.distributed import sharding
 from rljax.planning import lowering
-from rljax.training import initial_state, launch, settings
+from rljax.training import command_line, initial_state, settings
+from rljax.training.workdir import source_commit
 from rljax.transformer import lora
 
 RESULTS = Path(__file__).parent / "results" / "plan_cpu.jsonl"
@@ -71,7 +72,7 @@ def measure(name: str) -> dict[str, Any]:
     devices = math.prod(case["mesh"].values())
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", devices)
-    launch.use_compilation_cache()
+    command_line.use_compilation_cache()
     c = configured(case)
     s = planning.settle(c)
     plan = planning.make(s)
@@ -122,7 +123,7 @@ def measure(name: str) -> dict[str, Any]:
         "phases_mb": {k: round(v / 1e6) for k, v in plan.memory.phases.items()},
         "state_mb": round(sum(plan.memory.state.values()) / 1e6),
         "jax": jax.__version__,
-        "commit": launch.commit(),
+        "commit": source_commit(),
     }
 
 

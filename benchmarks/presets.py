@@ -19,7 +19,8 @@ import numpy as np
 
 from rljax import policy_gradient as pg
 from rljax.structs import ConfigTree
-from rljax.training import journal, launch
+from rljax.training import command_line, journal
+from rljax.training.workdir import hold_workdir, source_commit
 
 
 def config_of(seed: int) -> ConfigTree:
@@ -35,8 +36,8 @@ def start(folder: Path, seed: int) -> None:
     from experiments import pretrain, sft
 
     config = config_of(seed)
-    launch.use_compilation_cache()
-    with launch.own(folder, config):
+    command_line.use_compilation_cache()
+    with hold_workdir(folder, config):
         pretrain.run(config, folder)
         sft.run(config, folder)
 
@@ -48,8 +49,8 @@ def practise(folder: Path, begin: Path, name: str, seed: int, steps: int, change
     config = config_of(seed)
     config.rl.algorithm, config.rl.start, config.rl.eval_every = name, f"{begin}:sft", steps
     config.update_from_flattened_dict({k: json.loads(v) for k, v in changes.items()})
-    launch.use_compilation_cache()
-    with launch.own(folder, config):
+    command_line.use_compilation_cache()
+    with hold_workdir(folder, config):
         rl.run(config, folder, stop=steps)
     records = [r for r in journal.read(folder / "metrics.jsonl") if r["stage"] == "rl"]
     looks = [r for r in records if "eval/pass@1" in r]
@@ -71,7 +72,7 @@ def practise(folder: Path, begin: Path, name: str, seed: int, steps: int, change
         "rounds": mean("train/refill/rounds"),
         "seconds": round(seconds, 1),
         "cores": os.cpu_count(),
-        "commit": launch.commit(),
+        "commit": source_commit(),
     }
 
 

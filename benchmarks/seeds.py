@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from rljax.ablation import scheduler
-from rljax.training import launch
+from rljax.training import config_files
+from rljax.training.workdir import source_commit
 
 
 def minutes_of(seeds: Sequence[int], processes: int, a: argparse.Namespace) -> dict[str, Any]:
@@ -27,7 +28,7 @@ def minutes_of(seeds: Sequence[int], processes: int, a: argparse.Namespace) -> d
         jobs = []
         for seed in seeds:
             changes = [f"seed={seed}", f"rl.steps={a.steps}", f"rl.start={f'{a.start}:sft' if a.start else ''}"]
-            config = launch.changed(launch.load_config(a.config), changes)
+            config = config_files.override_config(config_files.load_config(a.config), changes)
             jobs.append((f"seed {seed}", "rl", Path(folder) / str(seed), config))
         begin = time.perf_counter()
         scheduler.side_by_side(jobs, a.config, processes)
@@ -50,7 +51,7 @@ def main() -> None:
     os.sched_setaffinity(0, cores)
     many = minutes_of(range(a.seeds), len(cores), a)
     about = {"config": a.config, "steps": a.steps, "start": "sft" if a.start else "random", "cores": len(cores)}
-    about["commit"] = launch.commit()
+    about["commit"] = source_commit()
     for line in (one, many | {"of_one": round(many["minutes"] / one["minutes"], 2)}):
         line = {"benchmark": "seeds"} | line | about
         print(json.dumps(line), flush=True)

@@ -24,7 +24,8 @@ from configs import shop
 from experiments import rl
 from rljax.ablation import vmap_groups, vmapped
 from rljax.structs import ConfigTree
-from rljax.training import initial_state, launch, settings
+from rljax.training import command_line, initial_state, settings
+from rljax.training.workdir import source_commit
 
 
 def config_of(seed: int, start: str) -> ConfigTree:
@@ -70,9 +71,9 @@ def main() -> None:
     p.add_argument("--steps", type=int, default=3)
     p.add_argument("--start", default="")
     a = p.parse_args()
-    launch.use_compilation_cache()
+    command_line.use_compilation_cache()
     about = {"backend": jax.default_backend(), "device": jax.devices()[0].device_kind, "jax": jax.__version__}
-    about |= {"cores": len(os.sched_getaffinity(0)), "start": "sft" if a.start else "random", "commit": launch.commit()}
+    about |= {"cores": len(os.sched_getaffinity(0)), "start": "sft" if a.start else "random", "commit": source_commit()}
     one = alone(a.start, a.steps)
     found = [{"how": "alone", "runs": 1} | one]
     for runs in map(int, a.runs.split(",")):

@@ -3,7 +3,7 @@
 make reproduce CONFIG=configs/countdown.py WORKDIR=runs/countdown
 """
 
-from configs import common
+from . import common
 
 
 def get_config(arg=None):

@@ -20,7 +20,7 @@ seeds 0 to 2, mean and 95 % interval: pass@1 .56 [.52, .59] after SFT, .995 [.99
 which a fifth are right, then .00; mean length 10.5 [9.8, 11.3], then 19.0.
 """
 
-from configs import common
+from . import common
 
 
 def get_config(arg=None):

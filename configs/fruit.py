@@ -8,7 +8,7 @@ steps. In seeds 0 and 1 (.46 -> .89, .48 -> .98) jumps fall from .6 to .00 (a ju
 makes .99 of the responses jumps.
 """
 
-from configs import common
+from . import common
 
 
 def get_config(arg=None):

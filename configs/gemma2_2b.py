@@ -13,7 +13,7 @@ Expected: not run here, for want of the weights and of an accelerator. What was 
 random weights: loaded, sampled from, one RL step, on two CPU cores.
 """
 
-from configs import common
+from . import common
 
 
 def get_config(arg=None):

@@ -10,7 +10,7 @@ FOLDER holds train.jsonl and test.jsonl; without ``path`` TensorFlow Datasets do
 difficulty and curriculum are options of the task: ``--config.task.options.datasets="math + 0.5*gsm8k"``.
 """
 
-from configs import common
+from . import common
 
 
 def get_config(arg=None):

@@ -6,7 +6,7 @@ Expected on 64 test problems, seeds 0, 1, 2 (two cores, six minutes alone): pass
 .860 after 40 RL rollouts of four updates each; mean length 24 (23.6 to 25.1), then 42 (41.0 to 41.8); jumps .49, then .01.
 """
 
-from configs import common
+from . import common
 
 
 def get_config(arg=None):

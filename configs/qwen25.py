@@ -14,7 +14,7 @@ Expected: not run here, for want of the weights and of an accelerator. What was 
 and ten million random weights, on two CPU cores.
 """
 
-from configs import common
+from . import common
 
 
 def get_config(arg=None):

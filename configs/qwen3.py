@@ -12,7 +12,7 @@ Memory, upper bounds by compilation (docs/models.md), on data=gsm8k: 40.8 GB for
 Expected: not run here, for want of the weights and of an accelerator.
 """
 
-from configs import common
+from . import common
 
 
 def get_config(arg=None):

@@ -11,7 +11,7 @@ limit stays at 32,768; R1-Zero's is 65,536 from step 8,200 on). Its clip range i
 Expected: not run; docs/plans.md has what it would need, on DeepSeek-V3 too.
 """
 
-from configs import common
+from . import common
 
 
 def get_config(arg=None):

@@ -3,7 +3,7 @@
 python -m experiments.recipe --config configs/recipe.py --workdir runs/recipe
 """
 
-from configs import common
+from . import common
 
 
 def get_config(arg=None):

@@ -6,7 +6,7 @@ Expected on the 128 test problems, 3 seeds (mean, range): pass@1 .245 (.219 to .
 RL; mean length 15.6 (14.8 to 16.5), then 53.8 (51.8 to 56.6); jumps .50, then .01; cons@16 .53, then 1.00.
 """
 
-from configs import common
+from . import common
 
 
 def get_config(arg=None):

@@ -19,12 +19,14 @@ from typing import Any
 
 import numpy as np
 
-from experiments import plot
 from rljax import ablation, report
 from rljax.ablation import Ablation, Line, scheduler
 from rljax.metrics import intervals
 from rljax.structs import ConfigTree
-from rljax.training import journal, launch, settings
+from rljax.training import command_line, config_files, journal, settings
+from rljax.training.command_line import Flag
+
+from . import plot
 
 
 def run(
@@ -38,8 +40,8 @@ def run(
     at_once: int,
     results: str,
 ) -> None:
-    path = launch.flag_value(sys.argv, "config") or ""
-    asked = ablation.load(launch.config_module(path), vary)
+    path = command_line.find_flag(sys.argv, "config") or ""
+    asked = ablation.load(config_files.load_config_module(path), vary)
     if not results:
         numbers = range(config.seed, config.seed + seeds)
         runs = ablation.runs_of(asked, config, numbers, workdir, Path(starts) if starts else workdir / "starts")
@@ -136,5 +138,19 @@ def markdown(header: list[str], rows: list[list[Any]]) -> str:
     return "\n".join("| " + " | ".join(map(show, line)) + " |" for line in lines)
 
 
+def main() -> None:
+    command_line.main(
+        run,
+        use="other",
+        seeds=Flag(3, "seeds of each arm"),
+        vary=Flag([], "KEY=VALUE,VALUE: arms for each value of a setting"),
+        starts=Flag("", "folder of the runs that arms start from; without it WORKDIR/starts"),
+        form=Flag("auto", "auto, processes, or together: runs as processes, or many runs as one program"),
+        processes=Flag(0, "processes at once; 0: one for each core"),
+        at_once=Flag(0, "most runs in one program; 0: any number"),
+        results=Flag("", "a results.jsonl to draw again; nothing is run"),
+    )
+
+
 if __name__ == "__main__":
-    launch.main(run, writes=False, seeds=3, vary=[], starts="", form="auto", processes=0, at_once=0, results="")
+    main()

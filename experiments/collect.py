@@ -17,7 +17,8 @@ from rljax.distributed import processes
 from rljax.errors import UserError
 from rljax.structs import ConfigTree
 from rljax.tasks import rejection_sampling
-from rljax.training import initial_state, journal, launch, settings
+from rljax.training import command_line, initial_state, journal, settings
+from rljax.training.command_line import Flag
 
 
 def run(
@@ -75,9 +76,23 @@ def reasons(dropped: dict[str, int]) -> str:
     return "dropped: " + (", ".join(f"{count} {why}" for why, count in dropped.items() if count) or "none")
 
 
-if __name__ == "__main__":
-    defaults: dict[str, Any] = dict(
-        stage="rl", to="", problems=512, attempts=4, temperature=1.0, top_p=1.0, language=0.0
+def main() -> None:
+    command_line.main(
+        run,
+        use="read",
+        stage=Flag("rl", "the stage whose policy attempts the problems"),
+        to=Flag("", "the .jsonl file to write"),
+        problems=Flag(512, "training problems to ask"),
+        attempts=Flag(4, "attempts at each"),
+        temperature=Flag(1.0, "of sampling"),
+        top_p=Flag(1.0, "of sampling"),
+        language=Flag(0.0, "least share of words in the target language"),
+        target=Flag("en", "the target language"),
+        at_least=Flag(0, "fewest tokens of an attempt that is kept"),
+        at_most=Flag(0, "most tokens of an attempt that is kept; 0: any number"),
+        per_problem=Flag(0, "most attempts kept at one problem; 0: all"),
     )
-    defaults |= dict(target="en", at_least=0, at_most=0, per_problem=0)
-    launch.main(run, writes=False, **defaults)
+
+
+if __name__ == "__main__":
+    main()

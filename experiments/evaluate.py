@@ -25,7 +25,8 @@ from rljax.report import figures
 from rljax.structs import ConfigTree
 from rljax.tasks import batches, datasets, prompting
 from rljax.tasks.mixture import content
-from rljax.training import initial_state, journal, launch, settings
+from rljax.training import command_line, initial_state, journal, settings
+from rljax.training.command_line import Flag
 
 KEEP = 64  # problems whose attempts are written down whole
 R1 = dict(temperature=0.6, top_p=0.95, top_k=0, greedy=False)  # DeepSeek-R1, section 3
@@ -110,5 +111,18 @@ def by_question(s: settings.Settings, said: list[dict[str, Any]]) -> list[dict[s
     return out
 
 
+def main() -> None:
+    command_line.main(
+        run,
+        use="read",
+        stage=Flag("rl", "the stage whose policy is evaluated"),
+        split=Flag("", "test, validation or train; without it, what config.eval says"),
+        problems=Flag(-1, "problems to ask; 0: all there are; -1: what config.eval says"),
+        attempts=Flag(0, "attempts at each; 0: what the protocol says"),
+        tokens=Flag(0, "most tokens of an attempt; 0: what the config says"),
+        protocol=Flag("r1", "r1: temperature 0.6 and top-p 0.95 as DeepSeek-R1; config: what config.eval says"),
+    )
+
+
 if __name__ == "__main__":
-    launch.main(run, writes=False, stage="rl", split="", problems=-1, attempts=0, tokens=0, protocol="r1")
+    main()

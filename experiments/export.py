@@ -14,7 +14,8 @@ import jax.numpy as jnp
 from rljax import pretrained, transformer
 from rljax.errors import UserError
 from rljax.structs import ConfigTree
-from rljax.training import initial_state, launch, settings
+from rljax.training import command_line, initial_state, settings
+from rljax.training.command_line import Flag
 
 
 def run(config: ConfigTree, workdir: Path, stage: str, to: str, dtype: str) -> None:
@@ -37,5 +38,15 @@ def run(config: ConfigTree, workdir: Path, stage: str, to: str, dtype: str) -> N
     print(f"{stage} of {workdir}, {transformer.count(params):,} parameters, written to {to} as {family}")
 
 
+def main() -> None:
+    command_line.main(
+        run,
+        use="read",
+        stage=Flag("rl", "the stage whose policy is exported"),
+        to=Flag("", "the folder to write, which must not exist yet"),
+        dtype=Flag("", "float32, bfloat16 or float16; without it tensors keep their bits"),
+    )
+
+
 if __name__ == "__main__":
-    launch.main(run, writes=False, stage="rl", to="", dtype="")
+    main()

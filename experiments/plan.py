@@ -11,7 +11,6 @@ is an upper bound: products in bfloat16 that it makes in float32 have operands t
 import json
 import math
 import os
-import sys
 import time
 from typing import Any
 
@@ -22,10 +21,20 @@ import jax  # noqa: E402
 from rljax import planning
 from rljax.distributed import sharding  # noqa: E402
 from rljax.errors import UserError  # noqa: E402
-from rljax.training import launch
+from rljax.structs import ConfigTree  # noqa: E402
+from rljax.training import command_line  # noqa: E402
+from rljax.training.command_line import Flag  # noqa: E402
 
 FLAGS: dict[str, Any] = dict(
-    model="", mesh="data=1", chip="h100", price=0.0, efficiency=0.4, topology="", json="", exact="", fit="yes"
+    model=Flag("", "a published architecture, or a folder with a config.json; without it the config's own model"),
+    mesh=Flag("data=1", "devices along each axis: data, fsdp, tensor, expert, context"),
+    chip=Flag("h100", "the accelerator whose memory and speed are assumed"),
+    price=Flag(0.0, "dollars an hour of one chip; 0: an assumption for the chip"),
+    efficiency=Flag(0.4, "share of the roofline that is reached"),
+    topology=Flag("", "a TPU topology such as v5e:2x4, compiled for by libtpu"),
+    json=Flag("", "yes: also print the plan as JSON"),
+    exact=Flag("", "yes: compile every layer instead of extrapolating"),
+    fit=Flag("yes", "yes: search settings that fit, where this one does not"),
 )
 
 
@@ -53,12 +62,7 @@ def topology(name: str) -> Any:
         ) from None
 
 
-def main(argv: list[str]) -> None:
-    if not launch.flag_value(argv, "config"):
-        raise UserError(
-            "usage: plan.py --config configs/NAME.py[:arguments] --mesh AXIS=N,AXIS=N [--model NAME] [--chip h100]"
-        )
-    config, _, flags = launch.parse([*argv, "--workdir=none"], FLAGS)  # nothing is written
+def run(config: ConfigTree, **flags: Any) -> None:
     sizes, chip = mesh_sizes(flags["mesh"]), flags["chip"].lower()
     planning.chip(chip)
     if not 0 < flags["efficiency"] <= 1:
@@ -67,7 +71,7 @@ def main(argv: list[str]) -> None:
     jax.config.update("jax_num_cpu_devices", math.prod(sizes.values()))
     devices = topology(flags["topology"]) if flags["topology"] else None
     if devices is None:  # else what is cached could not be read again
-        launch.use_compilation_cache()
+        command_line.use_compilation_cache()
     config.mesh.update(sizes)
 
     def again(changed: Any) -> planning.Plan:
@@ -95,6 +99,9 @@ def main(argv: list[str]) -> None:
         print(json.dumps(planning.table.plain(plan, *how)))
 
 
+def main() -> None:
+    command_line.main(run, use="none", **FLAGS)
+
+
 if __name__ == "__main__":
-    with launch.one_line_errors():
-        main(sys.argv)
+    main()

@@ -12,7 +12,7 @@ from rljax.errors import UserError
 from rljax.metrics import behaviours
 from rljax.report import figures
 from rljax.structs import ConfigTree
-from rljax.training import journal, launch
+from rljax.training import command_line, journal
 
 RULES = {
     "shortest_correct": "imitate the shortest correct attempt",
@@ -204,5 +204,9 @@ BEHAVIOURS = (
 )
 
 
+def main() -> None:
+    command_line.main(run, use="read")
+
+
 if __name__ == "__main__":
-    launch.main(run, writes=False)
+    main()

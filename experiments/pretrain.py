@@ -9,7 +9,7 @@ from rljax.distributed import sharding
 from rljax.errors import UserError
 from rljax.structs import ConfigTree
 from rljax.tasks import batches
-from rljax.training import initial_state, launch, loop, settings
+from rljax.training import command_line, initial_state, loop, settings
 from rljax.training.settings import Settings
 
 HELD_OUT_SEED = 1 << 30  # added to the seed: pages that training never draws
@@ -54,5 +54,9 @@ def run(config: ConfigTree, workdir: Path) -> None:
     loop.train("pretrain", state, iteration, evaluate, score="-eval/loss", **settings.loop(s, "pretrain", workdir))
 
 
+def main() -> None:
+    command_line.main(run)
+
+
 if __name__ == "__main__":
-    launch.main(run)
+    main()

@@ -27,14 +27,16 @@ from typing import Any
 
 import numpy as np
 
-from experiments import collect, pretrain, rl, sft
-from experiments.ablate import markdown
 from rljax import metrics, report
 from rljax.distributed import processes
 from rljax.report import figures
 from rljax.structs import ConfigTree
-from rljax.training import initial_state, journal, launch, settings
+from rljax.training import command_line, initial_state, journal, settings
+from rljax.training.workdir import hold_workdir
 from rljax.verifiers import text_rewards
+
+from . import collect, pretrain, rl, sft
+from .ablate import markdown
 
 STAGES = {"pretrain": pretrain.run, "sft": sft.run, "rl": rl.run}
 MODELS = {  # folder: its name in the table
@@ -61,7 +63,7 @@ def run(config: ConfigTree, workdir: Path) -> None:
     def train(name: str, stage: str, begin: str = "", **changes: Any) -> str:
         """Run one stage in its folder and look at what it can do; returns what the next may start from."""
         made[name] = arm = arm_of(config, name, stage, begin, changes)
-        with launch.own(workdir / name, arm):
+        with hold_workdir(workdir / name, arm):
             if not looked_at(workdir, name).exists():  # else it was finished before
                 if processes.writes():
                     print(f"{MODELS[name]}:", flush=True)
@@ -233,5 +235,9 @@ TILES = (
 )
 
 
+def main() -> None:
+    command_line.main(run)
+
+
 if __name__ == "__main__":
-    launch.main(run)
+    main()

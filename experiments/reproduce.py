@@ -9,11 +9,13 @@ import copy
 import time
 from pathlib import Path
 
-from experiments import plot, pretrain, rl, sft
 from rljax import metrics
 from rljax.distributed import processes
 from rljax.structs import ConfigTree
-from rljax.training import journal, launch
+from rljax.training import command_line, journal
+from rljax.training.workdir import hold_workdir
+
+from . import plot, pretrain, rl, sft
 
 STAGES = {"pretrain": pretrain.run, "sft": sft.run, "rl": rl.run}
 
@@ -28,7 +30,7 @@ def run(config: ConfigTree, workdir: Path) -> None:
         arm, folder = selection_arm(config, workdir, rule), workdir / "selection" / rule
         if processes.writes():
             print(f"the same start, learning by {rule}:", flush=True)
-        with launch.own(folder, arm):
+        with hold_workdir(folder, arm):
             rl.run(arm, folder, stop=config.selection.steps)
     if processes.writes():
         plot.run(config, workdir)
@@ -55,5 +57,9 @@ def headline(workdir: Path, seconds: float) -> None:
     print(f"{'report':>16}  {(workdir / 'report.html').absolute()}")
 
 
+def main() -> None:
+    command_line.main(run)
+
+
 if __name__ == "__main__":
-    launch.main(run)
+    main()

@@ -22,7 +22,7 @@ from rljax.distributed import sharding
 from rljax.errors import UserError
 from rljax.learner import optimizer
 from rljax.structs import ConfigTree, Rollout
-from rljax.training import initial_state, launch, loop, settings
+from rljax.training import command_line, initial_state, loop, settings
 from rljax.training.dynamic_sampling import refill
 from rljax.training.settings import Settings
 from rljax.transformer import lora
@@ -192,5 +192,9 @@ def run(config: ConfigTree, workdir: Path, stop: int = 0) -> None:
     loop.train("rl", state, iteration, settings.evaluator(s), score="eval/pass@1", known=known, **how)
 
 
+def main() -> None:
+    command_line.main(run)
+
+
 if __name__ == "__main__":
-    launch.main(run)
+    main()

@@ -29,7 +29,8 @@ from rljax.errors import UserError
 from rljax.structs import ConfigTree, Rollout
 from rljax.tasks import Task, fruit, prompting, responses
 from rljax.text import Tokenizer, pad_batch
-from rljax.training import initial_state, launch, settings
+from rljax.training import command_line, initial_state, settings
+from rljax.training.command_line import Flag
 from rljax.verifiers import answers
 
 GREEN, RED, PLAIN = "\033[32m", "\033[31m", "\033[0m"
@@ -132,9 +133,35 @@ def read_prompt(task: Task, prompt: str) -> tuple[np.ndarray, np.ndarray]:
     return pad_batch([ids], task.prompt_slots, task.tokenizer.pad, left=True)
 
 
+def main() -> None:
+    attempts = Flag(15, "attempts at the problem")
+    prompt = Flag("", "a problem of your own")
+    model = dict(
+        model=Flag("", "the Hugging Face folder to ask"),
+        prompt=prompt,
+        answer=Flag("", "the right answer, where the task is not known"),
+        attempts=attempts,
+        tokens=Flag(512, "most tokens of an attempt"),
+        template=Flag("", "the prompt's template; without it the folder's own chat template, or r1_zero"),
+        dtype=Flag("", "of the weights: float32 or bfloat16; without it as in the folder"),
+        temperature=Flag(0.6, "of sampling"),
+        top_p=Flag(0.95, "of sampling"),
+        seed=Flag(0, "of sampling"),
+    )
+    if command_line.find_flag(sys.argv, "model"):
+        command_line.main_without_config(run_model, **model)
+        return
+    command_line.main(
+        run,
+        use="read",
+        also={"without a run, --model=FOLDER": model},
+        stage=Flag("rl", "the stage whose policy is asked"),
+        prompt=prompt,
+        problem=Flag(0, "number of the held-out problem, where there is no --prompt"),
+        attempts=attempts,
+        seed=Flag(0, "of sampling"),
+    )
+
+
 if __name__ == "__main__":
-    if launch.flag_value(sys.argv, "model"):
-        how = dict(temperature=0.6, top_p=0.95, seed=0)
-        launch.alone(run_model, model="", prompt="", answer="", attempts=15, tokens=512, template="", dtype="", **how)
-    else:
-        launch.main(run, writes=False, stage="rl", prompt="", problem=0, attempts=15, seed=0)
+    main()

@@ -12,7 +12,7 @@ from rljax.distributed import sharding
 from rljax.errors import UserError
 from rljax.structs import ConfigTree
 from rljax.tasks import batches, rejection_sampling
-from rljax.training import initial_state, launch, loop, settings
+from rljax.training import command_line, initial_state, loop, settings
 from rljax.training.settings import Settings
 
 
@@ -62,5 +62,9 @@ def run(config: ConfigTree, workdir: Path) -> None:
     loop.train("sft", state, iteration, evaluate, score="-eval/loss", **settings.loop(s, "sft", workdir))
 
 
+def main() -> None:
+    command_line.main(run)
+
+
 if __name__ == "__main__":
-    launch.main(run)
+    main()

@@ -11,7 +11,7 @@ from experiments import ablate
 from rljax import ablation
 from rljax.errors import UserError
 from rljax.metrics import intervals
-from rljax.training import journal, launch, settings
+from rljax.training import config_files, journal, settings
 
 CONFIGS = sorted(p for p in Path("configs/ablations").glob("*.py") if p.stem not in ("__init__", "small"))
 
@@ -31,7 +31,7 @@ LINES = [
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_every_arm_of_every_ablation_is_a_run_that_resolves(path):
-    module = launch.config_module(str(path))
+    module = config_files.load_config_module(str(path))
     asked = ablation.load(module, [])
     assert asked.question and asked.hypothesis and asked.claims
     for run in ablation.runs_of(asked, module.get_config(), [0], Path("w"), Path("s")):
@@ -40,7 +40,7 @@ def test_every_arm_of_every_ablation_is_a_run_that_resolves(path):
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_the_results_of_every_ablation_are_those_of_its_arms_with_three_seeds_or_more(path):
-    asked = ablation.load(launch.config_module(str(path)), [])
+    asked = ablation.load(config_files.load_config_module(str(path)), [])
     lines = ablation.read(Path("docs/ablations") / f"{path.stem}.jsonl")
     for arm, changes in asked.arms.items():
         mine = [line for line in lines if line["arm"] == arm]

@@ -8,7 +8,7 @@ import pytest
 from configs import common
 from rljax import policy_gradient as pg
 from rljax import tasks, transformer
-from rljax.training import launch, settings
+from rljax.training import config_files, settings
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted(p for p in (ROOT / "configs").glob("*.py") if p.stem not in ("__init__", "common"))
@@ -32,7 +32,7 @@ def test_the_row_section_can_change_what_an_algorithm_is_made_of():
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
 def test_every_config_loads_long_and_short(path, tmp_path):
     for arg in ("", ":short"):
-        config = launch.load_config(f"{path}{arg}")
+        config = config_files.load_config(f"{path}{arg}")
         known = {
             f.name
             for f in dataclasses.fields(__import__(f"rljax.tasks.{config.task.name}", fromlist=["Options"]).Options)
@@ -45,7 +45,7 @@ def test_every_config_loads_long_and_short(path, tmp_path):
 
 
 def test_every_task_has_a_config():
-    assert {launch.load_config(str(p)).task.name for p in FILES} == set(tasks.NAMES)
+    assert {config_files.load_config(str(p)).task.name for p in FILES} == set(tasks.NAMES)
 
 
 def test_a_config_docstring_says_how_to_run_it():

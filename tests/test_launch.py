@@ -1,22 +1,35 @@
 """What a person gets wrong is answered in one line, before any long work, and costs nothing that was finished."""
 
+import hashlib
+import importlib
 import json
+import os
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 
+import rljax
 from configs import shop
 from rljax.errors import UserError
-from rljax.training import launch, settings
+from rljax.training import command_line, config_files, config_listing, key_synonyms, settings, workdir
+from rljax.training.command_line import Flag
+from rljax.training.workdir import hold_workdir, record_config
 
 SHORT = "--config=configs/shop.py:short"
 
 
 def parse(*argv, **extra):
-    return launch.parse(["rl.py", *argv], extra)
+    return command_line.parse_command_line(["rl.py", *argv], extra)
+
+
+def read(*argv, **extra):
+    """As a script that looks at a run."""
+    return command_line.parse_command_line(["evaluate.py", *argv], extra, "read")
 
 
 def complaint(*argv) -> str:
@@ -33,6 +46,28 @@ def test_an_unknown_key_is_answered_with_the_nearest_one():
     )
 
 
+@pytest.mark.parametrize("name", sorted(key_synonyms.SYNONYMS))
+def test_a_name_of_another_library_is_answered_with_our_key(name):
+    known = list(config_files.flatten_config(config_files.load_config("gsm8k_tiny").to_dict()))
+    ours = key_synonyms.SYNONYMS[name]
+    assert ours in known, "the table names a key that there is"
+    for spelled in (name, name.upper(), f"rl.{name}", name.replace("_", "-")):
+        assert config_files.synonym_of(spelled, known) == f"--config.{ours}"
+
+
+def test_a_synonym_is_answered_in_the_stage_that_was_meant():
+    assert "did you mean --config.sft.optimizer.learning_rate?" in complaint(SHORT, "--workdir=w", "--config.sft.lr=1")
+    assert "did you mean --config.rl.group_size?" in complaint(SHORT, "--workdir=w", "--config.rl.num_generations=4")
+    assert "did you mean --config.model.layers?" in complaint(SHORT, "--workdir=w", "--config.model.n_layer=4")
+
+
+def test_a_setting_given_as_a_flag_is_answered_with_its_key():
+    assert "did you mean --config.rl.optimizer.learning_rate?" in complaint(SHORT, "--workdir=w", "--lr=1")
+    assert "did you mean --config.rl.optimizer.learning_rate?" in complaint(SHORT, "--workdir=w", "--learning_rate=1")
+    assert "did you mean --config.rl.steps?" in complaint(SHORT, "--workdir=w", "--rl.steps=1")
+    assert "did you mean --workdir?" in complaint(SHORT, "--workdir=w", "--output_dir=d")
+
+
 def test_a_group_of_settings_cannot_be_set():
     assert "--config.rl is a group of settings" in complaint(SHORT, "--workdir=w", "--config.rl=1")
 
@@ -44,6 +79,33 @@ def test_a_value_of_the_wrong_type_is_refused():
 def test_a_missing_config_file_and_missing_flags_are_named():
     assert "there is no file configs/nope.py" in complaint("--config=configs/nope.py", "--workdir=w")
     assert "usage:" in complaint(SHORT)
+
+
+def test_a_config_is_found_by_its_name_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("shop:short", "shop.py:short", "configs/shop.py:short"):
+        assert config_files.load_config(name).to_dict() == shop.get_config("short").to_dict()
+    assert config_files.load_config_module("ablations/selection").__doc__
+    assert "did you mean shop?" in complaint("--config=shpo", "--workdir=w")
+    assert "ablations/selection" in config_files.config_names() and "common" not in config_files.config_names()
+
+
+def test_a_config_of_your_own_imports_the_projects_and_its_neighbours(tmp_path):
+    (tmp_path / "mine.py").write_text("STEPS = 7\n")
+    (tmp_path / "own.py").write_text(
+        "from rljax.configs import common\nfrom . import mine\n"
+        "def get_config(arg=None):\n    c = common.base()\n    c.rl.steps = mine.STEPS\n    return c\n"
+    )
+    assert config_files.load_config(str(tmp_path / "own.py")).rl.steps == 7
+    (tmp_path / "own.py").write_text("from . import common\n")
+    with pytest.raises(UserError, match="from rljax.configs import common"):
+        config_files.load_config(str(tmp_path / "own.py"))
+
+
+def test_a_copy_of_the_projects_configs_loads_as_a_package(tmp_path):
+    shutil.copytree("configs", tmp_path / "configs")
+    copied = config_files.load_config(str(tmp_path / "configs" / "ablations" / "selection.py"))
+    assert copied.to_dict() == config_files.load_config("ablations/selection").to_dict()
 
 
 def test_an_unknown_config_argument_names_the_known_ones():
@@ -60,6 +122,32 @@ def test_overrides_reach_the_config_with_their_type_and_scripts_have_flags_of_th
     )
     assert config.rl.optimizer.learning_rate == 1.0 and isinstance(config.rl.optimizer.learning_rate, float)
     assert (config.rl.row.kl, workdir, more) == ("k1", Path("w"), {"seeds": 2})
+
+
+@pytest.mark.parametrize("name", config_files.config_names())
+def test_a_config_is_rebuilt_from_what_is_recorded(name):
+    config = config_files.load_config(name)
+    rebuilt = config_files.config_from_record(json.loads(json.dumps(config.to_dict())))
+    assert rebuilt.to_dict() == config.to_dict()
+    assert rebuilt.model.get_type("window") is int, "a setting without a value keeps its type"
+
+
+def test_a_script_that_reads_a_run_needs_its_workdir_alone(tmp_path, capsys):
+    with hold_workdir(tmp_path, config_files.load_config("shop:short,prices=4")):
+        pass
+    config, folder, own = read(f"--workdir={tmp_path}", stage=Flag("rl"))
+    assert (config.task.options.prices, folder, own) == (4, tmp_path, {"stage": "rl"})
+    assert config.is_locked and capsys.readouterr().err == ""
+    assert read(f"--workdir={tmp_path}", "--config.rl.temperature=0.5")[0].rl.temperature == 0.5
+    assert capsys.readouterr().err == "not as the run was started: rl.temperature=0.5 (the run: 1.0)\n"
+    assert read(f"--workdir={tmp_path}", SHORT)[0].task.options.prices == 5
+    assert "task.options.prices=5 (the run: 4)" in capsys.readouterr().err
+
+
+def test_a_workdir_without_a_run_says_that_a_config_is_needed(tmp_path):
+    with pytest.raises(UserError, match="no config.json.*give --config"):
+        read(f"--workdir={tmp_path}")
+    assert read(f"--workdir={tmp_path}", SHORT)[0].rl.steps == 4
 
 
 def resolved(**changes):
@@ -104,24 +192,24 @@ def test_what_cannot_be_trained_is_refused_before_any_work(changes, words):
 
 def test_a_workdir_in_which_nothing_began_takes_the_config_that_was_mended(tmp_path):
     config = shop.get_config("short")
-    with launch.own(tmp_path, config):
+    with hold_workdir(tmp_path, config):
         pass
     config.seed = 7
-    with launch.own(tmp_path, config):
+    with hold_workdir(tmp_path, config):
         pass
     assert json.loads((tmp_path / "config.json").read_text())["config"]["seed"] == 7
 
 
 def test_a_workdir_of_another_config_is_left_alone(tmp_path):
     config = shop.get_config("short")
-    with launch.own(tmp_path, config):
+    with hold_workdir(tmp_path, config):
         pass
     (tmp_path / "metrics.jsonl").touch()  # it has begun
     before = (tmp_path / "config.json").read_bytes()
     other, rate = shop.get_config("short"), config.rl.optimizer.learning_rate
     other.rl.optimizer.learning_rate = 9.0
     with pytest.raises(UserError, match=f"holds a run with rl.optimizer.learning_rate={rate}, this one says 9.0"):
-        with launch.own(tmp_path, other):
+        with hold_workdir(tmp_path, other):
             pass
     assert (tmp_path / "config.json").read_bytes() == before
     about = json.loads(before)
@@ -130,16 +218,103 @@ def test_a_workdir_of_another_config_is_left_alone(tmp_path):
     )
 
 
+def git(folder, *command):
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    return subprocess.run(["git", *identity, *command], cwd=folder, check=True, capture_output=True, text=True).stdout
+
+
+def test_changes_beside_the_commit_are_recorded_and_other_repositories_are_not(tmp_path, monkeypatch):
+    package = tmp_path / "rljax"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    monkeypatch.setattr(rljax, "__file__", str(package / "__init__.py"))
+    git(tmp_path, "init", "-q")
+    assert workdir.source_commit() is None, "no commit yet"
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-qm", "first")
+    assert workdir.source_commit() == git(tmp_path, "rev-parse", "HEAD").strip()
+    assert workdir.source_changes() is None
+    (package / "__init__.py").write_text("x = 1\n")
+    diff = hashlib.sha256(git(tmp_path, "diff", "HEAD").encode()).hexdigest()
+    assert workdir.source_changes() == {"diff_sha256": diff, "untracked_files": False}
+    (tmp_path / "new.txt").touch()
+    assert workdir.source_changes() == {"diff_sha256": diff, "untracked_files": True}
+    installed = tmp_path / "site-packages" / "rljax"
+    installed.mkdir(parents=True)
+    monkeypatch.setattr(rljax, "__file__", str(installed / "__init__.py"))
+    assert workdir.source_commit() is None and workdir.source_changes() is None
+
+
 def test_a_workdir_belongs_to_one_process_at_a_time(tmp_path):
     config = shop.get_config("short")
-    with launch.own(tmp_path, config), pytest.raises(UserError, match="in use by another process"):
-        with launch.own(tmp_path, config):
+    with hold_workdir(tmp_path, config), pytest.raises(UserError, match="in use by another process"):
+        with hold_workdir(tmp_path, config):
             pass
 
 
 def run(script, workdir, *more, **options):
     command = [sys.executable, "-m", f"experiments.{script}", SHORT, f"--workdir={workdir}", *more]
     return subprocess.run(command, capture_output=True, text=True, **options)
+
+
+NO_DEVICES = {"JAX_PLATFORMS": "no_such_platform"}  # JAX fails as soon as anything asks for a device
+
+
+def rljax_command(*argv):
+    command = [sys.executable, "-m", "rljax", *argv]
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | NO_DEVICES)
+
+
+def test_help_lists_every_script_with_what_it_does():
+    done = rljax_command("--help")
+    assert done.returncode == 0 and done.stderr == ""
+    listed = [line.split(maxsplit=1) for line in done.stdout.splitlines() if line.startswith("  ")]
+    said = {words[0]: words[1] for words in listed if len(words) == 2}
+    for script in (p.stem for p in Path("experiments").glob("*.py") if p.stem != "__init__"):
+        assert len(said[script.replace("_", "-")]) > 20
+    assert rljax_command().stdout == done.stdout
+
+
+@pytest.mark.parametrize("script", sorted(p.stem for p in Path("experiments").glob("*.py") if p.stem != "__init__"))
+def test_the_help_of_a_script_says_its_purpose_and_its_flags_without_starting_jax(script, monkeypatch, capsys):
+    module = importlib.import_module(f"rljax.experiments.{script}")
+    monkeypatch.setattr(sys, "argv", [f"rljax {script}", "--help"])
+    monkeypatch.setattr(jax, "devices", None)
+    module.main()
+    said = capsys.readouterr().out
+    assert said.startswith((module.__doc__ or "").strip().splitlines()[0])
+    assert f"usage: rljax {script}" in said and f"experiments.{script}" in said, "a usage and an example"
+    assert "  --config=" in said
+
+
+def test_help_needs_no_device_and_ends_with_status_0():
+    done = rljax_command("sample", "--help")
+    assert done.returncode == 0, done.stderr
+    assert "--attempts=15" in done.stdout and "--temperature=0.6" in done.stdout
+
+
+def test_the_command_rljax_runs_a_script_and_names_an_unknown_one(capsys):
+    done = rljax_command("evaluat")
+    assert done.returncode == 1 and done.stderr.startswith(
+        "error: there is no command 'evaluat'; did you mean evaluate?"
+    )
+    done = rljax_command("evaluate", "--workdir=nowhere")
+    assert done.returncode == 1 and "no run in nowhere" in done.stderr and "Traceback" not in done.stderr
+    assert rljax_command("--version").stdout == f"rljax {rljax.__version__}\n"
+
+
+def test_the_settings_of_a_config_are_listed_and_searched(capsys):
+    config_listing.main(["shop", "--grep", "LENGTH"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("=")[0].strip() for line in lines] == ["model.max_length", "pretrain.length"]
+    config_listing.main(["shop:short"])
+    assert any(line.startswith("rl.steps ") and "= 4" in line for line in capsys.readouterr().out.splitlines())
+    config_listing.main([])
+    assert "ablations/selection" in capsys.readouterr().out
+    with pytest.raises(UserError, match="no regular expression"):
+        config_listing.main(["shop", "--grep", "("])
+    done = rljax_command("config", "shpo")
+    assert done.returncode == 1 and "did you mean shop?" in done.stderr
 
 
 def test_a_stage_without_the_one_before_it_says_what_to_run(tmp_path):
@@ -163,15 +338,15 @@ def test_a_disk_that_fills_up_costs_one_line_and_no_finished_step(tmp_path):
 
 
 def test_the_exact_strings_of_the_template_are_recorded(tmp_path):
-    config = launch.load_config("configs/gsm8k_tiny.py")
+    config = config_files.load_config("configs/gsm8k_tiny.py")
     config.task.options.template = "r1_zero"
-    launch.record_config(tmp_path, config)
+    record_config(tmp_path, config)
     recorded = json.loads((tmp_path / "config.json").read_text())["template"]
     assert recorded["prompt"].endswith("User: {question} Assistant:") and recorded["prefill"] == ""
 
 
 def test_a_reward_or_a_row_that_makes_no_sense_is_refused_before_any_stage():
-    config = launch.load_config("configs/shop.py:short")
+    config = config_files.load_config("configs/shop.py:short")
     config.rl.reward = "correct + speed"
     with pytest.raises(UserError, match="'speed' is unknown"):
         settings.resolve(config)
@@ -181,7 +356,7 @@ def test_a_reward_or_a_row_that_makes_no_sense_is_refused_before_any_stage():
 
 
 def test_gdpo_needs_several_rewards_and_as_many_weights():
-    config = launch.load_config("configs/shop.py:short").rl
+    config = config_files.load_config("configs/shop.py:short").rl
     config.row.advantage = "gdpo"
     with pytest.raises(UserError, match="has 1: add a term"):
         settings.algorithm(config)
@@ -196,7 +371,7 @@ def test_gdpo_needs_several_rewards_and_as_many_weights():
 
 
 def test_rows_that_take_a_reward_for_right_or_wrong_refuse_a_sum():
-    config = launch.load_config("configs/shop.py:short").rl
+    config = config_files.load_config("configs/shop.py:short").rl
     config.reward = "correct + format"
     for name in ("rejection_sampling", "maxrl"):
         config.algorithm = name

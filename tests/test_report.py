@@ -9,7 +9,7 @@ from experiments import plot
 from rljax import report, tasks
 from rljax.errors import UserError
 from rljax.metrics import behaviours
-from rljax.training import initial_state, journal, launch, settings
+from rljax.training import config_files, initial_state, journal, settings
 
 PROMPT = "<bos> Ben pays 14 for two of 6 3 11?"
 
@@ -159,7 +159,7 @@ def test_a_behaviour_that_the_task_does_not_count_or_a_share_that_is_none_is_ref
 
 
 def test_a_run_of_before_is_drawn_and_started_from_though_it_knows_no_aha(tmp_path):
-    config = launch.load_config("configs/shop.py:short")
+    config = config_files.load_config("configs/shop.py:short")
     s = settings.resolve(config)
     old = run_of(tmp_path, [0.3, 0.6, 0.7], [sample("try 1 wait", "answer 6 3", 0.0, old=True)])
     rows = [{k: v for k, v in r.items() if "per_response" not in k} | {"stage": "sft"} for r in records(0.3)]

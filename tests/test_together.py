@@ -15,7 +15,8 @@ from rljax import policy_gradient as pg
 from rljax.ablation import vmap_groups, vmapped
 from rljax.errors import UserError
 from rljax.tasks import shop
-from rljax.training import initial_state, journal, launch, loop, settings
+from rljax.training import initial_state, journal, loop, settings
+from rljax.training.workdir import hold_workdir
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -47,7 +48,7 @@ def undisturbed(tmp_path_factory):
 def alone(tmp_path_factory):
     root = tmp_path_factory.mktemp("alone")
     for config, folder in zip(three(), folders(root), strict=True):
-        with launch.own(folder, config):
+        with hold_workdir(folder, config):
             rl.run(config, folder)
     return root
 
@@ -65,7 +66,7 @@ def test_each_run_is_the_one_it_would_be_by_itself(undisturbed, alone):
                 assert x[key] == pytest.approx(y[key], rel=1e-4, abs=1e-5), (mine.name, x["step"], key)
         for step in (0, 2, 3):
             assert said(mine, step) == said(theirs, step)
-        assert launch.journal.read_config(mine) == launch.journal.read_config(theirs)
+        assert journal.read_config(mine) == journal.read_config(theirs)
     rewards = [r["train/reward"] for r in journal.read(mine / "metrics.jsonl") if "train/reward" in r]
     assert any(0 < r < 1 for r in rewards), "there was something to learn from"
 
@@ -77,7 +78,7 @@ def test_a_run_that_was_computed_with_others_can_be_started_from_and_continued(u
         for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
             np.testing.assert_allclose(x, y, atol=1e-5)
         before = (mine / "metrics.jsonl").read_bytes()
-        with launch.own(mine, config):
+        with hold_workdir(mine, config):
             rl.run(config, mine)  # it is finished: nothing is done again
         assert (mine / "metrics.jsonl").read_bytes() == before and loop.finished(mine, "rl", 3)
 

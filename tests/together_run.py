@@ -10,7 +10,7 @@ from together_configs import config_of, generous
 
 from rljax.ablation import vmap_groups, vmapped
 from rljax.tasks import shop
-from rljax.training import launch
+from rljax.training import command_line
 
 
 def after_two(devices):
@@ -26,7 +26,7 @@ def after_two(devices):
     return len(state.params["embedding"].sharding.device_set), text.count("all_reduce") + text.count("all_gather"), seen
 
 
-launch.use_compilation_cache()
+command_line.use_compilation_cache()
 shop.score = generous
 used, talk, many = after_two(jax.devices())
 _, _, one = after_two(jax.devices()[:1])

@@ -431,7 +431,7 @@ def main() -> None:
             print(json.dumps({t: apart(t, asked.size, asked.seconds).get("digest") for t in tasks}))
         else:
             run(tasks, asked.size, asked.seconds, asked.out)
-    except UserError as e:  # as launch.one_line_errors has it, which needs JAX
+    except UserError as e:  # as command_line.one_line_errors has it, which needs JAX
         sys.exit(f"error: {e}")
 
 

@@ -8,7 +8,7 @@ Expected, seeds 0 to 2, pass@1 .27 before, mean and 95 % interval after: G = 2, 
 it: docs/ablations.md.
 """
 
-from configs.ablations import small
+from . import small
 
 get_config = small.get_config
 

@@ -9,7 +9,7 @@ Expected, seeds 0 to 2, pass@1 .34 before, mean and 95 % interval after, in brac
 (.56). All of it: docs/ablations.md.
 """
 
-from configs import common, shop
+from .. import common, shop
 
 
 def get_config(arg=None):

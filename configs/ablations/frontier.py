@@ -9,7 +9,7 @@ over 8 swaps .16 with each; 8 swaps with 2, 4, 8 places written .20 [.19, .24], 
 docs/ablations.md.
 """
 
-from configs import cups
+from .. import cups
 
 
 def get_config(arg=None):

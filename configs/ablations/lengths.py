@@ -7,7 +7,7 @@ Expected, seeds 0 to 2, mean and 95 % interval after: length of wrong responses 
 docs/ablations.md.
 """
 
-from configs.ablations import small
+from . import small
 
 get_config = small.get_config
 

@@ -7,7 +7,7 @@ Expected, seeds 0 to 2, pass@1 .27 and length 14.0 before, mean and 95 % interva
 .24], 8.7. All of it: docs/ablations.md.
 """
 
-from configs.ablations import small
+from . import small
 
 get_config = small.get_config
 

@@ -7,7 +7,7 @@ Expected, seeds 0 to 2, pass@1 before -> after, mean and 95 % interval, layers x
 .92]. All of it: docs/ablations.md.
 """
 
-from configs.ablations import small
+from . import small
 
 get_config = small.get_config
 

@@ -3,7 +3,7 @@
 A seed's start (pretraining and SFT) takes about a minute of one core, its RL half a minute. `:full` is the main job's setting.
 """
 
-from configs import common, shop
+from .. import common, shop
 
 
 def get_config(arg=None):

@@ -9,7 +9,7 @@ Expected, seeds 0 to 2, pass@1 before -> after, mean and 95 % interval: SFT .27 
 -> .12 [.11, .12], length 5.0 -> 5.2. All of it: docs/ablations.md.
 """
 
-from configs.ablations import small
+from . import small
 
 
 def get_config(arg=None):

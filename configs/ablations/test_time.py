@@ -6,7 +6,7 @@ Expected, seeds 0 to 2, mean and 95 % interval, before -> after: pass@1 .25 [.23
 1.00, cons@64 .52 [.42, .62] -> 1.00. All of it: docs/ablations.md.
 """
 
-from configs.ablations import small
+from . import small
 
 
 def get_config(arg=None):

@@ -7,7 +7,7 @@ Expected, seeds 0 to 2, pass@1 .27 before, mean and 95 % interval after: 1 updat
 .94 [.93, .95]. All of it: docs/ablations.md.
 """
 
-from configs.ablations import small
+from . import small
 
 get_config = small.get_config
 

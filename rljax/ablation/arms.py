@@ -19,7 +19,7 @@ from typing import Any
 from rljax.ablation.claims import parse_claim
 from rljax.errors import UserError
 from rljax.structs import ConfigTree
-from rljax.training import launch, loop
+from rljax.training import config_files, loop
 from rljax.training.settings import STAGES
 
 SHARED = ("seed", "weights", "task", "model")  # what every stage depends on
@@ -112,14 +112,16 @@ def run_of(
     ablation: Ablation, config: ConfigTree, arm: str, changes: tuple[str, ...], seed: int, workdir: Path, starts: Path
 ) -> Run:
     stage = ablation.stage
-    mine = launch.changed(config, [*changes, f"seed={seed}"])
+    mine = config_files.override_config(config, [*changes, f"seed={seed}"])
     before = chain(mine, stage)
     start, start_config = Path(), config
     if before:
-        theirs = [c for c in launch.differences(config, mine) if re.split(r"[.=]", c)[0] in (*SHARED, *before)]
-        start_config = launch.changed(config, [*theirs, f"stages={tuple(before)!r}"])  # else as the base says
+        theirs = [c for c in config_files.list_overrides(config, mine) if re.split(r"[.=]", c)[0] in (*SHARED, *before)]
+        start_config = config_files.override_config(
+            config, [*theirs, f"stages={tuple(before)!r}"]
+        )  # else as the base says
         start = starts / key(mine, before)
-        mine = launch.changed(mine, [f"{stage}.start={start}:{before[-1]}"])
+        mine = config_files.override_config(mine, [f"{stage}.start={start}:{before[-1]}"])
     return Run(arm, seed, changes, mine, folder(workdir, arm, seed), start, start_config)
 
 
@@ -137,7 +139,9 @@ def chain(config: ConfigTree, stage: str) -> list[str]:
 def key(config: ConfigTree, before: Sequence[str]) -> str:
     """A name for what these stages make: equal for configs that agree on all they depend on."""
     said = {name: config[name] for name in (*SHARED, *before)}
-    text = json.dumps(launch.flatten({k: v.to_dict() if hasattr(v, "to_dict") else v for k, v in said.items()}))
+    text = json.dumps(
+        config_files.flatten_config({k: v.to_dict() if hasattr(v, "to_dict") else v for k, v in said.items()})
+    )
     return f"{before[-1]}_seed_{config.seed}_{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from rljax.errors import UserError
-from rljax.training import journal, launch
+from rljax.training import journal
+from rljax.training.workdir import source_commit
 
 Line = dict[str, Any]
 MEASURES = {  # a short name -> the key of an evaluation
@@ -52,7 +53,7 @@ def line_of(folder: Path, stage: str, arm: str, seed: int, changes: Sequence[str
         "steps": [r["step"] for r in records],
         "curves": {k: [r.get(k) for r in records] for k in keys},
         "minutes": round(seconds[-1] / 60, 2) if seconds else None,
-        "commit": launch.commit(),
+        "commit": source_commit(),
     }
 
 

@@ -26,7 +26,8 @@ from rljax import ablation
 from rljax.ablation import Run, vmap_groups, vmapped
 from rljax.errors import UserError
 from rljax.structs import ConfigTree
-from rljax.training import launch
+from rljax.training import config_files
+from rljax.training.workdir import hold_workdir
 
 FORMS = ("auto", "processes", "together")
 
@@ -123,8 +124,8 @@ def in_process(
 ) -> str:
     """Run one process to its end, its output in log.txt; returns what went wrong, or ""."""
     folder.mkdir(parents=True, exist_ok=True)
-    changes = [f"--config.{change}" for change in launch.differences(launch.load_config(path), config)]
-    command = [sys.executable, "-m", f"experiments.{script}", f"--config={path}", f"--workdir={folder}", *changes]
+    changes = [f"--config.{change}" for change in config_files.list_overrides(config_files.load_config(path), config)]
+    command = [sys.executable, "-m", "rljax", script, f"--config={path}", f"--workdir={folder}", *changes]
     with (folder / "log.txt").open("a") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
         running[process.pid] = process
@@ -148,7 +149,7 @@ def as_programs(runs: Sequence[Run], stage: str, workdir: Path, at_once: int) ->
     todo = unfinished(runs, stage)
     for r in starts_of(todo):
         print(f"start of {r.label}", flush=True)
-        with launch.own(r.start, r.start_config):
+        with hold_workdir(r.start, r.start_config):
             reproduce.run(r.start_config, r.start)
     failed, stopped = [], stopped_groups(runs, workdir)
     held = {r.folder for group in stopped.values() for r in group}
@@ -167,7 +168,7 @@ def as_program(group: Sequence[Run], stage: str, folder: Path) -> None:
     """Run a group to its end; ``folder`` is there only until then."""
     if len(group) == 1:
         (one,) = group
-        with launch.own(one.folder, one.config):
+        with hold_workdir(one.folder, one.config):
             reproduce.STAGES[stage](one.config, one.folder)
         return
     vmapped.run([r.config for r in group], [r.folder for r in group], folder)

@@ -15,7 +15,7 @@ import numpy as np
 from rljax import policy_gradient as pg
 from rljax.errors import UserError
 from rljax.structs import ConfigTree
-from rljax.training import journal, launch, settings
+from rljax.training import config_files, journal, settings
 
 ELSEWHERE = ("pretrain.", "sft.", "selection.", "stages", "rl.start")  # read before RL, or by another stage
 COUNTS = {"k", "cap", "rounds", "ddof"}  # options that are whole numbers
@@ -69,7 +69,7 @@ def structure(config: ConfigTree) -> dict[str, Any]:
     row, free = settings.algorithm(config.rl), numbers(config)
     out = {
         k: v
-        for k, v in launch.flatten(journal.plain(config.to_dict())).items()
+        for k, v in config_files.flatten_config(journal.plain(config.to_dict())).items()
         if not k.startswith((*ELSEWHERE, "rl.row."))
     }
     del out["rl.algorithm"]

@@ -25,8 +25,9 @@ from rljax.ablation import vmap_groups
 from rljax.distributed import sharding
 from rljax.errors import UserError
 from rljax.structs import ConfigTree, TrainState
-from rljax.training import checkpoint, initial_state, journal, launch, loop, settings
+from rljax.training import checkpoint, initial_state, journal, loop, settings
 from rljax.training.settings import Settings
+from rljax.training.workdir import hold_workdir
 
 RUNS, DEVICES = "runs", "devices"  # the vmapped axis, and the axis of the mesh that it is split over
 
@@ -49,7 +50,7 @@ def run(configs: Sequence[ConfigTree], workdirs: Sequence[Path], group: Path, st
     s, mesh = beside(each[0]), devices_for(len(configs), jax.devices())
     with contextlib.ExitStack() as held:
         for folder, config in ((group, base), *zip(workdirs, configs, strict=True)):
-            held.enter_context(launch.own(folder, config))
+            held.enter_context(hold_workdir(folder, config))
         check_members(group, workdirs)
         state, known = begin(each, workdirs, mesh)
         iteration, evaluate = make_iteration(s, numbers, mesh), make_evaluate(s, [c.seed for c in configs], mesh)

@@ -1,0 +1,72 @@
+"""The command ``rljax``: ``rljax rl --config shop --workdir runs/shop`` runs experiments/rl.py, and so for every script."""
+
+import ast
+import difflib
+import importlib
+import os
+import sys
+from pathlib import Path
+
+import rljax
+
+USAGE = """rljax: reinforcement learning for reasoning language models in JAX
+
+usage: rljax COMMAND [--flag=value ...]      rljax COMMAND --help      rljax --version
+
+commands:
+{commands}
+
+examples:
+  rljax reproduce --config shop --workdir runs/shop      the main job: pretraining, SFT, RL, report
+  rljax sample --workdir runs/shop --attempts 15         attempts of the trained policy
+  rljax config shop --grep length                        settings of a config"""
+
+
+def find_commands() -> dict[str, str]:
+    """{command: what it does}, of every script in experiments/, by the first line of its docstring."""
+    folder = Path(next(iter(importlib.import_module("rljax.experiments").__path__)))
+    found = {}
+    for file in sorted(folder.glob("*.py")):
+        if not file.stem.startswith("_"):
+            text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+            found[file.stem.replace("_", "-")] = text.partition("\n")[0]
+    return found | {"config": "The settings of a config, with their values and what they mean."}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command that the command line names. Exits with status 1 and one line where there is no such command."""
+    command, *rest = (sys.argv if argv is None else argv)[1:] or ["--help"]
+    commands = find_commands()
+    if command in ("-h", "--help", "help"):
+        print(USAGE.format(commands="\n".join(f"  {name:<12} {text}" for name, text in commands.items())))
+        return
+    if command in ("-V", "--version"):
+        print(f"rljax {rljax.__version__}")
+        return
+    name = command.replace("_", "-")
+    if name not in commands:
+        near = difflib.get_close_matches(name, commands, 1, 0.4)
+        hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(commands)}"
+        sys.exit(f"error: there is no command {command!r}; {hint} (`rljax --help` says what they do)")
+    sys.argv = [f"rljax {name}", *rest]
+    if name == "config":
+        list_config(rest)
+    else:
+        importlib.import_module(f"rljax.experiments.{name.replace('-', '_')}").main()
+
+
+def list_config(arguments: list[str]) -> None:
+    """``rljax config``, which needs no JAX and has errors of one line like the scripts."""
+    from rljax.errors import UserError
+    from rljax.training import config_listing
+
+    try:
+        config_listing.main(arguments)
+    except UserError as e:
+        sys.exit(f"error: {e}")
+    except BrokenPipeError:  # `rljax config shop | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    main()

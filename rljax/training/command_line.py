@@ -1,0 +1,270 @@
+"""From a command line to a run: flags, config, workdir, compilation cache, ``--help``, and errors that are one line.
+
+python -m experiments.rl --config shop[:name=value,...] --workdir DIR [--config.key=value ...]
+rljax rl --config shop[:name=value,...] --workdir DIR [--config.key=value ...]
+"""
+
+import contextlib
+import errno
+import inspect
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+from absl import flags
+
+from rljax.distributed import processes
+from rljax.errors import UserError
+from rljax.structs import ConfigTree
+from rljax.training import config_files, workdir
+from rljax.training.loop import Interrupted
+
+Value = str | int | float | list[str]
+
+HELP = ("-h", "-help", "--help", "--helpfull")
+# What a script does with its workdir: "hold" trains in it (one process, one config), "read" looks at the run in it,
+# whose config is the default, "other" uses the folder for something else, "none" has no workdir.
+Use = Literal["hold", "read", "other", "none"]
+
+
+class Flag(NamedTuple):
+    """A script's own flag: its default, which also is its type, and a line of help. A list may be given several times."""
+
+    default: Value
+    help: str = ""
+
+
+Flags = Mapping[str, Flag | Value]
+
+
+def main(run: Callable[..., None], *, use: Use = "hold", also: Mapping[str, Flags] | None = None, **own: Any) -> None:
+    """Parse the command line, make the workdir this run's own, and call ``run(config, workdir, **own)``.
+
+    ``own`` are the script's own flags (Flag, or a default alone). ``also`` are flags of another form of the script, by
+    the words that introduce them in the help. With ``use="none"`` it is ``run(config, **own)``.
+
+    Exits with status 1 and one line on stderr for what the user can mend, 130 after an interrupt.
+    """
+    with one_line_errors():
+        distributed = processes.FLAGS if use != "none" else {}
+        assert not own.keys() & distributed.keys(), "two flags of one name"
+        if help_asked(sys.argv):
+            sections = {"flags": own, **(also or {}), "several processes": distributed}
+            print(help_text(run, sections, use))
+            return
+        config, folder, values = parse_command_line(sys.argv, own | distributed, use)
+        if use == "none":
+            run(config, **values)
+            return
+        processes.start(**{name: values.pop(name) for name in distributed})
+        use_compilation_cache()
+        with workdir.hold_workdir(folder, config) if use == "hold" else contextlib.nullcontext():
+            run(config, folder, **values)
+        processes.finish()
+
+
+def main_without_config(run: Callable[..., None], **own: Any) -> None:
+    """Parse a command line that has this script's own flags only, and call ``run(**own)``."""
+    with one_line_errors():
+        if help_asked(sys.argv):
+            print(help_text(run, {"flags": own}, None))
+            return
+        values = flags.FlagValues()
+        define_flags(own, values)
+        read_flags(values, sys.argv, own)
+        use_compilation_cache()
+        run(**{name: values[name].value for name in own})
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Turn what the user can mend into one line and an exit status. A defect keeps its traceback."""
+    try:
+        yield
+    except UserError as e:
+        processes.leave(f"error: {e}")
+    except Interrupted as e:
+        processes.leave(str(e), 130)
+    except KeyboardInterrupt:
+        processes.leave("interrupted: the last checkpoint stands, the same command continues from it", 130)
+    except Exception as e:
+        processes.blame()
+        full = isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        full = full or "No space left" in str(e) or "File too large" in str(e)  # the storage library's own words
+        if full:
+            line = "error: the disk is full; what was finished is whole: free some space, then run it again"
+            processes.leave(line, at_once=True)  # background writers that failed would print their tracebacks after it
+        if jax.process_count() == 1:
+            raise
+        traceback.print_exc()
+        processes.leave(f"error: {type(e).__name__}: {(str(e).splitlines() or [''])[0]}")
+
+
+def use_compilation_cache() -> None:
+    """Keep compiled programs in the user's cache folder, unless JAX_COMPILATION_CACHE_DIR says where (or "" for none)."""
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        jax.config.update("jax_compilation_cache_dir", str(Path(base) / "rljax" / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+# Parsing
+
+
+def parse_command_line(argv: Sequence[str], own: Flags, use: Use = "hold") -> tuple[ConfigTree, Path, dict[str, Any]]:
+    """The locked config, the workdir and the script's own flags. Raises UserError for anything that does not fit."""
+    name, folder = find_flag(argv, "config"), find_flag(argv, "workdir")
+    if (not folder and use != "none") or (not name and use != "read"):
+        needed = {"read": "--workdir DIR", "none": "--config NAME"}.get(use, "--config NAME --workdir DIR")
+        raise UserError(f"usage: {program_name(argv)} {needed} [--config.key=value]; --help lists all flags")
+    recorded = workdir.read_config(Path(folder)) if use == "read" and folder else None
+    if name:
+        config = config_files.load_config(name)
+    elif recorded is None:
+        raise UserError(f"--workdir: there is no run in {folder} (no config.json): give --config too")
+    else:
+        config = recorded
+    argv = without_flag(argv, "config")
+    config_files.check_override_keys(argv, config)
+    values = flags.FlagValues()
+    holder = config_files.define_config_flag(config, values, argv)
+    flags.DEFINE_string("workdir", None, "", flag_values=values)
+    define_flags(own, values)
+    known = list(config_files.flatten_config(config.to_dict()))
+    read_flags(values, argv, [*own, "workdir", "config"], known, "overrides are written --config.key=value")
+    if recorded is not None and (line := workdir.describe_differences(recorded, holder.value)):
+        print(line, file=sys.stderr)
+    return holder.value, Path(folder or ""), {name: values[name].value for name in own}
+
+
+def define_flags(own: Flags, values: flags.FlagValues) -> None:
+    """Define flags by name; each has the type of its default."""
+    kinds = {int: flags.DEFINE_integer, float: flags.DEFINE_float, str: flags.DEFINE_string}
+    for name, flag in own.items():
+        default = default_of(flag)
+        kinds.get(type(default), flags.DEFINE_multi_string)(name, default, "", flag_values=values)
+
+
+def default_of(flag: Flag | Value) -> Value:
+    return flag.default if isinstance(flag, Flag) else flag
+
+
+def read_flags(
+    values: flags.FlagValues,
+    argv: Sequence[str],
+    own: Sequence[str] | Flags,
+    keys: Sequence[str] = (),
+    hint: str = "flags are written --name=value",
+) -> None:
+    """Fill in the flags. Raises UserError for one that is unknown, has another type, or is no flag.
+
+    ``own`` are the names of flags that exist, ``keys`` those of the config's settings, both for the hint.
+    """
+    try:
+        rest = values(argv)
+    except flags.UnrecognizedFlagError as e:
+        raise UserError(unknown_flag(e.flagname, list(own), keys)) from None
+    except (flags.Error, TypeError, ValueError) as e:
+        raise UserError(str(e).replace("\n", " ")) from None
+    if len(rest) > 1:
+        raise UserError(f"do not know what to do with {rest[1]!r}: {hint}")
+
+
+def unknown_flag(name: str, own: Sequence[str], keys: Sequence[str]) -> str:
+    """The error for a flag that does not exist, with what was probably meant: a flag, or a setting of the config."""
+    meant = config_files.synonym_of(name, keys)
+    if meant is None and name in keys:
+        meant = f"--config.{name}"
+    if meant is None:
+        last_parts = [key for key in keys if key.rsplit(".", 1)[-1] == name]
+        near = config_files.nearest_key(name, [*own, *last_parts])
+        meant = f"--config.{near}" if near in last_parts else f"--{near}"
+    return f"--{name}: there is no such flag; did you mean {meant}? --help lists all flags"
+
+
+def find_flag(argv: Sequence[str], name: str) -> str | None:
+    """The value of --name=VALUE or --name VALUE."""
+    for i, arg in enumerate(argv):
+        for dashes in ("-", "--"):
+            if arg.startswith(f"{dashes}{name}="):
+                return arg.split("=", 1)[1]
+            if arg == dashes + name and i + 1 < len(argv):
+                return argv[i + 1]
+    return None
+
+
+def without_flag(argv: Sequence[str], name: str) -> list[str]:
+    """The command line without --name=VALUE and --name VALUE."""
+    out, skip = [], False
+    for arg in argv:
+        if skip or arg.startswith((f"-{name}=", f"--{name}=")):
+            skip = False
+        elif arg in (f"-{name}", f"--{name}"):
+            skip = True
+        else:
+            out.append(arg)
+    return out
+
+
+# Help
+
+
+def help_asked(argv: Sequence[str]) -> bool:
+    """Whether the command line asks for help."""
+    return any(arg in HELP for arg in argv[1:])
+
+
+def program_name(argv: Sequence[str]) -> str:
+    """ "rljax rl" for the console command, "python -m experiments.rl" for the script."""
+    name = Path(argv[0]).name
+    return f"python -m experiments.{name.removesuffix('.py')}" if name.endswith(".py") else name
+
+
+def help_text(run: Callable[..., None], sections: Mapping[str, Flags], use: Use | None) -> str:
+    """What a script is for (its module's docstring), its flags with their defaults, and how settings are changed.
+
+    ``use`` None: it has no config and no workdir.
+    """
+    lines = [inspect.getdoc(sys.modules[run.__module__]) or "", "", f"usage: {program_name(sys.argv)} {_usage(use)}"]
+    common = {} if use is None else {"config": _CONFIG_HELP[use == "read"]}
+    if use in ("hold", "read", "other"):
+        common["workdir"] = _WORKDIR_HELP[use]
+    for title, own in ({"": common} | dict(sections)).items():
+        if own:
+            lines += ["", f"{title}:"] if title else [""]
+            lines += [_flag_line(name, flag) for name, flag in own.items()]
+    if use is not None:
+        lines += ["", "Every setting of a config can be changed: --config.rl.steps=50. `rljax config NAME` lists them."]
+    return "\n".join(lines)
+
+
+_CONFIG_HELP = {
+    False: "the config: NAME[:arguments], for example shop:short, or FILE.py[:arguments]",
+    True: "the config; without it, the one that the run in the workdir was started with",
+}
+_WORKDIR_HELP = {"hold": "the folder of the run", "read": "the folder of a run", "other": "the folder to write to"}
+
+
+def _usage(use: Use | None) -> str:
+    common = {
+        "hold": "--config NAME --workdir DIR [--config.key=value ...]",
+        "other": "--config NAME --workdir DIR [--config.key=value ...]",
+        "read": "--workdir DIR [--config.key=value ...]",
+        "none": "--config NAME [--config.key=value ...]",
+        None: "",
+    }
+    return f"{common[use]} [--flag=value ...]".strip()
+
+
+def _flag_line(name: str, flag: Flag | str | Value) -> str:
+    """ "  --attempts=15    how many": a text alone is the help of a flag without a default."""
+    if name in ("config", "workdir"):
+        return f"  --{name + '=...':<20} {flag}"
+    default, text = flag if isinstance(flag, Flag) else (flag, "")
+    shown = f"{name}=... (may be repeated)" if isinstance(default, list) else f"{name}={default}"
+    return f"  --{shown:<20} {text}".rstrip()

@@ -1,0 +1,155 @@
+"""The folder of a run: one process holds it, and config.json in it records what is run, with what and on what."""
+
+import contextlib
+import fcntl
+import hashlib
+import importlib.metadata
+import json
+import platform
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+
+import rljax
+from rljax.distributed import processes
+from rljax.errors import UserError
+from rljax.structs import ConfigTree
+from rljax.tasks import prompting
+from rljax.training import journal
+from rljax.training.config_files import config_from_record, flatten_config
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "ml-collections", "numpy")
+
+
+@contextlib.contextmanager
+def hold_workdir(workdir: Path, config: ConfigTree) -> Iterator[None]:
+    """Hold the workdir for one run and one config. Raises UserError where another holds it, or another config.
+
+    Of several processes the first holds it. The others wait until it does, and go no further where it may not.
+    """
+    with lock_workdir(workdir, config) if processes.writes() else contextlib.nullcontext():
+        processes.meet()
+        if not (workdir / "config.json").exists():
+            raise UserError(
+                f"--workdir: process {jax.process_index()} does not see the {workdir} of process 0: it must be on a file "
+                "system that all processes share"
+            )
+        yield
+
+
+@contextlib.contextmanager
+def lock_workdir(workdir: Path, config: ConfigTree) -> Iterator[None]:
+    """Hold the workdir for this process, and record the config."""
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        lock = (workdir / ".lock").open("w")
+    except OSError as e:
+        raise UserError(f"--workdir: cannot write to {workdir}: {e.strerror}") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"--workdir: {workdir} is in use by another process") from None
+        record_config(workdir, config)
+        yield
+
+
+def record_config(workdir: Path, config: ConfigTree) -> None:
+    """Write config.json, or check that the one there holds the same config."""
+    path = workdir / "config.json"
+    now = journal.plain(config.to_dict())
+    if path.exists():
+        old, new = flatten_config(read_record(workdir)), flatten_config(now)
+        different = differing_keys(old, new)
+        begun = (workdir / "metrics.jsonl").exists() or (workdir / "checkpoints").exists()
+        if different and begun:
+            k = different[0]
+            more = f" (and {len(different) - 1} more)" if len(different) > 1 else ""
+            raise UserError(
+                f"--workdir: {workdir} holds a run with {k}={old.get(k)!r}, this one says {new.get(k)!r}{more}: "
+                "use another --workdir, or the config that the run began with"
+            )
+        if not different:
+            return
+    about = {"config": now, "versions": package_versions(), "commit": source_commit(), "dirty": source_changes()}
+    about |= {"devices": [str(d) for d in jax.devices()]}
+    about |= {"template": prompting.exact(now["task"]["options"], now["weights"])}
+    journal.replace_text(path, json.dumps(about, indent=1) + "\n")
+
+
+def read_record(workdir: Path) -> dict[str, Any]:
+    """The config in config.json, as JSON has it. Raises UserError where the file is damaged."""
+    path = workdir / "config.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["config"]
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{path} is damaged: restore it, or use another --workdir") from None
+
+
+def read_config(workdir: Path) -> ConfigTree | None:
+    """The config that a run in this workdir was started with; None where there is none."""
+    return config_from_record(read_record(workdir)) if (workdir / "config.json").is_file() else None
+
+
+def differing_keys(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """The keys of two flat configs whose values differ."""
+    return [k for k in {**old, **new} if old.get(k) != new.get(k)]
+
+
+def describe_differences(recorded: ConfigTree, config: ConfigTree) -> str:
+    """One line about the settings in which ``config`` is not the one that the run was started with; "" where none is."""
+    old, new = (flatten_config(journal.plain(c.to_dict())) for c in (recorded, config))
+    different = differing_keys(old, new)
+    if not different:
+        return ""
+    said = ", ".join(f"{k}={new.get(k)!r} (the run: {old.get(k)!r})" for k in different[:4])
+    more = f", and {len(different) - 4} more" if len(different) > 4 else ""
+    return f"not as the run was started: {said}{more}"
+
+
+# What was run
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of Python, of rljax and of the libraries that numbers depend on."""
+    ours = {"python": platform.python_version(), "rljax": rljax.__version__}
+    return ours | {p: importlib.metadata.version(p) for p in PACKAGES}
+
+
+def source_commit() -> str | None:
+    """The commit that is checked out, where rljax runs from its own git checkout; None elsewhere."""
+    folder = _checkout()
+    return _git(folder, "rev-parse", "HEAD").decode().strip() if folder else None
+
+
+def source_changes() -> dict[str, Any] | None:
+    """What the checkout holds beside the commit: the sha256 of ``git diff HEAD``, and whether files are untracked.
+
+    None where nothing was changed, or where there is no commit.
+    """
+    folder = _checkout()
+    if not folder:
+        return None
+    diff = _git(folder, "diff", "HEAD")
+    untracked = bool(_git(folder, "ls-files", "--others", "--exclude-standard").strip())
+    if not diff and not untracked:
+        return None
+    return {"diff_sha256": hashlib.sha256(diff).hexdigest() if diff else None, "untracked_files": untracked}
+
+
+def _checkout() -> Path | None:
+    """The top folder of rljax's own git checkout. An installed package in somebody else's repository has none."""
+    package = Path(rljax.__file__).resolve().parent
+    try:
+        top = Path(_git(package, "rev-parse", "--show-toplevel").decode().strip()).resolve()
+        _git(package, "rev-parse", "--verify", "--quiet", "HEAD")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return top if top / "rljax" == package else None
+
+
+def _git(folder: Path, *command: str) -> bytes:
+    return subprocess.run(["git", *command], cwd=folder, capture_output=True, check=True).stdout
