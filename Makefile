@@ -13,7 +13,7 @@ CONFIG ?= configs/shop.py
 WORKDIR ?= runs/shop
 SEEDS ?= 3
 
-# one or more quick files of every part of the library: `make test-fast`
+# quick files of every part of the library; what is slow in them is marked so
 FAST := $(addprefix tests/test_,$(addsuffix .py, \
 	launch packaging configs advantages algorithms surrogates behaviours metrics answers templates chat text countdown \
 	shop_and_fruit data checksums figures))
@@ -43,7 +43,7 @@ test: $(VENV)/tests  ## set up and pass all tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-fast: $(VENV)/tests  ## the quick tests of every part, two minutes at most
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(FAST)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(FAST)
 
 reproduce: setup  ## the main job: pretraining, SFT, RL and a report, from CONFIG in WORKDIR
 	$(BIN)/python -m experiments.reproduce --config $(CONFIG) --workdir $(WORKDIR)

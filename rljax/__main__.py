@@ -1,10 +1,12 @@
 """The command ``rljax``: ``rljax rl --config shop --workdir runs/shop`` runs experiments/rl.py, and so for every script."""
 
 import ast
+import contextlib
 import difflib
 import importlib
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import rljax
@@ -36,27 +38,32 @@ def find_commands() -> dict[str, str]:
 def main(argv: list[str] | None = None) -> None:
     """Run the command that the command line names. Exits with status 1 and one line where there is no such command."""
     command, *rest = (sys.argv if argv is None else argv)[1:] or ["--help"]
-    commands = find_commands()
-    if command in ("-h", "--help", "help"):
-        print(USAGE.format(commands="\n".join(f"  {name:<12} {text}" for name, text in commands.items())))
-        return
-    if command in ("-V", "--version"):
-        print(f"rljax {rljax.__version__}")
-        return
     name = command.replace("_", "-")
+    if name in ("-h", "--help", "help", "-V", "--version", "config"):
+        with output_may_be_cut():
+            show(name, rest)
+        return
+    commands = find_commands()
     if name not in commands:
         near = difflib.get_close_matches(name, commands, 1, 0.4)
         hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(commands)}"
         sys.exit(f"error: there is no command {command!r}; {hint} (`rljax --help` says what they do)")
     sys.argv = [f"rljax {name}", *rest]
+    importlib.import_module(f"rljax.experiments.{name.replace('-', '_')}").main()
+
+
+def show(name: str, arguments: list[str]) -> None:
+    """``rljax --help``, ``--version`` and ``config``, which need no script."""
     if name == "config":
-        list_config(rest)
+        list_config(arguments)
+    elif name in ("-V", "--version"):
+        print(f"rljax {rljax.__version__}")
     else:
-        importlib.import_module(f"rljax.experiments.{name.replace('-', '_')}").main()
+        print(USAGE.format(commands="\n".join(f"  {name:<12} {text}" for name, text in find_commands().items())))
 
 
 def list_config(arguments: list[str]) -> None:
-    """``rljax config``, which needs no JAX and has errors of one line like the scripts."""
+    """``rljax config``, with errors of one line like the scripts."""
     from rljax.errors import UserError
     from rljax.training import config_listing
 
@@ -64,7 +71,15 @@ def list_config(arguments: list[str]) -> None:
         config_listing.main(arguments)
     except UserError as e:
         sys.exit(f"error: {e}")
-    except BrokenPipeError:  # `rljax config shop | head`
+
+
+@contextlib.contextmanager
+def output_may_be_cut() -> Iterator[None]:
+    """Let ``rljax config shop | head`` end quietly."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -317,6 +317,7 @@ def test_the_settings_of_a_config_are_listed_and_searched(capsys):
     assert done.returncode == 1 and "did you mean shop?" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_stage_without_the_one_before_it_says_what_to_run(tmp_path):
     done = run("rl", tmp_path)
     assert done.returncode == 1
@@ -324,6 +325,7 @@ def test_a_stage_without_the_one_before_it_says_what_to_run(tmp_path):
     assert "run `python -m experiments.sft`" in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_costs_one_line_and_no_finished_step(tmp_path):
     def small_files():  # no file may grow past 24 KiB: the first checkpoint cannot be written
         resource.setrlimit(resource.RLIMIT_FSIZE, (24_000, 24_000))
