@@ -10,7 +10,7 @@ from rljax.text import ByteTokenizer
 
 
 def parts(response: str, kind: str = "math", prefill: str = "") -> tuple[str, str]:
-    at = responses.final(response, {"kind": kind, "prefill": prefill})
+    at = responses.answer_start(response, {"kind": kind, "prefill": prefill})
     return response[:at], response[at:]
 
 
@@ -23,16 +23,16 @@ SMALL = [
 
 
 def world(name: str) -> tasks.Task:
-    return tasks.make(name, **({"allow_unsafe": True} if name == "programs" else {}))
+    return tasks.make_task(name, **({"allow_unsafe": True} if name == "programs" else {}))
 
 
 @pytest.mark.parametrize("name, think, final", SMALL)
 def test_a_small_worlds_answer_begins_at_its_word(name, think, final):
     task = world(name)
-    assert task.final(think + final, {}) == len(think)
-    assert task.final(final, {}) == 0, "a jump thinks nothing"
-    assert task.final(think, {}) == len(think), "one that was cut off has no answer"
-    assert task.final(f"{final} wait {final}", {}) == len(f"{final} wait "), "the last one counts"
+    assert task.answer_start(think + final, {}) == len(think)
+    assert task.answer_start(final, {}) == 0, "a jump thinks nothing"
+    assert task.answer_start(think, {}) == len(think), "one that was cut off has no answer"
+    assert task.answer_start(f"{final} wait {final}", {}) == len(f"{final} wait "), "the last one counts"
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_tokens_of_a_beginning_are_counted_with_the_space_behind_it(text, count)
 
 
 def test_a_sample_says_where_its_answer_begins_and_how_many_tokens_it_thought():
-    task = tasks.make("shop")
+    task = tasks.make_task("shop")
     texts = ["try 1 + 2 = 3 vs 9 less wait answer 4 5 <eos>", "answer 4 5 <eos>", "try 1 + 2"]
     ids = [task.tokenizer.encode(t, specials=True) for t in texts]
     response, mask = np.zeros((1, 3, 20), int), np.zeros((1, 3, 20), bool)

@@ -12,7 +12,7 @@ from rljax.text import pad_batch
 from rljax.verifiers import text_rewards
 
 T = 100
-MIXED = tasks.make("shop", second=0.4)
+MIXED = tasks.make_task("shop", second=0.4)
 TWO = rewards.parse("correct + language(target=en)")
 
 
@@ -37,11 +37,11 @@ def rollout_of(task, asked, rows):
 
 
 def test_without_a_second_language_there_is_no_word_of_it():
-    assert tasks.make("shop").tokenizer.words == shop.WORDS
-    assert tasks.make("shop").words == ("wait", "try")
+    assert tasks.make_task("shop").tokenizer.words == shop.WORDS
+    assert tasks.make_task("shop").behaviours == ("wait", "try")
 
 
-@pytest.mark.parametrize("task", [MIXED, tasks.make("fruit"), tasks.make("countdown")], ids=lambda t: t.name)
+@pytest.mark.parametrize("task", [MIXED, tasks.make_task("fruit"), tasks.make_task("countdown")], ids=lambda t: t.name)
 def test_device_and_text_agree_on_correctness_and_on_language(task):
     asked, _, rows = attempts(task, np.random.default_rng(1))
     rows[1] = [int(i) for i in np.random.default_rng(2).integers(0, task.tokenizer.size, T) if i != task.tokenizer.eos]
@@ -77,4 +77,4 @@ def test_demonstrators_and_pages_say_about_the_share_in_the_second_language():
 
 def test_a_share_that_is_none_is_one_line():
     with pytest.raises(UserError, match="second"):
-        tasks.make("shop", second=1.2)
+        tasks.make_task("shop", second=1.2)

@@ -24,7 +24,7 @@ def supervised_step(
     lay = lambda x: sharding.constrain_state(x, model)
     grads, metrics = gradients(next_token_loss(model, state.frozen), state.params, weighted(batch), split, lay)
     state, more = update(state, grads, optimizer)
-    tokens = jnp.sum(batch["learn"], dtype=jnp.float32)
+    tokens = jnp.sum(batch["loss_mask"], dtype=jnp.float32)
     return lay(state.replace(step=state.step + 1)), metrics | more | {"tokens": tokens}
 
 
@@ -36,7 +36,7 @@ def supervised_loss(params: Any, batch: Batch, *, model: transformer.Config, spl
 
 
 def weighted(batch: Batch) -> Batch:
-    return batch | {"weight": token_weights(batch["learn"] & batch["mask"])}
+    return batch | {"weight": token_weights(batch["loss_mask"] & batch["mask"])}
 
 
 def token_weights(loss_mask: Array) -> Array:

@@ -21,33 +21,33 @@ SELF_REFLECTION = (
 )
 
 
-def pattern(*parts: str) -> re.Pattern[str]:
+def any_of(*parts: str) -> re.Pattern[str]:
     """Any of these expressions, case ignored; the longer one first, so that none hides one that it begins."""
     return re.compile("|".join(sorted(parts, key=lambda p: (-len(p), p))), re.IGNORECASE)
 
 
-def whole(word: str) -> str:
+def whole_word(word: str) -> str:
     """The expression of a whole word; a hyphen ends a word: "double-check" holds "check", "checked" does not."""
     return rf"\b{re.escape(word)}\b"
 
 
-KNOWN: Patterns = {
-    "reflection": pattern(*map(whole, REFLECTION)),
-    "self_reflection": pattern(*map(re.escape, SELF_REFLECTION)),
+PATTERNS: Patterns = {
+    "reflection": any_of(*map(whole_word, REFLECTION)),
+    "self_reflection": any_of(*map(re.escape, SELF_REFLECTION)),
     # four behaviours of Gandhi et al. (arXiv 2503.01307), who ask a model whether they are there
-    "verification_proxy": pattern(
+    "verification_proxy": any_of(
         r"\blet(?: me|['’]s| us) (?:check|verify)\b",
         r"\bverify(?:ing)?\b",
         r"= ?-?\$?[0-9][0-9.,]*, which is\b",  # "= 39, which is not the target"
     ),
-    "backtracking_proxy": pattern(r"\btry (?:a different|another)\b", r"\binstead\b", r"\bthat['’]s not\b"),
-    "subgoals_proxy": pattern(r"\bfirst,", r"\bget to a multiple of\b"),
-    "backward_chaining_proxy": pattern(r"\bwork(?:ing)? backwards?\b"),
+    "backtracking_proxy": any_of(r"\btry (?:a different|another)\b", r"\binstead\b", r"\bthat['’]s not\b"),
+    "subgoals_proxy": any_of(r"\bfirst,", r"\bget to a multiple of\b"),
+    "backward_chaining_proxy": any_of(r"\bwork(?:ing)? backwards?\b"),
 }
-IN_WORDS = tuple(KNOWN)  # what is counted where a model writes sentences
+SENTENCE_BEHAVIOURS = tuple(PATTERNS)  # what is counted where a model writes sentences
 
 
-class Rates(NamedTuple):
+class BehaviourRates(NamedTuple):
     """How much of a behaviour a set of responses shows."""
 
     share: float  # of responses that show it
@@ -55,29 +55,29 @@ class Rates(NamedTuple):
     per_1k: float  # times in 1,000 tokens, over all responses together
 
 
-def patterns(names: Iterable[str]) -> Patterns:
-    """The expression of each name: one of ``KNOWN``, or the name itself as a whole word, case ignored."""
-    return {name: KNOWN[name] if name in KNOWN else pattern(whole(name)) for name in names}
+def compile_patterns(names: Iterable[str]) -> Patterns:
+    """The expression of each name: one of ``PATTERNS``, or the name itself as a whole word, case ignored."""
+    return {name: PATTERNS[name] if name in PATTERNS else any_of(whole_word(name)) for name in names}
 
 
-def count(text: str, counted: re.Pattern[str]) -> int:
+def count_matches(text: str, counted: re.Pattern[str]) -> int:
     """Times that a behaviour is shown in a text; two that overlap count once."""
     return sum(1 for _ in counted.finditer(text))
 
 
-def rates(texts: Sequence[str], tokens: Sequence[int], counted: Patterns) -> dict[str, Rates]:
+def behaviour_rates(texts: Sequence[str], tokens: Sequence[int], counted: Patterns) -> dict[str, BehaviourRates]:
     """Each behaviour over responses; ``tokens`` are their lengths. Raises ValueError where these are not as many."""
     if len(texts) != len(tokens):
         raise ValueError(f"{len(texts)} texts, but {len(tokens)} lengths")
     total, out = max(sum(tokens), 1), {}
     for name, of in counted.items():
-        times = [count(text, of) for text in texts]
+        times = [count_matches(text, of) for text in texts]
         share = sum(t > 0 for t in times) / max(len(times), 1)
-        out[name] = Rates(share, sum(times) / max(len(times), 1), 1000 * sum(times) / total)
+        out[name] = BehaviourRates(share, sum(times) / max(len(times), 1), 1000 * sum(times) / total)
     return out
 
 
-def first_aha(shares: Mapping[int, float], threshold: float) -> int | None:
+def first_aha_step(shares: Mapping[int, float], threshold: float) -> int | None:
     """The step at which a behaviour has come to stay; None where it never has.
 
     ``shares`` is {step of an evaluation: share of responses in 0..1}, by step. The first aha is the earliest step at which
@@ -94,7 +94,7 @@ def share_before(shares: Mapping[int, float], step: int) -> float | None:
     return next((v for s, v in reversed([*shares.items()]) if s < step), None)
 
 
-def example(samples: Iterable[Mapping[str, Any]], counted: re.Pattern[str]) -> Mapping[str, Any] | None:
+def find_example(samples: Iterable[Mapping[str, Any]], counted: re.Pattern[str]) -> Mapping[str, Any] | None:
     """An attempt that shows a behaviour: the first right one that shows it before its final answer.
 
     Where there is none, the first that shows it at all; None where no attempt does.

@@ -151,8 +151,8 @@ def weighted(parts: Sequence[Term], correct: Array, info: dict[str, Array], roll
 
 def on_device(task: Task, group_size: int, parts: Sequence[Term] = CORRECT) -> RewardFn:
     """The task's verifier in jnp, and the terms of ``parts`` that can be counted on symbols."""
-    assert task.score is not None, f"task {task.name} has no device verifier"
-    score = task.score
+    assert task.verify_on_device is not None, f"task {task.name} has no device verifier"
+    score = task.verify_on_device
 
     def reward(rollout: Rollout, problems: Problems) -> tuple[Array, dict[str, Array]]:
         response, mask, finished = (by_group(x, group_size) for x in (rollout.response, rollout.mask, rollout.finished))
@@ -179,8 +179,8 @@ def on_host(
     only a problem or the machine can provoke, ends the run.
     """
     pool: list[Executor] = []
-    names = ("correct", "verifier_error", *task.notes, *(f"reward/{t.name}" for t in of_text(parts)))
-    score = functools.partial(score_some, task.verify, task.judge, task.prefill, of_text(parts))
+    names = ("correct", "verifier_error", *task.verifier_metrics, *(f"reward/{t.name}" for t in of_text(parts)))
+    score = functools.partial(score_some, task.verify, task.verify_batch, task.prefill, of_text(parts))
 
     def score_all(pairs: Pairs) -> list[Scores]:
         if not workers:
@@ -193,7 +193,7 @@ def on_host(
         out: list[Scores] = []
         for some, future in zip(shares, futures, strict=True):
             try:
-                out += future.result(timeout + (A_RESPONSE * len(some) if task.judge else 0.0))
+                out += future.result(timeout + (A_RESPONSE * len(some) if task.verify_batch else 0.0))
             except (TimeoutError, BrokenProcessPool, CancelledError):
                 out += [{"correct": 0.0, "verifier_error": 1.0}] * len(some)
                 stop_workers(pool)

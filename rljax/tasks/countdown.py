@@ -20,7 +20,8 @@ import numpy as np
 
 from rljax.errors import UserError
 from rljax.structs import Array, Problems
-from rljax.tasks import Attempt, Record, Task, at_last, generate
+from rljax.tasks import generate
+from rljax.tasks.task import Attempt, Record, Task, answer_start_fn
 from rljax.text import SYMBOL, SymbolTokenizer
 
 OPERATIONS = ("+", "-", "*", "/")
@@ -63,9 +64,14 @@ def make(options: Options) -> Task:
         demonstration=lambda record, rng: demonstration(options, record, rng),
         page=lambda rng, length: page(options, tokenizer, rng, length),
         describe=describe,
-        final=at_last("answer"),
-        words=("wait", "try"),
-        score=lambda response, mask, finished, facts: score(options, tokenizer, response, mask, finished, facts),
+        strategies=("jump", "steps", "check", "retry"),
+        answer_start=answer_start_fn("answer"),
+        behaviours=("wait", "try"),
+        aha_behaviour="wait",
+        content=lambda record: (record["target"], *sorted(record["numbers"])),
+        verify_on_device=lambda response, mask, finished, facts: score(
+            options, tokenizer, response, mask, finished, facts
+        ),
     )
 
 
@@ -75,21 +81,21 @@ def make(options: Options) -> Task:
 def problems(o: Options, tokenizer: SymbolTokenizer, seed: int, index: Array, split: str) -> Problems:
     def candidate(key: Array) -> tuple[dict[str, Array], Array, Array]:
         chances = jax.random.uniform(key, (4 * o.numbers,))  # at once: one hash in the compiled loop instead of many
-        numbers = 1 + pick(chances[: o.numbers], o.max_number)
+        numbers = 1 + pick_number(chances[: o.numbers], o.max_number)
         solution, possible = random_chain(o, numbers, chances[o.numbers :].reshape(o.numbers, 3))
         target = solution[-1, 3]
         facts = {"numbers": numbers, "target": target, "solution": solution}
         sound = possible & jnp.all(numbers != target)  # a target that is given would be told, not reached
         return facts, jnp.concatenate([target[None], jnp.sort(numbers)]), sound
 
-    facts = generate.draw(candidate, seed, index, split)
+    facts = generate.draw_facts(candidate, seed, index, split)
     fixed = lambda word: jnp.full_like(facts["target"], tokenizer.ids[word])[:, None]
     target, numbers = tokenizer.zero + facts["target"][:, None], tokenizer.zero + facts["numbers"]
     prompt = jnp.concatenate([fixed("<bos>"), fixed("make"), target, fixed("from"), numbers, fixed("?")], 1)
     return Problems(prompt=prompt, prompt_mask=jnp.ones(prompt.shape, bool), facts=facts)
 
 
-def pick(chance: Array, count: Array | int) -> Array:
+def pick_number(chance: Array, count: Array | int) -> Array:
     """A whole number within 0..count - 1 for each chance in [0, 1), int32."""
     return jnp.minimum((chance * count).astype(jnp.int32), count - 1)
 
@@ -98,12 +104,12 @@ def random_chain(o: Options, left: Array, chances: Array) -> tuple[Array, Array]
     """(steps [n - 1, 4] of a, operation number, b, result; was there always a legal operation? []); chances [n, 3]."""
     steps, possible = [], jnp.asarray(True)
     for n in range(o.numbers - 1):
-        i, j = pick(chances[n, 0], len(left)), pick(chances[n, 1], len(left) - 1)
+        i, j = pick_number(chances[n, 0], len(left)), pick_number(chances[n, 1], len(left) - 1)
         j += j >= i
         a, b = left[i], left[j]
         results = jnp.stack([a + b, a - b, a * b, a // jnp.maximum(b, 1)])
         legal = (0 <= results) & (results <= o.limit) & jnp.stack([True, True, True, (b > 0) & (results[3] * b == a)])
-        operation = jnp.argmax(jnp.cumsum(legal) > pick(chances[n, 2], legal.sum()))
+        operation = jnp.argmax(jnp.cumsum(legal) > pick_number(chances[n, 2], legal.sum()))
         steps.append(jnp.stack([a, operation, b, results[operation]]))
         possible &= legal.any()
         left = left.at[i].set(results[operation])
@@ -132,10 +138,12 @@ def score(o: Options, tokenizer: SymbolTokenizer, response: Array, mask: Array, 
     for n in range(steps):
         a, operation, b, equals, result, end = jnp.moveaxis(tail[..., 1 + STEP_TOKENS * n :][..., :STEP_TOKENS], -1, 0)
         a, b, result = (x - tokenizer.zero for x in (a, b, result))
-        left, had_a = swap(left, a, jnp.full_like(a, GONE))
-        left, had_b = swap(left, b, jnp.full_like(b, GONE))
-        left, _ = swap(left, jnp.full_like(a, GONE), result)
-        right &= had_a & had_b & holds(operation - ids["+"], a, b, result) & (0 <= result) & (result <= o.limit)
+        left, had_a = replace_number(left, a, jnp.full_like(a, GONE))
+        left, had_b = replace_number(left, b, jnp.full_like(b, GONE))
+        left, _ = replace_number(left, jnp.full_like(a, GONE), result)
+        right &= (
+            had_a & had_b & equation_holds(operation - ids["+"], a, b, result) & (0 <= result) & (result <= o.limit)
+        )
         right &= (equals == ids["="]) & (end == (tokenizer.eos if n == steps - 1 else ids[","]))
     result = tail[..., -2] - tokenizer.zero
     return (right & (result == facts["target"][:, None])).astype(jnp.float32)
@@ -144,14 +152,14 @@ def score(o: Options, tokenizer: SymbolTokenizer, response: Array, mask: Array, 
 GONE = -(1 << 20)  # a used-up number: no token, less ``zero``, is so small
 
 
-def swap(left: Array, old: Array, new: Array) -> tuple[Array, Array]:
+def replace_number(left: Array, old: Array, new: Array) -> tuple[Array, Array]:
     """Put ``new`` [B, G] in the place of the first ``old`` [B, G] in ``left`` [B, G, n]; and whether there was one."""
     found = left == old[..., None]
     first = found & (jnp.cumsum(found, -1) == 1)
     return jnp.where(first, new[..., None], left), found.any(-1)
 
 
-def holds(operation: Array, a: Array, b: Array, c: Array) -> Array:
+def equation_holds(operation: Array, a: Array, b: Array, c: Array) -> Array:
     """Is a (operation number) b = c? False for a number that is no operation. All [B, G]."""
     cases = [a + b == c, a - b == c, a * b == c, (b > 0) & (b * c == a)]
     return functools.reduce(jnp.logical_or, [(operation == n) & case for n, case in enumerate(cases)])
@@ -205,15 +213,15 @@ def compare(a: int, b: int) -> str:
     return VERDICTS[(a >= b) + (a == b)]
 
 
-def written(steps: list[Step]) -> str:
+def steps_text(steps: list[Step]) -> str:
     return " , ".join(f"{a} {operation} {b} = {c}" for a, operation, b, c in steps)
 
 
-def judged(steps: list[Step], target: int) -> str:
-    return f"{written(steps)} vs {target} {compare(steps[-1][3], target)}"
+def compared_text(steps: list[Step], target: int) -> str:
+    return f"{steps_text(steps)} vs {target} {compare(steps[-1][3], target)}"
 
 
-def attempt(numbers: list[int], limit: int, rng: np.random.Generator) -> list[Step]:
+def random_steps(numbers: list[int], limit: int, rng: np.random.Generator) -> list[Step]:
     """Legal steps at random that use up the numbers."""
     left, steps = list(numbers), []
     while len(left) > 1:
@@ -231,16 +239,16 @@ def demonstration(o: Options, record: Record, rng: np.random.Generator) -> str:
     numbers, target = record["numbers"], record["target"]
     answer, tries = record["solution"], []
     if rng.random() < o.jump:
-        return f"answer {written(answer)}"
+        return f"answer {steps_text(answer)}"
     known = rng.integers(o.tries)  # the try that is the known solution, if the search lasts so long
     for n in range(o.tries):
-        steps = record["solution"] if n == known else attempt(numbers, o.limit, rng)
-        tries.append(judged(steps, target))
+        steps = record["solution"] if n == known else random_steps(numbers, o.limit, rng)
+        tries.append(compared_text(steps, target))
         reached = steps[-1][3] == target
         if reached or rng.random() < o.give_up:
-            answer = steps if reached else attempt(numbers, o.limit, rng)
+            answer = steps if reached else random_steps(numbers, o.limit, rng)
             break
-    return f"try {' wait '.join(tries)} answer {written(answer)}"
+    return f"try {' wait '.join(tries)} answer {steps_text(answer)}"
 
 
 def page(o: Options, tokenizer: SymbolTokenizer, rng: np.random.Generator, length: int) -> list[int]:
@@ -259,7 +267,7 @@ def statement(o: Options, rng: np.random.Generator) -> str:
     pairs = products(o.limit)
     x, y = pairs[rng.integers(len(pairs))]
     step = ((a, "+", c - a, c), (c, "-", a, c - a), (x, "*", y, x * y), (x * y, "/", x, y))[kind]
-    return judged([step], step[3] if rng.random() < 0.25 else other) + " ."
+    return compared_text([step], step[3] if rng.random() < 0.25 else other) + " ."
 
 
 @functools.cache
@@ -272,9 +280,11 @@ def drill(o: Options, rng: np.random.Generator) -> str:
     """Attempts at a problem with one number too large for a real one: no page gives away a held-out answer."""
     numbers = rng.integers(1, o.max_number + 1, o.numbers).tolist()
     numbers[rng.integers(o.numbers)] = int(rng.integers(o.max_number + 1, min(o.limit, 3 * o.max_number) + 1))
-    attempts = [attempt(numbers, o.limit, rng) for _ in range(6)]
+    attempts = [random_steps(numbers, o.limit, rng) for _ in range(6)]
     target = attempts[rng.integers(6)][-1][3]
-    return f"make {target} from {' '.join(map(str, numbers))} ? {' . '.join(judged(a, target) for a in attempts)} ."
+    return (
+        f"make {target} from {' '.join(map(str, numbers))} ? {' . '.join(compared_text(a, target) for a in attempts)} ."
+    )
 
 
 # Reading an attempt
@@ -296,5 +306,5 @@ def describe(response: str, record: Record) -> Attempt:
     strategy = "jump" if not tries else "retry" if len(tries) > 1 else "check" if verdicts else "steps"
     final = final_steps(response, len(record["numbers"]))
     ordered = lambda a, x, b, c: (b, x, a, c) if x in "+*" and b < a else (a, x, b, c)  # 4 + 3 and 3 + 4 vote together
-    answer = None if final is None else written([ordered(*step) for step in final])
+    answer = None if final is None else steps_text([ordered(*step) for step in final])
     return Attempt(strategy, answer, facts, tuple(verdicts))

@@ -28,7 +28,8 @@ import numpy as np
 
 from rljax.errors import UserError
 from rljax.structs import Array, Problems
-from rljax.tasks import Attempt, Record, Task, at_last, generate
+from rljax.tasks import generate
+from rljax.tasks.task import Attempt, Record, Task, answer_start_fn
 from rljax.text import SymbolTokenizer
 
 NAMES = ("Ben", "Emily", "Ada", "Omar", "Mia", "Leo", "Zoe", "Ravi")
@@ -55,7 +56,7 @@ class Options:
             raise UserError(f"task cups: stride={self.stride} must be at least 0, and jump={self.jump} 0 to 1")
         if not 0 <= self.fewest <= self.swaps:
             raise UserError(f"task cups: fewest={self.fewest} must be 0 to swaps={self.swaps}")
-        if self.cups * len(pairs(self.cups)) ** self.shortest < 100:  # each split needs some of every level
+        if self.cups * len(swap_words(self.cups)) ** self.shortest < 100:  # each split needs some of every level
             said = f"cups={self.cups} with {self.shortest} swaps"
             raise UserError(f"task cups: {said} makes fewer than 100 problems: raise cups, or swaps and fewest")
         if not 1 <= self.drill < self.shortest:
@@ -72,7 +73,7 @@ class Options:
         return not 0 < self.stride < self.swaps
 
 
-def pairs(cups: int) -> list[str]:
+def swap_words(cups: int) -> list[str]:
     """The words for the swaps of two different cups."""
     return [a + b for a, b in itertools.combinations(CUPS[:cups], 2)]
 
@@ -80,7 +81,7 @@ def pairs(cups: int) -> list[str]:
 def make(options: Options) -> Task:
     """The task of these options."""
     o = options
-    tokenizer = SymbolTokenizer((*CUPS[: o.cups], *pairs(o.cups), *NAMES, *WORDS), numbers=0)
+    tokenizer = SymbolTokenizer((*CUPS[: o.cups], *swap_words(o.cups), *NAMES, *WORDS), numbers=0)
     return Task(
         name="cups",
         tokenizer=tokenizer,
@@ -92,10 +93,13 @@ def make(options: Options) -> Task:
         demonstration=lambda record, rng: demonstration(o, record, rng),
         page=lambda rng, length: page(o, tokenizer, rng, length),
         describe=lambda response, record: describe(o, response, record),
-        final=at_last("answer"),
-        words=("at",),
+        strategies=("jump", "steps"),
+        answer_start=answer_start_fn("answer"),
+        behaviours=("at",),
+        aha_behaviour="at",
+        content=lambda record: (record["start"], *record["swaps"]),
         read_prompt=lambda prompt: read_prompt(o, prompt),
-        score=lambda response, mask, finished, facts: score(tokenizer, response, mask, finished, facts),
+        verify_on_device=lambda response, mask, finished, facts: score(tokenizer, response, mask, finished, facts),
     )
 
 
@@ -105,7 +109,7 @@ def make(options: Options) -> Task:
 
 def problems(o: Options, tokenizer: SymbolTokenizer, seed: int, index: Array, split: str) -> Problems:
     """Problems number ``index`` [B] of a split; short ones are padded on the left."""
-    known = pairs(o.cups)
+    known = swap_words(o.cups)
 
     def candidate(key: Array) -> tuple[dict[str, Array], Array, Array]:
         noise = jax.random.bits(key, (3 + o.swaps,))  # one draw for everything: quick to compile
@@ -116,7 +120,7 @@ def problems(o: Options, tokenizer: SymbolTokenizer, seed: int, index: Array, sp
         facts = {"start": start, "swaps": swaps, "count": count, "place": follow(o, start, swaps), "name": name}
         return facts, jnp.concatenate([start[None], swaps]), jnp.ones((), bool)
 
-    facts = generate.draw(candidate, seed, index, split)
+    facts = generate.draw_facts(candidate, seed, index, split)
     ids, size = tokenizer.ids, facts["start"].shape[0]
     fixed = lambda *words: jnp.broadcast_to(jnp.asarray([ids[w] for w in words]), (size, len(words)))
     name, start = (ids[NAMES[0]] + facts["name"])[:, None], (ids[CUPS[0]] + facts["start"])[:, None]
@@ -143,16 +147,16 @@ def follow(o: Options, start: Array, swaps: Array) -> Array:
 
 
 def records(o: Options, facts: dict[str, Array]) -> list[Record]:
-    known, columns = pairs(o.cups), (np.asarray(facts[k]).tolist() for k in ("start", "swaps", "count"))
-    return [record_of(CUPS[start], [known[s] for s in swaps[:n]]) for start, swaps, n in zip(*columns, strict=True)]
+    known, columns = swap_words(o.cups), (np.asarray(facts[k]).tolist() for k in ("start", "swaps", "count"))
+    return [make_record(CUPS[start], [known[s] for s in swaps[:n]]) for start, swaps, n in zip(*columns, strict=True)]
 
 
-def record_of(start: str, swaps: list[str]) -> Record:
+def make_record(start: str, swaps: list[str]) -> Record:
     """The record of a problem in words; its level is the number of swaps."""
-    return {"start": start, "swaps": swaps, "place": moved(start, swaps), "level": len(swaps)}
+    return {"start": start, "swaps": swaps, "place": place_after(start, swaps), "level": len(swaps)}
 
 
-def moved(at: str, swaps: list[str]) -> str:
+def place_after(at: str, swaps: list[str]) -> str:
     """The place after these swaps of what is at ``at``."""
     for swap in swaps:
         at = swap[1 - swap.index(at)] if at in swap else at
@@ -168,7 +172,7 @@ def read_prompt(o: Options, prompt: str) -> Record | None:
     if not found:
         return None
     start, swaps = found.group(1), found.group(2).split()
-    return record_of(start, swaps) if start in CUPS[: o.cups] and set(swaps) <= set(pairs(o.cups)) else None
+    return make_record(start, swaps) if start in CUPS[: o.cups] and set(swaps) <= set(swap_words(o.cups)) else None
 
 
 # Verifiers: the answer is the end of the response, and the only one
@@ -196,15 +200,15 @@ def verify(response: str, record: Record) -> bool:
 # Text to learn from
 
 
-def places(start: str, swaps: list[str], stride: int) -> list[str]:
+def places_after(start: str, swaps: list[str], stride: int) -> list[str]:
     """The places after every ``stride`` swaps; what is left over has none."""
-    return [moved(start, swaps[:n]) for n in range(stride, len(swaps) + 1, stride)]
+    return [place_after(start, swaps[:n]) for n in range(stride, len(swaps) + 1, stride)]
 
 
 def demonstration(o: Options, record: Record, rng: np.random.Generator) -> str:
     """A jump, or steps: by the options, and always right."""
     jumps = o.jumps_only or rng.random() < o.jump or len(record["swaps"]) <= o.stride
-    steps = [] if jumps else [f"at {p}" for p in places(record["start"], record["swaps"], o.stride)]
+    steps = [] if jumps else [f"at {p}" for p in places_after(record["start"], record["swaps"], o.stride)]
     return " ".join([*steps, f"answer {record['place']}"])
 
 
@@ -219,20 +223,23 @@ def page(o: Options, tokenizer: SymbolTokenizer, rng: np.random.Generator, lengt
 
 def draw_swaps(o: Options, rng: np.random.Generator, count: int) -> tuple[str, list[str]]:
     """A place and so many swaps."""
-    known = pairs(o.cups)
+    known = swap_words(o.cups)
     return CUPS[rng.integers(o.cups)], [known[n] for n in rng.integers(len(known), size=count)]
 
 
 def drill(o: Options, rng: np.random.Generator) -> str:
     """A place, a few swaps and the place after them: fewer swaps than any problem has."""
     start, swaps = draw_swaps(o, rng, int(rng.integers(1, o.drill + 1)))
-    return f"{start} {' '.join(swaps)} at {moved(start, swaps)} ."
+    return f"{start} {' '.join(swaps)} at {place_after(start, swaps)} ."
 
 
 def game(o: Options, rng: np.random.Generator) -> str:
     """A problem's prompt and the places on the way, all but the one after the last swap."""
     start, swaps = draw_swaps(o, rng, int(rng.integers(o.shortest, o.swaps + 1)))
-    name, steps = NAMES[rng.integers(len(NAMES))], "".join(f"at {p} " for p in places(start, swaps[:-1], o.stride))
+    name, steps = (
+        NAMES[rng.integers(len(NAMES))],
+        "".join(f"at {p} " for p in places_after(start, swaps[:-1], o.stride)),
+    )
     return f"{name} hides it under {start} : {' '.join(swaps)} where ? {steps}."
 
 
@@ -244,7 +251,7 @@ def describe(o: Options, response: str, record: Record) -> Attempt:
     stride, at, facts = max(o.stride, 1), record["start"], []
     for n, place in enumerate(re.findall(r"\bat ([A-Z])\b", response)):
         between = record["swaps"][n * stride : (n + 1) * stride]
-        facts.append(len(between) == stride and moved(at, between) == place)
+        facts.append(len(between) == stride and place_after(at, between) == place)
         at = place
     answer = ANSWER.search(response)
     return Attempt("steps" if facts else "jump", answer.group(1) if answer else None, tuple(facts))

@@ -21,7 +21,8 @@ import numpy as np
 
 from rljax.errors import UserError
 from rljax.structs import Array, Problems
-from rljax.tasks import Attempt, Record, Task, at_last, generate
+from rljax.tasks import generate
+from rljax.tasks.task import Attempt, Record, Task, answer_start_fn
 from rljax.text import SymbolTokenizer
 
 NAMES = ("Emily", "Ben", "Ada", "Omar", "Mia", "Leo", "Zoe", "Ravi")
@@ -71,10 +72,13 @@ def make(options: Options) -> Task:
         demonstration=lambda record, rng: demonstration(o, record, rng),
         page=lambda rng, length: page(o, tokenizer, rng, length),
         describe=describe,
-        final=at_last("answer"),
-        words=("wait", "check", "try"),
+        strategies=("jump", "steps", "check", "retry"),
+        answer_start=answer_start_fn("answer"),
+        behaviours=("wait", "check", "try"),
+        aha_behaviour="wait",
+        content=content,
         read_prompt=read_prompt,
-        score=lambda response, mask, finished, facts: score(tokenizer, response, mask, finished, facts),
+        verify_on_device=lambda response, mask, finished, facts: score(tokenizer, response, mask, finished, facts),
     )
 
 
@@ -103,7 +107,7 @@ def problems(o: Options, tokenizer: SymbolTokenizer, seed: int, index: Array, sp
         others = jnp.sort(counts[1:] * (o.max_price + 1) + prices[1:])
         return facts, jnp.concatenate([counts[:1], prices[:1], others]), jnp.ones((), bool)
 
-    facts = generate.draw(candidate, seed, index, split)
+    facts = generate.draw_facts(candidate, seed, index, split)
     values = {"{total}": tokenizer.zero + facts["total"], "{name}": tokenizer.ids[NAMES[0]] + facts["name"]}
     for k in range(o.kinds):
         values[f"{{n{k}}}"] = tokenizer.zero + facts["counts"][:, k]
@@ -147,6 +151,12 @@ BOUGHT = re.compile(rf"(\d+) ({'|'.join(PLURALS)})\b")
 COSTS = re.compile(rf"each ({'|'.join(FRUITS)}) costs \$ ?(\d+)")
 TOTAL = re.compile(r"total cost (?:of all (?:the )?fruit )?is \$ ?(\d+)")
 ASKED = re.compile(rf"\b(?:one|each|an?) ({'|'.join(FRUITS)}) cost\b|cost of (?:one|each|an?) ({'|'.join(FRUITS)})\b")
+
+
+def content(record: Record) -> tuple[tuple[int, int], ...]:
+    """What makes two problems the same: (count, price) of the fruit asked for, then of the others in whatever order."""
+    asked, *others = zip(record["counts"], record["prices"], strict=True)
+    return asked, *sorted(others)
 
 
 # Verifiers: the answer is the end of the response, and the only one

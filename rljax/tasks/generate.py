@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 Array = jax.Array
-TENTHS = {"train": (0, 8), "validation": (8, 9), "test": (9, 10)}  # of all contents
+SPLIT_TENTHS = {"train": (0, 8), "validation": (8, 9), "test": (9, 10)}  # of all contents
 
 
 def hash_content(content: Array) -> Array:
@@ -29,14 +29,16 @@ def hash_content(content: Array) -> Array:
 
 
 def in_split(content: Array, split: str) -> Array:
-    low, high = TENTHS[split]
+    low, high = SPLIT_TENTHS[split]
     tenth = hash_content(content) % 10
     return (low <= tenth) & (tenth < high)
 
 
-def draw(candidate: Callable[[Array], tuple[Any, Array, Array]], seed: int | Array, index: Array, split: str) -> Any:
+def draw_facts(
+    candidate: Callable[[Array], tuple[Any, Array, Array]], seed: int | Array, index: Array, split: str
+) -> Any:
     """Facts of problems number ``index`` [B] of a split; ``candidate(key) -> (facts, content [K], sound [])``."""
-    root = jax.random.fold_in(jax.random.key(seed), list(TENTHS).index(split))
+    root = jax.random.fold_in(jax.random.key(seed), list(SPLIT_TENTHS).index(split))
 
     def one(index: Array) -> Any:
         key = jax.random.fold_in(root, index)

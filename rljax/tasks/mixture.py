@@ -13,15 +13,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rljax.errors import UserError
-from rljax.tasks import Record, datasets, prompting
+from rljax.tasks import datasets, prompting
 from rljax.tasks.datasets import decontamination
-from rljax.tasks.prompting import Wording
+from rljax.tasks.prompting import PromptFormat
+from rljax.tasks.task import Record
 from rljax.text import ByteTokenizer, Tokenizer, templates
 
 LOG = logging.getLogger(__name__)
-MADE = ("countdown", "gym")  # made problems say the same words around other numbers; no problem is in two splits
+GENERATED_KINDS = (
+    "countdown",
+    "gym",
+)  # made problems say the same words around other numbers; no problem is in two splits
 HARDNESS: dict[str, Callable[[Record], float]] = {
-    "level": lambda r: level(r),
+    "level": lambda r: level_number(r),
     "pass_rate": lambda r: -r.get("pass_rate", 0.0),
     "length": lambda r: len(r["question"]),
 }
@@ -62,12 +66,12 @@ class Options:
             )
         if self.curriculum == "pass_rate" and not self.pass_rates:
             raise UserError("task questions: curriculum=pass_rate needs pass_rates=FILE, see experiments.evaluate")
-        if self.template != prompting.OWN:
+        if self.template != prompting.MODEL_TEMPLATE:
             templates.find(self.template)
 
-    def words(self, tokenizer: Tokenizer) -> Wording:
+    def words(self, tokenizer: Tokenizer) -> PromptFormat:
         how = self.instruction, self.system, self.thinking
-        return prompting.make(self.template, tokenizer, *how)
+        return prompting.make_prompt_format(self.template, tokenizer, *how)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,27 +100,29 @@ def parse_mixture(text: str) -> dict[str, float]:
     return out
 
 
-def load(o: Options, words: Wording | None = None) -> dict[str, Split]:
+def load_splits(o: Options, words: PromptFormat | None = None) -> dict[str, Split]:
     """The records of each split, as far as they have room in these ``words`` (by default, in bytes).
 
     What is dropped is counted in the log.
     """
     words = words or o.words(ByteTokenizer())
     mixture, tested = parse_mixture(o.datasets), parse_mixture(o.test or o.datasets)
-    parts = {name: divide(name, datasets.load(name, o.path, o.data_dir)) for name in {**mixture, **tested}}
+    parts = {
+        name: divide_splits(name, datasets.load_dataset(name, o.path, o.data_dir)) for name in {**mixture, **tested}
+    }
     asked = [r["question"] for name in tested for r in parts[name]["test"]]
     sets: dict[str, dict[str, list[Record]]] = {"train": {}, "validation": {}}
     for split, kept in sets.items():
         for name in mixture:
-            rows = uncontaminated(o, f"{name} {split}", parts[name][split], asked)
-            rows = of_difficulty(o, f"{name} {split}", rows) if split == "train" else rows
-            kept[name] = with_room(o, words, f"{name} {split}", rows, demonstrated=True)
+            rows = drop_contaminated(o, f"{name} {split}", parts[name][split], asked)
+            rows = filter_by_pass_rate(o, f"{name} {split}", rows) if split == "train" else rows
+            kept[name] = drop_too_long(o, words, f"{name} {split}", rows, demonstrated=True)
     empty = [name for name, rows in sets["train"].items() if not rows]
     if empty and len(empty) < len(mixture):
         raise UserError(f"task questions: {empty[0]!r} has no question to train on, take it out of {o.datasets!r}")
     if o.curriculum:
         sets["train"] = {name: sorted(rows, key=HARDNESS[o.curriculum]) for name, rows in sets["train"].items()}
-    test = [r for name in tested for r in with_room(o, words, f"{name} test", parts[name]["test"])]
+    test = [r for name in tested for r in drop_too_long(o, words, f"{name} test", parts[name]["test"])]
     prefill = words.template.prefill
     split_of = lambda given: Split(
         tuple(tuple({**r, "prefill": prefill} for r in rows) for rows in given.values() if rows),
@@ -125,37 +131,39 @@ def load(o: Options, words: Wording | None = None) -> dict[str, Split]:
     return {name: split_of(rows) for name, rows in sets.items()} | {"test": split_of({"": test})}
 
 
-def divide(name: str, found: dict[str, list[Record]]) -> dict[str, list[Record]]:
+def divide_splits(name: str, found: dict[str, list[Record]]) -> dict[str, list[Record]]:
     """train, validation, test of a set, no question in two of them.
 
     A twentieth of the training questions is validation where there is none, another is the test of files of your own.
     """
     found = {split: [{**r, "dataset": name} for r in rows] for split, rows in found.items()}
-    part = lambda r: int(content(r), 16) % 20
+    part = lambda r: int(content_hash(r), 16) % 20
     train = found.get("train", [])
     test = found["test"] if "test" in found else [r for r in train if part(r) == 1]
-    tested = {content(r) for r in test}
-    fresh = [r for r in train if content(r) not in tested]
-    validation = [r for r in found.get("validation", ()) if content(r) not in tested]
+    tested = {content_hash(r) for r in test}
+    fresh = [r for r in train if content_hash(r) not in tested]
+    validation = [r for r in found.get("validation", ()) if content_hash(r) not in tested]
     held_out = (
-        {content(r) for r in validation} if "validation" in found else {content(r) for r in fresh if part(r) == 0}
+        {content_hash(r) for r in validation}
+        if "validation" in found
+        else {content_hash(r) for r in fresh if part(r) == 0}
     )
     return {
-        "train": [r for r in fresh if content(r) not in held_out],
-        "validation": validation or [r for r in fresh if content(r) in held_out],
+        "train": [r for r in fresh if content_hash(r) not in held_out],
+        "validation": validation or [r for r in fresh if content_hash(r) in held_out],
         "test": test,
     }
 
 
-def content(record: Record) -> str:
+def content_hash(record: Record) -> str:
     """What makes two questions the same, whatever their case and spacing: a hexadecimal hash."""
     return hashlib.sha256(" ".join(record["question"].lower().split()).encode()).hexdigest()
 
 
-def uncontaminated(o: Options, what: str, rows: list[Record], asked: list[str]) -> list[Record]:
-    if not o.decontaminate or not asked or (rows and rows[0]["kind"] in MADE):
+def drop_contaminated(o: Options, what: str, rows: list[Record], asked: list[str]) -> list[Record]:
+    if not o.decontaminate or not asked or (rows and rows[0]["kind"] in GENERATED_KINDS):
         return rows
-    bad = decontamination.contaminated([r["question"] for r in rows], asked, o.decontaminate)
+    bad = decontamination.find_contaminated([r["question"] for r in rows], asked, o.decontaminate)
     if any(bad):
         LOG.warning(
             f"{what}: dropped {sum(bad)} of {len(rows)} questions that share {o.decontaminate} words in a row with a test question"
@@ -163,12 +171,12 @@ def uncontaminated(o: Options, what: str, rows: list[Record], asked: list[str]) 
     return [r for r, b in zip(rows, bad, strict=True) if not b]
 
 
-def of_difficulty(o: Options, what: str, rows: list[Record]) -> list[Record]:
+def filter_by_pass_rate(o: Options, what: str, rows: list[Record]) -> list[Record]:
     """The questions whose measured pass rate lies in the range asked for; those never measured are left out."""
     if not o.pass_rates:
         return rows
     rates = read_pass_rates(o.pass_rates)
-    known = [{**r, "pass_rate": rates[c]} for r in rows if (c := content(r)) in rates]
+    known = [{**r, "pass_rate": rates[c]} for r in rows if (c := content_hash(r)) in rates]
     kept = [r for r in known if o.min_pass_rate <= r["pass_rate"] <= o.max_pass_rate]
     LOG.warning(
         f"{what}: {len(kept)} of {len(rows)} questions have a pass rate within {o.min_pass_rate} to {o.max_pass_rate}; "
@@ -188,7 +196,9 @@ def read_pass_rates(path: str) -> dict[str, float]:
         ) from None
 
 
-def with_room(o: Options, words: Wording, what: str, rows: list[Record], demonstrated: bool = False) -> list[Record]:
+def drop_too_long(
+    o: Options, words: PromptFormat, what: str, rows: list[Record], demonstrated: bool = False
+) -> list[Record]:
     """The records whose prompt fits, and whose demonstration does (not in the test split: there it is never shown)."""
     prompt_fits = [r for r in rows if len(words.prompt_ids(r["question"])) <= o.prompt_slots]
     response_fits = lambda r: not demonstrated or len(response_ids(words, r)) <= o.max_response
@@ -206,23 +216,23 @@ def with_room(o: Options, words: Wording, what: str, rows: list[Record], demonst
     return kept
 
 
-def level(record: Record) -> float:
+def level_number(record: Record) -> float:
     """The number in a record's level; 0 where it has none."""
     number = re.search(r"[0-9]+", record["level"])
     return float(number[0]) if number else 0.0
 
 
-def demonstration(words: Wording, record: Record) -> str:
+def demonstration(words: PromptFormat, record: Record) -> str:
     """A solution in the template's words."""
     return "".join(part for part, _ in demonstration_parts(words, record))
 
 
-def response_ids(words: Wording, record: Record) -> list[int]:
+def response_ids(words: PromptFormat, record: Record) -> list[int]:
     """The same as ids, with what ends it."""
     return words.response_ids(demonstration_parts(words, record))
 
 
-def demonstration_parts(words: Wording, record: Record) -> list[tuple[str, bool]]:
+def demonstration_parts(words: PromptFormat, record: Record) -> list[tuple[str, bool]]:
     """A solution in parts (text, trusted); a program stands in a fence, and in no box."""
     template = words.template
     if record["kind"] != "code":

@@ -3,7 +3,7 @@
 import math
 import re
 
-from rljax.tasks import Attempt, Record
+from rljax.tasks.task import Attempt, Record
 from rljax.verifiers import answer_regions, answers, code_blocks
 
 # A run of numbers joined by operations, and what it is said to equal. Atomic groups (?>...) never try a shorter run: a
@@ -20,12 +20,12 @@ GOES_BACK = re.compile(r"\b(?:wait|let me (?:check|try)|try again|that's not rig
 def describe(response: str, record: Record) -> Attempt:
     """jump: an answer with nothing before it; retry: it goes back; steps: anything else."""
     said = record["prefill"] + response.removesuffix("<eos>")
-    reasoning = before_the_answer(said, record["kind"])
+    reasoning = reasoning_text(said, record["kind"])
     strategy = "retry" if GOES_BACK.search(reasoning) else "steps" if re.search(r"\w", reasoning) else "jump"
-    return Attempt(strategy, final_answer(said, record["kind"]), tuple(calculations(reasoning)))
+    return Attempt(strategy, extract_final_answer(said, record["kind"]), tuple(check_calculations(reasoning)))
 
 
-def final_answer(said: str, kind: str) -> str | None:
+def extract_final_answer(said: str, kind: str) -> str | None:
     if kind == "math":
         return answers.extract_answer(said)
     region = (
@@ -34,7 +34,7 @@ def final_answer(said: str, kind: str) -> str | None:
     return region.strip() or None if region else None
 
 
-def before_the_answer(said: str, kind: str) -> str:
+def reasoning_text(said: str, kind: str) -> str:
     """The thoughts, without tags; the whole text where there is no answer."""
     marks = ("```", "<answer>") if kind == "code" else ("####", "\\boxed", "<answer>")
     conclusion = answer_regions.conclusion(said)
@@ -43,7 +43,7 @@ def before_the_answer(said: str, kind: str) -> str:
     return re.sub(r"</?(?:think|answer)>", " ", said[:end])
 
 
-def final(response: str, record: Record) -> int:
+def answer_start(response: str, record: Record) -> int:
     """Where the final answer of a response begins, in characters: after its thoughts, or at what marks it."""
     said = record["prefill"] + response.removesuffix("<eos>")
     end = said.rfind("</think>")
@@ -56,12 +56,12 @@ def final(response: str, record: Record) -> int:
     return max(start - len(record["prefill"]), 0)
 
 
-def same(one: str, other: str) -> bool:
+def same_answer(one: str, other: str) -> bool:
     """Do two final answers vote together?"""
     return one == other or answers.equivalent(one, other)
 
 
-def calculations(text: str) -> list[bool]:
+def check_calculations(text: str) -> list[bool]:
     """Each "a op b = c" in a text: right or not? c may be rounded to the decimals that it shows."""
     out = []
     for run in RUN.finditer(text):

@@ -25,7 +25,8 @@ import numpy as np
 
 from rljax.errors import UserError
 from rljax.structs import Array, Problems
-from rljax.tasks import Attempt, Record, Task, at_last, generate
+from rljax.tasks import generate
+from rljax.tasks.task import Attempt, Record, Task, answer_start_fn
 from rljax.text import SymbolTokenizer
 
 NAMES = ("Ben", "Emily", "Ada", "Omar", "Mia", "Leo", "Zoe", "Ravi")
@@ -75,10 +76,13 @@ def make(options: Options) -> Task:
         demonstration=lambda record, rng: demonstration(options, record, rng),
         page=lambda rng, length: page(options, tokenizer, rng, length),
         describe=describe,
-        final=at_last("answer", SECOND["answer"]),
-        words=tuple(w for w in ("wait", "try", SECOND["wait"], SECOND["try"]) if w in words),
+        strategies=("jump", "steps", "check", "retry"),
+        answer_start=answer_start_fn("answer", SECOND["answer"]),
+        behaviours=tuple(w for w in ("wait", "try", SECOND["wait"], SECOND["try"]) if w in words),
+        aha_behaviour="wait",
+        content=lambda record: (record["total"], *sorted(record["prices"])),
         read_prompt=read_prompt,
-        score=lambda response, mask, finished, facts: score(tokenizer, response, mask, finished, facts),
+        verify_on_device=lambda response, mask, finished, facts: score(tokenizer, response, mask, finished, facts),
     )
 
 
@@ -111,7 +115,7 @@ def problems(
         facts = {"prices": prices, "total": total, "name": name} | more
         return facts, jnp.concatenate([total[None], jnp.sort(prices)]), jnp.sum(sums == total) == 1
 
-    facts = generate.draw(candidate, seed, index, split)
+    facts = generate.draw_facts(candidate, seed, index, split)
     fixed = lambda word: jnp.full_like(facts["total"], tokenizer.ids[word])[:, None]
     number = lambda x: tokenizer.zero + x
     prompt = jnp.concatenate(
@@ -190,12 +194,12 @@ def compare(a: int, b: int) -> str:
     return VERDICTS[int(a >= b) + int(a == b)]
 
 
-def try_pair(pair: tuple[int, int], total: int) -> str:
+def try_text(pair: tuple[int, int], total: int) -> str:
     a, b = pair
     return f"{a} + {b} = {a + b} vs {total} {compare(a + b, total)}"
 
 
-def said(o: Options, sentence: str, rng: np.random.Generator) -> str:
+def translate_some(o: Options, sentence: str, rng: np.random.Generator) -> str:
     """A try or an answer, in one of the languages; nothing is drawn where there is one only."""
     return " ".join(SECOND.get(w, w) for w in sentence.split()) if o.second and rng.random() < o.second else sentence
 
@@ -207,19 +211,19 @@ def demonstration(o: Options, record: Record, rng: np.random.Generator) -> str:
     right = next(p for p in pairs if sum(p) == total)
     if rng.random() < o.jump:
         a, b = right if rng.random() < o.jump_right else pairs[rng.integers(len(pairs))]
-        return said(o, f"answer {a} {b}", rng)
+        return translate_some(o, f"answer {a} {b}", rng)
     if rng.random() >= o.in_order:
         pairs = [pairs[i] for i in rng.permutation(len(pairs))]
     tries, answer = [], right
     for pair in pairs:
-        tries.append(try_pair(pair, total))
+        tries.append(try_text(pair, total))
         if pair == right:
             break
         if rng.random() < o.give_up:
             answer = pairs[rng.integers(len(pairs))]
             break
     sentences = [f"{'wait' if n else 'try'} {t}" for n, t in enumerate(tries)] + [f"answer {answer[0]} {answer[1]}"]
-    return " ".join(said(o, sentence, rng) for sentence in sentences)
+    return " ".join(translate_some(o, sentence, rng) for sentence in sentences)
 
 
 def page(o: Options, tokenizer: SymbolTokenizer, rng: np.random.Generator, length: int) -> list[int]:
@@ -256,7 +260,7 @@ def page(o: Options, tokenizer: SymbolTokenizer, rng: np.random.Generator, lengt
         name = NAMES[rng.integers(len(NAMES))]
         out += tokenizer.encode(f"{name} pays {total} for two of {' '.join(map(str, prices))} ?")
         for i in rng.permutation(len(pairs)):
-            out += tokenizer.encode(said(o, try_pair(pairs[i], total), rng)) + [tokenizer.ids["."]]
+            out += tokenizer.encode(translate_some(o, try_text(pairs[i], total), rng)) + [tokenizer.ids["."]]
     return out[:length]
 
 

@@ -6,5 +6,5 @@
 TensorFlow; ``decontamination`` drops what an evaluation asks too; ``gym`` makes problems by reasoning-gym.
 """
 
-from rljax.tasks.datasets.library import SOURCES, load
+from rljax.tasks.datasets.library import SOURCES, load_dataset
 from rljax.tasks.datasets.sources import Row, Source

@@ -25,19 +25,19 @@ from rljax.tasks.datasets.sources import FIELDS, Row, Source
 from rljax.verifiers import answers
 
 LOG = logging.getLogger(__name__)
-GENERATED = ("train", "test")
+GENERATED_SPLITS = ("train", "test")
 
 
-def prepared(name: str, source: Source, path: str = "", data_dir: str = "") -> Any:
+def prepare_dataset(name: str, source: Source, path: str = "", data_dir: str = "") -> Any:
     """The TFDS builder of a set, its files written. ``path`` is a folder (or one file) of your own.
 
     Raises UserError where a file is missing or damaged, a row cannot be read, or a download fails, saying how to go on.
     """
-    local = local_files(name, source, path) if path else {}
-    key = f"rljax_{name}" + (f"_{content_hash(local)[:12]}" if path else "")
+    local = find_local_files(name, source, path) if path else {}
+    key = f"rljax_{name}" + (f"_{files_hash(local)[:12]}" if path else "")
     try:
         # the default format needs TensorFlow; parquet loses rows
-        builder = builder_class(key, source, local)(
+        builder = make_builder_class(key, source, local)(
             data_dir=data_dir or os.environ.get("TFDS_DATA_DIR"), file_format="array_record"
         )
         folder = Path(builder.data_dir)
@@ -50,17 +50,17 @@ def prepared(name: str, source: Source, path: str = "", data_dir: str = "") -> A
     except UserError:
         raise
     except Exception as e:  # no network, no disk, a broken cache: the way out is the same
-        cause = next((c for c in causes(e) if isinstance(c, UserError)), None)
+        cause = next((c for c in exception_chain(e) if isinstance(c, UserError)), None)
         if cause:
             raise cause from None
         said = (str(e).strip() or "no reason given").splitlines()[0][:200]
         raise UserError(
-            f"data set {name}: could not be {'read' if local else 'downloaded'} ({type(e).__name__}: {said}); {hint(source)}"
+            f"data set {name}: could not be {'read' if local else 'downloaded'} ({type(e).__name__}: {said}); {folder_hint(source)}"
         ) from None
     return builder
 
 
-def rows(builder: Any, split: str) -> list[Row]:
+def read_rows(builder: Any, split: str) -> list[Row]:
     """All records of a split, in the order of the original."""
     source = builder.as_data_source(split=split)
     found = source.__getitems__(range(len(source))) if len(source) else []
@@ -80,14 +80,14 @@ def check_network(source: Source) -> None:
             socket.getaddrinfo(host, None)
 
 
-def hint(source: Source) -> str:
+def folder_hint(source: Source) -> str:
     names = " and ".join(f.name for f in source.files.values())
     if not names:
         return "is there room where --config.task.options.data_dir says?"
     return f"give a folder of your own with --config.task.options.path=FOLDER ({names})"
 
 
-def causes(e: BaseException) -> Iterator[BaseException]:
+def exception_chain(e: BaseException) -> Iterator[BaseException]:
     """An exception and what it came from."""
     seen: BaseException | None = e
     while seen is not None:
@@ -95,7 +95,7 @@ def causes(e: BaseException) -> Iterator[BaseException]:
         seen = seen.__cause__ or seen.__context__
 
 
-def builder_class(key: str, source: Source, local: dict[str, Path]) -> Any:
+def make_builder_class(key: str, source: Source, local: dict[str, Path]) -> Any:
     """A builder of this one set, named by its key."""
     import tensorflow_datasets as tfds  # most of a second
     from tensorflow_datasets.core import registered
@@ -120,9 +120,9 @@ def builder_class(key: str, source: Source, local: dict[str, Path]) -> Any:
 
             def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
                 if source.generate:
-                    return {split: numbered(source.generate(split)) for split in GENERATED}
+                    return {split: number_rows(source.generate(split)) for split in GENERATED_SPLITS}
                 files = local or {split: Path(dl_manager.download(f.url)) for split, f in source.files.items()}
-                return {split: numbered(parsed(source, split, file)) for split, file in files.items()}
+                return {split: number_rows(parse_file(source, split, file)) for split, file in files.items()}
 
             def _generate_examples(self, *args: Any) -> Any:
                 raise AssertionError("the splits hold their examples")
@@ -130,17 +130,17 @@ def builder_class(key: str, source: Source, local: dict[str, Path]) -> Any:
     return Questions
 
 
-def numbered(found: Iterator[Row]) -> Iterator[tuple[int, Row]]:
+def number_rows(found: Iterator[Row]) -> Iterator[tuple[int, Row]]:
     for n, row in enumerate(found):
         yield n, row | {"number": n}
 
 
-def parsed(source: Source, split: str, file: Path) -> Iterator[Row]:
+def parse_file(source: Source, split: str, file: Path) -> Iterator[Row]:
     """Records of a file of JSON lines, or of one JSON list. Raises UserError naming the line that is bad.
 
     A record whose right answer cannot be read keeps its place with an empty answer: whoever loads it drops and counts it.
     """
-    for n, line in enumerate(json_rows(file), 1):
+    for n, line in enumerate(read_json_rows(file), 1):
         try:
             given = json.loads(line) if isinstance(line, bytes) else line
             if not isinstance(given, dict):
@@ -155,7 +155,7 @@ def parsed(source: Source, split: str, file: Path) -> Iterator[Row]:
             yield found if readable else found | {"answer": ""}
 
 
-def json_rows(file: Path) -> list[Any]:
+def read_json_rows(file: Path) -> list[Any]:
     """Lines of a JSON lines file (bytes, not yet read), or the elements of one JSON list; .gz is unpacked."""
     try:
         data = file.read_bytes()
@@ -171,7 +171,7 @@ def json_rows(file: Path) -> list[Any]:
     return [line for line in data.split(b"\n") if line.strip()]
 
 
-def local_files(name: str, source: Source, path: str) -> dict[str, Path]:
+def find_local_files(name: str, source: Source, path: str) -> dict[str, Path]:
     """The user's own file of each split: a folder with the published names, or one file for the only split.
 
     Raises UserError where one is missing. A file that is not the published one is used, and said to be another.
@@ -185,23 +185,27 @@ def local_files(name: str, source: Source, path: str) -> dict[str, Path]:
         there = next((folder / name for name in names if (folder / name).is_file()), None)
         if there:
             out[split] = there
-            if file.sha256 and there.name.endswith(".gz") == file.name.endswith(".gz") and sha256(there) != file.sha256:
+            if (
+                file.sha256
+                and there.name.endswith(".gz") == file.name.endswith(".gz")
+                and file_sha256(there) != file.sha256
+            ):
                 LOG.warning(f"data set {name}: {there} is not the published file (its checksum differs)")
-    missing = [f.name for split, f in source.files.items() if split not in out and split in required(source)]
+    missing = [f.name for split, f in source.files.items() if split not in out and split in required_splits(source)]
     if missing or not out:
         looked = folder / (missing or [next(iter(source.files.values())).name])[0]
-        raise UserError(f"data set {name}: cannot read {looked}: No such file; {hint(source)}")
+        raise UserError(f"data set {name}: cannot read {looked}: No such file; {folder_hint(source)}")
     return out
 
 
-def required(source: Source) -> set[str]:
+def required_splits(source: Source) -> set[str]:
     """Splits that a folder must have: the test of a published set, which nothing can stand for."""
     return {split for split, f in source.files.items() if f.url and split == "test"}
 
 
-def sha256(file: Path) -> str:
+def file_sha256(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def content_hash(files: dict[str, Path]) -> str:
-    return hashlib.sha256("".join(f"{s}{sha256(f)}" for s, f in sorted(files.items())).encode()).hexdigest()
+def files_hash(files: dict[str, Path]) -> str:
+    return hashlib.sha256("".join(f"{s}{file_sha256(f)}" for s, f in sorted(files.items())).encode()).hexdigest()

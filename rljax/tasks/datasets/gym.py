@@ -1,6 +1,6 @@
 """Problems that reasoning-gym makes, of the tasks that passed our audit; an optional extra.
 
-    rows("chain_sum", "train")  ->  records of kind "gym", checked by ``right(answer, record["setup"])``
+    make_rows("chain_sum", "train")  ->  records of kind "gym", checked by ``is_right(answer, record["setup"])``
 
 ``python -m tools.audit_gym`` is the audit: problems depend on the seed alone, the scorer gives full marks to no
 junk, runs no part of an answer as code, never raises, and is quick. It was done with each task's default options.
@@ -98,7 +98,7 @@ REFUSED: dict[str, str] = {  # and why
 }
 
 
-def rows(name: str, split: str, options: Mapping[str, Any] = {}) -> Iterator[Row]:
+def make_rows(name: str, split: str, options: Mapping[str, Any] = {}) -> Iterator[Row]:
     """Different problems of one task, none of them in both splits; a function of the arguments alone.
 
     Raises UserError for a task that did not pass the audit, for options that it does not take, and where reasoning-gym
@@ -106,54 +106,54 @@ def rows(name: str, split: str, options: Mapping[str, Any] = {}) -> Iterator[Row
     """
     check_allowed(name)
     check_version()
-    asked = set() if split == "test" else {entry["question"] for entry in entries(name, "test", options, set())}
-    for number, entry in enumerate(entries(name, split, options, asked)):
-        about = {"id": f"{name}/{split}/{number}", "subject": name, "setup": pack(name, entry, options)}
-        yield sources.row(entry["question"], entry["answer"], kind="gym", **about)
+    asked = set() if split == "test" else {entry["question"] for entry in draw_entries(name, "test", options, set())}
+    for number, entry in enumerate(draw_entries(name, split, options, asked)):
+        about = {"id": f"{name}/{split}/{number}", "subject": name, "setup": pack_setup(name, entry, options)}
+        yield sources.make_row(entry["question"], entry["answer"], kind="gym", **about)
 
 
-def right(answer: str, setup: str) -> bool:
+def is_right(answer: str, setup: str) -> bool:
     """Whether this, the content of a response's final region, earns full marks. Whatever the scorer raises is a no."""
     answer = answer.strip()
     if len(answer) > LONGEST:
         return False
     try:
         check_allowed(json.loads(setup)["task"])  # a file may name any task: some scorers run answers as code
-        return score(answer, setup) >= FULL
+        return score_answer(answer, setup) >= FULL
     except UserError:
         raise
     except Exception:
         return False
 
 
-def score(answer: str, setup: str) -> float:
+def score_answer(answer: str, setup: str) -> float:
     """What reasoning-gym gives for this answer, as it is."""
     held = json.loads(setup)
-    scorer = task_of(held["task"], json.dumps(held.get("options", {})))
+    scorer = scoring_task(held["task"], json.dumps(held.get("options", {})))
     return float(scorer.score_answer(answer, held["entry"]))
 
 
-def pack(name: str, entry: Mapping[str, Any], options: Mapping[str, Any] = {}) -> str:
+def pack_setup(name: str, entry: Mapping[str, Any], options: Mapping[str, Any] = {}) -> str:
     """What scoring needs, as JSON. The question is left out: the record has it, and no scorer looks at it."""
     held = {"task": name, "entry": {"answer": entry["answer"], "metadata": entry["metadata"]}}
-    return json.dumps(held | ({"options": dict(options)} if options else {}), default=plain)
+    return json.dumps(held | ({"options": dict(options)} if options else {}), default=plain_json)
 
 
-def plain(value: Any) -> Any:
+def plain_json(value: Any) -> Any:
     """NumPy's numbers and arrays as JSON has them."""
     if hasattr(value, "tolist"):
         return value.tolist()
     raise TypeError(f"JSON has no {type(value).__name__}")
 
 
-def entries(name: str, split: str, options: Mapping[str, Any], seen: set[str]) -> Iterator[dict[str, Any]]:
+def draw_entries(name: str, split: str, options: Mapping[str, Any], seen: set[str]) -> Iterator[dict[str, Any]]:
     """As many problems as the split has, that can be solved, with questions not in ``seen``, where they are noted."""
     wanted = ROWS[split]
-    task, left = create(name, {"seed": SEEDS[split], "size": DRAWS * wanted}, options), wanted
+    task, left = create_gym_task(name, {"seed": SEEDS[split], "size": DRAWS * wanted}, options), wanted
     for i in range(DRAWS * wanted):
         with contextlib.redirect_stdout(io.StringIO()):  # bf prints dots
             entry = task[i]
-        if entry["question"] in seen or not right(entry["answer"], pack(name, entry, options)):
+        if entry["question"] in seen or not is_right(entry["answer"], pack_setup(name, entry, options)):
             continue  # the latter where the answer is to say nothing, once in 2,000 of string_manipulation's
         seen.add(entry["question"])
         yield entry
@@ -166,13 +166,13 @@ def entries(name: str, split: str, options: Mapping[str, Any], seen: set[str]) -
 
 
 @functools.lru_cache(maxsize=256)
-def task_of(name: str, options: str) -> Any:
+def scoring_task(name: str, options: str) -> Any:
     """The task that scores; the options are JSON."""
-    return create(name, {"seed": 0, "size": 1}, json.loads(options))
+    return create_gym_task(name, {"seed": 0, "size": 1}, json.loads(options))
 
 
-def create(name: str, own: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
-    module = library()
+def create_gym_task(name: str, own: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
+    module = import_reasoning_gym()
     try:
         return module.create_dataset(name, **own, **options)
     except (TypeError, ValueError, AssertionError) as e:  # what its configs raise
@@ -181,7 +181,7 @@ def create(name: str, own: Mapping[str, Any], options: Mapping[str, Any]) -> Any
 
 
 @functools.cache
-def library() -> Any:
+def import_reasoning_gym() -> Any:
     """The module reasoning_gym. Raises UserError where it is not installed."""
     try:
         return importlib.import_module("reasoning_gym")  # seconds, and an extra: only where it is asked for
@@ -205,7 +205,7 @@ def check_allowed(name: str) -> None:
 @functools.cache
 def check_version() -> None:
     """Log a warning, once, where another version is installed than the one audited."""
-    library()
+    import_reasoning_gym()
     version = importlib.metadata.version("reasoning-gym")
     if version != AUDITED:
         LOG.warning(

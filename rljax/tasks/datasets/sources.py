@@ -38,7 +38,7 @@ class Source(NamedTuple):
     generate: Callable[[str], Iterator[Row]] | None = None  # in place of files
 
 
-def row(question: Any, answer: Any, **more: Any) -> Row:
+def make_row(question: Any, answer: Any, **more: Any) -> Row:
     """A record; ValueError where question or answer is no text. An answer that says nothing is for the loader to drop."""
     if not isinstance(question, str) or not question.strip():
         raise ValueError('want an object with a text "question" (or "problem", or "prompt")')
@@ -50,7 +50,7 @@ def row(question: Any, answer: Any, **more: Any) -> Row:
     return blank | text | {"question": question.strip(), "answer": str(answer).strip()}
 
 
-def first(given: Mapping[str, Any], *names: str) -> Any:
+def first_field(given: Mapping[str, Any], *names: str) -> Any:
     """The first of these fields that is there."""
     return next((given[n] for n in names if given.get(n) not in (None, "")), None)
 
@@ -58,7 +58,7 @@ def first(given: Mapping[str, Any], *names: str) -> Any:
 # How rows read
 
 
-def gsm8k(given: Mapping[str, Any]) -> Row:
+def parse_gsm8k(given: Mapping[str, Any]) -> Row:
     """The solution ends in "#### NUMBER"; calculator annotations (48/2 = <<48/2=24>>24) are left out."""
     text = given.get("answer")
     if not isinstance(text, str) or "####" not in text:
@@ -66,36 +66,36 @@ def gsm8k(given: Mapping[str, Any]) -> Row:
     solution, _, answer = re.sub(r"<<[^<>]*>>", "", text).rpartition("####")
     if not re.fullmatch(r"-?\$?[0-9][0-9,]*(\.[0-9]+)?", answer.strip()):
         raise ValueError(f'the answer does not end in "#### NUMBER" but in {answer.strip()[:40]!r}')
-    return row(given.get("question"), answer, solution=solution)
+    return make_row(given.get("question"), answer, solution=solution)
 
 
-def mathematics(given: Mapping[str, Any]) -> Row:
+def parse_mathematics(given: Mapping[str, Any]) -> Row:
     """MATH, MATH-500, AIME, AMC and the like: the answer by itself, or in the last box of the solution."""
-    solution = first(given, "solution", "reference_solution", "rationale")
-    answer = first(given, "answer", "final_answer", "expected_answer", "gold", "target")
+    solution = first_field(given, "solution", "reference_solution", "rationale")
+    answer = first_field(given, "answer", "final_answer", "expected_answer", "gold", "target")
     if answer is None and (isinstance(solution, str) or "answer" in given):
         answer = answer_regions.final_region(solution or "") or ""
     if answer is None:
         raise ValueError(r'want an "answer", or a "solution" that ends in \boxed{ANSWER}')
     about = {
-        "id": first(given, "id", "unique_id", "task_id"),
+        "id": first_field(given, "id", "unique_id", "task_id"),
         "solution": solution,
-        "level": str(first(given, "level", "difficulty") or "").removeprefix("Level ").strip("?"),
-        "subject": first(given, "subject", "type", "category"),
+        "level": str(first_field(given, "level", "difficulty") or "").removeprefix("Level ").strip("?"),
+        "subject": first_field(given, "subject", "type", "category"),
     }
-    return row(first(given, "question", "problem", "prompt"), answer, **about)
+    return make_row(first_field(given, "question", "problem", "prompt"), answer, **about)
 
 
-def mbpp(given: Mapping[str, Any]) -> Row:
+def parse_mbpp(given: Mapping[str, Any]) -> Row:
     """The first test is shown, as it names the function; all of them count."""
-    tests, setup = given.get("test_list"), first(given, "test_setup_code", "test_imports") or ""
+    tests, setup = given.get("test_list"), first_field(given, "test_setup_code", "test_imports") or ""
     if not isinstance(tests, list) or not tests:
         raise ValueError('want "test_list", a list of assert statements')
     setup = "\n".join(setup) if isinstance(setup, list) else setup
-    question = f"{first(given, 'text', 'prompt')} Your code should pass this test:\n{tests[0]}"
+    question = f"{first_field(given, 'text', 'prompt')} Your code should pass this test:\n{tests[0]}"
     code = str(given.get("code") or "pass").replace("\r", "")
     about = {"id": given.get("task_id"), "setup": setup, "entry": tested_function(code, tests[0]), "kind": "code"}
-    return row(question, code, tests=tests, **about)
+    return make_row(question, code, tests=tests, **about)
 
 
 def tested_function(code: str, test: str) -> str:
@@ -105,7 +105,7 @@ def tested_function(code: str, test: str) -> str:
     return next((name for name in defined if name in called), "")
 
 
-def human_eval(given: Mapping[str, Any]) -> Row:
+def parse_human_eval(given: Mapping[str, Any]) -> Row:
     """The function's head and docstring are the question, and what tests and program both see."""
     head, test, entry = (given.get(k) for k in ("prompt", "test", "entry_point"))
     if not (isinstance(head, str) and isinstance(test, str) and isinstance(entry, str)):
@@ -113,34 +113,37 @@ def human_eval(given: Mapping[str, Any]) -> Row:
     question = f"Complete this Python function; answer with the whole function.\n```python\n{head.rstrip()}\n```"
     answer = head + str(given.get("canonical_solution", ""))
     about = {"id": given.get("task_id"), "setup": head, "entry": entry, "kind": "code"}
-    return row(question, answer, tests=[test], **about)
+    return make_row(question, answer, tests=[test], **about)
 
 
-def own(given: Mapping[str, Any]) -> Row:
+def parse_own(given: Mapping[str, Any]) -> Row:
     """Your own file: "question" with an "answer" to compare, or with "tests" to pass (assert statements, or [stdin, stdout])."""
     solution, mark, answer = str(given.get("answer", "")).rpartition("####")
     if mark:
         given = {**given, "answer": answer.strip(), "solution": solution}
-    tests = first(given, "tests", "test_list")
+    tests = first_field(given, "tests", "test_list")
     if tests is None:
-        return mathematics(given)
+        return parse_mathematics(given)
     if not isinstance(tests, list) or not tests or not all(isinstance(t, str) or is_pair(t) for t in tests):
         raise ValueError('want "tests" to be a list, not empty, of assert statements or of [stdin, stdout] pairs')
-    about = {"id": first(given, "id", "task_id"), "level": first(given, "level", "difficulty")}
+    about = {"id": first_field(given, "id", "task_id"), "level": first_field(given, "level", "difficulty")}
     about |= {k: given.get(k) for k in ("solution", "setup", "entry")} | {"kind": "code"}
-    question, program = first(given, "question", "problem", "prompt"), first(given, "answer", "code") or "pass"
-    return row(question, program, tests=[t if isinstance(t, str) else as_pair(*t) for t in tests], **about)
+    question, program = (
+        first_field(given, "question", "problem", "prompt"),
+        first_field(given, "answer", "code") or "pass",
+    )
+    return make_row(question, program, tests=[t if isinstance(t, str) else join_pair(*t) for t in tests], **about)
 
 
-PAIR = "\x00"  # between stdin and stdout of a test that is a pair
+PAIR_SEPARATOR = "\x00"  # between stdin and stdout of a test that is a pair
 
 
 def is_pair(test: Any) -> bool:
     return isinstance(test, list) and len(test) == 2 and all(isinstance(x, str) for x in test)
 
 
-def as_pair(stdin: str, stdout: str) -> str:
-    return f"{stdin}{PAIR}{stdout}"
+def join_pair(stdin: str, stdout: str) -> str:
+    return f"{stdin}{PAIR_SEPARATOR}{stdout}"
 
 
 # Countdown, as language models are asked it (TinyZero)
@@ -149,7 +152,7 @@ COUNTDOWN_ROWS = {"train": 20_000, "test": 1_000}
 OPERATIONS = {"+": lambda a, b: a + b, "-": lambda a, b: a - b, "*": lambda a, b: a * b}
 
 
-def countdown(split: str) -> Iterator[Row]:
+def generate_countdown(split: str) -> Iterator[Row]:
     """Three or four numbers up to 99 and a target that they reach; a function of the split alone."""
     rng, seen = random.Random(f"countdown {split}"), set()
     number = 0
@@ -163,19 +166,19 @@ def countdown(split: str) -> Iterator[Row]:
             left.append((f"({one} {sign} {other})", OPERATIONS[sign](a, b)))
         expression, target = left[0]
         content = (*sorted(numbers), target)
-        if not 10 <= target <= 100 or content in seen or (hash_of(content) % 10 == 0) != (split == "test"):
+        if not 10 <= target <= 100 or content in seen or (stable_hash(content) % 10 == 0) != (split == "test"):
             continue
         seen.add(content)
         question = (
             f"Using the numbers {numbers}, create an equation that equals {target}. You can use basic arithmetic operations "
             "(+, -, *, /) and each number must be used exactly once."
         )
-        yield row(
+        yield make_row(
             question, expression[1:-1], id=f"{split}/{number}", kind="countdown", setup=f"{target} from {numbers}"
         )
         number += 1
 
 
-def hash_of(content: tuple[int, ...]) -> int:
+def stable_hash(content: tuple[int, ...]) -> int:
     """The same on every machine, and in every process."""
     return random.Random(repr(content)).randrange(1 << 30)
