@@ -92,6 +92,6 @@ def make_task(name: str, tokenizer: Tokenizer | None = None, **options: Any) -> 
         raise UserError(f"task {name}: {OWN_VOCABULARY}")
     task = world.make(world.Options(**options), *([] if tokenizer is None else [tokenizer]))
     check_fields(task)
-    if not world.make.__module__.startswith("rljax."):  # tests check the worlds of this package
+    if not str(world.make.__module__).startswith("rljax."):  # tests check the worlds of this package
         check.check_first_problems(task)
     return task
