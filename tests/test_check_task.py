@@ -6,7 +6,6 @@ import re
 
 import coins
 import jax.numpy as jnp
-
 import pytest
 
 from experiments import check_task

@@ -13,7 +13,7 @@ from attempts import both_verdicts
 
 from rljax import evaluation, tasks
 from rljax.errors import UserError
-from rljax.tasks import batches, check, cups
+from rljax.tasks import batches, check_verifiers, cups
 
 MANY, ASKED, G, T = 2000, 200, 8, 24  # problems in a batch; of those, the ones attempted, and the attempts at each
 WORLDS = {"eight": {}, "varied": {"swaps": 6, "fewest": 3, "stride": 2, "jump": 0.5, "drill": 2}}
@@ -89,7 +89,7 @@ def mutated_demonstrations(name, rng):
     task = world(name)[0]
     for record in each_attempt(ask(name)[1]):
         ids = [*task.tokenizer.encode(task.demonstration(record, rng)), task.tokenizer.eos]
-        yield check.corrupt_ids(ids, task.tokenizer.size, rng)[:T]
+        yield check_verifiers.corrupt_ids(ids, task.tokenizer.size, rng)[:T]
 
 
 @BOTH

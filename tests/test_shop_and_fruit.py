@@ -14,7 +14,7 @@ from attempts import both_verdicts
 
 from rljax import tasks
 from rljax.errors import UserError
-from rljax.tasks import check, fruit, shop
+from rljax.tasks import check_verifiers, fruit, shop
 
 MANY, ASKED, G, T = 3000, 400, 8, 24  # problems in a batch; of those, the ones attempted, and the attempts at each
 WORLDS = {"shop": shop, "fruit": fruit}
@@ -96,7 +96,7 @@ def mutated_answers(name, rng):
             + task.tokenizer.encode(right_answer(record))
             + [task.tokenizer.eos]
         )
-        yield check.corrupt_ids(ids, task.tokenizer.size, rng)[:T]
+        yield check_verifiers.corrupt_ids(ids, task.tokenizer.size, rng)[:T]
 
 
 @BOTH

@@ -9,7 +9,7 @@ questions.py           questions in words, from published data sets or your own 
 generate.py            problems drawn on the device, split by content
 batches.py             supervised batches: demonstrations and pages
 rejection_sampling.py  samples of a policy as supervised batches
-check.py               does a world hold what it promises?
+check.py               does a world hold what it promises? (with check_report.py, check_verifiers.py)
 
 ``TASKS`` is the only list of worlds. A plug-in adds its own: ``tasks.TASKS["coins"] = tasks.World(Options, make)``.
 """
