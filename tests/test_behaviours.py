@@ -34,7 +34,7 @@ def test_responses_of_no_tokens_and_no_responses_at_all_count_nothing():
     assert behaviours.behaviour_rates([], [], behaviours.compile_patterns(["wait"]))["wait"] == (0, 0, 0)
 
 
-def test_as_many_lengths_as_texts_are_needed():
+def test_texts_without_as_many_lengths_are_refused():
     with pytest.raises(ValueError, match="2 texts, but 1 lengths"):
         behaviours.behaviour_rates(["a", "b"], [1], behaviours.compile_patterns(["wait"]))
 
@@ -47,14 +47,14 @@ def test_a_seventeen_times_longer_answer_with_six_times_the_count_is_a_falling_r
     assert long.share == short.share == 1
 
 
-def test_reflection_sums_r1s_ten_words():
+def test_reflection_sums_the_ten_words_of_r1():
     assert times("reflection", "Wait, but that is wrong; however, let me verify: check the error.") == 7
     assert times("reflection", "butter, errors, evaluated, waiting, mistaken") == 0
     each = [times("reflection", word.upper()) for word in behaviours.REFLECTION]
     assert each == [1] * 10
 
 
-def test_oats_keywords_are_found_within_words_and_overlaps_count_once():
+def test_the_keywords_of_oat_zero_match_within_words_and_overlaps_count_once():
     assert times("self_reflection", "I am Rechecking. We reconsidered and double-checked.") == 3
     assert times("self_reflection", "Let me check it, think, verify.") == 0
     assert times("self_reflection", "recheck again") == 1, "recheck and check again share a word"
@@ -77,12 +77,12 @@ def test_the_four_behaviours_are_found_by_how_they_are_said(name, shown, not_sho
     assert times(name, not_shown) == 0
 
 
-def test_what_only_stands_in_for_a_judge_says_so_in_its_name():
+def test_a_behaviour_that_stands_in_for_a_judge_has_proxy_in_its_name():
     exact = {"reflection", "self_reflection"}
     assert {n for n in behaviours.SENTENCE_BEHAVIOURS if not n.endswith("_proxy")} == exact
 
 
-def test_a_long_hostile_text_takes_no_time():
+def test_a_long_hostile_text_is_read_to_its_end_without_a_match():
     text = "= " + "1," * 100_000 + "first " * 10_000 + "that's " * 10_000
     assert sum(behaviours.count_matches(text, p) for p in behaviours.PATTERNS.values()) == 0
 

@@ -133,7 +133,7 @@ def test_division_by_zero_is_no_step():
     assert device == [0] and not task.verify(decoded[0], {"numbers": [3, 3, 5], "target": 0, "limit": 99})
 
 
-def test_no_problem_is_in_two_splits_in_whatever_order_its_numbers_come():
+def test_no_problem_is_in_two_splits_even_with_its_numbers_in_another_order():
     asked = [ask({}, split=split)[1] for split in tasks.SPLITS]
     contents = [{(r["target"], *sorted(r["numbers"])) for r in records} for records in asked]
     train, validation, test = contents
@@ -182,7 +182,7 @@ def test_no_demonstration_is_longer_than_the_options_say(given):
     assert max(lengths) == 6 * (options.numbers - 1) * (options.tries + 1) + 3 * options.tries + 1
 
 
-def test_pages_are_right_and_give_no_problem_away():
+def test_pages_are_right_and_show_no_answer_of_a_problem():
     task, _, _ = world()
     record, seen = {"target": 0, "limit": 99, "numbers": [1, 2, 3]}, set()
     for seed in range(40):

@@ -118,7 +118,7 @@ def test_device_and_text_verifiers_agree(name, rows):
         (lambda x: "", False),
     ],
 )
-def test_pitfall_11_one_right_answer_at_the_end_scores_and_nothing_else(name, change, right):
+def test_one_right_answer_at_the_end_scores_and_nothing_else_does(name, change, right):
     tokenizer = world(name)[0].tokenizer
     texts = [change(r["place"]) for r in each_attempt(ask(name)[1])]
     for scores in verdicts(name, [tokenizer.encode(t, specials=True) for t in texts]):
@@ -130,7 +130,7 @@ def test_pitfall_11_one_right_answer_at_the_end_scores_and_nothing_else(name, ch
 
 
 @BOTH
-def test_pitfall_17_no_problem_turns_up_in_two_splits(name):
+def test_no_problem_is_in_two_splits(name):
     contents = {split: {content(r) for r in ask(name, split)[1]} for split in tasks.SPLITS}
     for a, b in itertools.combinations(tasks.SPLITS, 2):
         assert not contents[a] & contents[b]
@@ -155,7 +155,7 @@ def test_the_place_is_where_the_swaps_take_it(name):
 
 
 @BOTH
-def test_cups_swaps_and_places_are_each_as_frequent_as_another(name):
+def test_all_cups_swaps_and_places_are_equally_frequent(name):
     records = ask(name)[1]
     swaps = collections.Counter(s for r in records for s in r["swaps"])
     assert len(swaps) == 15 and max(swaps.values()) < 1.2 * min(swaps.values())
@@ -165,7 +165,7 @@ def test_cups_swaps_and_places_are_each_as_frequent_as_another(name):
 
 
 @BOTH
-def test_the_prompt_tells_the_record(name):
+def test_the_prompt_states_the_record(name):
     for text, record in zip(prompts(name), ask(name)[1], strict=True):
         pattern = rf"<bos> \w+ hides it under {record['start']} : {' '.join(record['swaps'])} where\?"
         assert re.fullmatch(pattern, text)
@@ -198,7 +198,7 @@ def test_short_prompts_are_padded_on_the_left():
     assert ask("eight")[0].prompt_mask.all()
 
 
-def test_the_level_in_the_record_is_the_number_of_swaps_each_as_frequent_as_another():
+def test_the_level_of_a_record_is_its_number_of_swaps_and_all_levels_are_equally_frequent():
     assert {r["level"] for r in ask("eight")[1]} == {8}
     records = ask("varied")[1]
     assert all(r["level"] == len(r["swaps"]) for r in records)
@@ -289,7 +289,7 @@ def test_pages_begin_a_text_and_never_end_it(name):
 
 
 @pytest.mark.parametrize("options", [*WORLDS.values(), {"stride": 0, "drill": 4}, {"stride": 4, "drill": 7}])
-def test_pages_are_true_and_give_no_problem_away(options):
+def test_pages_are_true_and_show_no_answer_of_a_problem(options):
     """Drills are shorter than any problem; a game stops before the place after its last swap, and has no answer."""
     drills, games, o = 0, 0, cups.Options(**options)
     for page in pages(options)[0]:
@@ -308,7 +308,7 @@ def test_pages_are_true_and_give_no_problem_away(options):
     assert drills > 30 and (games > 30) == (not o.jumps_only)
 
 
-def test_no_page_tells_the_last_place_of_a_held_out_problem():
+def test_no_page_shows_the_last_place_of_a_held_out_problem():
     """A game may be a problem of any split; the places that it writes stop before the last swap."""
     held_out = {content(r): r for split in ("validation", "test") for r in ask("varied", split)[1]}
     seen = 0

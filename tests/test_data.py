@@ -38,7 +38,7 @@ def test_worked_pages_are_training_problems_with_their_demonstrations():
     assert right > 5
 
 
-def test_a_share_of_the_pages_is_worked_and_the_others_are_as_they_were():
+def test_a_share_of_the_pages_is_replaced_by_worked_problems_and_the_others_stay():
     task = tasks.make_task("shop")
     plain = batches.page_batch(task, 0, 0, 60, 40)
     some = batches.add_worked_problems(plain, task, 0, 0, 0.4)
@@ -49,7 +49,7 @@ def test_a_share_of_the_pages_is_worked_and_the_others_are_as_they_were():
     assert batches.add_worked_problems(plain, task, 0, 0, 0.0) is plain
 
 
-def test_pages_among_the_rows_of_sft_are_wholly_learned_and_leave_the_others_as_they_were():
+def test_pages_among_the_rows_of_sft_count_in_the_loss_and_the_other_rows_stay():
     task = tasks.make_task("shop")
     plain = batches.demonstration_batch(task, 0, 0, 60, 100)
     some = batches.add_page_rows(plain, task, 0, 0, 0.4)
@@ -60,7 +60,7 @@ def test_pages_among_the_rows_of_sft_are_wholly_learned_and_leave_the_others_as_
     assert batches.add_page_rows(plain, task, 0, 0, 0.0) is plain
 
 
-def test_a_share_that_is_none_is_one_line():
+def test_a_share_above_one_is_refused_in_one_line():
     config = shop.get_config("short")
     config.pretrain.worked = config.sft.general = 1.5
     with pytest.raises(UserError, match="pretrain.worked"):
@@ -109,7 +109,7 @@ def test_sft_learns_the_responses_of_a_file_and_their_stop_token(tmp_path):
         ([{"index": 3, "response": "answer 3 4"}] * 5, "at least two"),
     ],
 )
-def test_a_file_that_cannot_be_learned_from_is_one_line(tmp_path, lines, words):
+def test_a_file_without_usable_samples_is_refused_in_one_line(tmp_path, lines, words):
     with pytest.raises(UserError, match=words):
         rejection_sampling.read_sample_batches(
             written(tmp_path / "some.jsonl", *lines), tasks.make_task("shop"), 0, 100
@@ -118,7 +118,7 @@ def test_a_file_that_cannot_be_learned_from_is_one_line(tmp_path, lines, words):
         rejection_sampling.read_sample_batches(str(tmp_path / "none.jsonl"), tasks.make_task("shop"), 0, 100)
 
 
-def test_attempts_that_are_kept_are_right_readable_of_the_length_asked_for_and_no_repetition():
+def test_kept_attempts_are_right_in_the_language_and_length_asked_for_and_not_repeated():
     said = lambda problem, response, reward=1.0, length=9: {
         "problem": problem, "prompt": "p", "response": response, "reward": reward, "length": length
     }  # fmt: skip

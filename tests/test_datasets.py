@@ -60,7 +60,7 @@ def published(site, name, data, sha256=None):
     return Source("About.", {"test": File("test.jsonl", f"{url}/test.jsonl", len(data), checksum)}, sources.parse_gsm8k)
 
 
-def test_a_folder_of_ones_own_is_read_whole_and_in_order(folder):
+def test_a_folder_of_the_user_is_read_whole_and_in_order(folder):
     found = datasets.load_dataset("gsm8k", str(folder))
     assert [r["question"] for r in found["train"]] == [r["question"] for r in ROWS]
     assert found["test"][3] | {"id": ""} == {
@@ -69,7 +69,7 @@ def test_a_folder_of_ones_own_is_read_whole_and_in_order(folder):
     }  # fmt: skip
 
 
-def test_a_file_that_changes_is_another_set(folder):
+def test_a_file_that_changes_is_prepared_again(folder):
     datasets.load_dataset("gsm8k", str(folder))
     (folder / "test.jsonl").write_bytes(lines(ROWS[5:6]))
     library.load_rows.cache_clear()
@@ -90,7 +90,7 @@ def test_a_set_is_downloaded_once_and_its_checksum_compared(site, monkeypatch):
     assert len(datasets.load_dataset("served")["test"]) == 30
 
 
-def test_a_download_that_is_not_the_published_file_is_refused_with_the_way_out(site, monkeypatch):
+def test_a_download_that_is_not_the_published_file_is_refused_with_a_hint(site, monkeypatch):
     monkeypatch.setitem(library.SOURCES, "forged", published(site, "forged", lines(ROWS), sha256="0" * 64))
     with pytest.raises(UserError, match=r"forged.*hecksum.*path=FOLDER \(test.jsonl\)") as error:
         datasets.load_dataset("forged")
@@ -116,12 +116,12 @@ def test_a_failed_download_says_how_to_do_without(site, monkeypatch):
     assert "\n" not in str(error.value)
 
 
-def test_a_file_that_is_not_the_published_one_is_used_and_said_to_be_another(folder, caplog):
+def test_a_file_that_differs_from_the_published_one_is_used_with_a_warning(folder, caplog):
     datasets.load_dataset("gsm8k", str(folder))
     assert any("test.jsonl is not the published file" in m for m in caplog.messages)
 
 
-def test_a_missing_file_is_named_with_the_way_out(tmp_path):
+def test_a_missing_file_is_named_with_a_hint(tmp_path):
     with pytest.raises(UserError, match=r"test\.jsonl.*path=FOLDER"):
         datasets.load_dataset("gsm8k", str(tmp_path))
 
@@ -149,7 +149,7 @@ def test_a_bad_line_is_named_by_file_and_number(folder, line, said):
     assert said in str(error.value) and "\n" not in str(error.value)
 
 
-def test_pitfall_11_a_question_whose_right_answer_cannot_be_read_is_dropped_and_named(folder, caplog):
+def test_a_question_whose_right_answer_cannot_be_read_is_dropped_and_named(folder, caplog):
     given = [{"id": "a", "problem": "1?", "answer": "1"}, {"id": "b", "problem": "2?", "answer": "\\frac{"}]
     given += [
         {"id": "c", "problem": "3?", "answer": ""},
@@ -247,7 +247,7 @@ def test_mbpp_is_split_by_number():
     assert splits == {1: [], 11: ["test"], 510: ["test"], 511: ["validation"], 601: ["train"]}
 
 
-def test_ones_own_rows_have_answers_or_tests():
+def test_rows_of_the_user_have_answers_or_tests():
     assert sources.parse_own({"question": "?", "answer": 7})["answer"] == "7"
     assert sources.parse_own({"prompt": "?", "answer": "so\n#### 7"})["solution"] == "so"
     code = sources.parse_own({"question": "?", "tests": [["1\n", "2\n"], "assert f(1) == 2"]})
@@ -265,7 +265,7 @@ def test_every_published_file_is_pinned_and_has_a_checksum():
             assert int(commit, 16) and len(file.sha256) == 64 and int(file.sha256, 16) and file.size > 0
 
 
-def test_countdown_is_made_the_same_everywhere_and_every_answer_reaches_its_target(monkeypatch):
+def test_countdown_is_generated_the_same_everywhere_and_every_answer_reaches_its_target(monkeypatch):
     monkeypatch.setattr(sources, "COUNTDOWN_ROWS", {"train": 300, "test": 60})
     train, test = list(sources.generate_countdown("train")), list(sources.generate_countdown("test"))
     assert train == list(sources.generate_countdown("train")) and len(train) == 300

@@ -55,7 +55,7 @@ def test_a_problem_is_asked_and_its_demonstration_verifies(folder):
         assert not task.verify(text.rpartition("####")[0], record)
 
 
-def test_a_question_of_ones_own_is_put_in_the_template(folder):
+def test_a_question_of_the_user_is_put_in_the_template(folder):
     task = tasks.make_task("questions", path=folder, template="oat")
     assert task.format_question("Why?").endswith("User: Why?\nAssistant: <think>") and task.prefill == "<think>"
 
@@ -80,7 +80,7 @@ def contents(splits):
     return [{mixture.content_hash(r) for rows in splits[s].sets for r in rows} for s in tasks.SPLITS]
 
 
-def test_pitfall_17_splits_share_no_question_even_where_the_files_do(tmp_path):
+def test_splits_share_no_question_even_where_the_files_do(tmp_path):
     shared = [{**r, "question": f" {r['question'].upper()} "} for r in map(example, range(20))]
     path = write(tmp_path, [example(n) for n in range(300)], shared + [example(1000)])
     train, validation, test = contents(mixture.load_splits(mixture.Options(path=path, decontaminate=0)))
@@ -88,7 +88,7 @@ def test_pitfall_17_splits_share_no_question_even_where_the_files_do(tmp_path):
     assert (len(train) + len(validation), len(test)) == (280, 21) and 3 < len(validation) < 40
 
 
-def test_pitfall_17_a_training_question_that_shares_ten_words_with_a_test_question_is_dropped(tmp_path, caplog):
+def test_a_training_question_that_shares_ten_words_with_a_test_question_is_dropped(tmp_path, caplog):
     words = "the old baker sells nine fresh loaves to each of his neighbours"
     rows = [example(n) for n in range(100)]
     rows[3]["question"] = f"On Monday, {words.upper()}, and then? How many?"
@@ -100,7 +100,7 @@ def test_pitfall_17_a_training_question_that_shares_ten_words_with_a_test_questi
     assert any("BAKER" in q for q in questions(kept, "train", 100) + questions(kept, "validation", 20))
 
 
-def test_pitfall_10_what_has_no_room_is_dropped_and_counted(tmp_path, caplog):
+def test_questions_that_are_too_long_are_dropped_and_counted(tmp_path, caplog):
     rows = [example(n) for n in range(60)]
     rows[7]["question"] = "Why? " * 200
     rows[8]["answer"] = "é" * 150 + "\n#### 8"  # 300 bytes and more
@@ -113,7 +113,7 @@ def test_pitfall_10_what_has_no_room_is_dropped_and_counted(tmp_path, caplog):
     assert batch["tokens"].shape == (60, 512 + 250) and batch["loss_mask"].any(1).all()
 
 
-def test_no_room_for_any_question_is_an_error(folder):
+def test_slots_that_no_question_fits_are_an_error(folder):
     with pytest.raises(UserError, match="prompt_slots=20"):
         tasks.make_task("questions", path=folder, prompt_slots=20)
 
@@ -160,14 +160,27 @@ def test_a_mixture_asks_each_file_by_its_weight_and_tests_on_another(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "gsm8k +", "0*gsm8k", "-1*gsm8k", "gsm8k + gsm8k", "x*gsm8k"])
-def test_what_is_no_mixture_is_refused(text):
+def test_a_text_that_is_no_mixture_is_refused(text):
     with pytest.raises(UserError, match="mixture"):
         mixture.parse_mixture(text)
 
 
-def test_an_unknown_data_set_is_answered_with_those_there_are():
+def test_an_unknown_data_set_is_answered_with_the_known_ones():
     with pytest.raises(UserError, match="'mathz'.*gsm8k.*gym/TASK"):
         tasks.make_task("questions", datasets="mathz")
+
+
+@pytest.mark.parametrize("name", ["sums.jsonl", "data/sums", "~/sums.jsonl", "./gsm8k"])
+def test_a_missing_file_of_the_user_is_named_as_a_file(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=f"data set: there is no file {name}"):
+        tasks.make_task("questions", datasets=name)
+
+
+def test_prepared_data_lies_in_the_folder_that_the_options_name(tmp_path):
+    file = own_file(tmp_path / "own.jsonl", numbered("apples", 100))
+    tasks.make_task("questions", datasets=file, data_dir=str(tmp_path / "prepared"))
+    assert list((tmp_path / "prepared").glob("*/*/*.array_record*"))
 
 
 def test_pass_rates_choose_the_questions_to_train_on(tmp_path, caplog):
@@ -197,14 +210,14 @@ def test_a_curriculum_goes_from_easy_to_hard_by_level(tmp_path):
         mixture.Options(curriculum="size")
 
 
-def test_files_of_ones_own_that_name_no_test_are_divided_by_a_hash(tmp_path):
+def test_files_of_the_user_without_a_test_split_are_divided_by_a_hash(tmp_path):
     file = own_file(tmp_path / "own.jsonl", numbered("apples", 400))
     train, validation, test = contents(mixture.load_splits(mixture.Options(datasets=file, decontaminate=0)))
     assert len(train | validation | test) == 400 == len(train) + len(validation) + len(test)
     assert 8 < len(validation) < 40 and 8 < len(test) < 40
 
 
-def test_an_empty_split_says_so_before_any_work(tmp_path):
+def test_an_empty_split_is_an_error_before_any_work(tmp_path):
     (tmp_path / "only").mkdir()
     own_file(tmp_path / "only" / "test.jsonl", numbered("plums", 5))
     task = tasks.make_task("questions", datasets=str(tmp_path / "only"))
@@ -246,7 +259,7 @@ def test_a_prefilled_thought_is_part_of_the_response():
     assert verdict("3 and 4 </think> #### 7<eos>") == 1 and verdict("3 and 4 #### 7<eos>") == 0
 
 
-def test_pitfall_11_several_answers_and_none_are_counted():
+def test_responses_with_several_answers_or_none_are_counted():
     record = {"kind": "math", "answer": "7", "prefill": ""}
     one, two, none = room.verify_batch([(t, record) for t in ("#### 7<eos>", r"\boxed{3} \boxed{7}<eos>", "7<eos>")])
     assert (one["answers/several"], two["answers/several"], none["answers/none"]) == (0, 1, 1)

@@ -135,7 +135,7 @@ def test_the_right_answer_scores_whatever_stands_before_it(name):
         lambda answer: "",
     ],
 )
-def test_pitfall_11_anything_but_one_right_answer_at_the_end_scores_nothing(name, change):
+def test_anything_but_one_right_answer_at_the_end_scores_nothing(name, change):
     texts = [change(right_answer(r)) for r in each_attempt(ask(name)[1])]
     for scores in verdicts(name, [padded([t], name)[0] for t in texts]):
         assert (scores == 0).all()
@@ -173,7 +173,7 @@ def test_two_answers_in_the_shop_score_nothing():
 
 
 @BOTH
-def test_pitfall_17_no_problem_turns_up_in_two_splits(name):
+def test_no_problem_is_in_two_splits(name):
     contents = {split: {content(r) for r in ask(name, split)[1]} for split in tasks.SPLITS}
     for a, b in itertools.combinations(tasks.SPLITS, 2):
         assert not contents[a] & contents[b]
@@ -211,7 +211,7 @@ def test_the_right_pair_can_stand_anywhere_in_the_shop():
     assert len(places) == 10 and min(places.values()) > MANY / 20
 
 
-def test_the_shop_prompt_tells_the_record():
+def test_the_shop_prompt_states_the_record():
     asked, records = ask("shop")
     tokenizer = world("shop")[0].tokenizer
     for row, record in zip(asked.prompt, records, strict=True):
@@ -221,7 +221,7 @@ def test_the_shop_prompt_tells_the_record():
     assert asked.prompt.shape[1] == world("shop")[0].prompt_slots and asked.prompt_mask.all()
 
 
-def test_the_fruit_prompt_can_be_solved_as_it_is_told():
+def test_the_fruit_prompt_has_what_its_solution_needs():
     asked, records = ask("fruit")
     tokenizer = world("fruit")[0].tokenizer
     for row, record in zip(asked.prompt, records, strict=True):
@@ -336,7 +336,7 @@ def test_a_demonstration_is_described_as_what_it_is(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_search_that_gets_there_is_right_and_one_that_gives_up_seldom_is(kind):
+def test_a_search_that_finds_the_pair_is_right_and_one_that_gives_up_is_seldom_right(kind):
     name, options, _ = KINDS[kind]
     verify, got_there, gave_up = world(name)[0].verify, [], []
     for text, record, attempt in demonstrate(name, options):
@@ -407,7 +407,7 @@ def test_pages_show_every_verdict(name):
     assert min(words.count(verdict) for verdict in ("less", "more", "same")) > 5
 
 
-def test_no_shop_page_gives_a_problem_away():
+def test_no_shop_page_shows_the_answer_of_a_problem():
     """Every drill has a total that several pairs make, or none: no problem has one."""
     drills = 0
     for page in pages("shop", count=60):

@@ -52,7 +52,7 @@ def test_a_small_worlds_answer_begins_at_its_word(name, think, final):
         ("<think> it is #### 72", "<eos>"),
     ],
 )
-def test_an_answer_in_words_begins_after_the_thoughts_or_at_its_mark(think, final):
+def test_the_answer_to_a_question_begins_after_the_reasoning_or_at_its_mark(think, final):
     assert parts(think + final) == (think, final)
 
 
@@ -62,7 +62,7 @@ def test_a_program_begins_at_its_fence_or_its_tag():
     assert parts("#### none here", "code") == ("#### none here", "")
 
 
-def test_what_the_prompt_began_is_not_counted():
+def test_the_prefill_of_the_prompt_is_not_counted():
     assert parts(" 3 + 4 </think> <answer> 7 </answer>", prefill="<think>") == (
         " 3 + 4 </think>",
         " <answer> 7 </answer>",
@@ -71,7 +71,7 @@ def test_what_the_prompt_began_is_not_counted():
 
 
 @pytest.mark.parametrize("text, count", [("", 0), ("a", 1), ("ab ", 3), ("ab c", 5), ("ab c d", 6), ("ab c déf", 11)])
-def test_tokens_of_a_beginning_are_counted_with_the_space_behind_it(text, count):
+def test_the_tokens_of_a_prefix_are_counted_with_the_space_after_it(text, count):
     tokens = list(ByteTokenizer().encode("ab c déf\n\n#### 7"))
     assert evaluation.tokens_in(ByteTokenizer(), tokens, text) == count
 

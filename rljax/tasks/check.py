@@ -210,5 +210,3 @@ def draw_contents(drawn: Drawn, split: str, count: int) -> list[Hashable]:
 def content_keys(records: list[Record], content: Callable[[Record], Hashable] | None = None) -> list[Hashable]:
     """``Task.content`` of each record, or the whole record as text."""
     return [content(r) if content else json.dumps(r, sort_keys=True, default=str) for r in records]
-
-

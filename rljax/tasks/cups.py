@@ -1,20 +1,20 @@
-"""Which cup is it under? The shell game: how much of a chain of swaps goes into one token?
+"""Which cup is it under? The shell game: how many swaps in a row can a model follow within one token?
 
     Omar hides it under B : AB CE AD where ?
     answer D                                    a jump
     at A at A at D answer D                     steps: the place after every ``stride`` swaps, then the answer
 
-AB swaps the cups A and B, so that it moves from B to A; CE leaves it there; AD moves it to D. Swaps must be followed
-one after the other: the place after one says which cup the next one is about. A model has so many layers before each
-token, and can follow only so many swaps in them; who writes the places down follows ``stride`` of them at a time.
-Demonstrators jump or write steps, and always know the answer: nothing but computation stands in the way of imitating
-them. A swap is one word, so that little computation goes into reading it.
+AB swaps the cups A and B, so the object moves from B to A; CE does not move it; AD moves it to D. Swaps must be followed one
+after the other: the place after a swap decides what the next swap does. A model has a fixed number of layers for each token,
+so it can follow a limited number of swaps within one token. If it writes the places down, it follows ``stride`` swaps at a
+time. Demonstrators jump or write steps, and always know the answer: only the computation makes them hard to imitate. A swap
+is one word, so reading it takes little computation.
 
-Two problems are the same if the first place and the swaps, in order, are the same, whoever hides it. Where problems
-have different numbers of swaps, short prompts are padded on the left, and the number is a record's ``level``.
+Two problems are the same if the first place and the swaps, in order, are the same; the name does not matter. Where problems
+have different numbers of swaps, short prompts are padded on the left, and the number of swaps is the ``level`` of a record.
 
-The textbook gives no problem away: its drills ("B AB at A .") have fewer swaps than any problem, and the games that
-it tells stop before the place after the last swap.
+The raw text shows no answer to a problem: its drills ("B AB at A .") have fewer swaps than any problem, and its games stop
+before the place after the last swap.
 """
 
 import dataclasses
@@ -44,10 +44,10 @@ class Options:
 
     cups: int = 6
     swaps: int = 8  # in a problem, at most
-    fewest: int = 0  # each problem has fewest to swaps of them, any number as often as another; 0: always ``swaps``
-    stride: int = 1  # demonstrators write the place after every so many swaps; 0, or ``swaps`` and more: jumps only
-    jump: float = 0.0  # share of the demonstrators that jump instead
-    drill: int = 1  # swaps of the longest drill in the textbook
+    fewest: int = 0  # a problem has ``fewest`` to ``swaps`` swaps, each number equally often; 0: always ``swaps``
+    stride: int = 1  # demonstrators write the place after every ``stride`` swaps; 0, or at least ``swaps``: jumps only
+    jump: float = 0.0  # share of the demonstrations that jump instead
+    drill: int = 1  # swaps of the longest drill in the raw text
 
     def __post_init__(self):
         if not 3 <= self.cups <= len(CUPS):
@@ -61,7 +61,7 @@ class Options:
             raise UserError(f"task cups: {said} makes fewer than 100 problems: raise cups, or swaps and fewest")
         if not 1 <= self.drill < self.shortest:
             said = f"drill={self.drill} must be at least 1, and less than the {self.shortest} swaps of a problem"
-            raise UserError(f"task cups: {said}, or the textbook would give problems away")
+            raise UserError(f"task cups: {said}, or the raw text would show answers of problems")
 
     @property
     def shortest(self) -> int:
@@ -70,11 +70,12 @@ class Options:
 
     @property
     def jumps_only(self) -> bool:
+        """Whether every demonstration is a jump."""
         return not 0 < self.stride < self.swaps
 
 
 def swap_words(cups: int) -> list[str]:
-    """The words for the swaps of two different cups."""
+    """The word for each swap of two different cups."""
     return [a + b for a, b in itertools.combinations(CUPS[:cups], 2)]
 
 
@@ -103,8 +104,8 @@ def make(options: Options) -> Task:
     )
 
 
-# Problems: the first place, the swaps, how many, the last place, a name. Places are numbers of cups, swaps numbers
-# of pairs; a swap that a shorter problem does not have is -1.
+# Problems: the first place, the swaps, their number, the last place, and a name. A place is the number of a cup, a swap the
+# number of a pair. Swaps beyond the end of a shorter problem are -1.
 
 
 def problems(o: Options, tokenizer: SymbolTokenizer, seed: int, index: Array, split: str) -> Problems:
@@ -112,7 +113,7 @@ def problems(o: Options, tokenizer: SymbolTokenizer, seed: int, index: Array, sp
     known = swap_words(o.cups)
 
     def candidate(key: Array) -> tuple[dict[str, Array], Array, Array]:
-        noise = jax.random.bits(key, (3 + o.swaps,))  # one draw for everything: quick to compile
+        noise = jax.random.bits(key, (3 + o.swaps,))  # one draw for everything is quick to compile
         below = lambda bits, n: (bits % n).astype(jnp.int32)
         count = o.shortest + below(noise[0], o.swaps - o.shortest + 1)
         start, name = below(noise[1], o.cups), below(noise[2], len(NAMES))
@@ -125,10 +126,8 @@ def problems(o: Options, tokenizer: SymbolTokenizer, seed: int, index: Array, sp
     fixed = lambda *words: jnp.broadcast_to(jnp.asarray([ids[w] for w in words]), (size, len(words)))
     name, start = (ids[NAMES[0]] + facts["name"])[:, None], (ids[CUPS[0]] + facts["start"])[:, None]
     head = [fixed("<bos>"), name, fixed("hides", "it", "under"), start, fixed(":")]
-    told = jnp.concatenate(
-        [*head, ids[known[0]] + facts["swaps"]], 1
-    )  # [B, HEAD + swaps], what is not there at the end
-    place = jnp.arange(told.shape[1]) - (o.swaps - facts["count"])[:, None]  # moved to the right by as much
+    told = jnp.concatenate([*head, ids[known[0]] + facts["swaps"]], 1)  # [B, HEAD + swaps], missing swaps at the end
+    place = jnp.arange(told.shape[1]) - (o.swaps - facts["count"])[:, None]  # moved to the right by their number
     told = jnp.where(place >= 0, jnp.take_along_axis(told, jnp.maximum(place, 0), 1), tokenizer.pad)
     prompt = jnp.concatenate([told, fixed("where", "?")], 1).astype(jnp.int32)
     mask = jnp.concatenate([place >= 0, jnp.ones((size, TAIL), bool)], 1)
@@ -136,28 +135,29 @@ def problems(o: Options, tokenizer: SymbolTokenizer, seed: int, index: Array, sp
 
 
 def follow(o: Options, start: Array, swaps: Array) -> Array:
-    """The place [] after swaps [S], numbers of pairs, of what is at ``start`` []; negative ones change nothing."""
+    """The place [] of the object after swaps [S], which begins at ``start`` []. Negative swaps change nothing."""
     cups = jnp.asarray(list(itertools.combinations(range(o.cups), 2)))  # [pairs, 2]
 
-    def one(at: Array, swap: Array) -> tuple[Array, None]:
+    def apply_swap(at: Array, swap: Array) -> tuple[Array, None]:
         a, b = cups[swap]
         return jnp.where(swap < 0, at, jnp.where(at == a, b, jnp.where(at == b, a, at))), None
 
-    return jax.lax.scan(one, start, swaps)[0]
+    return jax.lax.scan(apply_swap, start, swaps)[0]
 
 
 def records(o: Options, facts: dict[str, Array]) -> list[Record]:
+    """One record for each problem."""
     known, columns = swap_words(o.cups), (np.asarray(facts[k]).tolist() for k in ("start", "swaps", "count"))
     return [make_record(CUPS[start], [known[s] for s in swaps[:n]]) for start, swaps, n in zip(*columns, strict=True)]
 
 
 def make_record(start: str, swaps: list[str]) -> Record:
-    """The record of a problem in words; its level is the number of swaps."""
+    """The record of a problem; its level is the number of swaps."""
     return {"start": start, "swaps": swaps, "place": place_after(start, swaps), "level": len(swaps)}
 
 
 def place_after(at: str, swaps: list[str]) -> str:
-    """The place after these swaps of what is at ``at``."""
+    """The place of the object after these swaps, if it begins at ``at``."""
     for swap in swaps:
         at = swap[1 - swap.index(at)] if at in swap else at
     return at
@@ -167,7 +167,7 @@ PROMPT = re.compile(r"\bunder ([A-Z]) ?:((?: [A-Z]{2})+) where\b")
 
 
 def read_prompt(o: Options, prompt: str) -> Record | None:
-    """The problem that a prompt states; None where it states none with these cups."""
+    """The record of the problem in a prompt; None where there is none with these cups."""
     found = PROMPT.search(prompt)
     if not found:
         return None
@@ -179,7 +179,7 @@ def read_prompt(o: Options, prompt: str) -> Record | None:
 
 
 def score(tokenizer: SymbolTokenizer, response: Array, mask: Array, finished: Array, facts: Any) -> Array:
-    """Reward 1 for a response [B, G, T] that ends "answer X <eos>", says "answer" once, and is right; else 0."""
+    """Reward [B, G] float32: 1 for a response [B, G, T] that ends "answer X <eos>", is right, and has one "answer"; else 0."""
     length = mask.sum(-1)
     says = ((response == tokenizer.ids["answer"]) & mask).sum(-1) == 1
     at = lambda back: jnp.take_along_axis(response, jnp.maximum(length - back, 0)[..., None], -1)[..., 0]
@@ -191,7 +191,7 @@ ANSWER = re.compile(r"answer ([A-Z]) <eos>$")
 
 
 def verify(response: str, record: Record) -> bool:
-    """The same verdict from the text of the response, its stop token included."""
+    """The verdict of the text verifier; a finished response ends in "<eos>"."""
     found = ANSWER.search(response)
     said = re.findall(r"\w+", response).count("answer")
     return bool(found) and said == 1 and found.group(1) == record["place"]
@@ -201,19 +201,19 @@ def verify(response: str, record: Record) -> bool:
 
 
 def places_after(start: str, swaps: list[str], stride: int) -> list[str]:
-    """The places after every ``stride`` swaps; what is left over has none."""
+    """The places after every ``stride`` swaps; swaps that are left over have none."""
     return [place_after(start, swaps[:n]) for n in range(stride, len(swaps) + 1, stride)]
 
 
 def demonstration(o: Options, record: Record, rng: np.random.Generator) -> str:
-    """A jump, or steps: by the options, and always right."""
+    """A jump or steps, drawn by the options; always right."""
     jumps = o.jumps_only or rng.random() < o.jump or len(record["swaps"]) <= o.stride
     steps = [] if jumps else [f"at {p}" for p in places_after(record["start"], record["swaps"], o.stride)]
     return " ".join([*steps, f"answer {record['place']}"])
 
 
 def page(o: Options, tokenizer: SymbolTokenizer, rng: np.random.Generator, length: int) -> list[int]:
-    """A page of a textbook: drills of a few swaps, or games that are followed up to before the end."""
+    """A page of raw text: drills of a few swaps, or games that stop before the last place."""
     tell = drill if o.jumps_only or rng.random() < 0.5 else game
     out = [tokenizer.bos]
     while len(out) < length:
@@ -222,19 +222,19 @@ def page(o: Options, tokenizer: SymbolTokenizer, rng: np.random.Generator, lengt
 
 
 def draw_swaps(o: Options, rng: np.random.Generator, count: int) -> tuple[str, list[str]]:
-    """A place and so many swaps."""
+    """A random place and ``count`` random swaps."""
     known = swap_words(o.cups)
     return CUPS[rng.integers(o.cups)], [known[n] for n in rng.integers(len(known), size=count)]
 
 
 def drill(o: Options, rng: np.random.Generator) -> str:
-    """A place, a few swaps and the place after them: fewer swaps than any problem has."""
+    """A place, a few swaps and the place after them; fewer swaps than any problem has."""
     start, swaps = draw_swaps(o, rng, int(rng.integers(1, o.drill + 1)))
     return f"{start} {' '.join(swaps)} at {place_after(start, swaps)} ."
 
 
 def game(o: Options, rng: np.random.Generator) -> str:
-    """A problem's prompt and the places on the way, all but the one after the last swap."""
+    """The prompt of a problem and the places on the way, without the one after the last swap."""
     start, swaps = draw_swaps(o, rng, int(rng.integers(o.shortest, o.swaps + 1)))
     name, steps = (
         NAMES[rng.integers(len(NAMES))],
@@ -247,7 +247,7 @@ def game(o: Options, rng: np.random.Generator) -> str:
 
 
 def describe(o: Options, response: str, record: Record) -> Attempt:
-    """Facts: each place written, right or wrong given the place written before it and the swaps in between."""
+    """What a response did. Each written place counts as a calculation from the place written before it."""
     stride, at, facts = max(o.stride, 1), record["start"], []
     for n, place in enumerate(re.findall(r"\bat ([A-Z])\b", response)):
         between = record["swaps"][n * stride : (n + 1) * stride]

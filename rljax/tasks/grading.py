@@ -1,4 +1,4 @@
-"""How the answer to a question is checked, by the question's kind: batches of (response, record) -> what became of each."""
+"""Grading responses to questions: one grader for each kind of question, each for a batch of (response, record)."""
 
 import functools
 import json
@@ -15,11 +15,12 @@ Pairs = Sequence[tuple[str, Record]]
 
 
 def grade_mathematics(pairs: Pairs) -> list[Judgement]:
+    """Right if the final answer is equal to the record's."""
     return answers.judge_many([(response, record["answer"]) for response, record in pairs])
 
 
 def grade_code(pairs: Pairs, allow_unsafe: bool) -> list[Judgement]:
-    """Right if the program passes every test. All programs of a batch run at once."""
+    """Right if the program passes every test. The programs of a batch run at the same time."""
     sources = [code_blocks.program(response) for response, _ in pairs]
     there = [n for n, source in enumerate(sources) if source]
     jobs = [sandbox_job(sources[n] or "", pairs[n][1]) for n in there]
@@ -32,7 +33,7 @@ def grade_code(pairs: Pairs, allow_unsafe: bool) -> list[Judgement]:
 
 
 def sandbox_job(source: str, record: Record) -> tuple[str, list[sandbox.Case]]:
-    """(program, cases) of a record's tests: assert statements, or stdin and stdout."""
+    """(program, test cases) for the sandbox. A test is an assert statement, or a pair of stdin and stdout."""
     setup, cases = record["setup"], []
     for test in record["tests"]:
         stdin, pair, stdout = test.partition(PAIR_SEPARATOR)
@@ -45,9 +46,9 @@ def sandbox_job(source: str, record: Record) -> tuple[str, list[sandbox.Case]]:
 
 
 def final_region_grader(right: Callable[[str, Record], bool]) -> Callable[[Pairs], list[Judgement]]:
-    """A check of the final region alone."""
+    """A grader that reads the final answer alone; ``right(answer, record)`` decides."""
 
-    def check(pairs: Pairs) -> list[Judgement]:
+    def grade(pairs: Pairs) -> list[Judgement]:
         out = []
         for response, record in pairs:
             said = answer_regions.conclusion(response)
@@ -56,10 +57,11 @@ def final_region_grader(right: Callable[[str, Record], bool]) -> Callable[[Pairs
             out.append(Judgement(answer is not None and right(answer, record), answer, answer_regions.count(said)))
         return out
 
-    return check
+    return grade
 
 
 def reaches_target(answer: str, record: Record) -> bool:
+    """Whether an expression uses the numbers of a Countdown record and equals its target."""
     target, _, numbers = record["setup"].partition(" from ")
     return arithmetic.reaches(answer, json.loads(numbers), int(target))
 
@@ -72,11 +74,11 @@ GRADERS: dict[str, Callable[[Pairs], list[Judgement]]] = {
 
 
 def grade_responses(pairs: Pairs, allow_unsafe: bool = False) -> list[Judgement]:
-    """What became of each response, its record's ``prefill`` before it and its stop token left out."""
+    """The judgement of each response, read with its record's ``prefill`` before it and without its stop token."""
     out: dict[int, Judgement] = {}
-    for kind, check in {**GRADERS, "code": functools.partial(grade_code, allow_unsafe=allow_unsafe)}.items():
+    for kind, grade in {**GRADERS, "code": functools.partial(grade_code, allow_unsafe=allow_unsafe)}.items():
         chosen = [n for n, (_, record) in enumerate(pairs) if record["kind"] == kind]
         if chosen:
-            found = check([(pairs[n][1]["prefill"] + pairs[n][0].removesuffix("<eos>"), pairs[n][1]) for n in chosen])
+            found = grade([(pairs[n][1]["prefill"] + pairs[n][0].removesuffix("<eos>"), pairs[n][1]) for n in chosen])
             out.update(zip(chosen, found, strict=True))
     return [out[n] for n in range(len(pairs))]

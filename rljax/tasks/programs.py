@@ -1,12 +1,13 @@
-"""Which function was it? A program from two examples, run on three more in the sandbox: reinforcement learning on code.
+"""Which function is it? A program from two examples, run on three more in the sandbox: reinforcement learning on code.
 
     a 3 b 4 gives 12 , a 5 b 2 gives 6 ?
     answer def f ( a , b ) : return a * b                                                               a jump
     try a * b : 5 * 2 = 10 vs 6 no wait try b * 3 : 2 * 3 = 6 vs 6 same answer def f ( a , b ) : return b * 3
 
-Functions are x + y, x - y or x * y of a, b and a constant. Several explain the first example; who checks the second finds
-out which. Demonstrators jump to one that explains the first, or try them one by one and give up at random. Whatever stands
-behind "answer" is a Python program, and is run as one: nothing else decides. The problem is its function and examples.
+Functions are x + y, x - y or x * y of a, b and a constant. Several of them explain the first example; the second example
+tells which is right. Demonstrators jump to one that explains the first, or try them one by one and give up at random. The
+text after "answer" is run as a Python program, and its results alone decide. Two problems are the same if their function and
+examples are.
 """
 
 import dataclasses
@@ -36,10 +37,10 @@ class Options:
     """The longest demonstration has 14 tries + 13 tokens, its stop token included."""
 
     max_number: int = 9  # the largest a, b and constant
-    jump: float = 0.5  # share of demonstrations that just answer
+    jump: float = 0.5  # share of demonstrations that only answer
     give_up: float = 0.3  # chance to give up after each failed try
-    tries: int = 6  # at most so many
-    allow_unsafe: bool = False  # run programs even where the kernel cannot jail them
+    tries: int = 6  # at most, in a demonstration
+    allow_unsafe: bool = False  # run programs even where the kernel cannot confine them
 
     def __post_init__(self):
         if not 3 <= self.max_number <= 20 or self.tries < 1:
@@ -48,7 +49,7 @@ class Options:
 
 
 def make(options: Options) -> Task:
-    """The task of these options. Raises UserError where programs cannot be jailed."""
+    """The task of these options. Raises UserError where programs cannot be confined."""
     sandbox.require(options.allow_unsafe)
     tokenizer = SymbolTokenizer(WORDS, numbers=options.max_number**2)
     ask = jax.jit(functools.partial(problems, options, tokenizer), static_argnums=2)
@@ -79,20 +80,21 @@ def make(options: Options) -> Task:
 
 @functools.cache
 def all_functions(o: Options) -> tuple[Function, ...]:
-    """All there are: two operands, the first of them a or b, no two functions the same."""
+    """Every function: two operands, the first of them a or b; no function twice."""
     constants = [str(n) for n in range(2, o.max_number + 1)]
     both = [("a", "+", "b"), ("a", "*", "b"), ("a", "-", "b"), ("b", "-", "a")]
     return (*both, *((x, sign, c) for x in "ab" for sign in OPERATIONS for c in constants))
 
 
 def evaluate_function(function: Function, a: int, b: int) -> int:
+    """The value of a function at (a, b)."""
     x, sign, y = (str({"a": a, "b": b}.get(part, part)) for part in function)
     return {"+": int(x) + int(y), "-": int(x) - int(y), "*": int(x) * int(y)}[sign]
 
 
 @functools.cache
 def value_table(o: Options) -> np.ndarray:
-    """[functions, a, b] int32: every value; negative ones are not said."""
+    """Every value, [functions, a, b] int32. Functions with negative values at the examples are not asked."""
     numbers = range(o.max_number + 1)
     return np.array(
         [[[evaluate_function(f, a, b) for b in numbers] for a in numbers] for f in all_functions(o)], np.int32
@@ -104,9 +106,9 @@ def problems(o: Options, tokenizer: SymbolTokenizer, seed: int, index: Array, sp
     values = jnp.asarray(value_table(o))
 
     def candidate(key: Array) -> tuple[dict[str, Array], Array, Array]:
-        one, other = jax.random.split(key)
-        function = jax.random.randint(one, (), 0, values.shape[0])
-        given = jax.random.randint(other, (EXAMPLES + HIDDEN, 2), 1, o.max_number + 1)
+        function_key, examples_key = jax.random.split(key)
+        function = jax.random.randint(function_key, (), 0, values.shape[0])
+        given = jax.random.randint(examples_key, (EXAMPLES + HIDDEN, 2), 1, o.max_number + 1)
         result = values[function, given[:, 0], given[:, 1]]
         fits = (values[:, given[:EXAMPLES, 0], given[:EXAMPLES, 1]] == result[:EXAMPLES]).all(-1)
         facts = {"function": function, "given": given, "result": result}
@@ -126,6 +128,7 @@ def problems(o: Options, tokenizer: SymbolTokenizer, seed: int, index: Array, sp
 
 
 def records(o: Options, facts: dict[str, Array]) -> list[Record]:
+    """One record for each problem: the function, and (a, b, value) of all examples."""
     rows = zip(*(np.asarray(facts[k]).tolist() for k in ("function", "given", "result")), strict=True)
     known = all_functions(o)
     return [
@@ -135,22 +138,22 @@ def records(o: Options, facts: dict[str, Array]) -> list[Record]:
 
 
 def read_prompt(prompt: str) -> Record | None:
-    """The examples of a prompt; a program that agrees with both is right."""
+    """The examples in a prompt; a program is right if it agrees with both."""
     found = re.findall(r"a (\d+) b (\d+) gives (\d+)", prompt)
     return {"examples": [tuple(map(int, f)) for f in found]} if len(found) == EXAMPLES else None
 
 
-# The verifier: run it.
+# The verifier runs the program
 
 
 def extract_program(response: str) -> str | None:
-    """What stands behind the one "answer" of a finished response."""
+    """The program after the only "answer" of a finished response; None where there is none."""
     said = response.removesuffix("<eos>").split("answer")
     return said[1].strip() if response.endswith("<eos>") and len(said) == 2 else None
 
 
 def verify_batch(pairs: list[tuple[str, Record]], allow_unsafe: bool = False) -> list[dict[str, float]]:
-    """Right if the program agrees with every example, shown or not; those that do not run are told apart."""
+    """Right if the program agrees with every example, in the prompt or not; and whether it is missing or fails to run."""
     sources = [extract_program(response) for response, _ in pairs]
     there = [n for n, source in enumerate(sources) if source]
     tests = lambda record: [sandbox.Case(test=f"assert f({a}, {b}) == {v}") for a, b, v in record["examples"]]
@@ -164,6 +167,7 @@ def verify_batch(pairs: list[tuple[str, Record]], allow_unsafe: bool = False) ->
 
 
 def verify(response: str, record: Record, allow_unsafe: bool = False) -> bool:
+    """The verdict on one response."""
     return verify_batch([(response, record)], allow_unsafe)[0]["correct"] > 0
 
 
@@ -171,19 +175,20 @@ def verify(response: str, record: Record, allow_unsafe: bool = False) -> bool:
 
 
 def function_text(function: Function) -> str:
+    """ "a * b"."""
     return " ".join(function)
 
 
 def explaining_functions(o: Options, a: int, b: int, result: int) -> list[Function]:
-    """The functions that explain an example."""
+    """The functions with this result at (a, b)."""
     return [f for f in all_functions(o) if evaluate_function(f, a, b) == result]
 
 
 def try_text(function: Function, a: int, b: int, result: int) -> str:
-    """One try: the function, its value at the second example, and the verdict."""
+    """One try: a function, its value at the second example, and the verdict."""
     x, sign, y = (str({"a": a, "b": b}.get(part, part)) for part in function)
     found = evaluate_function(function, a, b)
-    # a negative value has no word: the verdict comes without it
+    # negative numbers are not in the vocabulary: the value is left out
     computed = f"{x} {sign} {y} = {found} vs {result}" if found >= 0 else f"{x} {sign} {y} vs {result}"
     return f"try {function_text(function)} : {computed} {'same' if found == result else 'no'}"
 
@@ -206,7 +211,7 @@ def demonstration(o: Options, record: Record, rng: np.random.Generator) -> str:
 
 
 def page(o: Options, tokenizer: SymbolTokenizer, rng: np.random.Generator, length: int) -> list[int]:
-    """A page of a textbook: functions that explain an example, or a drill."""
+    """A page of raw text: functions that explain an example, or tries at two examples."""
     out = [tokenizer.bos]
     while len(out) < length:
         out += tokenizer.encode(
@@ -216,7 +221,7 @@ def page(o: Options, tokenizer: SymbolTokenizer, rng: np.random.Generator, lengt
 
 
 def draw_example(o: Options, rng: np.random.Generator) -> tuple[int, int, int]:
-    """Some a and b, and what some function makes of them."""
+    """Random a and b, and the value of a random function, which is not negative."""
     while True:
         a, b = (int(n) for n in rng.integers(1, o.max_number + 1, 2))
         result = evaluate_function(all_functions(o)[rng.integers(len(all_functions(o)))], a, b)
@@ -225,13 +230,14 @@ def draw_example(o: Options, rng: np.random.Generator) -> tuple[int, int, int]:
 
 
 def explanation_sentence(o: Options, rng: np.random.Generator) -> str:
+    """An example and all the functions that explain it."""
     a, b, result = draw_example(o, rng)
     known = explaining_functions(o, a, b, result)
     return f"a {a} b {b} gives {result} : {' , '.join(function_text(known[i]) for i in rng.permutation(len(known)))} ."
 
 
 def drill(o: Options, rng: np.random.Generator) -> str:
-    """Tries at the second of two examples that no function explains both: a page gives away no held-out answer."""
+    """Tries at two examples that no single function explains, so no page shows a held-out answer."""
     (a, b, result), (c, d, goal) = draw_example(o, rng), draw_example(o, rng)
     if not set(explaining_functions(o, a, b, result)).isdisjoint(explaining_functions(o, c, d, goal)):
         return drill(o, rng)
@@ -247,6 +253,7 @@ TRY = re.compile(r"try (\w+) ([-+*]) (\w+) ?: ([0-9]+) [-+*] ([0-9]+)(?: = ([0-9
 
 
 def describe(response: str, record: Record) -> Attempt:
+    """What a response did; its strategy follows from the number of tries."""
     (_, _, _), (a, b, result) = record["examples"][:EXAMPLES]
     facts, verdicts, tries = [], [], list(TRY.finditer(response.partition("answer")[0]))
     for n, found in enumerate(tries):

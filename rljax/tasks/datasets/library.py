@@ -1,4 +1,4 @@
-"""The data sets by name, and how to get one: from the network, from a folder of your own, or made here."""
+"""The data sets by name, and how to load one: downloaded, from your own folder or file, or generated."""
 
 import difflib
 import functools
@@ -20,18 +20,19 @@ OWN_FILES = Source(
 
 
 def load_dataset(name: str, path: str = "", data_dir: str = "") -> dict[str, list[Row]]:
-    """The readable records of each split of a set, in the order of the original.
+    """The records of each split of a data set, in the order of the original.
 
-    ``name`` is a key of ``SOURCES``, "gym/TASK", or a path to JSON lines (a file, or a folder with train.jsonl, ...).
-    ``path`` is a folder that holds the set's files, or a folder of such folders by name; "" downloads them once into
-    ``data_dir`` (TensorFlow Datasets' own where that is ""). Raises UserError where a set is unknown, cannot be had, or
-    has a row that cannot be read. Records whose right answer cannot be read are dropped, and counted in the log.
+    ``name`` is a key of ``SOURCES``, "gym/TASK", or a path: a .jsonl file, or a folder with train.jsonl and so on. ``path`` is
+    a folder with the files of the data set, or with one folder for each data set; "" downloads them once. Prepared data
+    lies in ``data_dir``; "" is the default of TensorFlow Datasets. Raises UserError where a data set is unknown, cannot be
+    downloaded, or has a row that cannot be read. Records whose right answer cannot be read are dropped; the log counts them.
     """
     return {split: drop_unreadable(name, split, rows) for split, rows in load_rows(name, path, data_dir).items()}
 
 
 @functools.lru_cache(maxsize=16)
 def load_rows(name: str, path: str, data_dir: str) -> dict[str, list[Row]]:
+    """All records of each split, with those whose answer cannot be read."""
     if name.startswith("gym/"):
         return {split: list(gym.make_rows(name[4:], split)) for split in builder.GENERATED_SPLITS}
     if name == "gsm8k" and not path:
@@ -61,7 +62,7 @@ def looks_like_path(name: str) -> bool:
 def load_tfds_gsm8k(data_dir: str) -> dict[str, list[Row]]:
     """GSM8K through TensorFlow Datasets' own builder, which downloads it once."""
     try:
-        import tensorflow_datasets as tfds  # slow to import, and not needed with a folder
+        import tensorflow_datasets as tfds  # slow to import, and not needed for local files
         import tensorflow_datasets.text  # noqa: F401  registers gsm8k
         from tensorflow_datasets.core import constants
 
@@ -88,7 +89,7 @@ def load_tfds_gsm8k(data_dir: str) -> dict[str, list[Row]]:
 
 
 def drop_unreadable(name: str, split: str, rows: list[Row]) -> list[Row]:
-    """Without the records whose right answer cannot be read: nothing could be checked against it."""
+    """The records whose right answer can be read. The log names the others."""
     kept = [r for r in rows if r["answer"]]
     if len(kept) < len(rows):
         lost = [r["id"] or f"number {r['number']}" for r in rows if not r["answer"]]
