@@ -37,7 +37,7 @@ def run(
 ) -> None:
     path = Path(to) if to else workdir / f"collected_{stage}.jsonl"
     asked = dict(split="train", problems=problems, attempts=attempts, temperature=temperature, top_k=0, top_p=top_p)
-    keep = rejection_sampling.Keep(language, target, at_least, at_most, per_problem)
+    keep = rejection_sampling.AttemptFilter(language, target, at_least, at_most, per_problem)
     config = config.copy_and_resolve_references()
     config.eval.update(asked | {"greedy": False})
     about = journal.plain(
@@ -49,7 +49,7 @@ def run(
     s = settings.resolve(config)
     _, said = settings.evaluator(s, keep=problems)(initial_state.start_params(s, stage, workdir))
     if processes.writes():
-        lines, dropped = rejection_sampling.chosen(said, keep)
+        lines, dropped = rejection_sampling.filter_attempts(said, keep)
         counts = {"attempts": len(said), "lines": len(lines), "dropped": dropped}
         print(f"kept {len(lines)} of {len(said)} attempts by {workdir}:{stage}; {reasons(dropped)}", flush=True)
         if not lines:

@@ -24,7 +24,7 @@ from rljax.metrics import half_width
 from rljax.report import figures
 from rljax.structs import ConfigTree
 from rljax.tasks import batches, datasets, prompting
-from rljax.tasks.mixture import content
+from rljax.tasks.mixture import content_hash
 from rljax.training import initial_state, journal, launch, settings
 
 KEEP = 64  # problems whose attempts are written down whole
@@ -41,7 +41,7 @@ def run(
     e.update((R1 if protocol == "r1" else {}) | ({"split": split} if split else {}))
     config.rl.max_new_tokens = tokens or config.rl.max_new_tokens
     s = settings.resolve(config)
-    everything = s.task.size(e.split) or e.problems
+    everything = s.task.num_questions(e.split) or e.problems
     e.problems = min(everything, {-1: e.problems, 0: everything}.get(problems, problems))
     e.attempts = attempts or (samples(config) if protocol == "r1" else e.attempts)
     metrics, said = settings.evaluator(s, KEEP, brief=True)(initial_state.start_params(s, stage, workdir))
@@ -64,7 +64,7 @@ def tell(
     path = workdir / f"evaluation_{stage.replace('/', '_').replace(':', '_')}_{e.split}.json"
     result = {"stage": stage, "eval": e.to_dict(), "max_new_tokens": config.rl.max_new_tokens, "metrics": metrics}
     result |= {
-        "template": prompting.exact(config.task.options.to_dict(), config.weights),
+        "template": prompting.template_strings(config.task.options.to_dict(), config.weights),
         "verifier": f"math-verify {importlib.metadata.version('math-verify')}",
     }
     journal.replace_text(path, json.dumps(result | {"samples": [x for x in said if "response" in x]}, indent=1) + "\n")
@@ -92,7 +92,7 @@ def samples(config: ConfigTree) -> int:
 def by_question(s: settings.Settings, said: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """One line a question: its hash, its pass rate, how long its attempts were."""
     e = s.config.eval
-    asked = batches.ask(s.task)(s.config.seed, jnp.arange(e.problems), e.split)
+    asked = batches.problem_fn(s.task)(s.config.seed, jnp.arange(e.problems), e.split)
     prompts = [
         s.task.tokenizer.decode(np.asarray(p)[np.asarray(m)])
         for p, m in zip(asked.prompt, asked.prompt_mask, strict=True)
@@ -100,7 +100,7 @@ def by_question(s: settings.Settings, said: list[dict[str, Any]]) -> list[dict[s
     out = []
     for q, (record, prompt) in enumerate(zip(s.task.records(asked.facts), prompts, strict=True)):
         mine = said[q * e.attempts : (q + 1) * e.attempts]
-        about = {"question": content({"question": record.get("question", prompt)})}
+        about = {"question": content_hash({"question": record.get("question", prompt)})}
         about |= {k: record[k] for k in ("dataset", "id", "level") if record.get(k)}
         means = {
             name: float(np.mean([x[key] for x in mine]))

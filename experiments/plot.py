@@ -81,7 +81,7 @@ SELECTION = (
 
 
 class Aha(NamedTuple):
-    """When a behaviour came to stay, as ``behaviours.first_aha`` says."""
+    """When a behaviour came to stay, as ``behaviours.first_aha_step`` says."""
 
     behaviour: str
     share: float  # that it had to reach
@@ -96,7 +96,7 @@ def first_aha(config: ConfigTree, records: list[Any]) -> Aha | None:
     found = figures.series(records, f"eval/behaviour/{wanted.behaviour}")
     if not found:
         return None
-    step = behaviours.first_aha(found, wanted.share)
+    step = behaviours.first_aha_step(found, wanted.share)
     before = None if step is None else behaviours.share_before(found, step)
     return Aha(wanted.behaviour, wanted.share, step, before, None if step is None else found[step])
 
@@ -115,9 +115,9 @@ def aha_example(aha: Aha, workdir: Path) -> tuple[Any, ...]:
         return (f"There was no first aha: at no step was {rule}.",)
     said = f"The first aha is the first step with {rule}: step {aha.step}, with {aha.then:.0%}"
     said += ". It was there before RL." if aha.before is None else f" after {aha.before:.0%} at the evaluation before."
-    counted = behaviours.patterns([aha.behaviour])[aha.behaviour]
+    counted = behaviours.compile_patterns([aha.behaviour])[aha.behaviour]
     samples = journal.read(workdir / "samples" / f"rl_step_{aha.step:06d}.jsonl")
-    shown = behaviours.example(samples, counted)
+    shown = behaviours.find_example(samples, counted)
     if shown is None:
         return (f"{said} None of the attempts that were written down shows it.",)
     which = "first right attempt of that evaluation that shows it before its answer"

@@ -25,14 +25,16 @@ def make_pages(s: Settings):
     if not 0 <= c.worked <= 1:
         raise UserError(f"pretrain.worked={c.worked}: a share of the pages is between 0 and 1")
     if not c.text_file:
-        make = lambda split: lambda start, count: batches.pages(s.task, of[split], start, count, c.length)
+        make = lambda split: lambda start, count: batches.page_batch(s.task, of[split], start, count, c.length)
     else:
-        train, held_out = batches.read_text(c.text_file, s.task.tokenizer, c.length)
+        train, held_out = batches.read_text_file(c.text_file, s.task.tokenizer, c.length)
         texts = {"train": train, "validation": held_out}
-        make = lambda split: lambda start, count: batches.file_pages(texts[split], seed, start, count, c.length)
+        make = lambda split: lambda start, count: batches.text_file_batch(texts[split], seed, start, count, c.length)
 
     def some(split: str):
-        worked = lambda start, count: batches.with_worked(make(split)(start, count), s.task, of[split], start, c.worked)
+        worked = lambda start, count: batches.add_worked_problems(
+            make(split)(start, count), s.task, of[split], start, c.worked
+        )
         return worked if c.worked else make(split)
 
     return lambda split, start, count: sharding.by_rows(some(split), start, count, s.model.layout)

@@ -77,7 +77,9 @@ def run_model(
         raise UserError(
             f"--temperature={how['temperature']} must be above 0, --top_p={how['top_p']} above 0 and at most 1"
         )
-    words = prompting.make(template or (prompting.OWN if tokenizer.chat_template else "r1_zero"), tokenizer)
+    words = prompting.make_prompt_format(
+        template or (prompting.MODEL_TEMPLATE if tokenizer.chat_template else "r1_zero"), tokenizer
+    )
     ids = words.prompt_ids(prompt)
     rollout = sampler.sample(
         params,
@@ -101,7 +103,7 @@ def run_model(
 def majority(found: list[str]) -> list[str]:
     """Answers, equal ones under the name of the first."""
     names: list[str] = []
-    return [next((n for n in names if responses.same(n, a)), None) or names.append(a) or a for a in found]
+    return [next((n for n in names if responses.same_answer(n, a)), None) or names.append(a) or a for a in found]
 
 
 def show(tokenizer: Tokenizer, rollout: Rollout, right: Judge | None) -> list[str]:
@@ -125,7 +127,7 @@ def show(tokenizer: Tokenizer, rollout: Rollout, right: Judge | None) -> list[st
 
 def read_prompt(task: Task, prompt: str) -> tuple[np.ndarray, np.ndarray]:
     """A prompt as the model sees it. Raises UserError for unknown words or too many of them."""
-    wrapped = lambda: [task.tokenizer.bos, *task.tokenizer.encode(task.wrap(prompt))]
+    wrapped = lambda: [task.tokenizer.bos, *task.tokenizer.encode(task.format_question(prompt))]
     ids = task.prompt_ids(prompt) if task.prompt_ids else wrapped()
     if len(ids) > task.prompt_slots:
         raise UserError(f"--prompt has {len(ids)} tokens, the task {task.name!r} has room for {task.prompt_slots}")

@@ -23,13 +23,13 @@ def make_batches(s: Settings):
     """
     c, seed = s.config.sft, s.config.seed
     if c.file:
-        train, held_out = rejection_sampling.read(c.file, s.task, seed, c.max_new_tokens)
+        train, held_out = rejection_sampling.read_sample_batches(c.file, s.task, seed, c.max_new_tokens)
         of = {"train": train, "validation": held_out}
-        make = lambda split: lambda start, count: rejection_sampling.batch(of[split], seed, start, count)
+        make = lambda split: lambda start, count: rejection_sampling.sample_batch(of[split], seed, start, count)
     else:
         distinct = {"train": c.distinct, "validation": 0}
         make = lambda split: (
-            lambda start, count: batches.demonstrations(
+            lambda start, count: batches.demonstration_batch(
                 s.task, seed, start, count, c.max_new_tokens, split=split, distinct=distinct[split]
             )
         )
@@ -37,7 +37,7 @@ def make_batches(s: Settings):
         raise UserError(f"sft.general={c.general}: a share of the rows is between 0 and 1")
 
     def mixed(start: int, count: int) -> batches.Batch:
-        return batches.with_general(make("train")(start, count), s.task, seed, start, c.general)
+        return batches.add_page_rows(make("train")(start, count), s.task, seed, start, c.general)
 
     rows = {"train": mixed if c.general else make("train"), "validation": make("validation")}
     return lambda split, start, count: sharding.by_rows(rows[split], start, count, s.model.layout)

@@ -57,7 +57,7 @@ def test_samples_of_older_runs_that_do_not_say_where_the_answer_begins_are_drawn
 def test_what_a_policy_a_prompt_and_a_name_say_is_escaped():
     evil = sample("<script>1</script> wait <b>", "answer <img src=x>", 0.0) | {"prompt": '<i>"p"'}
     page = report.side_by_side([('<u>"a"', [evil]), ("b", [SEARCH])])
-    page += report.example("<s>", evil, behaviours.patterns(["wait"])["wait"], "<q>")
+    page += report.example("<s>", evil, behaviours.compile_patterns(["wait"])["wait"], "<q>")
     for tag in ("<script", "<b>", "<img", "<i>", "<u>", "<s>", "<q>"):
         assert tag not in page, tag
     assert 'aria-label="&lt;u&gt;&quot;a&quot;"' in page and "<mark>wait</mark>" in page
@@ -148,7 +148,7 @@ def test_a_run_that_did_not_count_the_behaviour_has_no_first_aha_in_its_report(c
 
 
 def test_a_behaviour_that_the_task_does_not_count_or_a_share_that_is_none_is_refused(config):
-    task = tasks.make("shop")
+    task = tasks.make_task("shop")
     settings.check_report(config, task)
     config.report.aha.behaviour = "wiat"
     with pytest.raises(UserError, match="report.aha.behaviour='wiat' is not counted in task shop"):

@@ -18,7 +18,7 @@ from rljax import metrics, rewards, sampler, transformer
 from rljax.distributed import sharding
 from rljax.metrics import behaviours
 from rljax.structs import Problems
-from rljax.tasks import Attempt, Task, batches
+from rljax.tasks import Attempt, Task, batches, select_facts
 from rljax.text import Tokenizer
 
 Sample = dict[str, Any]
@@ -64,7 +64,7 @@ def of_runs(
 
     @functools.cache  # made when first looked at: a run that starts from a known evaluation begins sooner
     def questions() -> list[tuple[Problems, list[Any]]]:
-        ask = batches.ask(task)
+        ask = batches.problem_fn(task)
         asked = [ask(seed, jnp.arange(problems), split) for seed in seeds]
         return [(a, task.records(a.facts)) for a in asked]
 
@@ -136,7 +136,7 @@ def take(problems: Problems, start: int, count: int) -> Problems:
     """``count`` problems from ``start``, the last one repeated where they run out: every call has the same shape."""
     index = np.minimum(np.arange(start, start + count), problems.prompt.shape[0] - 1)
     facts = problems.facts
-    picked = tuple(facts[i] for i in index) if isinstance(facts, tuple) else jax.tree.map(lambda x: x[index], facts)
+    picked = select_facts(facts, index)
     return Problems(prompt=problems.prompt[index], prompt_mask=problems.prompt_mask[index], facts=picked)
 
 
@@ -166,7 +166,7 @@ def estimates(
     out = {"eval/pass@1": by_question.mean(), "eval/pass@1/se": metrics.standard_error(by_question)}
     doubled = [2**i for i in range(1, attempts.bit_length())]
     out |= {f"eval/pass@{k}": metrics.pass_at_k(reward, k).mean() for k in doubled}
-    votes, gold = votes_of(read, reward, task.same)
+    votes, gold = votes_of(read, reward, task.same_answer)
     for k in sorted({*doubled, attempts}):
         cons = metrics.cons_at_k(votes, gold, k)
         out |= {f"eval/cons@{k}": cons.mean(), f"eval/cons@{k}/se": metrics.standard_error(cons)}
@@ -178,9 +178,11 @@ def estimates(
     out |= parts_of(by_question, records)
     out |= {f"eval/{name[6:]}": value.mean() for name, value in rows.items() if name.startswith("noted/")}
     flat, words = [a for row in read for a in row], [t for row in texts for t in row]
-    for strategy in ("jump", "steps", "check", "retry"):
+    for strategy in task.strategies:
         out[f"eval/strategy/{strategy}"] = np.mean([a.strategy == strategy for a in flat])
-    for name, rates in behaviours.rates(words, length.reshape(-1).tolist(), behaviours.patterns(task.words)).items():
+    for name, rates in behaviours.behaviour_rates(
+        words, length.reshape(-1).tolist(), behaviours.compile_patterns(task.behaviours)
+    ).items():
         key = f"eval/behaviour/{name}"
         out |= {key: rates.share, f"{key}/per_response": rates.per_response, f"{key}/per_1k": rates.per_1k}
     return {k: float(v) for k, v in (out | skills(flat)).items()}
@@ -215,7 +217,7 @@ def votes_of(
 
 def skills(attempts: list[Attempt]) -> dict[str, float]:
     """Shares of calculations and verdicts that are right, verdicts by number of the try, and of "same" that are false."""
-    facts = [f for a in attempts for f in a.facts]
+    facts = [f for a in attempts for f in a.calculations]
     verdicts = [v for a in attempts for v in a.verdicts]
     out = {}
     if facts:
@@ -250,7 +252,7 @@ def samples(
         prompt = task.tokenizer.decode(np.asarray(asked.prompt[q])[np.asarray(asked.prompt_mask[q])])
         for n, text in enumerate(texts[q]):
             tokens = rows["response"][q, n, : lengths[q, n]].tolist()
-            final = min(task.final(text, records[q]), len(text.removesuffix("<eos>")))
+            final = min(task.answer_start(text, records[q]), len(text.removesuffix("<eos>")))
             out.append(
                 {
                     "problem": q,

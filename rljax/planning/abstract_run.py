@@ -28,11 +28,11 @@ def settle(config: ConfigTree, model_name: str = "", devices: Any = None) -> Set
     said = config.model.to_dict()
     computed = {field: said[field] for field in pretrained.COMPUTED}
     if not name:
-        if config.task.name in tasks.IN_WORDS:
+        if tasks.takes_tokenizer(config.task.name):
             raise UserError(
                 f"task {config.task.name} says no vocabulary: name a model, --model=one of {', '.join(SHAPES)}"
             )
-        own = tasks.make(config.task.name, **config.task.options.to_dict())
+        own = tasks.make_task(config.task.name, **config.task.options.to_dict())
         model = transformer.Config(vocab_size=own.tokenizer.size, **said)
         slots, stop_ids = own.prompt_slots, own.tokenizer.stop_ids
     elif name in SHAPES:

@@ -273,7 +273,7 @@ def record_config(workdir: Path, config: ConfigTree) -> None:
         if not different:
             return
     about = {"config": now, "versions": versions(), "commit": commit(), "devices": [str(d) for d in jax.devices()]}
-    about |= {"template": prompting.exact(now["task"]["options"], now["weights"])}
+    about |= {"template": prompting.template_strings(now["task"]["options"], now["weights"])}
     journal.replace_text(path, json.dumps(about, indent=1) + "\n")
 
 

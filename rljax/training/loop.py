@@ -186,7 +186,8 @@ def headline(name: str, step: int, steps: int, metrics: dict[str, float], second
         parts.append(f"pass@1 {metrics['eval/pass@1']:.3f}{error}")
         parts += [f"{k[5:]} {metrics[k]:.3f}" for k in [vote_key(metrics)] if k]
         parts.append(f"length {metrics['eval/response_length/mean']:.1f}")
-        parts.append(f"jumps {metrics['eval/strategy/jump']:.2f}")
+        if "eval/strategy/jump" in metrics:
+            parts.append(f"jumps {metrics['eval/strategy/jump']:.2f}")
         parts.append(f"truncated {metrics['eval/truncated']:.3f}")
     if seconds_left == seconds_left and step < steps:
         parts.append(f"{seconds_left / 60:.1f} min left")

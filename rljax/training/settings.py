@@ -48,13 +48,13 @@ def resolve(config: ConfigTree, running: str = "") -> Settings:
         raise UserError(f"stages={config.stages}: {unknown[0]!r} is no stage, choose from {STAGES}")
     tokenizer = load_tokenizer(config.weights) if config.weights else None
     if tokenizer is None:
-        task = tasks.make(config.task.name, **config.task.options.to_dict())
+        task = tasks.make_task(config.task.name, **config.task.options.to_dict())
         model = transformer.Config(vocab_size=task.tokenizer.size, **config.model.to_dict())
     else:
-        if config.task.name not in tasks.IN_WORDS:
+        if not tasks.takes_tokenizer(config.task.name):
             raise UserError(f"task {config.task.name}: {tasks.OWN_VOCABULARY}")
         model = architecture(config)
-        task = tasks.make(config.task.name, tokenizer, **config.task.options.to_dict())
+        task = tasks.make_task(config.task.name, tokenizer, **config.task.options.to_dict())
         pretrained.check_together(model, tokenizer, config.weights)
     model, actor = laid_out(config, model)
     check_report(config, task)
@@ -79,9 +79,9 @@ def resolve(config: ConfigTree, running: str = "") -> Settings:
 def check_report(config: ConfigTree, task: tasks.Task) -> None:
     """Raise UserError where the report would look for what this task does not count, or for a share that is none."""
     aha = config.report.aha
-    if aha.behaviour not in task.words:
+    if aha.behaviour not in task.behaviours:
         raise UserError(
-            f"report.aha.behaviour={aha.behaviour!r} is not counted in task {task.name}, choose from {task.words}"
+            f"report.aha.behaviour={aha.behaviour!r} is not counted in task {task.name}, choose from {task.behaviours}"
         )
     if not 0 < aha.share <= 1:
         raise UserError(f"report.aha.share={aha.share}: a share of responses, above 0 and at most 1")
@@ -309,7 +309,7 @@ def evaluator_of_runs(s: Settings, seeds: Sequence[int], lift: evaluation.Lift) 
 def to_ask(s: Settings) -> dict[str, Any]:
     """The arguments of an evaluation that come from the config."""
     e = s.config.eval
-    problems = min(e.problems, s.task.size(e.split) or e.problems)  # asked twice, a question would count twice
+    problems = min(e.problems, s.task.num_questions(e.split) or e.problems)  # asked twice, a question would count twice
     return dict(
         split=e.split,
         problems=problems,
