@@ -19,12 +19,15 @@ from typing import Any
 
 import numpy as np
 
-from experiments import plot
+from experiments import plot, reproduce, rl
 from rljax import ablation, report
 from rljax.ablation import Ablation, Line, scheduler
 from rljax.metrics import intervals
 from rljax.structs import ConfigTree
-from rljax.training import journal, launch, settings
+from rljax.training import journal, launch
+from rljax.training.run import resolve
+
+EXPERIMENTS = scheduler.Experiments(reproduce.STAGES, reproduce.run, rl.make_train_step)
 
 
 def run(
@@ -44,11 +47,11 @@ def run(
         numbers = range(config.seed, config.seed + seeds)
         runs = ablation.runs_of(asked, config, numbers, workdir, Path(starts) if starts else workdir / "starts")
         for first in {r.arm: r for r in runs}.values():
-            ablation.check(first.config, lambda c: settings.resolve(c, asked.stage), first.arm)
-        if scheduler.choose(form) == "processes":
-            scheduler.as_processes(runs, asked.stage, path, processes)
+            ablation.check(first.config, lambda c: resolve(c, asked.stage), first.arm)
+        if scheduler.choose_form(form) == "processes":
+            scheduler.run_as_processes(runs, asked.stage, path, processes)
         else:
-            scheduler.as_programs(runs, asked.stage, workdir, at_once)
+            scheduler.run_as_programs(EXPERIMENTS, runs, asked.stage, workdir, at_once)
         lines = [ablation.line_of(r.folder, asked.stage, r.arm, r.seed, r.changes) for r in runs]
         ablation.write(workdir / "results.jsonl", lines)
     write_report(asked, ablation.read(results or workdir / "results.jsonl"), workdir, Path(path.partition(":")[0]).stem)

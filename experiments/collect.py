@@ -17,7 +17,8 @@ from rljax.distributed import processes
 from rljax.errors import UserError
 from rljax.structs import ConfigTree
 from rljax.tasks import rejection_sampling
-from rljax.training import initial_state, journal, launch, settings
+from rljax.training import initial_state, journal, launch
+from rljax.training.run import resolve
 
 
 def run(
@@ -46,8 +47,8 @@ def run(
     )
     if made(path, about):
         return
-    s = settings.resolve(config)
-    _, said = settings.evaluator(s, keep=problems)(initial_state.start_params(s, stage, workdir))
+    run = resolve(config)
+    _, said = run.evaluator(keep=problems)(initial_state.start_params(run, stage, workdir))
     if processes.writes():
         lines, dropped = rejection_sampling.filter_attempts(said, keep)
         counts = {"attempts": len(said), "lines": len(lines), "dropped": dropped}

@@ -33,7 +33,8 @@ from rljax import metrics, report
 from rljax.distributed import processes
 from rljax.report import figures
 from rljax.structs import ConfigTree
-from rljax.training import initial_state, journal, launch, settings
+from rljax.training import initial_state, journal, launch
+from rljax.training.run import resolve
 from rljax.verifiers import text_rewards
 
 STAGES = {"pretrain": pretrain.run, "sft": sft.run, "rl": rl.run}
@@ -124,10 +125,10 @@ def look(config: ConfigTree, arm: ConfigTree, workdir: Path, name: str) -> Numbe
     if not path.exists() or json.loads(path.read_text(encoding="utf-8"))["asked"] != asked:
         arm = copy.deepcopy(arm)
         arm.eval.update(config.eval.to_dict())
-        s = settings.resolve(arm)
+        run = resolve(arm)
         (stage,) = arm.stages
-        measured, said = settings.evaluator(s, keep=config.eval.problems)(
-            initial_state.start_params(s, stage, workdir / name)
+        measured, said = run.evaluator(keep=config.eval.problems)(
+            initial_state.start_params(run, stage, workdir / name)
         )
         if processes.writes():
             numbers = {"asked": asked} | summed_up(measured, said, config.recipe.target)

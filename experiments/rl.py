@@ -11,6 +11,7 @@ from pathlib import Path
 from rljax.structs import ConfigTree, Experience, TrainState
 from rljax.training import initial_state, launch, loop
 from rljax.training.rl_steps import (
+    Array,
     Metrics,
     TrainStep,
     compile_train_step,
@@ -26,16 +27,16 @@ def make_train_step(run: Run) -> TrainStep:
     steps = make_steps(run)
 
     def train_step(state: TrainState) -> tuple[TrainState, Metrics]:
-        def attempt(round):  # dynamic sampling may need several; everything else has one
-            problems = steps.ask(state, round)
-            rollout, ahead = steps.sample(state, problems, round)
+        def sample_round(number: Array) -> Experience:  # dynamic sampling takes several rounds, everything else one
+            problems = steps.ask(state, number)
+            rollout, ahead = steps.sample(state, problems, number)
             rewards = steps.verify(rollout, problems)
             return Experience(rollout, rewards, ahead)
 
-        collected = steps.collect(attempt)
-        batch, compared = steps.compute_advantages(state, collected)
-        state, updated = steps.update_policy(state, batch)
-        metrics = updated | compared | summarize_experience(state, collected)
+        collected = steps.collect(sample_round)
+        batch, advantage_metrics = steps.compute_advantages(state, collected)
+        state, update_metrics = steps.update_policy(state, batch)
+        metrics = update_metrics | advantage_metrics | summarize_experience(state, collected)
         return steps.advance(state, collected), metrics
 
     return train_step
@@ -49,7 +50,8 @@ def run(config: ConfigTree, workdir: Path, stop: int = 0) -> None:
     state = state.replace(ahead=empty_rollout(run)) if run.mesh.actors else state
     train_step = compile_train_step(make_train_step, run)
     known = initial_state.known_evaluation(run, run.rl.start, workdir)
-    loop.train(run, run.rl, state, train_step, run.evaluator(), workdir, score="eval/pass@1", known=known, stop=stop)
+    settings = loop.settings(run, run.rl, workdir)
+    loop.train("rl", state, train_step, run.evaluator(), score="eval/pass@1", known=known, stop=stop, **settings)
 
 
 if __name__ == "__main__":

@@ -23,13 +23,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax import pretrained, rewards, sampler
+from rljax import pretrained, sampler
 from rljax.distributed import processes, sharding
 from rljax.errors import UserError
-from rljax.structs import ConfigTree, Rollout
-from rljax.tasks import Task, fruit, prompting, responses
+from rljax.structs import ConfigTree, Problems, Rollout
+from rljax.tasks import Task, fruit, prompting, response_text, responses
 from rljax.text import Tokenizer, pad_batch
-from rljax.training import initial_state, launch, settings
+from rljax.training import initial_state, launch
+from rljax.training.run import resolve
 from rljax.verifiers import answers
 
 GREEN, RED, PLAIN = "\033[32m", "\033[31m", "\033[0m"
@@ -37,26 +38,22 @@ Judge = Callable[[str], bool]
 
 
 def run(config: ConfigTree, workdir: Path, stage: str, prompt: str, problem: int, attempts: int, seed: int) -> None:
-    s = settings.resolve(config)
-    task = s.task
-    params = initial_state.start_params(s, stage, workdir)
+    run = resolve(config)
+    task = run.task
+    params = initial_state.start_params(run, stage, workdir)
     if prompt:
         ids, mask = read_prompt(task, prompt)
         record = task.read_prompt(prompt) if task.read_prompt else None
     else:
-        asked = task.problems(config.seed, jnp.asarray([problem]), "test")
+        asked = task.problems(run.seed, jnp.asarray([problem]), "test")
         ids, mask, record = asked.prompt, asked.prompt_mask, task.records(asked.facts)[0]
-    rollout = sampler.sample(
-        params,
-        s.model,
-        ids,
-        mask,
-        jax.random.key(seed),
+    sampling = sampler.Sampling(
         group_size=attempts,
-        max_new_tokens=config.rl.max_new_tokens,
-        temperature=config.eval.temperature,
+        max_new_tokens=run.rl.sampling.max_new_tokens,
+        temperature=run.evaluation.temperature,
         stop_ids=task.tokenizer.stop_ids,
     )
+    rollout = sampler.make_sampler(sampling, run.model)(params, Problems(jnp.asarray(ids), jnp.asarray(mask), ()), jax.random.key(seed))
     rollout = sharding.fetch(rollout)
     if processes.writes():
         show(task.tokenizer, rollout, (lambda text: task.verify(text, record)) if record is not None else None)
@@ -113,7 +110,7 @@ def show(tokenizer: Tokenizer, rollout: Rollout, right: Judge | None) -> list[st
     colours, good, texts = sys.stdout.isatty(), 0, []
     columns = (np.asarray(x) for x in (rollout.response, rollout.mask, rollout.finished))
     for row, live, finished in zip(*columns, strict=True):
-        text = rewards.read(tokenizer, row[live], finished)
+        text = response_text(tokenizer, row[live], finished)
         won = finished and right is not None and right(text)
         good += won
         mark = "?" if right is None else "✓" if won else "✗"

@@ -1,12 +1,12 @@
 """How a setting is declared: its default, its help text and its range stand in the dataclass of the room that uses it.
 
-    @dataclasses.dataclass(frozen=True)
-    class Sampling:
-        top_p: float = option(1.0, "nucleus sampling: keep the likeliest tokens of this total mass", above=0, high=1)
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    top_p: float = option(1.0, "nucleus sampling: keep the likeliest tokens of this total mass", above=0, high=1)
 
-    defaults(Sampling)                        ->  {"top_p": 1.0}
-    build(Sampling, {"top_p": 0.9}, "rl.")    ->  Sampling(top_p=0.9)
-    build(Sampling, {"top_p": 1.5}, "rl.")    ->  UserError: rl.top_p=1.5: must be above 0 and at most 1
+defaults(Sampling)                        ->  {"top_p": 1.0}
+build(Sampling, {"top_p": 0.9}, "rl.")    ->  Sampling(top_p=0.9)
+build(Sampling, {"top_p": 1.5}, "rl.")    ->  UserError: rl.top_p=1.5: must be above 0 and at most 1
 """
 
 import dataclasses
@@ -50,7 +50,9 @@ class Declared(NamedTuple):
         if self.kind is tuple and isinstance(value, list):
             value = tuple(value)
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        fits = number if self.kind is float else isinstance(value, self.kind) and (self.kind is bool or value is not True)
+        fits = (
+            number if self.kind is float else isinstance(value, self.kind) and (self.kind is bool or value is not True)
+        )
         if not fits or (self.kind is int and isinstance(value, bool)):
             return f"must be {NAMES[self.kind]}"
         if self.choices and value not in self.choices:

@@ -19,8 +19,8 @@ from typing import Any
 from rljax.ablation.claims import parse_claim
 from rljax.errors import UserError
 from rljax.structs import ConfigTree
-from rljax.training import launch, loop
-from rljax.training.settings import STAGES
+from rljax.training import launch, stage_checkpoints
+from rljax.training.schema import STAGES
 
 SHARED = ("seed", "weights", "task", "model")  # what every stage depends on
 FIGURES = ("curves", "ends", "attempts", "grid")
@@ -148,7 +148,7 @@ def slug(name: str) -> str:
 
 def finished(folder: Path, config: ConfigTree, stage: str) -> bool:
     """Whether a stage has come to its end in this folder."""
-    return loop.finished(folder, stage, config[stage].steps)
+    return stage_checkpoints.finished(folder, stage, config[stage].steps)
 
 
 def check(config: ConfigTree, resolve: Any, arm: str) -> None:

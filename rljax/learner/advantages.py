@@ -1,5 +1,7 @@
 """From a rollout and its rewards to the batch that the policy learns from."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -40,7 +42,7 @@ def compute_advantages(
         metrics["overlong"] = overlong.mean()
     distinct = algorithm.looks_at("distinct")
     attempts = pg.Attempts(
-        rewards=sum(reward_terms[1:], reward_terms[0]),
+        rewards=functools.reduce(jnp.add, reward_terms),
         mask=by_group(batch["loss_mask"][:, start:]),
         logprobs=by_group(rollout.logprobs),
         key=jax.random.fold_in(state.step_key(), KeyTag.ADVANTAGES),

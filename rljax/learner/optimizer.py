@@ -21,7 +21,9 @@ class OptimizerOptions:
 
     name: str = option("adamw", "optimiser; muon moves the layers' matrices, adamw the rest", choices=OPTIMIZERS)
     learning_rate: jax.Array | float = option(1e-3, "peak learning rate", low=0.0)
-    schedule: str = option("cosine", "after the warm-up: constant, or falling to `final` times the peak", choices=SCHEDULES)
+    schedule: str = option(
+        "cosine", "after the warm-up: constant, or falling to `final` times the peak", choices=SCHEDULES
+    )
     warmup: int = option(20, "updates of linear warm-up", low=0)
     final: float = option(0.1, "learning rate at the end, as a share of the peak", low=0.0)
     b1: float = option(0.9, "decay of the first moment", low=0.0, high=1.0)
@@ -29,7 +31,9 @@ class OptimizerOptions:
     eps: float = option(1e-8, "added to the root of the second moment", low=0.0)
     weight_decay: float = option(0.01, "decoupled weight decay of matrices; norms and biases never decay", low=0.0)
     clip_norm: float = option(1.0, "largest norm of the whole gradient; 0: no clipping", low=0.0)
-    moment_dtype: str = option("", "dtype of adamw's first moment; '': as the weights", choices=("", "bfloat16", "float32"))
+    moment_dtype: str = option(
+        "", "dtype of adamw's first moment; '': as the weights", choices=("", "bfloat16", "float32")
+    )
     offload: bool = option(False, "whether moments lie in host memory between updates")
 
     def check(self, where: str) -> None:
@@ -63,7 +67,7 @@ def make_optimizer(options: OptimizerOptions, model: transformer.Config, steps: 
     ``steps`` is the number of updates that the schedule spans. The learning rate may be a traced array.
     """
     by_update = make_schedule(options, steps)
-    adam = dict(b1=options.b1, b2=options.b2, eps=options.eps, weight_decay=options.weight_decay)
+    adam: dict[str, Any] = dict(b1=options.b1, b2=options.b2, eps=options.eps, weight_decay=options.weight_decay)
     kinds = {
         "adamw": lambda: optax.adamw(by_update, mask=decay_mask, mu_dtype=options.moment_dtype or None, **adam),
         "muon": lambda: optax.contrib.muon(

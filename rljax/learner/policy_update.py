@@ -89,7 +89,8 @@ def rank_tokens(
     score = lambda b: learner.score(state.params, b, state.frozen)
     logp, entropy = score_rows(score, part, learner.prompt_slots, learner.micro_batching)
     key = jax.random.fold_in(jax.random.fold_in(state.step_key(), KeyTag.CHOOSE_TOKENS), number)
-    known = logp, entropy, part.get("old_logprobs", logp), part["advantage"], part["loss_mask"]
+    old_logprobs = part["old_logprobs"] if "old_logprobs" in part else logp
+    known = logp, entropy, old_logprobs, part["advantage"], part["loss_mask"]
     chosen = pg.choose_tokens(algorithm, *known, key)
     if chosen is not None:
         part = part | {"chosen": chosen}

@@ -18,11 +18,18 @@ Array = jax.Array
 
 
 def supervised_step(
-    state: TrainState, batch: Batch, *, model: transformer.Config, optimizer: optax.GradientTransformation, micro_batching: MicroBatching
+    state: TrainState,
+    batch: Batch,
+    *,
+    model: transformer.Config,
+    optimizer: optax.GradientTransformation,
+    micro_batching: MicroBatching,
 ) -> tuple[TrainState, Metrics]:
     """One step of next-token learning on ``batch``: tokens, mask (real tokens), loss_mask, all [N, S]."""
     constrain = lambda x: sharding.constrain_state(x, model)
-    grads, metrics = gradients(make_next_token_loss(model, state.frozen), state.params, add_token_weights(batch), micro_batching, constrain)
+    grads, metrics = gradients(
+        make_next_token_loss(model, state.frozen), state.params, add_token_weights(batch), micro_batching, constrain
+    )
     state, more = update(state, grads, optimizer)
     tokens = jnp.sum(batch["loss_mask"], dtype=jnp.float32)
     return constrain(state.replace(step=state.step + 1)), metrics | more | {"tokens": tokens}

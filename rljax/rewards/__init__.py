@@ -18,7 +18,6 @@ from rljax.rewards.terms import (
 )
 from rljax.rewards.verify import (
     Verifier,
-    decode_response,
     device_verifier,
     host_verifier,
     make_reward_fn,
@@ -34,7 +33,6 @@ __all__ = [
     "Term",
     "Verifier",
     "by_group",
-    "decode_response",
     "device_verifier",
     "host_verifier",
     "make_reward_fn",

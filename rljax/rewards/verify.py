@@ -16,23 +16,21 @@ from rljax.rewards.terms import (
     Term,
     by_group,
     language_on_symbols,
-    mixed,
     on_symbols,
     reward_values,
     text_terms,
 )
 from rljax.rewards.workers import TIMEOUT, make_scorer
 from rljax.structs import Array, Problems, Rewards, Rollout
-from rljax.tasks import Task
-from rljax.text import Tokenizer
+from rljax.tasks import Task, response_text
 
 Verifier = Callable[[Rollout, Problems], tuple[Array, dict[str, Array]]]
 
 
 def device_verifier(task: Task, group_size: int, terms: Sequence[Term] = CORRECT) -> Verifier:
     """The task's verifier in jnp, with the terms that can be counted on token ids."""
-    assert task.score is not None, f"task {task.name} has no device verifier"
-    score = task.score
+    assert task.verify_on_device is not None, f"task {task.name} has no device verifier"
+    score = task.verify_on_device
 
     def verify(rollout: Rollout, problems: Problems) -> tuple[Array, dict[str, Array]]:
         response, mask, finished = (by_group(x, group_size) for x in (rollout.response, rollout.mask, rollout.finished))
@@ -54,7 +52,7 @@ def host_verifier(
     in ``info["verifier_error"]``. The first exception is printed. Raises UserError where the verifier raises for every
     response of the first batch, and where the verifier does: only a problem or the machine can provoke that.
     """
-    names = ("correct", "verifier_error", *task.notes, *(f"reward/{t.name}" for t in text_terms(terms)))
+    names = ("correct", "verifier_error", *task.verifier_metrics, *(f"reward/{t.name}" for t in text_terms(terms)))
     score = make_scorer(task, workers, timeout, text_terms(terms))
 
     def verify(rollout: Rollout, problems: Problems) -> tuple[Array, dict[str, Array]]:
@@ -62,7 +60,7 @@ def host_verifier(
             sharding.owned, (rollout.response, rollout.mask, rollout.finished)
         )
         texts = [
-            decode_response(task.tokenizer, ids[live], ended)
+            response_text(task.tokenizer, ids[live], ended)
             for ids, live, ended in zip(response, mask, finished, strict=True)
         ]
         records = task.records(sharding.fetch(problems.facts))
@@ -73,19 +71,6 @@ def host_verifier(
         return info.pop("correct"), info
 
     return verify
-
-
-def decode_response(tokenizer: Tokenizer, ids: np.ndarray, finished: bool) -> str:
-    """The text of a response. "<eos>" at its end says that it is finished, whatever its stop token is called.
-
-    A response that was cut off does not end in it, even where it spells that name.
-    """
-    text = tokenizer.decode(ids)
-    if finished:
-        return text.removesuffix(tokenizer.decode(ids[-1:])) + "<eos>"
-    while text.endswith("<eos>"):
-        text = text.removesuffix("<eos>")
-    return text
 
 
 def needs_host(task: Task, terms: Sequence[Term] = CORRECT) -> bool:

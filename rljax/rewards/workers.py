@@ -27,21 +27,19 @@ def make_scorer(task: Task, workers: int, timeout: float, terms: Sequence[Term])
     """
     pool: list[Executor] = []
     batches = 0
-    score = functools.partial(score_pairs, task.verify, task.judge, task.prefill, terms)
+    score = functools.partial(score_pairs, task.verify, task.verify_batch, task.prefill, terms)
 
     def in_workers(pairs: Pairs) -> list[Scores]:
         if not pool:
             context = multiprocessing.get_context("spawn")
-            pool.append(
-                ProcessPoolExecutor(workers, context, initializer=load_plugins, initargs=(loaded_plugins(),))
-            )
+            pool.append(ProcessPoolExecutor(workers, context, initializer=load_plugins, initargs=(loaded_plugins(),)))
         share = -(-len(pairs) // workers)
         shares = [pairs[i : i + share] for i in range(0, len(pairs), share)]
         futures = [pool[0].submit(score, some) for some in shares]
         out: list[Scores] = []
         for some, future in zip(shares, futures, strict=True):
             try:
-                out += future.result(timeout + (RESPONSE_TIMEOUT * len(some) if task.judge else 0.0))
+                out += future.result(timeout + (RESPONSE_TIMEOUT * len(some) if task.verify_batch else 0.0))
             except (TimeoutError, BrokenProcessPool, CancelledError):
                 out += [dict(FAILED)] * len(some)
                 stop_workers(pool)
@@ -58,7 +56,9 @@ def make_scorer(task: Task, workers: int, timeout: float, terms: Sequence[Term])
             )
         if raised and not any_raised:
             any_raised.append(raised[0])
-            print(f"task {task.name}: a verifier raised {raised[0]}; such responses score 0", file=sys.stderr, flush=True)
+            print(
+                f"task {task.name}: a verifier raised {raised[0]}; such responses score 0", file=sys.stderr, flush=True
+            )
         batches += 1
         return out
 
@@ -68,15 +68,15 @@ def make_scorer(task: Task, workers: int, timeout: float, terms: Sequence[Term])
 
 def score_pairs(
     verify: Callable[[str, Record], bool],
-    judge: Callable[[Pairs], list[Scores]] | None,
+    verify_batch: Callable[[Pairs], list[Scores]] | None,
     prefill: str,
     terms: Sequence[Term],
     pairs: Pairs,
 ) -> list[Scores]:
     """What each (response, record) scores, by name. ``verifier_error`` is 1 where its verifier or a term raised."""
-    score = lambda pair: judge([pair])[0] if judge else {"correct": float(verify(*pair))}
+    score = lambda pair: verify_batch([pair])[0] if verify_batch else {"correct": float(verify(*pair))}
     try:
-        out = judge(pairs) if judge else [score_guarded(score, pair) for pair in pairs]
+        out = verify_batch(pairs) if verify_batch else [score_guarded(score, pair) for pair in pairs]
     except UserError:
         raise
     except Exception:  # one response did it: the others keep their scores

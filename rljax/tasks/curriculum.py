@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from rljax.errors import UserError
 from rljax.options import option
 from rljax.structs import Problems
-from rljax.tasks import Task
+from rljax.tasks.task import Task
 
 Array = jax.Array
 
@@ -20,7 +20,9 @@ class Levels:
 
     low: int = option(0, "lowest level of the problems; 0: the task's own", low=0)
     high: int = option(0, "highest level of the problems; 0: the task's own", low=0)
-    rise: int = option(0, "steps over which the levels open one after the other, from easy to hard; 0: all at once", low=0)
+    rise: int = option(
+        0, "steps over which the levels open one after the other, from easy to hard; 0: all at once", low=0
+    )
 
     @property
     def given(self) -> bool:
@@ -40,7 +42,9 @@ class ProblemOptions:
         if not levels.given:
             return
         if task.levels is None:
-            raise UserError(f"rl.levels: problems of task {task.name!r} have no levels here (shop has them with fewest=3)")
+            raise UserError(
+                f"rl.levels: problems of task {task.name!r} have no levels here (shop has them with fewest=3)"
+            )
         low, high = levels.low or task.levels[0], levels.high or task.levels[1]
         if not task.levels[0] <= low <= high <= task.levels[1]:
             raise UserError(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from rljax import learner, rewards, sampler
@@ -164,7 +165,7 @@ def compile_train_step(make_train_step: Callable[[Run], TrainStep], run: Run) ->
 def summarize_experience(state: TrainState, collected: Collected) -> Metrics:
     """Metrics of the first round, and of what all rounds cost; ``state`` is the one after the update."""
     first, ahead = collected.first, collected.experience.ahead is not None
-    lag = {"lag": min(int(state.step) - 1, 1)} if ahead else {}
+    lag: Metrics = {"lag": jnp.int32(min(int(state.step) - 1, 1))} if ahead else {}
     return rewards.summarize_rewards(first.rollout, first.rewards) | collected.cost | lag
 
 

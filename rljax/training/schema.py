@@ -24,8 +24,8 @@ from rljax.learner.optimizer import OptimizerOptions
 from rljax.options import Declared, option
 from rljax.sampler import LengthLimit, Sampling
 from rljax.structs import ConfigTree
-from rljax.tasks.batches import PretrainingData, SFTData
 from rljax.tasks.curriculum import Levels, ProblemOptions
+from rljax.tasks.stage_data import PretrainingData, SFTData
 from rljax.transformer.lora import LoraOptions
 
 STAGES = ("pretrain", "sft", "rl")
@@ -36,11 +36,17 @@ class RunOptions:
     """What all stages of a run share."""
 
     seed: int = option(0, "decides weights, problems and noise", low=0, high=2**31 - 1)
-    weights: str = option("", "a Hugging Face folder or hub name: architecture, tokenizer, and what a stage may start from")
+    weights: str = option(
+        "", "a Hugging Face folder or hub name: architecture, tokenizer, and what a stage may start from"
+    )
     stages: tuple[str, ...] = option(STAGES, "the stages that reproduce runs, in order")
     workers: int = option(1, "processes that verify text; 0: verify in the main one", low=0)
-    plugins: tuple[str, ...] = option((), "Python files that add worlds, advantages, surrogates, algorithms, reward terms")
-    log: tuple[str, ...] = option(("tensorboard",), "where metrics go beside metrics.jsonl: tensorboard, wandb, trackio")
+    plugins: tuple[str, ...] = option(
+        (), "Python files that add worlds, advantages, surrogates, algorithms, reward terms"
+    )
+    log: tuple[str, ...] = option(
+        ("tensorboard",), "where metrics go beside metrics.jsonl: tensorboard, wandb, trackio"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,13 +173,14 @@ def default_config() -> ConfigDict:
     tree = ConfigDict()
     for key, (known, default) in declarations().items():
         *groups, name = key.split(".")
-        section = tree
+        section: Any = tree
         for group in groups:
             if group not in section:
                 section[group] = ConfigDict()
             section = section[group]
         section[name] = config_dict.placeholder(known.kind) if default is None else default
-    tree.task.options = ConfigDict()
+    task: Any = tree.task
+    task.options = ConfigDict()
     return tree
 
 

@@ -50,9 +50,7 @@ class Config:
     rope_scaling: tuple = option((), "scaling of the rotary positions: (), linear, llama3 or yarn with its numbers")
     window: int | None = option(None, "columns that a sliding layer sees, its own included", kind=int, low=1)
     sliding: tuple[bool, ...] = option((), "which layers slide, repeated as a pattern; (): none")
-    attention_scale: float | None = option(
-        None, "multiplies q.k; None: head_width ** -0.5", kind=float, above=0.0
-    )
+    attention_scale: float | None = option(None, "multiplies q.k; None: head_width ** -0.5", kind=float, above=0.0)
     attention_softcap: float | None = option(None, "soft cap of attention scores", kind=float, above=0.0)
     logit_softcap: float | None = option(None, "soft cap of logits", kind=float, above=0.0)
     tied_head: bool = option(False, "the head is the embedding, transposed")
