@@ -15,7 +15,7 @@ Model = tuple[str, Sequence[Sample]]  # (its name, its attempts at one question)
 MIDDLE = "Of its attempts each model shows the middle one, when they are ordered by reward and then by length."
 
 
-def parts(sample: Sample) -> tuple[str, str]:
+def split_answer(sample: Sample) -> tuple[str, str]:
     """(think part, final answer) of a response, either may be ""; without the tags of thought and the stop token.
 
     A sample without "final", as runs before it left them, is cut after "</think>", else at the last word "answer"; where
@@ -35,12 +35,12 @@ def is_right(sample: Sample) -> bool:
     return sample["reward"] > 0.5
 
 
-def length(sample: Sample) -> int:
+def count_tokens(sample: Sample) -> int:
     """Tokens of a response; words where its sample has none."""
     return len(sample.get("tokens") or sample["response"].split())
 
 
-def typical(samples: Sequence[Sample]) -> Sample:
+def typical_attempt(samples: Sequence[Sample]) -> Sample:
     """The attempt in the middle when they are ordered by reward and then by length, the lower one of two; ties in order.
 
     So it is right where more than half are right, and neither the shortest nor the longest of its kind by choice.
@@ -48,10 +48,10 @@ def typical(samples: Sequence[Sample]) -> Sample:
     """
     if not samples:
         raise UserError("report: a model without attempts cannot be shown beside another")
-    return sorted(samples, key=lambda s: (s["reward"], length(s)))[(len(samples) - 1) // 2]
+    return sorted(samples, key=lambda s: (s["reward"], count_tokens(s)))[(len(samples) - 1) // 2]
 
 
-def improved(before: Mapping[int, Sequence[Sample]], after: Mapping[int, Sequence[Sample]]) -> list[int]:
+def rank_by_improvement(before: Mapping[int, Sequence[Sample]], after: Mapping[int, Sequence[Sample]]) -> list[int]:
     """The problems that both have attempts at, by number, those first whose pass rate rose most; ties in order."""
     rate = lambda samples: sum(map(is_right, samples)) / max(len(samples), 1)
     return sorted(before.keys() & after.keys(), key=lambda q: (rate(before[q]) - rate(after[q]), q))
@@ -60,60 +60,62 @@ def improved(before: Mapping[int, Sequence[Sample]], after: Mapping[int, Sequenc
 # Models side by side
 
 
-def side_by_side(models: Sequence[Model], note: str = "") -> str:
+def render_models(models: Sequence[Model], note: str = "") -> str:
     """The same question put to two models or more, a card each: what it thinks, what it answers, whether that is right.
 
-    Each shows its ``typical`` attempt; ``note`` says how the question was chosen. A question that the models were asked in
+    Each shows its ``typical_attempt`` attempt; ``note`` says how the question was chosen. A question that the models were asked in
     different words stands on each card. Raises UserError for a model without attempts.
     """
-    shown = [(name, samples, typical(samples)) for name, samples in models]
+    shown = [(name, samples, typical_attempt(samples)) for name, samples in models]
     asked = list(dict.fromkeys(sample["prompt"] for _, _, sample in shown))
     cards = []
     for name, samples, sample in shown:
         right = f"{sum(map(is_right, samples))} of {len(samples)} right"
-        cards.append(card(name, right, sample, prompt=sample["prompt"] if len(asked) > 1 else ""))
+        cards.append(render_card(name, right, sample, prompt=sample["prompt"] if len(asked) > 1 else ""))
     lead = f'<p class="note">{html.escape(" ".join(filter(None, (note, MIDDLE))))}</p>'
-    question = question_of(asked[0]) if len(asked) == 1 else ""
+    question = render_question(asked[0]) if len(asked) == 1 else ""
     return f'{lead}{question}<div class="columns">{"".join(cards)}</div>'
 
 
-def example(note: str, sample: Sample | None = None, shows: re.Pattern[str] | None = None, label: str = "") -> str:
+def render_example(
+    note: str, sample: Sample | None = None, shows: re.Pattern[str] | None = None, label: str = ""
+) -> str:
     """A sentence, and below it one attempt, with what matches ``shows`` marked in it."""
     lead = f'<p class="note">{html.escape(note)}</p>'
     if sample is None:
         return lead
-    return f"{lead}{question_of(sample['prompt'])}{card(label, '', sample, shows=shows)}"
+    return f"{lead}{render_question(sample['prompt'])}{render_card(label, '', sample, shows=shows)}"
 
 
-def card(name: str, note: str, sample: Sample, prompt: str = "", shows: re.Pattern[str] | None = None) -> str:
+def render_card(name: str, note: str, sample: Sample, prompt: str = "", shows: re.Pattern[str] | None = None) -> str:
     """One attempt, large: its think part and final answer apart."""
-    think, final = parts(sample)
+    think, final = split_answer(sample)
     known = sample.get("think_tokens")
     count = f"{len(think.split())} words" if known is None else f"{known} token{'s' * (known != 1)}"
     kind, verdict = ("right", "✓ right") if is_right(sample) else ("wrong", "✗ wrong")
-    answer = marked(final, shows) if final else "no final answer"
+    answer = mark_matches(final, shows) if final else "no final answer"
     cut = "" if sample["response"].endswith("<eos>") else ", cut off"
     name = html.escape(name)
     return (
         f'<article class="model {kind}" aria-label="{name}"><h3>{name} <span>{html.escape(note)}</span></h3>'
-        f"{question_of(prompt) if prompt else ''}"
+        f"{render_question(prompt) if prompt else ''}"
         f"<h4>thinks <span>{count}</span></h4>"
-        f'<p class="think" tabindex="0">{marked(think, shows) if think else "nothing"}</p>'
+        f'<p class="think" tabindex="0">{mark_matches(think, shows) if think else "nothing"}</p>'
         f'<h4>answers</h4><p class="final">{answer}</p>'
         f'<p class="verdict">{verdict}<span>, reward {sample["reward"]:g}{cut}</span></p></article>'
     )
 
 
-def question_of(prompt: str) -> str:
-    return f'<p class="question"><code>{html.escape(bare(prompt))}</code></p>'
+def render_question(prompt: str) -> str:
+    return f'<p class="question"><code>{html.escape(clean_prompt(prompt))}</code></p>'
 
 
-def bare(prompt: str) -> str:
+def clean_prompt(prompt: str) -> str:
     """A prompt without the mark of its beginning."""
     return prompt.removeprefix("<bos>").strip()
 
 
-def marked(text: str, shows: re.Pattern[str] | None) -> str:
+def mark_matches(text: str, shows: re.Pattern[str] | None) -> str:
     """The text, escaped, with what the expression finds marked."""
     out, end = [], 0
     for found in shows.finditer(text) if shows else ():
@@ -125,20 +127,20 @@ def marked(text: str, shows: re.Pattern[str] | None) -> str:
 # Lists of attempts
 
 
-def problem(before: Sequence[Sample], after: Sequence[Sample], opened: bool, compared: tuple[str, str]) -> str:
+def render_problem(before: Sequence[Sample], after: Sequence[Sample], opened: bool, compared: tuple[str, str]) -> str:
     """One prompt with its attempts in two columns, ``compared`` their titles; ``opened``: unfolded at first."""
-    prompt = html.escape(bare(next((s["prompt"] for s in (*before, *after)), "")))
+    prompt = html.escape(clean_prompt(next((s["prompt"] for s in (*before, *after)), "")))
     columns = "".join(
         f"<div><h3>{name} <span>{sum(map(is_right, samples))} of {len(samples)} right</span></h3>"
-        f"<ol>{''.join(map(attempt, samples))}</ol></div>"
+        f"<ol>{''.join(map(render_attempt, samples))}</ol></div>"
         for name, samples in zip(compared, (before, after), strict=True)
     )
-    return details(f"<code>{prompt}</code>", f'<div class="columns">{columns}</div>', opened)
+    return render_details(f"<code>{prompt}</code>", f'<div class="columns">{columns}</div>', opened)
 
 
-def attempt(sample: Sample) -> str:
+def render_attempt(sample: Sample) -> str:
     """A line of a list: the think part muted, the final answer bold."""
-    think, final = parts(sample)
+    think, final = split_answer(sample)
     count = f"{len(sample['tokens'])} tokens" if sample.get("tokens") else ""
     note = ", ".join(filter(None, (count, str(sample.get("strategy") or ""))))
     kind, mark = ("right", "✓") if is_right(sample) else ("wrong", "✗")
@@ -148,6 +150,6 @@ def attempt(sample: Sample) -> str:
     return f'<li class="{kind}">{label}<div><p>{" ".join(pieces)}</p><small>{html.escape(note)}</small></div></li>'
 
 
-def details(summary: str, body: str, opened: bool) -> str:
+def render_details(summary: str, body: str, opened: bool) -> str:
     """A part that folds away; both texts are HTML already."""
     return f"<details{' open' if opened else ''}><summary>{summary}</summary>{body}</details>"
