@@ -97,7 +97,7 @@ def test_the_training_figure_has_a_panel_for_each_measure_that_was_logged_and_no
         "Reward terms, unweighted",
         "my_metric",
     ]
-    assert [m.label for m in panels["KL to the reference policy"]] == ["k3", "k1"]
+    assert [m.short for m in panels["KL to the reference policy"]] == ["k3", "k1"]
     runs = [[{"stage": "rl", "step": s, "train/ratio/max": 1.0, "train/clip_fraction": 0.0} for s in range(3)]]
     assert training.choose_measures(runs, panels["Ratio π / π_old"]) == []
     clip = measures.training_panels(["train/clip_fraction"])["Clip fraction"]
@@ -116,6 +116,7 @@ def test_a_new_metric_has_a_label_and_a_panel_from_one_row(monkeypatch):
     monkeypatch.setitem(measures.EVALUATION, "doubt", measures.Measure("eval/doubt", "Doubts", "share", "lower"))
     assert measures.find_measure("doubt") is measures.find_measure("eval/doubt")
     assert [*measures.evaluation_panels(["eval/doubt", "eval/doubt/se"])] == ["Doubts"]
+    assert measures.find_measure("length").header == "Response length, mean (tokens)"
     assert measures.find_measure("doubt").header == "Doubts ↓" and measures.find_measure("doubt").format(0.5) == "50.0%"
     line = {"arm": "a", "seed": 0, "curves": {"eval/doubt": [0.1, 0.2]}}
     assert results.values([line], "a", "doubt") == {0: 0.2}

@@ -148,7 +148,7 @@ def test_an_interval_is_the_mean_and_its_half_width_and_leaves_out_what_is_nan()
     assert e.low == pytest.approx(0.3 - half) and e.high == pytest.approx(0.3 + half)
     assert e.half_width == pytest.approx(half)
     assert e.half_width == pytest.approx(metrics.half_width(metrics.standard_error(np.array([0.2, 0.3, 0.4])), 3))
-    assert e.excludes_zero is False and intervals.interval(np.array([1.0, 1.1, 1.2])).excludes_zero
+    assert e.excludes_zero is True and not intervals.interval(np.array([-0.1, 0.1, 0.3])).excludes_zero
 
 
 def test_one_seed_has_a_mean_but_no_interval_and_no_seed_has_neither():

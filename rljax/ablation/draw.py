@@ -23,15 +23,18 @@ def draw_figures(ablation: Ablation, lines: Sequence[Line], folder: Path, name: 
         path = folder / f"{name}_{kind}.png"
         caption = drawers[kind](ablation, lines, path, title)
         if caption:
-            out.append((path, f"{caption} {results.seeds_said(lines)}, 95 % intervals over seeds."))
+            intervals = "" if kind == "grid" else ", 95 % intervals over seeds"
+            out.append((path, f"{caption} {results.seeds_said(lines)}{intervals}."))
     return out
 
 
 def seed_values(ends: dict[int, float]) -> np.ndarray:
+    """[seeds] of {seed: value}."""
     return np.array([*ends.values()])
 
 
 def draw_curves(ablation: Ablation, lines: Sequence[Line], path: Path, title: str) -> str:
+    """Draw each measure over steps, if there are several evaluations; returns the caption, "" where nothing was drawn."""
     panels = {}
     for measure in ablation.measures:
         found = {arm: results.curves(lines, arm, measure) for arm in results.arms_in(lines)}
@@ -44,6 +47,7 @@ def draw_curves(ablation: Ablation, lines: Sequence[Line], path: Path, title: st
 
 
 def draw_ends(ablation: Ablation, lines: Sequence[Line], path: Path, title: str) -> str:
+    """Draw each arm's last evaluation; returns the caption."""
     arms, panels, before = results.arms_in(lines), {}, {}
     for measure in ablation.measures:
         panels[measure] = {arm: v for arm in arms if (v := seed_values(results.values(lines, arm, measure))).size}
@@ -51,11 +55,12 @@ def draw_ends(ablation: Ablation, lines: Sequence[Line], path: Path, title: str)
             began = {arm: seed_values(results.values(lines, arm, measure, 0)) for arm in arms}
             before[measure] = {arm: float(v.mean()) for arm, v in began.items() if v.size}
     figures.draw_arm_ends(panels, before, path, title)
-    rings = " Dashed, or rings: before." if before else ""
-    return f"At the end: dots are seeds, diamonds means.{rings}"
+    rings = " Dashed line, or rings: before RL." if before else ""
+    return f"The last evaluation. Dots: seeds. Diamonds: their means.{rings}"
 
 
 def draw_attempts(ablation: Ablation, lines: Sequence[Line], path: Path, title: str) -> str:
+    """Draw pass@k and cons@k against k, before and after RL; returns the caption."""
     panels: dict[str, dict] = {}
     for estimator in ("pass", "cons"):
         found = {int(k.split("@")[1]) for line in lines for k in line["curves"] if k.startswith(f"eval/{estimator}@")}
@@ -76,7 +81,10 @@ PAIR = re.compile(r"(\w+)=(\S+)")
 
 
 def draw_grid(ablation: Ablation, lines: Sequence[Line], path: Path, title: str) -> str:
-    """Arms named "panel=.. row=.. column=..", such as "layers=2 swaps=4 stride=1": a heat map of the first measure."""
+    """Draw heat maps of the first measure, for arms named "panel=.. row=.. column=..", such as "layers=2 swaps=4 stride=1".
+
+    Returns the caption.
+    """
     named = {arm: PAIR.findall(arm) for arm in results.arms_in(lines)}
     named = {arm: pairs for arm, pairs in named.items() if len(pairs) == 3}
     axes = [list(dict.fromkeys(pairs[i][1] for pairs in named.values())) for i in range(3)]

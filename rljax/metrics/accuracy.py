@@ -14,7 +14,8 @@ import numpy as np
 def pass_at_k(correct: np.ndarray, k: int) -> np.ndarray:
     """Unbiased estimate of pass@k: the chance that at least one of k attempts is right (arXiv 2107.03374, eq. 1).
 
-    ``correct`` is [Q, n] of 0 and 1, n >= k. Returns [Q] float64, 1 - C(n - c, k) / C(n, k) for c right ones. Raises ValueError where n < k.
+    ``correct`` is [Q, n] of 0 and 1, n >= k. Returns [Q] float64, 1 - C(n - c, k) / C(n, k) for c right ones. Raises
+    ValueError where n < k.
     """
     correct = np.asarray(correct, np.float64)
     n = correct.shape[1]

@@ -21,10 +21,11 @@ class Measure(NamedTuple):
     """One metric of metrics.jsonl, and how it is shown."""
 
     key: str  # in metrics.jsonl
-    label: str  # on axes and in tables
+    label: str  # in tables and titles
     unit: str = ""  # a key of ``UNITS``
     better: str = ""  # "higher" | "lower" | "" where neither is better by itself
-    panel: str = ""  # the small panel that draws it; measures of one panel share it; "": its label
+    panel: str = ""  # title of a small panel that several measures share; "": it has its own
+    short: str = ""  # its label within such a panel
     always: bool = True  # False: drawn only where it changes during a run
 
     @property
@@ -34,27 +35,33 @@ class Measure(NamedTuple):
 
     @property
     def header(self) -> str:
-        """The label, with an arrow towards better."""
-        return self.label + {"higher": " ↑", "lower": " ↓", "": ""}[self.better]
-
-    def format_short(self, value: float) -> str:
-        """The value with fewer digits, as in "93%" or "57"."""
-        return {"share": f"{value:.0%}", "tokens": f"{value:.0f}"}.get(self.unit) or self.format(value)
+        """The label with its unit, and an arrow towards better, as in "pass@1 ↑"."""
+        unit = "" if self.unit in ("", "share") else f" ({self.unit})"
+        return self.label + unit + {"higher": " ↑", "lower": " ↓", "": ""}[self.better]
 
     def format(self, value: float) -> str:
         """The value as text, as in "93.4%" or "57.2"."""
         return UNITS[self.unit].format(value)
 
+    def format_short(self, value: float) -> str:
+        """The value with fewer digits, as in "93%" or "57"."""
+        return {"share": f"{value:.0%}", "tokens": f"{value:.0f}"}.get(self.unit) or self.format(value)
 
-EVALUATION: dict[str, Measure] = {
+
+BY_VERDICT = "Lengths, right and wrong"
+EVALUATION: dict[str, Measure] = {  # {name: measure}
     "pass@1": Measure("eval/pass@1", "pass@1", "share", "higher"),
     "greedy": Measure("eval/greedy", "Greedy accuracy", "share", "higher"),
     "length": Measure("eval/response_length/mean", "Response length, mean", "tokens"),
     "median length": Measure("eval/response_length/median", "Response length, median", "tokens"),
     "p95 length": Measure("eval/response_length/p95", "Response length, p95", "tokens"),
     "max length": Measure("eval/response_length/max", "Response length, max", "tokens"),
-    "length of right": Measure("eval/response_length/correct", "right", "tokens", "", "Lengths, right and wrong"),
-    "length of wrong": Measure("eval/response_length/wrong", "wrong", "tokens", "", "Lengths, right and wrong"),
+    "length of right": Measure(
+        "eval/response_length/correct", "Length of right responses", "tokens", panel=BY_VERDICT, short="right"
+    ),
+    "length of wrong": Measure(
+        "eval/response_length/wrong", "Length of wrong responses", "tokens", panel=BY_VERDICT, short="wrong"
+    ),
     "truncated": Measure("eval/truncated", "Truncated responses", "share", "lower"),
     "jumps": Measure("eval/strategy/jump", "Jumps to an answer", "share"),
     "retries": Measure("eval/strategy/retry", "Retries", "share"),
@@ -66,34 +73,43 @@ EVALUATION: dict[str, Measure] = {
     "no program": Measure("eval/code/none", "No program", "share", "lower"),
     "program fails": Measure("eval/code/fails", "Program fails", "share", "lower"),
 }
-TRAINING: dict[str, Measure] = {
-    "reward": Measure("train/reward", "Reward, mean", "", "higher"),
-    "entropy": Measure("train/entropy", "Entropy", "nats"),
-    "kl": Measure("train/kl", "k3", "nats", "", "KL to the reference policy"),
-    "kl k1": Measure("train/kl/k1", "k1", "nats", "", "KL to the reference policy"),
-    "clip fraction": Measure("train/clip_fraction", "Clip fraction", "share"),
-    "gradient norm": Measure("train/grad_norm", "Gradient norm"),
-    "groups all wrong": Measure("train/groups/all_wrong", "all wrong", "share", "", "Groups of attempts"),
-    "groups mixed": Measure("train/groups/mixed", "mixed", "share", "", "Groups of attempts"),
-    "groups all right": Measure("train/groups/all_right", "all right", "share", "", "Groups of attempts"),
-    "length max": Measure("train/response_length/max", "max", "tokens", "", "Response length"),
-    "length p95": Measure("train/response_length/p95", "p95", "tokens", "", "Response length"),
-    "length mean": Measure("train/response_length/mean", "mean", "tokens", "", "Response length"),
-    "length median": Measure("train/response_length/median", "median", "tokens", "", "Response length"),
-    "truncated": Measure("train/truncated", "Truncated responses", "share", "lower"),
-    "sampler gap max": Measure("train/sampler_gap/max", "max", "nats", "lower", "Gap between sampler and learner"),
-    "sampler gap": Measure("train/sampler_gap", "mean", "nats", "lower", "Gap between sampler and learner"),
-    "learning rate": Measure("train/learning_rate", "Learning rate"),
-    "ratio max": Measure("train/ratio/max", "max", "", "", "Ratio π / π_old", False),
-    "ratio mean": Measure("train/ratio/mean", "mean", "", "", "Ratio π / π_old", False),
-    "ratio ess": Measure("train/ratio/ess", "ratios", "share", "higher", "Effective sample size", False),
-    "sampler ess": Measure("train/sampler/ess", "sampler", "share", "higher", "Effective sample size", False),
-    "sampler ratio": Measure("train/sampler/mean", "Ratio π_old / sampler, mean", "", "", "", False),
-    "tokens in the loss": Measure("train/counted", "Tokens in the loss", "share", "", "", False),
-    "skipped steps": Measure("train/skipped_steps", "Skipped updates", "", "lower", "", False),
-    "critic": Measure("train/value/explained_variance", "Critic: explained variance", "", "higher"),
-    "loss": Measure("train/loss", "Loss", "", ""),
-}
+
+
+def share_panel(panel: str, unit: str, members: dict[str, str], better: str = "", always: bool = True) -> list[Measure]:
+    """Training measures that share a panel; ``members`` is {key: short label}."""
+    return [
+        Measure(f"train/{key}", f"{panel}, {short}", unit, better, panel, short, always)
+        for key, short in members.items()
+    ]
+
+
+TRAINING: tuple[Measure, ...] = (
+    Measure("train/reward", "Reward, mean", better="higher"),
+    Measure("train/entropy", "Entropy", "nats"),
+    *share_panel("KL to the reference policy", "nats", {"kl": "k3", "kl/k1": "k1"}),
+    Measure("train/clip_fraction", "Clip fraction", "share"),
+    Measure("train/grad_norm", "Gradient norm"),
+    *share_panel(
+        "Groups of attempts",
+        "share",
+        {"groups/all_wrong": "all wrong", "groups/mixed": "mixed", "groups/all_right": "all right"},
+    ),
+    *share_panel(
+        "Response length", "tokens", {f"response_length/{name}": name for name in ("max", "p95", "mean", "median")}
+    ),
+    Measure("train/truncated", "Truncated responses", "share", "lower"),
+    *share_panel("Gap between sampler and learner", "nats", {"sampler_gap/max": "max", "sampler_gap": "mean"}, "lower"),
+    Measure("train/learning_rate", "Learning rate"),
+    *share_panel("Ratio π / π_old", "", {"ratio/max": "max", "ratio/mean": "mean"}, always=False),
+    *share_panel(
+        "Effective sample size", "share", {"ratio/ess": "ratios", "sampler/ess": "sampler"}, "higher", always=False
+    ),
+    Measure("train/sampler/mean", "Ratio π_old / sampler, mean", always=False),
+    Measure("train/counted", "Tokens in the loss", "share", always=False),
+    Measure("train/skipped_steps", "Skipped updates", "", "lower", always=False),
+    Measure("train/value/explained_variance", "Critic: explained variance", "", "higher"),
+    Measure("train/loss", "Loss"),
+)
 # Families of evaluation keys that have a figure of their own, or are parts of an estimate: no small panel
 ELSEWHERE = re.compile(
     r"eval/(pass@\d+|cons@\d+|behaviour/.+|strategy/.+|level/.+|dataset/.+|response_length/(mean|median|p95|max)"
@@ -106,7 +122,7 @@ def find_measure(name: str) -> Measure:
     if name in EVALUATION:
         return EVALUATION[name]
     key = f"eval/level/{name[6:]}/pass@1" if name.startswith("level ") else name if "/" in name else f"eval/{name}"
-    known = next((m for m in (*EVALUATION.values(), *TRAINING.values()) if m.key == key), None)
+    known = next((m for m in (*EVALUATION.values(), *TRAINING) if m.key == key), None)
     better = "higher" if re.search(r"(pass|cons)@\d+$", key) else ""
     return known or Measure(key, name.removeprefix("eval/").removeprefix("train/"), guess_unit(key), better)
 
@@ -122,14 +138,14 @@ def guess_unit(key: str) -> str:
 def training_panels(keys: Iterable[str]) -> dict[str, list[Measure]]:
     """{title of a panel: its measures} for the keys "train/..." among these; those without a row come last."""
     keys = [k for k in dict.fromkeys(keys) if k.startswith("train/")]
-    known = [m for m in TRAINING.values() if m.key in keys]
+    known = [m for m in TRAINING if m.key in keys]
     other = [k for k in keys if k not in {m.key for m in known}]
     terms = [
-        Measure(k, k.removeprefix("train/reward/"), "", "", "Reward terms, unweighted")
+        Measure(k, k.removeprefix("train/"), panel="Reward terms, unweighted", short=k.removeprefix("train/reward/"))
         for k in other
-        if "/reward/" in k
+        if k.startswith("train/reward/")
     ]
-    rest = [find_measure(k)._replace(always=False) for k in other if "/reward/" not in k]
+    rest = [find_measure(k)._replace(always=False) for k in other if not k.startswith("train/reward/")]
     return group_by_panel([*known, *terms, *rest])
 
 

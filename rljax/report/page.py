@@ -1,4 +1,4 @@
-"""The page: its sections, tiles, tables and pictures."""
+"""Write report.html: sections, headline numbers, tables and pictures on one self-contained page."""
 
 import base64
 import html
@@ -12,7 +12,7 @@ from rljax.errors import UserError
 from rljax.report.attempts import render_details, render_problem
 from rljax.report.style import STYLE
 
-Tile = tuple[str, Any, str]  # (label, number, what it is compared with); a number is shown by ``format_cell``
+Tile = tuple[str, Any, str]  # (label, number or text, note)
 Picture = tuple[str | Path, str]  # (PNG file, caption)
 Attempts = tuple[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]]  # one prompt's samples before, after RL
 Section = tuple[str, str]  # (title, HTML that this package made)
@@ -30,7 +30,7 @@ def write_page(
     more: Sequence[Section] = (),
     compared: tuple[str, str] = ("before RL", "after RL"),
 ) -> None:
-    """Write the page; ``more`` sections, as ``render_models`` and ``render_example`` make them, follow the curves. ``compared``
+    """Write the page. Sections of ``more``, as ``render_models`` and ``render_example`` make them, follow the curves. ``compared``
     says whose the two columns of attempts are. ``config`` is the run's config.json; "versions", "commit" and "devices" go to
     the footer.
 
@@ -63,7 +63,7 @@ def write_page(
 
 
 def format_cell(value: Any) -> str:
-    """A cell's text, escaped: three significant digits of a fraction, all digits of an integer, a dash for nothing."""
+    """A value as escaped text: three significant digits of a fraction, all digits of an integer, a dash for None."""
     if value is None or value != value:
         return "–"
     if isinstance(value, float):
@@ -74,19 +74,24 @@ def format_cell(value: Any) -> str:
 
 
 def render_tile(label: str, value: Any, note: str) -> str:
+    """HTML of one headline number."""
     return f'<div class="tile"><b>{format_cell(value)}</b><span>{html.escape(label)}</span><i>{html.escape(note)}</i></div>'
 
 
 def render_picture(path: str | Path, caption: str) -> str:
+    """HTML of a picture, its PNG file inside as a data URI. Raises UserError where the file cannot be read."""
     try:
         data = base64.b64encode(Path(path).read_bytes()).decode()
     except OSError as e:
-        raise UserError(f"report: cannot read the figure {path}: {e.strerror}; draw the figures first") from None
+        raise UserError(
+            f"report: cannot read the figure {path}: {e.strerror}; draw the figures before the page"
+        ) from None
     text = html.escape(caption)
     return f'<figure><img alt="{text}" src="data:image/png;base64,{data}"><figcaption>{text}</figcaption></figure>'
 
 
 def render_table(caption: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """HTML of a table."""
     head = "".join(f"<th>{html.escape(str(h))}</th>" for h in header)
     body = "".join("<tr>" + "".join(f"<td>{format_cell(v)}</td>" for v in row) + "</tr>" for row in rows)
     caption = html.escape(caption)
@@ -94,7 +99,7 @@ def render_table(caption: str, header: Sequence[str], rows: Sequence[Sequence[An
 
 
 def render_footer(config: Mapping[str, Any]) -> str:
-    """Versions, commit and devices in one line."""
+    """The versions, commit and devices of a run in one line, escaped."""
     versions = config.get("versions") or {}
     parts = [f"{k} {v}" for k, v in versions.items()] if isinstance(versions, Mapping) else [str(versions)]
     parts += [f"{key} {config[key]}" for key in ("commit", "devices") if config.get(key)]
@@ -102,6 +107,7 @@ def render_footer(config: Mapping[str, Any]) -> str:
 
 
 def format_json(config: Mapping[str, Any]) -> str:
+    """The config as indented JSON."""
     return json.dumps(config, indent=2, default=str, ensure_ascii=False)
 
 

@@ -12,7 +12,7 @@ from rljax.report.records import Sample
 
 
 def draw_attempts(before: Sequence[Sample], after: Sequence[Sample], path: str | Path, count: int = 15) -> None:
-    """One prompt's attempts as the lecture draws them: before RL on the left, after it on the right.
+    """Draw one prompt's attempts as the lecture does: before RL on the left, after RL on the right.
 
     A cell is a token, on the same scale left and right; green attempts are right, orange ones wrong, and the cells of
     the final answer darker. Raises UserError without attempts on both sides.
@@ -57,13 +57,13 @@ def draw_attempts(before: Sequence[Sample], after: Sequence[Sample], path: str |
 
 
 def draw_attempt(ax: Any, sample: Mapping[str, Any], x: float, y: float, cell: float, span: float) -> None:
-    """One attempt at pixel (x, y): a tick or a cross, its text, and below it a cell a token."""
+    """Draw one attempt at pixel (x, y): a tick or a cross, its text, and below it a cell for each token."""
     right = sample["reward"] > 0.5
     tokens = token_texts(sample)
     pale, dark = RIGHT if right else WRONG
     words = [t.strip() for t in tokens]
     start = sample.get("think_tokens")
-    if start is None:  # of a run that did not say it yet
+    if start is None:  # samples of older runs do not have it
         start = len(words) - words[::-1].index("answer") - 1 if "answer" in words else len(words) - 1
     colors = [pale] * start + [dark] * (len(words) - start)
     ax.text(x + 6, y, "✓" if right else "✗", fontsize=8.5, color=dark, va="center", ha="center", fontweight="bold")
@@ -74,17 +74,17 @@ def draw_attempt(ax: Any, sample: Mapping[str, Any], x: float, y: float, cell: f
 
 
 def token_texts(sample: Mapping[str, Any]) -> list[str]:
-    """The text of each token; words where a sample has none."""
+    """The text of each token; the words of the response where a sample does not have its tokens."""
     return list(sample.get("pieces") or sample["response"].split() or [""])
 
 
 def clean_text(text: str) -> str:
-    """On one line, without the marks of the beginning and the end."""
+    """The text on one line, without <bos> and <eos>."""
     return " ".join(text.split()).removeprefix("<bos> ").removesuffix("<eos>").rstrip()
 
 
 def shorten(text: str, width: int) -> str:
-    """At most ``width`` characters: the middle gives way to an ellipsis, so that the answer at the end stays."""
+    """The text in at most ``width`` characters: an ellipsis replaces its middle, so that the answer at its end stays."""
     if len(text) <= width:
         return text
     head, tail = text[: width - width // 3 - 2], text[len(text) - width // 3 :]

@@ -1,4 +1,4 @@
-"""What responses do, counted in three ways, over RL steps."""
+"""Counted behaviours over RL steps, in three ways."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,9 +26,9 @@ SHORT = 8  # letters of a name that has room beside its curve
 
 
 def draw_behaviours(
-    runs: Sequence[Run], path: str | Path, title: str = "What the responses say", aha: int | None = None
+    runs: Sequence[Run], path: str | Path, title: str = "Counted behaviours", aha: int | None = None
 ) -> None:
-    """Each counted behaviour: share of responses that show it, times per response, and times in 1,000 tokens.
+    """Draw each counted behaviour: share of responses that show it, times per response, and times in 1,000 tokens.
 
     ``aha`` is the step of a first aha, marked by a thin line. Where a run sums R1's reflective words, only "wait" of them is
     drawn beside the sum.
@@ -63,7 +63,7 @@ def draw_behaviours(
 
 
 def mark_step(ax: Any, step: int, text: str) -> None:
-    """A thin vertical line at a step, and a label at its top, on the side that has room."""
+    """Draw a thin vertical line at a step, with a label at its top on the side that has room."""
     left = step > sum(ax.get_xlim()) / 2
     ax.axvline(step, color=INK, linewidth=0.9, alpha=0.7, zorder=1)
     ax.annotate(

@@ -36,7 +36,7 @@ from rljax.report.records import Run, find_keys, find_vote_key, mean_and_half_wi
 def draw_accuracy(
     runs: Sequence[Run], path: str | Path, title: str = "Accuracy during RL", questions: int | None = None
 ) -> None:
-    """R1-Zero's Figure 2: pass@1 and cons@k over steps, with the level before RL dashed."""
+    """Draw R1-Zero's Figure 2: pass@1 and cons@k over steps, with the level before RL dashed."""
     figure, (ax,) = new_figure(title)
     ends = []
     for key, color in ((find_vote_key(runs), RED), ("eval/pass@1", BLUE)):
@@ -49,12 +49,12 @@ def draw_accuracy(
         level = float(np.nanmean(y[:, 0]))
         ax.axhline(level, color=MUTED, linewidth=1.2, linestyle=(0, (5, 4)))
         ends.append((level, f"before RL  {level:.0%}", MUTED))
-    finish_axes(ax, ends, f"Share of held-out problems answered rightly ({describe_band(runs)})")
+    finish_axes(ax, ends, f"Share of right answers to held-out problems ({describe_band(runs)})")
     save_figure(figure, path)
 
 
 def draw_response_length(runs: Sequence[Run], path: str | Path, title: str = "Response length during RL") -> None:
-    """R1-Zero's Figure 3: mean length with median..p95 shaded; the training batches' mean lightly behind."""
+    """Draw R1-Zero's Figure 3: mean length, median to p95 shaded, and in grey the mean of the training batches."""
     figure, (ax,) = new_figure(title)
     ends, length = [], "eval/response_length"
     x, y = stack_runs(runs, "train/response_length/mean")
@@ -83,7 +83,7 @@ def draw_response_length(runs: Sequence[Run], path: str | Path, title: str = "Re
 def draw_overlay(
     runs: Sequence[Run], path: str | Path, title: str = "Beside DeepSeek-R1-Zero", questions: int | None = None
 ) -> None:
-    """Accuracy as it is, and length over its first value, against R1-Zero's; x is the share of training done."""
+    """Draw accuracy, and length divided by its first value, beside R1-Zero's; x is the share of training done."""
     from matplotlib.ticker import MaxNLocator
 
     figure, (left, right) = new_figure(title, panels=2, height=4.1)
@@ -129,7 +129,7 @@ def draw_overlay(
 
 
 def draw_strategies(runs: Sequence[Run], path: str | Path, title: str = "What the attempts do") -> None:
-    """Stacked shares of the strategies that were ever seen, over steps, averaged over runs."""
+    """Draw stacked shares of the strategies that were ever seen, over steps, averaged over runs."""
     figure, (ax,) = new_figure(title)
     found = find_keys(runs, r"eval/strategy/(\w+)")
     found = {n: key for n, key in found.items() if np.nanmax(stack_runs(runs, key)[1], initial=0.0) > 0}
@@ -153,7 +153,7 @@ def draw_strategies(runs: Sequence[Run], path: str | Path, title: str = "What th
 
 
 def draw_skills(runs: Sequence[Run], path: str | Path, title: str = "The skills that a search stands on") -> None:
-    """Calculations and verdicts right over steps, verdicts right by number of the try, and wrong "yes" verdicts.
+    """Draw calculations and verdicts right over steps, verdicts right by number of the try, and wrong "yes" verdicts.
 
     A panel without data is left out.
     """
@@ -181,7 +181,7 @@ def draw_skills(runs: Sequence[Run], path: str | Path, title: str = "The skills 
 
 
 def draw_verdicts_by_try(ax: Any, runs: Sequence[Run], tries: dict[str, str], low: float) -> None:
-    """Verdicts right against the number of the try, one line an evaluation, from light (before RL) to dark."""
+    """Draw verdicts right against the number of the try, a line for each of four evaluations, from light (before RL) to dark."""
     steps = sorted(set().union(*(stack_runs(runs, key)[0] for key in tries.values())))
     chosen = [steps[i] for i in sorted({round(f * (len(steps) - 1)) for f in (0, 0.33, 0.67, 1)})] if steps else []
     ends: EndLabels = []

@@ -19,7 +19,7 @@ class Bar(NamedTuple):
 
 
 def draw_models(rows: Sequence[Bar], path: str | Path, title: str = "Every model of the recipe") -> None:
-    """Bars of pass@1 with their intervals, and a dot for the share of words in the language asked for.
+    """Draw bars of pass@1 with their 95 % intervals, and a dot for the share of words in the language asked for.
 
     Raises UserError where there is no model.
     """

@@ -1,4 +1,4 @@
-"""One evaluation of one policy: what more attempts buy, and where it is strong and weak."""
+"""One evaluation of one policy: pass@k and cons@k, and pass@1 by level or data set."""
 
 import re
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from rljax.report.figures.drawing import BLUE, GRID, MUTED, RED, finish_axes, ne
 def draw_evaluation(
     metrics: Mapping[str, float], path: str | Path, title: str = "Held-out problems", questions: int | None = None
 ) -> None:
-    """pass@k and cons@k over k; beside it pass@1 by level (or by data set) with its 95 % interval over questions.
+    """Draw pass@k and cons@k over k, and beside them pass@1 by level (or by data set) with its 95 % interval over questions.
 
     ``metrics`` are those of ``rljax.evaluation``, on this number of ``questions``. Raises UserError where there is no pass@1.
     """

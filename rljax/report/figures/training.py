@@ -67,7 +67,7 @@ def label_of(measure: Measure, value: float, beside: Sequence[Measure]) -> str:
     """The label at the end of a line: the value, and its measure where the panel has several."""
     if len(beside) == 1:
         return measure.format(value)
-    return f"{measure.label}{chr(10) if len(beside) < 4 else ' '}{measure.format_short(value)}"
+    return f"{measure.short or measure.label}{chr(10) if len(beside) < 4 else ' '}{measure.format_short(value)}"
 
 
 def finish_panel(ax: Any, ends: EndLabels, name: str, measure: Measure, values: Sequence[np.ndarray]) -> None:
