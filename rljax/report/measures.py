@@ -68,10 +68,10 @@ EVALUATION: dict[str, Measure] = {  # {name: measure}
     "facts right": Measure("eval/facts_right", "Calculations right", "share", "higher"),
     "verdicts right": Measure("eval/verdicts_right", "Verdicts right", "share", "higher"),
     "false yes": Measure("eval/false_yes", "Wrong “yes” verdicts", "share", "lower"),
-    "no answer": Measure("eval/answers/none", "No answer", "share", "lower"),
-    "several answers": Measure("eval/answers/several", "Several answers", "share", "lower"),
-    "no program": Measure("eval/code/none", "No program", "share", "lower"),
-    "program fails": Measure("eval/code/fails", "Program fails", "share", "lower"),
+    "no answer": Measure("eval/answers/none", "No answer", "share", "lower", always=False),
+    "several answers": Measure("eval/answers/several", "Several answers", "share", "lower", always=False),
+    "no program": Measure("eval/code/none", "No program", "share", "lower", always=False),
+    "program fails": Measure("eval/code/fails", "Program fails", "share", "lower", always=False),
 }
 
 

@@ -70,7 +70,9 @@ def draw_arm_ends(
                 continue
             e, color = interval(ends[arm]), CYCLE[(len(arms) - 1 - place) % len(CYCLE)]
             ax.plot([e.low, e.high], [place, place], color=color, linewidth=2.4)  # a share's axis cuts it at 0 and 1
-            ax.plot(ends[arm], np.full(len(ends[arm]), place), "o", ms=4.5, mfc=color, mec="white", clip_on=False)
+            ax.plot(
+                ends[arm], np.full(len(ends[arm]), place), "o", ms=4.5, mfc=color, mec="white", mew=0.7, clip_on=False
+            )
             ax.plot(e.mean, place, "D", ms=5.5, color=color, clip_on=False)
             if arm in began and not same_start:
                 ax.plot(began[arm], place, "o", ms=6.5, mfc="white", mec=color, mew=1.4, clip_on=False)

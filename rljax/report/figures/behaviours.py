@@ -63,17 +63,17 @@ def draw_behaviours(
 
 
 def mark_step(ax: Any, step: int, text: str) -> None:
-    """Draw a thin vertical line at a step, with a label at its top on the side that has room."""
+    """Draw a thin vertical line at a step, with a label at its bottom on the side that has room."""
     left = step > sum(ax.get_xlim()) / 2
     ax.axvline(step, color=INK, linewidth=0.9, alpha=0.7, zorder=1)
     ax.annotate(
         text,
-        (step, 1),
+        (step, 0),
         xycoords=("data", "axes fraction"),
-        xytext=(-4 if left else 4, -2),
+        xytext=(-4 if left else 4, 4),
         textcoords="offset points",
         ha="right" if left else "left",
-        va="top",
+        va="bottom",
         fontsize=8.5,
         color=INK,
         bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1},

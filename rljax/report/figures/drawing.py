@@ -92,7 +92,7 @@ def label_ends(ax: Any, ends: EndLabels, right: float) -> None:
     gap = 13 * (1 + more) / height
     to_axes = ax.transData + ax.transAxes.inverted()
     places = np.array([to_axes.transform((right, y))[1] for y, _, _ in ends])
-    places = np.minimum(spread_labels(places, gap), 1 - 6 * more / height)  # no label reaches into the title
+    places = spread_labels(places, gap, top=1 - 9 * more / height)  # no label reaches into the title
     where = {"xycoords": "axes fraction", "textcoords": "offset points", "annotation_clip": False}
     style = {"va": "center", "fontsize": 9.5, "parse_math": False}
     for y, (_, text, color) in zip(places, ends, strict=True):
@@ -111,13 +111,13 @@ def format_ticks(axis: Any, write: Callable[[float], str]) -> None:
     axis.set_major_formatter(FuncFormatter(lambda value, _: write(value)))
 
 
-def spread_labels(places: np.ndarray, gap: float) -> np.ndarray:
-    """Heights in 0..1 at least ``gap`` apart, in the same order and as near to ``places`` as pushing leaves them."""
+def spread_labels(places: np.ndarray, gap: float, top: float = 1.0) -> np.ndarray:
+    """Heights in 0..``top`` at least ``gap`` apart, in the same order and as near to ``places`` as pushing leaves them."""
     order = np.argsort(places)
     y = places[order]
     for _ in range(200):
         push = np.maximum(gap - np.diff(y), 0) / 2
-        y = np.clip(y - np.append(push, 0) + np.append(0, push), 0, 1)
+        y = np.clip(y - np.append(push, 0) + np.append(0, push), 0, top)
     return y[np.argsort(order)]
 
 

@@ -1,6 +1,6 @@
 """Small panels of what a run logs: its training steps, and held-out measures that no other figure draws."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,7 @@ def draw_training_panel(ax: Any, runs: Sequence[Run], name: str, measures: Seque
 
 def label_of(measure: Measure, value: float, beside: Sequence[Measure]) -> str:
     """The label at the end of a line: the value, and its measure where the panel has several."""
-    if len(beside) == 1:
+    if len(beside) == 1 and not measure.short:
         return measure.format(value)
     return f"{measure.short or measure.label}{chr(10) if len(beside) < 4 else ' '}{measure.format_short(value)}"
 
@@ -96,7 +96,8 @@ def draw_other_measures(
     runs: Sequence[Run], path: str | Path, title: str = "More measures on held-out problems"
 ) -> None:
     """One panel for each held-out measure that no other figure draws, as the table of measures names them."""
-    panels: Mapping[str, list[Measure]] = evaluation_panels(all_keys(runs))
+    found = evaluation_panels(all_keys(runs))
+    panels = {name: keep for name, of in found.items() if (keep := choose_measures(runs, of))}
     require_data(panels, "other_measures", "eval/...")
     figure, axes = new_figure(title, panels=len(panels), columns=min(COLUMNS, len(panels)), height=2.6, width=9.2)
     for ax, (name, measures) in zip(axes, panels.items(), strict=True):
