@@ -44,7 +44,7 @@ def describe_length_reward(config: Mapping[str, Any], records: Run) -> str:
     reward = str(rl.get("reward") or "")
     without_options = re.sub(r"\([^()]*\)", "", reward)
     terms = {t for t in re.split(r"[\s+*-]+", without_options) if t and not re.fullmatch(r"[\d.]+(e\d*)?", t)}
-    algorithm = " ".join(text_values({k: v for k, v in rl.items() if k in ("algorithm", "row")}))
+    algorithm = " ".join(text_values({k: v for k, v in rl.items() if k not in ("reward", "start")}))
     said = []
     if terms & LENGTH_TERMS:
         said.append(f"The reward reads the length: rl.reward is “{reward}”.")
