@@ -72,7 +72,7 @@ def tell(
     }
     journal.replace_text(path, json.dumps(result | {"samples": [x for x in said if "response" in x]}, indent=1) + "\n")
     title = f"{run.task.name}, {e.split} problems, after {stage}"
-    figures.evaluation(metrics, path.with_suffix(".png"), title)
+    figures.draw_evaluation(metrics, path.with_suffix(".png"), title, e.problems)
     rates = path.with_name(f"{path.stem}_questions.jsonl")
     journal.replace_text(rates, "".join(json.dumps(row) + "\n" for row in by_question(run, said)))
     print(f"written to {path}, {path.with_suffix('.png').name}, {rates.name}")

@@ -209,11 +209,11 @@ def tell(config: ConfigTree, workdir: Path, found: Mapping[str, Numbers]) -> Non
         for name, r in zip(found, rows, strict=True)
     ]
     picture = workdir / "figures" / "models.png"
-    figures.models(bars, picture, "DeepSeek-R1's recipe in miniature")
+    figures.draw_models(bars, picture, "DeepSeek-R1's recipe in miniature")
     said_by = lambda name, q: [a for a in found[name]["samples"] if a["problem"] == q]
     attempts = [(said_by("zero", q), said_by("r1", q)) for q in range(4)]
     tiles = [(label, found[name]["metrics"]["eval/pass@1"], note) for label, name, note in TILES]
-    report.write(
+    report.write_page(
         workdir / "report.html",
         "rljax: DeepSeek-R1's recipe in miniature",
         tiles,

@@ -6,7 +6,7 @@ import pytest
 
 from rljax import tasks
 from rljax.metrics import behaviours
-from rljax.report import figures
+from rljax.report.records import read_series
 
 KEY = "eval/behaviour/wait"
 
@@ -99,7 +99,7 @@ def records(*shares: float | None, stage: str = "rl") -> list[dict]:
 
 
 def aha(*shares: float | None) -> int | None:
-    return behaviours.first_aha_step(figures.series(records(*shares), KEY), 0.5)
+    return behaviours.first_aha_step(read_series(records(*shares), KEY), 0.5)
 
 
 def test_the_first_aha_is_where_a_behaviour_passes_the_threshold_and_stays():
@@ -127,7 +127,7 @@ def test_a_behaviour_that_was_there_before_has_its_first_aha_at_step_zero():
 def test_only_evaluations_of_the_stage_count_and_of_two_records_of_a_step_the_later():
     mixed = [*records(0.9, 0.9, stage="sft"), *records(0.1, 0.9, None, 0.9), {"stage": "rl", "step": 30}]
     mixed.append({"stage": "rl", "step": 10, KEY: 0.2})
-    found = figures.series(mixed, KEY)
+    found = read_series(mixed, KEY)
     assert behaviours.first_aha_step(found, 0.5) is None
     assert behaviours.share_before(found, 30) == 0.2
     assert behaviours.share_before(found, 0) is None

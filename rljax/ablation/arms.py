@@ -35,7 +35,7 @@ class Ablation:
     hypothesis: str = ""
     claims: tuple[str, ...] = ()  # the hypothesis, to be checked: "pass@1: shortest < dr_grpo"
     stage: str = "rl"  # what an arm runs; the stages before it are its start, shared by arms that agree on them
-    measures: tuple[str, ...] = ("pass@1", "length")  # drawn and tabled, by their names in ``results.MEASURES``
+    measures: tuple[str, ...] = ("pass@1", "length")  # drawn and tabled, by their names in ``rljax.report.measures``
     figures: tuple[str, ...] = ("curves", "ends")
 
     @property
