@@ -35,7 +35,7 @@ CURVES = {
 
 def run(config: ConfigTree, workdir: Path) -> None:
     """Draw one run's figures and write its report."""
-    records = journal.read(workdir / "metrics.jsonl")
+    records = journal.read_records(workdir / "metrics.jsonl")
     rl = [r for r in records if r["stage"] == "rl" and "eval/pass@1" in r]
     if len(rl) < 2:
         raise UserError(
@@ -116,7 +116,7 @@ def aha_example(aha: Aha, workdir: Path) -> tuple[Any, ...]:
     said = f"The first aha is the first step with {rule}: step {aha.step}, with {aha.then:.0%}"
     said += ". It was there before RL." if aha.before is None else f" after {aha.before:.0%} at the evaluation before."
     counted = behaviours.patterns([aha.behaviour])[aha.behaviour]
-    samples = journal.read(workdir / "samples" / f"rl_step_{aha.step:06d}.jsonl")
+    samples = journal.read_records(workdir / "samples" / f"rl_step_{aha.step:06d}.jsonl")
     shown = behaviours.example(samples, counted)
     if shown is None:
         return (f"{said} None of the attempts that were written down shows it.",)
@@ -134,14 +134,14 @@ def attempts(workdir: Path, first: int, last: int) -> list[tuple[list[Any], list
 
 def by_problem(path: Path) -> dict[int, list[Any]]:
     out: dict[int, list[Any]] = {}
-    for sample in journal.read(path):
+    for sample in journal.read_records(path):
         out.setdefault(sample["problem"], []).append(sample)
     return out
 
 
 def selection(workdir: Path, records: list[Any]) -> dict[str, list[list[Any]]]:
     """Runs by selection rule: those under selection/, and this one's beginning for the policy gradient."""
-    found = {p.parent.name: journal.read(p) for p in sorted(workdir.glob("selection/*/metrics.jsonl"))}
+    found = {p.parent.name: journal.read_records(p) for p in sorted(workdir.glob("selection/*/metrics.jsonl"))}
     if not found:
         return {}
     end = max(r["step"] for rows in found.values() for r in rows)
@@ -174,7 +174,7 @@ def tiles(rl: list[Any], workdir: Path) -> list[tuple[str, Any, str]]:
 
 def last_of_each_stage(workdir: Path) -> list[Any]:
     """The last timing of each stage; a stage that was continued counts from where it was continued."""
-    return list({r["stage"]: r for r in journal.read(workdir / "timings.jsonl")}.values())
+    return list({r["stage"]: r for r in journal.read_records(workdir / "timings.jsonl")}.values())
 
 
 def tables(records: list[Any]) -> list[tuple[str, list[str], list[list[Any]]]]:

@@ -69,7 +69,7 @@ def structure(config: ConfigTree) -> dict[str, Any]:
     row, free = settings.algorithm(config.rl), numbers(config)
     out = {
         k: v
-        for k, v in launch.flatten(journal.plain(config.to_dict())).items()
+        for k, v in launch.flatten(journal.to_plain(config.to_dict())).items()
         if not k.startswith((*ELSEWHERE, "rl.row."))
     }
     del out["rl.algorithm"]

@@ -182,7 +182,7 @@ def leave(state: TrainState, each: Sequence[Settings], workdirs: Sequence[Path])
             stuck.append(folder)
             continue
         one = sharding.place_whole(jax.tree.map(lambda x, r=r: x[r], state), s.model.layout)
-        scores = [row["eval/pass@1"] for row in journal.read(folder / "metrics.jsonl") if "eval/pass@1" in row]
+        scores = [row["eval/pass@1"] for row in journal.read_records(folder / "metrics.jsonl") if "eval/pass@1" in row]
         kept = s.config.checkpoint
         manager = checkpoint.open_manager(folder / "checkpoints" / "rl", kept.keep_latest, kept.keep_best)
         checkpoint.save(manager, steps[r], one, scores[-1])

@@ -144,12 +144,12 @@ def evaluated_before(
 ) -> tuple[dict[str, float], list[dict[str, Any]]] | None:
     folder, _, stage = start.rpartition(":")
     folder = Path(folder or workdir)
-    rows = [r for r in journal.read(folder / "metrics.jsonl") if r["stage"] == stage and "eval/pass@1" in r]
-    found, here = journal.read_config(folder), journal.plain(s.config.to_dict())
+    rows = [r for r in journal.read_records(folder / "metrics.jsonl") if r["stage"] == stage and "eval/pass@1" in r]
+    found, here = journal.read_config(folder), journal.to_plain(s.config.to_dict())
     same = all(found.get(name) == here[name] for name in ("seed", "eval", "task", "model", "weights"))
     if not rows or not same or found["rl"]["max_new_tokens"] != s.config.rl.max_new_tokens:
         return None
     if found[stage].get("lora", {}).get("rank"):  # merged, the policy is rounded
         return None
-    samples = journal.read(folder / "samples" / f"{stage}_step_{rows[-1]['step']:06d}.jsonl")
+    samples = journal.read_records(folder / "samples" / f"{stage}_step_{rows[-1]['step']:06d}.jsonl")
     return {k: v for k, v in rows[-1].items() if k.startswith("eval/") and k != "eval/loss" and v is not None}, samples

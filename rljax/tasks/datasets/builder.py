@@ -4,9 +4,11 @@ A set is prepared once: downloaded (size and checksum must be the published ones
 and written below ``data_dir``. A folder whose files change is another set, so nothing stale is ever read.
 """
 
+import contextlib
 import fcntl
 import gzip
 import hashlib
+import io
 import json
 import logging
 import os
@@ -46,7 +48,8 @@ def prepared(name: str, source: Source, path: str = "", data_dir: str = "") -> A
             check_network(source)
         with (folder.parent / ".lock").open("w") as lock:  # two runs that start together prepare it once
             fcntl.flock(lock, fcntl.LOCK_EX)
-            builder.download_and_prepare()
+            with contextlib.redirect_stdout(io.StringIO()):  # the library announces sizes that it does not know
+                builder.download_and_prepare()
     except UserError:
         raise
     except Exception as e:  # no network, no disk, a broken cache: the way out is the same
