@@ -106,7 +106,7 @@ def side_by_side_of(asked: Ablation, lines: list[Line], workdir: Path) -> list[t
     def attempts(arm: str, place: int) -> dict[int, list[Any]]:
         folder = ablation.folder(workdir, arm, line["seed"])
         return report.group_by_problem(
-            journal.read(folder / "samples" / f"{asked.stage}_step_{line['steps'][place]:06d}.jsonl")
+            journal.read_records(folder / "samples" / f"{asked.stage}_step_{line['steps'][place]:06d}.jsonl")
         )
 
     before, after = attempts(asked.reference, 0), {arm: attempts(arm, -1) for arm in asked.arms}

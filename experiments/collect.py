@@ -41,7 +41,7 @@ def run(
     keep = rejection_sampling.AttemptFilter(language, target, at_least, at_most, per_problem)
     config = config.copy_and_resolve_references()
     config.eval.update(asked | {"greedy": False})
-    about = journal.plain(
+    about = journal.to_plain(
         {"workdir": str(workdir), "stage": stage, "seed": config.seed, "task": config.task.to_dict()}
         | {"max_new_tokens": config.rl.max_new_tokens, "sampled": asked, "kept": keep._asdict()}
     )

@@ -14,13 +14,13 @@ from rljax.training import journal, launch
 def run(config: ConfigTree, workdir: Path) -> None:
     """Draw one run's figures and write its report."""
     report.write_report(
-        journal.read(workdir / "metrics.jsonl"),
-        lambda step: journal.read(workdir / "samples" / f"rl_step_{step:06d}.jsonl"),
+        journal.read_records(workdir / "metrics.jsonl"),
+        lambda step: journal.read_records(workdir / "samples" / f"rl_step_{step:06d}.jsonl"),
         config.to_dict(),
         workdir,
         about=json.loads((workdir / "config.json").read_text()),
-        timings=journal.read(workdir / "timings.jsonl"),
-        selection={p.parent.name: journal.read(p) for p in sorted(workdir.glob("selection/*/metrics.jsonl"))},
+        timings=journal.read_records(workdir / "timings.jsonl"),
+        selection={p.parent.name: journal.read_records(p) for p in sorted(workdir.glob("selection/*/metrics.jsonl"))},
     )
 
 

@@ -74,7 +74,7 @@ def run(config: ConfigTree, workdir: Path) -> None:
         """Keep the good attempts of a model at training problems; returns the settings of SFT on them."""
         path = workdir / file
         collect.run(made[of], workdir / of, "rl", to=str(path), target=r.target, **how.filter)
-        steps = how.epochs * len(journal.read(path)) / (config.sft.batch * (1 - how.general))
+        steps = how.epochs * len(journal.read_records(path)) / (config.sft.batch * (1 - how.general))
         return {"sft.file": str(path), "sft.general": how.general, "sft.steps": math.ceil(steps)}
 
     language = {"rl.reward": r.reward}
@@ -121,7 +121,7 @@ def looked_at(workdir: Path, name: str) -> Path:
 
 def look(config: ConfigTree, arm: ConfigTree, workdir: Path, name: str) -> Numbers:
     """What a model does on the held-out problems of ``config.eval``; asked once, then read again."""
-    path, asked = looked_at(workdir, name), journal.plain(config.eval.to_dict())
+    path, asked = looked_at(workdir, name), journal.to_plain(config.eval.to_dict())
     if not path.exists() or json.loads(path.read_text(encoding="utf-8"))["asked"] != asked:
         arm = copy.deepcopy(arm)
         arm.eval.update(config.eval.to_dict())

@@ -168,7 +168,7 @@ def test_a_run_of_before_is_drawn_and_started_from_though_it_knows_no_aha(tmp_pa
     with (old / "metrics.jsonl").open("a") as file:
         file.write(json.dumps(rows[0]) + "\n")
     (old / "samples" / "sft_step_000000.jsonl").write_text(json.dumps(JUMP) + "\n")
-    before = journal.plain(config.to_dict())
+    before = journal.to_plain(config.to_dict())
     del before["report"]
     (old / "config.json").write_text(json.dumps({"config": before}))
     known = initial_state.evaluated_before(s, f"{old}:sft", tmp_path)

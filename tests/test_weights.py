@@ -85,7 +85,7 @@ def test_questions_are_asked_in_the_models_own_words_and_demonstrations_end_as_i
 
 
 def test_a_stage_with_adapters_on_the_folder_learns_and_logs_what_int8_costs(finished, config, folder):
-    rows = journal.read(finished / "metrics.jsonl")
+    rows = journal.read_records(finished / "metrics.jsonl")
     losses = [r["train/loss"] for r in rows if r["stage"] == "sft" and "train/loss" in r]
     assert losses and np.isfinite(losses).all()
     practice = [r for r in rows if r["stage"] == "rl" and "train/sampler_gap" in r]
@@ -133,7 +133,7 @@ def test_pretraining_may_go_on_from_the_folder(config, tmp_path):
     c.pretrain.update(dict(start="weights", steps=1, batch=2, length=32, micro_batch=0))
     c.pretrain.optimizer = c.rl.optimizer.copy_and_resolve_references()
     pretrain.run(c, tmp_path)
-    rows = [r for r in journal.read(tmp_path / "metrics.jsonl") if "eval/loss" in r]
+    rows = [r for r in journal.read_records(tmp_path / "metrics.jsonl") if "eval/loss" in r]
     assert [r["step"] for r in rows] == [0, 1]
 
 

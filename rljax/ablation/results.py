@@ -16,12 +16,12 @@ Line = dict[str, Any]
 
 def line_of(folder: Path, stage: str, arm: str, seed: int, changes: Sequence[str]) -> Line:
     """What a finished run left behind. Raises UserError where it left no evaluation."""
-    records = [r for r in journal.read(folder / "metrics.jsonl") if r["stage"] == stage and "eval/pass@1" in r]
+    records = [r for r in journal.read_records(folder / "metrics.jsonl") if r["stage"] == stage and "eval/pass@1" in r]
     if not records:
         raise UserError(f"{folder}: there is no evaluation of stage {stage!r}: remove the folder and run it again")
     of_parts = lambda k: k.endswith(("/se", "/questions")) or "/try_" in k
     keys = [k for k in records[-1] if k.startswith("eval/") and not of_parts(k)]
-    seconds = [r["seconds"] for r in journal.read(folder / "timings.jsonl") if r["stage"] == stage]
+    seconds = [r["seconds"] for r in journal.read_records(folder / "timings.jsonl") if r["stage"] == stage]
     return {
         "arm": arm,
         "seed": seed,
@@ -40,7 +40,7 @@ def write(path: Path, lines: Sequence[Line]) -> None:
 
 def read(path: str | Path) -> list[Line]:
     """The lines of a results file. Raises UserError where there are none."""
-    found = journal.read(path)
+    found = journal.read_records(path)
     if not found or any("curves" not in line for line in found):
         raise UserError(f"{path}: holds no results of an ablation; write them with python -m experiments.ablate")
     return found

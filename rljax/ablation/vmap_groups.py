@@ -57,7 +57,7 @@ def number_settings(config: ConfigTree) -> dict[str, np.ndarray]:
 def fixed_settings(config: ConfigTree) -> dict[str, Any]:
     """{path: value} of everything that must be the same; of the algorithm its parts, whatever it is called."""
     algorithm, free = find_algorithm(config.rl.algorithm, config.rl.row.to_dict()), number_settings(config)
-    plain = journal.plain(config.to_dict())
+    plain = journal.to_plain(config.to_dict())
     out = {k: v for k, v in leaves(plain) if not k.startswith((*UNREAD, "rl.row."))}
     del out["rl.algorithm"]
     for part in pg.TABLES:

@@ -204,7 +204,7 @@ def save_each(state: TrainState, runs: Sequence[Run], workdirs: Sequence[Path]) 
             stuck.append(folder)
             continue
         one = sharding.place_whole(jax.tree.map(lambda x, r=r: x[r], state), run.model.layout)
-        scores = [row["eval/pass@1"] for row in journal.read(folder / "metrics.jsonl") if "eval/pass@1" in row]
+        scores = [row["eval/pass@1"] for row in journal.read_records(folder / "metrics.jsonl") if "eval/pass@1" in row]
         keep = run.checkpoint
         manager = checkpoint.open_manager(folder / "checkpoints" / "rl", keep.keep_latest, keep.keep_best)
         checkpoint.save(manager, steps[r], one, scores[-1])

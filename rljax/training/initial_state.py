@@ -193,14 +193,14 @@ def read_evaluation(run: Run, start: str, workdir: str | Path) -> Evaluation | N
     """The evaluation that the stage's records hold, where it asked what this run asks."""
     folder, stage, step = parse_start(start) if start else ("", "", "")
     folder = Path(folder or workdir)
-    rows = [r for r in journal.read(folder / "metrics.jsonl") if r["stage"] == stage and "eval/pass@1" in r]
+    rows = [r for r in journal.read_records(folder / "metrics.jsonl") if r["stage"] == stage and "eval/pass@1" in r]
     found = journal.read_config(folder)
     if not rows or step or not found:
         return None
     asked = found | {"max_new_tokens": found["rl"]["max_new_tokens"]}
-    if any(asked.get(name) != value for name, value in journal.plain(dict(run.evaluated)).items()):
+    if any(asked.get(name) != value for name, value in journal.to_plain(dict(run.evaluated)).items()):
         return None
     if found[stage].get("lora", {}).get("rank"):  # merged, the policy is rounded
         return None
-    samples = journal.read(folder / "samples" / f"{stage}_step_{rows[-1]['step']:06d}.jsonl")
+    samples = journal.read_records(folder / "samples" / f"{stage}_step_{rows[-1]['step']:06d}.jsonl")
     return {k: v for k, v in rows[-1].items() if k.startswith("eval/") and k != "eval/loss" and v is not None}, samples

@@ -254,7 +254,7 @@ def held(workdir: Path, config: ConfigTree) -> Iterator[None]:
 def record_config(workdir: Path, config: ConfigTree) -> None:
     """Write config.json, or check that the one there says the same."""
     path = workdir / "config.json"
-    now = journal.plain(config.to_dict())
+    now = journal.to_plain(config.to_dict())
     if path.exists():
         try:
             before = json.loads(path.read_text())["config"]

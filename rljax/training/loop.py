@@ -94,11 +94,11 @@ def train_runs(
     def evaluate_and_save(state: TrainState, step: int) -> None:
         evaluations = known if known and step == 0 else evaluate(lora.policy(state.params, state.frozen))
         for journal, (metrics, samples) in zip(journals, evaluations, strict=True):
-            journal.write(step, metrics, evaluation=True)
+            journal.write_metrics(step, metrics, evaluation=True)
             if samples:
-                journal.samples(step, samples)
+                journal.write_samples(step, samples)
         mean = mean_of([metrics for metrics, _ in evaluations])
-        journals[0].say(headline(name, step, steps, mean, journals[0].seconds_left(step, steps), len(runs), questions))
+        journals[0].print_line(headline(name, step, steps, mean, journals[0].estimate_seconds_left(step, steps), len(runs), questions))
         if step:
             sign = -1 if score.startswith("-") else 1
             checkpoint.save(manager, step, state, sign * mean[score.lstrip("-")])
@@ -109,9 +109,9 @@ def train_runs(
         skipped = min(values.pop("skipped_in_a_row", 0.0) for values in by_run)
         tokens = [values.pop("tokens", 0.0) for values in by_run]
         for journal, values, count in zip(journals, by_run, tokens, strict=True):
-            journal.advance(step, count, values)
+            journal.update_progress(step, count, values)
             if step % loop.log_every == 0:
-                journal.write(step, {f"train/{k}": v for k, v in values.items()})
+                journal.write_metrics(step, {f"train/{k}": v for k, v in values.items()})
         if skipped >= loop.max_skipped:
             raise UserError(
                 f"{name}: the gradient was not finite {int(skipped)} steps in a row (the last is step {step}); "

@@ -4,9 +4,11 @@ A data set is prepared once: it is downloaded (size and checksum must match) or 
 below ``data_dir``. The name of a prepared set holds a hash of your files, so changed files are prepared again.
 """
 
+import contextlib
 import fcntl
 import gzip
 import hashlib
+import io
 import json
 import logging
 import os
@@ -46,7 +48,8 @@ def prepare_dataset(name: str, source: Source, path: str = "", data_dir: str = "
             check_network(source)
         with (folder.parent / ".lock").open("w") as lock:  # two runs that start at the same time prepare it once
             fcntl.flock(lock, fcntl.LOCK_EX)
-            builder.download_and_prepare()
+            with contextlib.redirect_stdout(io.StringIO()):  # the library announces sizes that it does not know
+                builder.download_and_prepare()
     except UserError:
         raise
     except Exception as e:  # no network, no disk space, a broken cache: the hint is the same

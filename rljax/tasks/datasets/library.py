@@ -1,7 +1,9 @@
 """The data sets by name, and how to load one: downloaded, from your own folder or file, or generated."""
 
+import contextlib
 import difflib
 import functools
+import io
 import logging
 import os
 from pathlib import Path
@@ -71,7 +73,9 @@ def load_tfds_gsm8k(data_dir: str) -> dict[str, list[Row]]:
             builder.check_network(SOURCES["gsm8k"])
         kwargs = {"file_format": "array_record"}  # the default format needs TensorFlow
         source = lambda split: tfds.data_source("gsm8k", split=split, data_dir=data_dir, builder_kwargs=kwargs)
-        read: dict[str, list[Any]] = {split: list(source(split)) for split in ("train", "test")}
+        tfds.disable_progress_bar()
+        with contextlib.redirect_stdout(io.StringIO()):  # the library announces what it downloads
+            read: dict[str, list[Any]] = {split: list(source(split)) for split in ("train", "test")}
     except Exception as e:
         cause = (str(e).strip() or "no reason given").splitlines()[0][:200]
         raise UserError(
