@@ -61,9 +61,16 @@ def soft_overlong(lengths: Array, max_length: int, cache: Array | float) -> Arra
     return jnp.clip((max_length - cache - lengths) / jnp.maximum(cache, 1e-9), -1.0, 0.0)
 
 
-OF_TEXT = {"format": tag_format.in_form, "language": text_rewards.language, "repetition": text_rewards.repetition}
+OF_TEXT = {
+    "format": tag_format.format_reward,
+    "language": text_rewards.language_consistency,
+    "repetition": text_rewards.repetition_penalty,
+}
 TERMS = {"correct": correct, "overlong": overlong} | OF_TEXT
-WORDS = {("format", "tags"): tuple(tag_format.FORMS), ("language", "target"): tuple(text_rewards.SCRIPTS)}
+WORDS = {
+    ("format", "tags"): tuple(tag_format.TAG_SEQUENCES),
+    ("language", "target"): tuple(text_rewards.LANGUAGE_SCRIPTS),
+}
 
 
 class Term(NamedTuple):
@@ -125,7 +132,7 @@ def on_symbols(task: Task, term: Term) -> bool:
 def language_on_symbols(tokenizer: Tokenizer, response: Array, mask: Array, **options: Any) -> Array:
     """``shaping.language`` of responses [B, G, T] of symbols, in jnp: [B, G] float32."""
     counts = np.asarray(
-        [text_rewards.words_in(tokenizer.decode([i]), **options) for i in range(tokenizer.size)], np.float32
+        [text_rewards.count_language_words(tokenizer.decode([i]), **options) for i in range(tokenizer.size)], np.float32
     )
     counts[list(tokenizer.stop_ids)] = 0  # the name of what ends a response is no word of it
     good, words = jnp.moveaxis(jnp.sum(jnp.asarray(counts)[response] * mask[..., None], -2), -1, 0)

@@ -31,7 +31,7 @@ def make(options: Options, tokenizer: Tokenizer | None = None) -> Task:
     words = options.words(tokenizer or ByteTokenizer())
     splits = load(options, words)
     if any(r["kind"] == "code" for split in splits.values() for rows in split.sets for r in rows):
-        sandbox.require(options.allow_unsafe)
+        sandbox.require_isolation(options.allow_unsafe)
     return Task(
         name="questions",
         tokenizer=words.tokenizer,
@@ -101,7 +101,7 @@ def page(words: Wording, split: Split, rng: np.random.Generator, length: int) ->
 
 def verify(response: str, record: Record, allow_unsafe: bool = False) -> bool:
     """Right, and finished: a truncated response counts as wrong whatever it had written."""
-    return response.endswith("<eos>") and grading.judge([(response, record)], allow_unsafe)[0].right
+    return response.endswith("<eos>") and grading.judge([(response, record)], allow_unsafe)[0].correct
 
 
 def judge(pairs: list[tuple[str, Record]], allow_unsafe: bool = False) -> list[dict[str, float]]:
@@ -109,9 +109,9 @@ def judge(pairs: list[tuple[str, Record]], allow_unsafe: bool = False) -> list[d
     found = grading.judge(pairs, allow_unsafe)
     return [
         {
-            "correct": float(j.right and response.endswith("<eos>")),
+            "correct": float(j.correct and response.endswith("<eos>")),
             "answers/none": float(j.answer is None),
-            "answers/several": float(j.regions > 1),
+            "answers/several": float(j.num_answers > 1),
         }
         for j, (response, _) in zip(found, pairs, strict=True)
     ]

@@ -4,7 +4,7 @@ import math
 import re
 
 from rljax.tasks import Attempt, Record
-from rljax.verifiers import answer_regions, answers, code_blocks
+from rljax.verifiers import answer_extraction, answers, code_blocks
 
 # A run of numbers joined by operations, and what it is said to equal. Atomic groups (?>...) never try a shorter run: a
 # long hostile text takes linear time, and "2+3+4=9" is not read as "3+4=9". No result may go on: "2*3 = 3+3", "1 1/2".
@@ -29,7 +29,9 @@ def final_answer(said: str, kind: str) -> str | None:
     if kind == "math":
         return answers.extract_answer(said)
     region = (
-        code_blocks.program(said) if kind == "code" else answer_regions.final_region(answer_regions.conclusion(said))
+        code_blocks.extract_program(said)
+        if kind == "code"
+        else answer_extraction.extract_final_region(answer_extraction.text_after_thinking(said))
     )
     return region.strip() or None if region else None
 
@@ -37,7 +39,7 @@ def final_answer(said: str, kind: str) -> str | None:
 def before_the_answer(said: str, kind: str) -> str:
     """The thoughts, without tags; the whole text where there is no answer."""
     marks = ("```", "<answer>") if kind == "code" else ("####", "\\boxed", "<answer>")
-    conclusion = answer_regions.conclusion(said)
+    conclusion = answer_extraction.text_after_thinking(said)
     places = [p for p in map(conclusion.rfind, marks) if p >= 0]
     end = len(said) - len(conclusion) + max(places) if places else len(said)
     return re.sub(r"</?(?:think|answer)>", " ", said[:end])
@@ -52,7 +54,7 @@ def final(response: str, record: Record) -> int:
     elif "<think>" in said:  # thoughts that never end conclude nothing
         start = len(said)
     else:
-        start = (code_blocks if record["kind"] == "code" else answer_regions).start(said)
+        start = (code_blocks if record["kind"] == "code" else answer_extraction).answer_start(said)
     return max(start - len(record["prefill"]), 0)
 
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from rljax.verifiers import answer_regions
+from rljax.verifiers import answer_extraction
 
 Row = dict[str, Any]  # of FIELDS, each a str, tests a list of str
 FIELDS = ("id", "question", "answer", "solution", "level", "subject", "kind", "setup", "entry", "tests")
@@ -74,7 +74,7 @@ def mathematics(given: Mapping[str, Any]) -> Row:
     solution = first(given, "solution", "reference_solution", "rationale")
     answer = first(given, "answer", "final_answer", "expected_answer", "gold", "target")
     if answer is None and (isinstance(solution, str) or "answer" in given):
-        answer = answer_regions.final_region(solution or "") or ""
+        answer = answer_extraction.extract_final_region(solution or "") or ""
     if answer is None:
         raise ValueError(r'want an "answer", or a "solution" that ends in \boxed{ANSWER}')
     about = {
