@@ -139,7 +139,7 @@ def look(config: ConfigTree, arm: ConfigTree, workdir: Path, name: str) -> Numbe
 
 def summed_up(measured: Mapping[str, float], said: Sequence[Mapping[str, Any]], target: str, keep: int = 4) -> Numbers:
     """The numbers of one model from its evaluation: its attempts at the first ``keep`` problems stay."""
-    languages = [text_rewards.language(a["response"].removesuffix("<eos>"), target=target) for a in said]
+    languages = [text_rewards.language_consistency(a["response"].removesuffix("<eos>"), target=target) for a in said]
     rewards: dict[int, list[float]] = {}
     for a in said:
         rewards.setdefault(a["problem"], []).append(a["reward"])

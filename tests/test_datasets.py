@@ -271,7 +271,7 @@ def test_countdown_is_generated_the_same_everywhere_and_every_answer_reaches_its
     assert train == list(sources.generate_countdown("train")) and len(train) == 300
     for r in train + test:
         target, _, numbers = r["setup"].partition(" from ")
-        assert arithmetic.reaches(r["answer"], json.loads(numbers), int(target)) and target in r["question"]
+        assert arithmetic.reaches_target(r["answer"], json.loads(numbers), int(target)) and target in r["question"]
     problem = lambda r: (sorted(json.loads(r["setup"].partition(" from ")[2])), r["setup"].partition(" ")[0])
     assert not [r for r in test if problem(r) in [problem(t) for t in train]]
     known = hashlib.sha256(json.dumps(train[:3]).encode()).hexdigest()
@@ -294,5 +294,5 @@ def test_ten_words_in_a_row_are_a_shared_run_whatever_their_case_and_punctuation
 
 def test_gold_answers_of_the_field_are_readable():
     assert all(
-        map(answers.readable, ["72", "1,024", r"\frac{1}{2}", "p - q", r"\text{Evelyn}", "(3, \\frac{\\pi}{2})"])
+        map(answers.is_readable, ["72", "1,024", r"\frac{1}{2}", "p - q", r"\text{Evelyn}", "(3, \\frac{\\pi}{2})"])
     )

@@ -11,7 +11,7 @@ import pytest
 
 from rljax.errors import UserError
 from rljax.tasks.datasets import gym, sources
-from rljax.verifiers import answer_regions
+from rljax.verifiers import answer_extraction
 
 
 class Sums:
@@ -161,7 +161,7 @@ def test_the_package_itself_rewards_its_answers_and_no_junk(name):
     rows = list(gym.make_rows(name, "test"))
     assert len({r["question"] for r in rows}) == gym.ROWS["test"]
     for row in rows[:20]:
-        said = answer_regions.final_region(f"So it is <answer>\n{row['answer']}\n</answer>")
+        said = answer_extraction.extract_final_region(f"So it is <answer>\n{row['answer']}\n</answer>")
         assert said is not None and gym.is_right(said, row["setup"])
         assert not any(gym.is_right(junk, row["setup"]) for junk in ("", "zzz", "nan", row["question"], "[]"))
 

@@ -71,7 +71,7 @@ def test_demonstrations_and_pages_have_about_the_share_of_the_second_language():
         there = sum(text.split().count(shop.SECOND[w]) for text in texts for w in words)
         here = sum(text.split().count(w) for text in texts for w in words)
         assert 0.3 < there / (there + here) < 0.5
-    shares = [text_rewards.language(text) for text in told if text.count("=") > 3]
+    shares = [text_rewards.language_consistency(text) for text in told if text.count("=") > 3]
     assert sum(0 < share < 1 for share in shares) > len(shares) / 2, "most of the longer ones are mixed"
 
 

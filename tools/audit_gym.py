@@ -28,7 +28,7 @@ from typing import Any
 
 from rljax.errors import UserError
 from rljax.tasks.datasets import gym
-from rljax.verifiers import answer_regions
+from rljax.verifiers import answer_extraction
 
 SEED = 20_011
 OTHERS = 20  # answers of other problems tried on each
@@ -195,7 +195,7 @@ def own_answers(task: Any, items: list[Any], setups: list[str], say: Callable[[s
             f"So: <answer>\n{answer}\n</answer>",
             f"<answer>  {answer} </answer>",
         ):
-            region = (answer_regions.final_region(wrapped) or "").strip()
+            region = (answer_extraction.extract_final_region(wrapped) or "").strip()
             if len(region) > gym.LONGEST:
                 say(f"has answers longer than {gym.LONGEST} characters")
             elif not gym.FULL <= gym.score_answer(region, setup) <= 2 - gym.FULL:

@@ -61,11 +61,11 @@ def length(lengths: Array, max_length: int, *, per: float = 100.0) -> Array:
 
 LENGTH_TERMS: dict[str, Callable[..., Array]] = {"overlong": overlong, "length": length}  # (lengths, T, **options)
 TEXT_TERMS: dict[str, Callable[..., Any]] = {  # (text, **options) -> number
-    "format": tag_format.in_form,
-    "language": text_rewards.language,
-    "repetition": text_rewards.repetition,
+    "format": tag_format.format_reward,
+    "language": text_rewards.language_consistency,
+    "repetition": text_rewards.repetition_penalty,
 }
-WORDS = {("format", "tags"): tuple(tag_format.FORMS), ("language", "target"): tuple(text_rewards.SCRIPTS)}
+WORDS = {("format", "tags"): tuple(tag_format.TAG_SEQUENCES), ("language", "target"): tuple(text_rewards.LANGUAGE_SCRIPTS)}
 
 
 class Term(NamedTuple):
@@ -141,8 +141,8 @@ def on_symbols(task: Task, term: Term) -> bool:
 
 
 def language_on_symbols(tokenizer: Tokenizer, response: Array, mask: Array, **options: Any) -> Array:
-    """``text_rewards.language`` of responses [B, G, T] of symbols, in jnp: [B, G] float32."""
-    words = [text_rewards.words_in(tokenizer.decode([i]), **options) for i in range(tokenizer.size)]
+    """``text_rewards.language_consistency`` of responses [B, G, T] of symbols, in jnp: [B, G] float32."""
+    words = [text_rewards.count_language_words(tokenizer.decode([i]), **options) for i in range(tokenizer.size)]
     counts = np.asarray(words, np.float32)
     counts[list(tokenizer.stop_ids)] = 0  # the name of a stop token is not a word of the response
     good, words = jnp.moveaxis(jnp.sum(jnp.asarray(counts)[response] * mask[..., None], -2), -1, 0)

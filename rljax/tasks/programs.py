@@ -50,7 +50,7 @@ class Options:
 
 def make(options: Options) -> Task:
     """The task of these options. Raises UserError where programs cannot be confined."""
-    sandbox.require(options.allow_unsafe)
+    sandbox.require_isolation(options.allow_unsafe)
     tokenizer = SymbolTokenizer(WORDS, numbers=options.max_number**2)
     ask = jax.jit(functools.partial(problems, options, tokenizer), static_argnums=2)
     return Task(

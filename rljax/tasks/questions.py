@@ -32,7 +32,7 @@ def make(options: Options, tokenizer: Tokenizer | None = None) -> Task:
     prompt_format = options.prompt_format(tokenizer or ByteTokenizer())
     splits = load_splits(options, prompt_format)
     if any(r["kind"] == "code" for split in splits.values() for rows in split.sets for r in rows):
-        sandbox.require(options.allow_unsafe)
+        sandbox.require_isolation(options.allow_unsafe)
     return Task(
         name="questions",
         tokenizer=prompt_format.tokenizer,
@@ -107,7 +107,7 @@ def page(prompt_format: PromptFormat, split: Split, rng: np.random.Generator, le
 
 def verify(response: str, record: Record, allow_unsafe: bool = False) -> bool:
     """Whether a response is right and finished. A truncated response counts as wrong, whatever it says."""
-    return response.endswith("<eos>") and grading.grade_responses([(response, record)], allow_unsafe)[0].right
+    return response.endswith("<eos>") and grading.grade_responses([(response, record)], allow_unsafe)[0].correct
 
 
 def verify_batch(pairs: list[tuple[str, Record]], allow_unsafe: bool = False) -> list[dict[str, float]]:
@@ -115,9 +115,9 @@ def verify_batch(pairs: list[tuple[str, Record]], allow_unsafe: bool = False) ->
     found = grading.grade_responses(pairs, allow_unsafe)
     return [
         {
-            "correct": float(j.right and response.endswith("<eos>")),
+            "correct": float(j.correct and response.endswith("<eos>")),
             "answers/none": float(j.answer is None),
-            "answers/several": float(j.regions > 1),
+            "answers/several": float(j.num_answers > 1),
         }
         for j, (response, _) in zip(found, pairs, strict=True)
     ]

@@ -53,7 +53,7 @@ def filter_attempts(
         rules = {
             "unfinished": not a["response"].endswith("<eos>"),
             "wrong": a["reward"] <= 0,
-            "in another language": text_rewards.language(response, target=keep.target) < keep.language,
+            "in another language": text_rewards.language_consistency(response, target=keep.target) < keep.language,
             "short": a["length"] < keep.at_least,
             "long": bool(keep.at_most) and a["length"] > keep.at_most,
             "repeated": (index, response) in seen,

@@ -4,7 +4,7 @@ import math
 import re
 
 from rljax.tasks.task import Attempt, Record
-from rljax.verifiers import answer_regions, answers, code_blocks
+from rljax.verifiers import answer_extraction, answers, code_blocks
 
 # Numbers joined by operations, and their claimed result. Atomic groups (?>...) never try a shorter match: a long hostile
 # text takes linear time, and "2+3+4=9" is not read as "3+4=9". A result must end there: not in "2*3 = 3+3" or "1 1/2".
@@ -30,7 +30,7 @@ def extract_final_answer(said: str, kind: str) -> str | None:
     if kind == "math":
         return answers.extract_answer(said)
     region = (
-        code_blocks.program(said) if kind == "code" else answer_regions.final_region(answer_regions.conclusion(said))
+        code_blocks.extract_program(said) if kind == "code" else answer_extraction.extract_final_region(answer_extraction.text_after_thinking(said))
     )
     return region.strip() or None if region else None
 
@@ -38,7 +38,7 @@ def extract_final_answer(said: str, kind: str) -> str | None:
 def reasoning_text(said: str, kind: str) -> str:
     """The text before the final answer, without tags; the whole text where there is no answer."""
     marks = ("```", "<answer>") if kind == "code" else ("####", "\\boxed", "<answer>")
-    conclusion = answer_regions.conclusion(said)
+    conclusion = answer_extraction.text_after_thinking(said)
     places = [p for p in map(conclusion.rfind, marks) if p >= 0]
     end = len(said) - len(conclusion) + max(places) if places else len(said)
     return re.sub(r"</?(?:think|answer)>", " ", said[:end])
@@ -53,7 +53,7 @@ def answer_start(response: str, record: Record) -> int:
     elif "<think>" in said:  # reasoning that never ends has no answer
         start = len(said)
     else:
-        start = (code_blocks if record["kind"] == "code" else answer_regions).start(said)
+        start = (code_blocks if record["kind"] == "code" else answer_extraction).answer_start(said)
     return max(start - len(record["prefill"]), 0)
 
 

@@ -156,7 +156,7 @@ def parse_file(source: Source, split: str, file: Path) -> Iterator[Row]:
         except (ValueError, RecursionError) as e:
             raise UserError(f"data set: {file}, line {n}: {e}") from None
         if found is not None:
-            readable = found["kind"] != "math" or answers.readable(found["answer"])
+            readable = found["kind"] != "math" or answers.is_readable(found["answer"])
             yield found if readable else found | {"answer": ""}
 
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from rljax.verifiers import answer_regions
+from rljax.verifiers import answer_extraction
 
 Row = dict[str, Any]  # the keys are FIELDS; values are str, and tests is a list of str
 FIELDS = ("id", "question", "answer", "solution", "level", "subject", "kind", "setup", "entry", "tests")
@@ -77,7 +77,7 @@ def parse_mathematics(given: Mapping[str, Any]) -> Row:
     solution = first_field(given, "solution", "reference_solution", "rationale")
     answer = first_field(given, "answer", "final_answer", "expected_answer", "gold", "target")
     if answer is None and (isinstance(solution, str) or "answer" in given):
-        answer = answer_regions.final_region(solution or "") or ""
+        answer = answer_extraction.extract_final_region(solution or "") or ""
     if answer is None:
         raise ValueError(r'want an "answer", or a "solution" that ends in \boxed{ANSWER}')
     about = {
