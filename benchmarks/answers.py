@@ -1,10 +1,11 @@
-r"""How fast answers are checked, and what a batch with hostile ones costs.
+r"""Speed of the verifier of answers, and the cost of a batch with hostile answers.
 
     python -m benchmarks.answers [--gsm8k FOLDER]
 
-Pairs (response, right answer) are made here: like GSM8K's (numbers), and like MATH's (formulas, intervals, matrices, in
-groups of eight responses to a problem, a half of them right and each written in its own way). One JSON line a
-measurement. With a folder of GSM8K (train.jsonl, test.jsonl) also: every solution against its own answer and 20 others.
+The pairs (response, right answer) are generated: some as in GSM8K (numbers), others as in MATH (formulas, intervals,
+matrices; eight responses per problem, half of them correct, in different notation). Each measurement is one JSON line.
+With a folder of GSM8K (train.jsonl, test.jsonl), every solution is also compared with its own answer and with 20
+others.
 """
 
 import argparse
@@ -14,11 +15,11 @@ import random
 import time
 from pathlib import Path
 
-from rljax.verifiers import answers, expressions, symbolic
+from rljax.verifiers import answers, numeric_evaluation, symbolic
 
 PROBLEMS, GROUP = 250, 8
 PROSE = "We add the two and divide by the third, as the question says.\n" * 8
-HOSTILE = [  # what a policy might write that takes algebra for ever, or would
+HOSTILE = [  # answers of a policy on which algebra may never end
     r"9^{9^{9^9}}",
     "10000000!",
     r"\sum_{i=1}^{1000000000} i^i",
@@ -34,8 +35,8 @@ HOSTILE = [  # what a policy might write that takes algebra for ever, or would
 ]
 
 
-def numbers(rng: random.Random) -> list[tuple[str, str]]:
-    """GSM8K-like pairs."""
+def make_number_pairs(rng: random.Random) -> list[tuple[str, str]]:
+    """Pairs as in GSM8K."""
     out = []
     for _ in range(PROBLEMS * GROUP):
         gold = rng.randint(1, 5000)
@@ -45,8 +46,8 @@ def numbers(rng: random.Random) -> list[tuple[str, str]]:
     return out
 
 
-def problem(rng: random.Random) -> tuple[str, list[str], list[str]]:
-    """A MATH-like right answer, other ways to write it, and answers that are wrong."""
+def make_problem(rng: random.Random) -> tuple[str, list[str], list[str]]:
+    """(right answer as in MATH, the same in other notation, wrong answers)."""
     a, b, c = rng.sample(range(2, 60), 3)
     kinds = [
         (
@@ -88,34 +89,34 @@ def problem(rng: random.Random) -> tuple[str, list[str], list[str]]:
     return rng.choice(kinds)
 
 
-def formulas(rng: random.Random) -> list[tuple[str, str]]:
-    """MATH-like pairs."""
+def make_formula_pairs(rng: random.Random) -> list[tuple[str, str]]:
+    """Pairs as in MATH."""
     out = []
     for _ in range(PROBLEMS):
-        gold, equal, different = problem(rng)
+        gold, equal, different = make_problem(rng)
         for n in range(GROUP):
             out.append((f"{PROSE}so it is $\\boxed{{{rng.choice(equal if n % 2 else different)}}}$.", gold))
     return out
 
 
-def hostile(pairs: list[tuple[str, str]], rng: random.Random) -> list[tuple[str, str]]:
-    """The same batch with a twentieth of the responses replaced."""
+def replace_some_by_hostile(pairs: list[tuple[str, str]], rng: random.Random) -> list[tuple[str, str]]:
+    """The same batch with a twentieth of the responses replaced by hostile ones."""
     out = list(pairs)
     for n in rng.sample(range(len(out)), len(out) // 20):
         out[n] = f"{PROSE}\\boxed{{{rng.choice(HOSTILE)}}}", out[n][1]
     return out
 
 
-def seconds(pairs: list[tuple[str, str]]) -> tuple[float, int]:
-    """Time of one batch with nothing known beforehand, and how many were right."""
+def time_batch(pairs: list[tuple[str, str]]) -> tuple[float, int]:
+    """(seconds for one batch with empty caches, number of correct responses)."""
     symbolic.CACHE.clear()
-    expressions.values.cache_clear()
+    numeric_evaluation.evaluate_at_points.cache_clear()
     start = time.perf_counter()
-    right = sum(j.right for j in answers.judge_many(pairs))
+    right = sum(j.correct for j in answers.grade_many(pairs))
     return time.perf_counter() - start, right
 
 
-def report(what: str, **figures) -> None:
+def print_measurement(what: str, **figures) -> None:
     print(json.dumps({"benchmark": f"answers: {what}", **figures, "cores": os.cpu_count()}), flush=True)
 
 
@@ -123,32 +124,34 @@ def measure() -> None:
     rng = random.Random(0)
     symbolic.check_many([(f"|x|+{n}", f"{n}+|x|") for n in range(100)])  # starts every server
     short = [(f"#### {n}", f"{n}") for n in range(10_000)]
-    report("fast path", microseconds=round(seconds(short)[0] / len(short) * 1e6, 1))
-    for what, pairs in (("numbers", numbers(rng)), ("formulas", formulas(rng))):
-        clean, right = seconds(pairs)
-        dirty, _ = seconds(hostile(pairs, rng))
+    print_measurement("fast path", microseconds=round(time_batch(short)[0] / len(short) * 1e6, 1))
+    for what, pairs in (("numbers", make_number_pairs(rng)), ("formulas", make_formula_pairs(rng))):
+        clean, right = time_batch(pairs)
+        dirty, _ = time_batch(replace_some_by_hostile(pairs, rng))
         figures = {"checks": len(pairs), "right": right, "per_second": round(len(pairs) / clean)}
-        report(what, **figures, hostile_costs=round(dirty / clean, 2))
-    todo = list({(gold, response.rpartition("boxed{")[2][:-3]) for response, gold in formulas(rng)})
+        print_measurement(what, **figures, hostile_costs=round(dirty / clean, 2))
+    todo = list({(gold, response.rpartition("boxed{")[2][:-3]) for response, gold in make_formula_pairs(rng)})
     symbolic.CACHE.clear()
     start = time.perf_counter()
     symbolic.check_many(todo)
-    report("math-verify alone", checks=len(todo), per_second=round(len(todo) / (time.perf_counter() - start)))
+    print_measurement(
+        "math-verify alone", checks=len(todo), per_second=round(len(todo) / (time.perf_counter() - start))
+    )
 
 
-def gsm8k(folder: Path) -> None:
+def measure_gsm8k(folder: Path) -> None:
     rows = [json.loads(line) for part in ("train", "test") for line in (folder / f"{part}.jsonl").open()]
     gold = [row["answer"].rpartition("####")[2].strip() for row in rows]
     value = [float(g.replace(",", "")) for g in gold]
-    _, own = seconds([(row["answer"], g) for row, g in zip(rows, gold, strict=True)])
+    _, own = time_batch([(row["answer"], g) for row, g in zip(rows, gold, strict=True)])
     others = []
     rng = random.Random(0)
     for n, row in enumerate(rows):
         draw = [m for m in rng.sample(range(len(rows)), 200) if value[m] != value[n]]
         others += [(row["answer"], gold[m]) for m in draw[:20]]
-    time_of_others, wrong = seconds(others)
+    time_of_others, wrong = time_batch(others)
     figures = {"solutions": len(rows), "own_right": own, "others": len(others), "others_right": wrong}
-    report("GSM8K", **figures, per_second=round(len(others) / time_of_others))
+    print_measurement("GSM8K", **figures, per_second=round(len(others) / time_of_others))
 
 
 if __name__ == "__main__":
@@ -157,4 +160,4 @@ if __name__ == "__main__":
     chosen = parser.parse_args().gsm8k
     measure()
     if chosen:
-        gsm8k(chosen)
+        measure_gsm8k(chosen)

@@ -23,7 +23,7 @@ def prepare(run: Path, workdir: Path) -> None:
         source, target = run / name, workdir / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
-    records = [r for r in journal.read(run / "metrics.jsonl") if r["stage"] != "rl"]
+    records = [r for r in journal.read_records(run / "metrics.jsonl") if r["stage"] != "rl"]
     journal.replace_text(workdir / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in records))
 
 
@@ -39,7 +39,9 @@ def seconds_to_first_step(run: Path, config: str, cache: Path) -> float:
             stderr=subprocess.DEVNULL,
         )
         try:
-            while not any(r["stage"] == "rl" and r["step"] == 1 for r in journal.read(workdir / "metrics.jsonl")):
+            while not any(
+                r["stage"] == "rl" and r["step"] == 1 for r in journal.read_records(workdir / "metrics.jsonl")
+            ):
                 if process.poll() is not None:
                     raise RuntimeError(f"the run ended with status {process.returncode} before its first step")
                 time.sleep(0.02)

@@ -74,9 +74,9 @@ def practise(form: str, begin: Path, folder: Path, mesh: str, seed: int, steps: 
     command_line.use_compilation_cache()
     with hold_workdir(folder, config):
         rl.run(config, folder)
-    records = [r for r in journal.read(folder / "metrics.jsonl") if r["stage"] == "rl"]
+    records = [r for r in journal.read_records(folder / "metrics.jsonl") if r["stage"] == "rl"]
     curves = {name: [r[name] for r in records if name in r] for name in CURVES}
-    seconds = [r["seconds"] for r in journal.read(folder / "timings.jsonl") if r["stage"] == "rl"][-1]
+    seconds = [r["seconds"] for r in journal.read_records(folder / "timings.jsonl") if r["stage"] == "rl"][-1]
     about = {"form": form, "mesh": mesh, "seed": seed, "steps": steps, "seconds": round(seconds, 1)}
     return {"benchmark": "meshes", **about, "cores": os.cpu_count(), "commit": source_commit(), **curves}
 
@@ -109,7 +109,7 @@ def main() -> None:
     p.add_argument("--processes", type=int, default=2)
     a = p.parse_args()
     forms = a.forms.split(",")
-    lines = journal.read(RESULTS)
+    lines = journal.read_records(RESULTS)
     done = {(x["form"], x["mesh"], x["seed"], x["steps"]) for x in lines}
     begin = {form: a.workdir.absolute() / f"start_{form}" for form in forms}
     spawn = multiprocessing.get_context("spawn")

@@ -77,7 +77,9 @@ def measure(name: str) -> dict[str, Any]:
     s = planning.settle(c)
     plan = planning.make(s)
     turn = jax.jit(
-        loop.make_iteration(settings.Settings(c, tasks.make("shop", **c.task.options.to_dict()), s.model, s.actor)),
+        loop.make_iteration(
+            settings.Settings(c, tasks.make_task("shop", **c.task.options.to_dict()), s.model, s.actor)
+        ),
         donate_argnums=0,
     )
     about: Any = turn.lower(lowering.state_of(s)).compile().memory_analysis()

@@ -52,10 +52,10 @@ def practise(folder: Path, begin: Path, name: str, seed: int, steps: int, change
     command_line.use_compilation_cache()
     with hold_workdir(folder, config):
         rl.run(config, folder, stop=steps)
-    records = [r for r in journal.read(folder / "metrics.jsonl") if r["stage"] == "rl"]
+    records = [r for r in journal.read_records(folder / "metrics.jsonl") if r["stage"] == "rl"]
     looks = [r for r in records if "eval/pass@1" in r]
     learned = [r for r in records if "train/entropy" in r]
-    seconds = [r["seconds"] for r in journal.read(folder / "timings.jsonl") if r["stage"] == "rl"][-1]
+    seconds = [r["seconds"] for r in journal.read_records(folder / "timings.jsonl") if r["stage"] == "rl"][-1]
     mean = lambda key: float(np.mean([r[key] for r in learned if key in r])) if any(key in r for r in learned) else None
     return {
         "benchmark": "presets",

@@ -1,9 +1,9 @@
-"""Programs a second that the sandbox judges on all cores, and how long the first one takes.
+"""Programs per second that the sandbox runs on all cores, and the time of the first program.
 
     python -m benchmarks.sandbox [programs]
 
-One JSON line a measurement: programs that print for one input, programs with three asserts (in the manner of MBPP), and
-one with a block of tests (HumanEval). The best of three timings after a warm-up.
+Each measurement is one JSON line: programs that print for one input, programs with three asserts as in MBPP, and
+programs with a block of tests as in HumanEval. Each time is the best of three after a warm-up.
 """
 
 import json
@@ -24,14 +24,14 @@ JOBS = {
 }
 
 
-def report(what: str, seconds: float, programs: int) -> None:
+def print_measurement(what: str, seconds: float, programs: int) -> None:
     line = {"benchmark": "sandbox", "what": what, "programs": programs, "seconds": round(seconds, 4)}
     line |= {"programs_per_second": round(programs / seconds)} if programs > 1 else {}
     line |= {"cores": os.cpu_count(), "load": round(os.getloadavg()[0], 1), "python": platform.python_version()}
-    print(json.dumps(line | sandbox.isolation()._asdict()), flush=True)
+    print(json.dumps(line | sandbox.get_isolation()._asdict()), flush=True)
 
 
-def timed(jobs: list) -> float:
+def time_jobs(jobs: list) -> float:
     start = time.perf_counter()
     outcomes = sandbox.run_many(jobs)
     seconds = time.perf_counter() - start
@@ -41,7 +41,7 @@ def timed(jobs: list) -> float:
 
 if __name__ == "__main__":
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 300
-    report("first use", timed([JOBS["three asserts"]]), 1)
+    print_measurement("first use", time_jobs([JOBS["three asserts"]]), 1)
     for name, job in JOBS.items():
-        timed([job] * 20)
-        report(name, min(timed([job] * count) for _ in range(3)), count)
+        time_jobs([job] * 20)
+        print_measurement(name, min(time_jobs([job] * count) for _ in range(3)), count)

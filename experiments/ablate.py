@@ -23,10 +23,13 @@ from rljax import ablation, report
 from rljax.ablation import Ablation, Line, scheduler
 from rljax.metrics import intervals
 from rljax.structs import ConfigTree
-from rljax.training import command_line, config_files, journal, settings
+from rljax.training import command_line, config_files, journal
 from rljax.training.command_line import Flag
+from rljax.training.run import resolve
 
-from . import plot
+from . import reproduce, rl
+
+EXPERIMENTS = scheduler.Experiments(reproduce.STAGES, reproduce.run, rl.make_train_step)
 
 
 def run(
@@ -46,11 +49,11 @@ def run(
         numbers = range(config.seed, config.seed + seeds)
         runs = ablation.runs_of(asked, config, numbers, workdir, Path(starts) if starts else workdir / "starts")
         for first in {r.arm: r for r in runs}.values():
-            ablation.check(first.config, lambda c: settings.resolve(c, asked.stage), first.arm)
-        if scheduler.choose(form) == "processes":
-            scheduler.as_processes(runs, asked.stage, path, processes)
+            ablation.check(first.config, lambda c: resolve(c, asked.stage), first.arm)
+        if scheduler.choose_form(form) == "processes":
+            scheduler.run_as_processes(runs, asked.stage, path, processes)
         else:
-            scheduler.as_programs(runs, asked.stage, workdir, at_once)
+            scheduler.run_as_programs(EXPERIMENTS, runs, asked.stage, workdir, at_once)
         lines = [ablation.line_of(r.folder, asked.stage, r.arm, r.seed, r.changes) for r in runs]
         ablation.write(workdir / "results.jsonl", lines)
     write_report(asked, ablation.read(results or workdir / "results.jsonl"), workdir, Path(path.partition(":")[0]).stem)
@@ -58,7 +61,7 @@ def run(
 
 def write_report(asked: Ablation, lines: list[Line], workdir: Path, name: str) -> None:
     """Figures and report.html; the table of arms, and the verdict, also on the terminal."""
-    drawn = ablation.draw(asked, lines, workdir / "figures", name)
+    drawn = ablation.draw_figures(asked, lines, workdir / "figures", name)
     judged = [ablation.judge(claim, lines) for claim in asked.claims]
     header, rows = arms_table(asked, lines)
     print(markdown(header, rows))
@@ -83,7 +86,7 @@ def write_report(asked: Ablation, lines: list[Line], workdir: Path, name: str) -
         f"<p>{html.escape(text)}</p>" for text in (asked.hypothesis, ablation.verdict(judged, lines)) if text
     )
     journal.replace_text(workdir / "verdict.txt", ablation.verdict(judged, lines) + "\n")
-    report.write(
+    report.write_page(
         workdir / "report.html",
         f"rljax: {asked.question}",
         tiles,
@@ -104,17 +107,19 @@ def side_by_side_of(asked: Ablation, lines: list[Line], workdir: Path) -> list[t
 
     def attempts(arm: str, place: int) -> dict[int, list[Any]]:
         folder = ablation.folder(workdir, arm, line["seed"])
-        return plot.by_problem(folder / "samples" / f"{asked.stage}_step_{line['steps'][place]:06d}.jsonl")
+        return report.group_by_problem(
+            journal.read_records(folder / "samples" / f"{asked.stage}_step_{line['steps'][place]:06d}.jsonl")
+        )
 
     before, after = attempts(asked.reference, 0), {arm: attempts(arm, -1) for arm in asked.arms}
     after = {arm: found for arm, found in after.items() if found}
-    best = report.improved(before, after.get(asked.reference, {}))
+    best = report.rank_by_improvement(before, after.get(asked.reference, {}))
     if not best or asked.stage != "rl":
         return []
     q = best[0]
     models = [("before RL", before[q]), *((arm, found[q]) for arm, found in after.items() if q in found)]
     note = f"Seed {line['seed']}, the held-out problem on which {asked.reference} gained most."
-    return [("Thinking against imitation", report.side_by_side(models, note))]
+    return [("Thinking against imitation", report.render_models(models, note))]
 
 
 def arms_table(asked: Ablation, lines: list[Line]) -> tuple[list[str], list[list[Any]]]:
@@ -125,7 +130,7 @@ def arms_table(asked: Ablation, lines: list[Line]) -> tuple[list[str], list[list
         row: list[Any] = [arm, len(ablation.values(lines, arm, asked.measures[0]))]
         for m in asked.measures:
             mine = ablation.values(lines, arm, m)
-            d = intervals.paired(mine, ablation.values(lines, asked.reference, m))
+            d = intervals.paired_difference(mine, ablation.values(lines, asked.reference, m))
             row.append(ablation.say(intervals.interval(np.array([*mine.values()]))))
             row.append("–" if arm == asked.reference else ablation.say(d, True))
         rows.append(row)

@@ -17,8 +17,9 @@ from rljax.distributed import processes
 from rljax.errors import UserError
 from rljax.structs import ConfigTree
 from rljax.tasks import rejection_sampling
-from rljax.training import command_line, initial_state, journal, settings
+from rljax.training import command_line, initial_state, journal
 from rljax.training.command_line import Flag
+from rljax.training.run import resolve
 
 
 def run(
@@ -38,19 +39,19 @@ def run(
 ) -> None:
     path = Path(to) if to else workdir / f"collected_{stage}.jsonl"
     asked = dict(split="train", problems=problems, attempts=attempts, temperature=temperature, top_k=0, top_p=top_p)
-    keep = rejection_sampling.Keep(language, target, at_least, at_most, per_problem)
+    keep = rejection_sampling.AttemptFilter(language, target, at_least, at_most, per_problem)
     config = config.copy_and_resolve_references()
     config.eval.update(asked | {"greedy": False})
-    about = journal.plain(
+    about = journal.to_plain(
         {"workdir": str(workdir), "stage": stage, "seed": config.seed, "task": config.task.to_dict()}
         | {"max_new_tokens": config.rl.max_new_tokens, "sampled": asked, "kept": keep._asdict()}
     )
     if made(path, about):
         return
-    s = settings.resolve(config)
-    _, said = settings.evaluator(s, keep=problems)(initial_state.start_params(s, stage, workdir))
+    run = resolve(config)
+    _, said = run.evaluator(keep=problems)(initial_state.start_params(run, stage, workdir))
     if processes.writes():
-        lines, dropped = rejection_sampling.chosen(said, keep)
+        lines, dropped = rejection_sampling.filter_attempts(said, keep)
         counts = {"attempts": len(said), "lines": len(lines), "dropped": dropped}
         print(f"kept {len(lines)} of {len(said)} attempts by {workdir}:{stage}; {reasons(dropped)}", flush=True)
         if not lines:

@@ -10,6 +10,7 @@ pass@1 their mean, cons@k their majority, errors over questions. ``--protocol co
 questions, .png, and _questions.jsonl with a line for every question.
 """
 
+import dataclasses
 import importlib.metadata
 import json
 from pathlib import Path
@@ -24,9 +25,10 @@ from rljax.metrics import half_width
 from rljax.report import figures
 from rljax.structs import ConfigTree
 from rljax.tasks import batches, datasets, prompting
-from rljax.tasks.mixture import content
-from rljax.training import command_line, initial_state, journal, settings
+from rljax.tasks.mixture import content_hash
+from rljax.training import command_line, initial_state, journal
 from rljax.training.command_line import Flag
+from rljax.training.run import Run, resolve
 
 KEEP = 64  # problems whose attempts are written down whole
 R1 = dict(temperature=0.6, top_p=0.95, top_k=0, greedy=False)  # DeepSeek-R1, section 3
@@ -41,38 +43,39 @@ def run(
     e = config.eval
     e.update((R1 if protocol == "r1" else {}) | ({"split": split} if split else {}))
     config.rl.max_new_tokens = tokens or config.rl.max_new_tokens
-    s = settings.resolve(config)
-    everything = s.task.size(e.split) or e.problems
+    most = samples(config) if protocol == "r1" else e.attempts
+    e.attempts = attempts or most
+    everything = resolve(config).task.num_questions(e.split) or e.problems
     e.problems = min(everything, {-1: e.problems, 0: everything}.get(problems, problems))
-    e.attempts = attempts or (samples(config) if protocol == "r1" else e.attempts)
-    metrics, said = settings.evaluator(s, KEEP, brief=True)(initial_state.start_params(s, stage, workdir))
+    run = resolve(config)
+    metrics, said = run.evaluator(KEEP, brief=True)(initial_state.start_params(run, stage, workdir))
     if processes.writes():
-        tell(s, workdir, stage, metrics, said)
+        tell(run, config, workdir, stage, metrics, said)
 
 
 def tell(
-    s: settings.Settings, workdir: Path, stage: str, metrics: dict[str, float], said: list[dict[str, Any]]
+    run: Run, config: ConfigTree, workdir: Path, stage: str, metrics: dict[str, float], said: list[dict[str, Any]]
 ) -> None:
     """Print the numbers, and leave the files."""
-    config, e = s.config, s.config.eval
+    e, tokens = run.evaluation, run.rl.sampling.max_new_tokens
     print(
         f"{stage} on {e.problems} {e.split} problems: {e.attempts} attempts each, temperature {e.temperature}, "
-        f"top-p {e.top_p}, at most {config.rl.max_new_tokens} tokens"
+        f"top-p {e.top_p}, at most {tokens} tokens"
     )
     for name, value in metrics.items():
         if not name.endswith(("/se", "/questions")):
             print(f"  {name.removeprefix('eval/'):<34} {value:8.4f}{interval(metrics, name, e.problems)}")
     path = workdir / f"evaluation_{stage.replace('/', '_').replace(':', '_')}_{e.split}.json"
-    result = {"stage": stage, "eval": e.to_dict(), "max_new_tokens": config.rl.max_new_tokens, "metrics": metrics}
+    result = {"stage": stage, "eval": dataclasses.asdict(e), "max_new_tokens": tokens, "metrics": metrics}
     result |= {
-        "template": prompting.exact(config.task.options.to_dict(), config.weights),
+        "template": prompting.template_strings(config.task.options.to_dict(), config.weights),
         "verifier": f"math-verify {importlib.metadata.version('math-verify')}",
     }
     journal.replace_text(path, json.dumps(result | {"samples": [x for x in said if "response" in x]}, indent=1) + "\n")
-    title = f"{config.task.name}, {e.split} problems, after {stage}"
-    figures.evaluation(metrics, path.with_suffix(".png"), title)
+    title = f"{run.task.name}, {e.split} problems, after {stage}"
+    figures.draw_evaluation(metrics, path.with_suffix(".png"), title, e.problems)
     rates = path.with_name(f"{path.stem}_questions.jsonl")
-    journal.replace_text(rates, "".join(json.dumps(row) + "\n" for row in by_question(s, said)))
+    journal.replace_text(rates, "".join(json.dumps(row) + "\n" for row in by_question(run, said)))
     print(f"written to {path}, {path.with_suffix('.png').name}, {rates.name}")
 
 
@@ -90,18 +93,18 @@ def samples(config: ConfigTree) -> int:
     return max([datasets.SOURCES[name].attempts for name in named if name in datasets.SOURCES], default=16)
 
 
-def by_question(s: settings.Settings, said: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def by_question(run: Run, said: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """One line a question: its hash, its pass rate, how long its attempts were."""
-    e = s.config.eval
-    asked = batches.ask(s.task)(s.config.seed, jnp.arange(e.problems), e.split)
+    e = run.evaluation
+    asked = batches.problem_fn(run.task)(run.seed, jnp.arange(e.problems), e.split)
     prompts = [
-        s.task.tokenizer.decode(np.asarray(p)[np.asarray(m)])
+        run.task.tokenizer.decode(np.asarray(p)[np.asarray(m)])
         for p, m in zip(asked.prompt, asked.prompt_mask, strict=True)
     ]
     out = []
-    for q, (record, prompt) in enumerate(zip(s.task.records(asked.facts), prompts, strict=True)):
+    for q, (record, prompt) in enumerate(zip(run.task.records(asked.facts), prompts, strict=True)):
         mine = said[q * e.attempts : (q + 1) * e.attempts]
-        about = {"question": content({"question": record.get("question", prompt)})}
+        about = {"question": content_hash({"question": record.get("question", prompt)})}
         about |= {k: record[k] for k in ("dataset", "id", "level") if record.get(k)}
         means = {
             name: float(np.mean([x[key] for x in mine]))

@@ -14,8 +14,9 @@ import jax.numpy as jnp
 from rljax import pretrained, transformer
 from rljax.errors import UserError
 from rljax.structs import ConfigTree
-from rljax.training import command_line, initial_state, settings
+from rljax.training import command_line, initial_state
 from rljax.training.command_line import Flag
+from rljax.training.run import resolve
 
 
 def run(config: ConfigTree, workdir: Path, stage: str, to: str, dtype: str) -> None:
@@ -26,15 +27,15 @@ def run(config: ConfigTree, workdir: Path, stage: str, to: str, dtype: str) -> N
     if dtype not in ("", "float32", "bfloat16", "float16"):
         raise UserError(f"--dtype {dtype}: choose from float32, bfloat16 and float16")
     pretrained.vacant(to)
-    s = settings.resolve(config)
-    pretrained.family_of(s.model)  # before anything is read
-    params = initial_state.start_params(s, stage, workdir)
+    run = resolve(config)
+    pretrained.family_of(run.model)  # before anything is read
+    params = initial_state.start_params(run, stage, workdir)
     if dtype:
         kept = lambda w, x: x.astype(jnp.dtype(w.dtype or dtype))  # a router's bias stays precise
         params = jax.tree.map(
-            kept, transformer.weights(s.model), params, is_leaf=lambda x: isinstance(x, transformer.Weight)
+            kept, transformer.weights(run.model), params, is_leaf=lambda x: isinstance(x, transformer.Weight)
         )
-    family = pretrained.save(to, s.model, params, s.task.tokenizer)
+    family = pretrained.save(to, run.model, params, run.task.tokenizer)
     print(f"{stage} of {workdir}, {transformer.count(params):,} parameters, written to {to} as {family}")
 
 

@@ -74,11 +74,11 @@ def run(config: ConfigTree, **flags: Any) -> None:
         command_line.use_compilation_cache()
     config.mesh.update(sizes)
 
-    def again(changed: Any) -> planning.Plan:
-        return planning.make(planning.settle(changed, flags["model"], devices), bool(flags["exact"]))
+    def make(config: Any) -> planning.Plan:
+        return planning.make_plan(planning.resolve_abstract(config, flags["model"], devices), bool(flags["exact"]))
 
     began = time.perf_counter()
-    plan = again(config)
+    plan = make(config)
     c = config.rl
     tokens = f"{c.prompts} prompts x {c.group_size} attempts x {c.max_new_tokens} tokens, {plan.updates} updates"
     title = f"{flags['model'] or config.task.name}, {c.algorithm}: {tokens} an iteration; {flags['mesh']}"
@@ -87,11 +87,13 @@ def run(config: ConfigTree, **flags: Any) -> None:
     print(f"  compiled for {flags['topology'] or 'a CPU: upper bounds'} in {time.perf_counter() - began:.0f} s")
     room = planning.CHIPS[chip].memory
     if plan.memory.peak > room:
-        print(f"\ndoes not fit: {(plan.memory.peak - room) / 1e9:.1f} GB too much in {planning.worst(plan)}")
+        print(f"\ndoes not fit: {(plan.memory.peak - room) / 1e9:.1f} GB too much in {planning.largest_phase(plan)}")
         if flags["fit"] == "yes":
-            found, after = planning.search(plan, room, again, lambda line: print(f"  tried {line}", flush=True))
+            found, after = planning.search_settings(
+                config, plan, room, make, lambda line: print(f"  tried {line}", flush=True)
+            )
             fits = after.memory.peak <= room
-            print(f"{'fits with' if fits else 'not even with'} {planning.pasted(found) or 'any setting'}")
+            print(f"{'fits with' if fits else 'not even with'} {planning.as_flags(found) or 'any setting'}")
             print("\n".join(planning.table.memory(after, chip)))
             if not fits:
                 print("more devices are needed, or larger ones")

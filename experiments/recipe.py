@@ -31,7 +31,8 @@ from rljax import metrics, report
 from rljax.distributed import processes
 from rljax.report import figures
 from rljax.structs import ConfigTree
-from rljax.training import command_line, initial_state, journal, settings
+from rljax.training import command_line, initial_state, journal
+from rljax.training.run import resolve
 from rljax.training.workdir import hold_workdir
 from rljax.verifiers import text_rewards
 
@@ -75,7 +76,7 @@ def run(config: ConfigTree, workdir: Path) -> None:
         """Keep the good attempts of a model at training problems; returns the settings of SFT on them."""
         path = workdir / file
         collect.run(made[of], workdir / of, "rl", to=str(path), target=r.target, **how.filter)
-        steps = how.epochs * len(journal.read(path)) / (config.sft.batch * (1 - how.general))
+        steps = how.epochs * len(journal.read_records(path)) / (config.sft.batch * (1 - how.general))
         return {"sft.file": str(path), "sft.general": how.general, "sft.steps": math.ceil(steps)}
 
     language = {"rl.reward": r.reward}
@@ -122,14 +123,14 @@ def looked_at(workdir: Path, name: str) -> Path:
 
 def look(config: ConfigTree, arm: ConfigTree, workdir: Path, name: str) -> Numbers:
     """What a model does on the held-out problems of ``config.eval``; asked once, then read again."""
-    path, asked = looked_at(workdir, name), journal.plain(config.eval.to_dict())
+    path, asked = looked_at(workdir, name), journal.to_plain(config.eval.to_dict())
     if not path.exists() or json.loads(path.read_text(encoding="utf-8"))["asked"] != asked:
         arm = copy.deepcopy(arm)
         arm.eval.update(config.eval.to_dict())
-        s = settings.resolve(arm)
+        run = resolve(arm)
         (stage,) = arm.stages
-        measured, said = settings.evaluator(s, keep=config.eval.problems)(
-            initial_state.start_params(s, stage, workdir / name)
+        measured, said = run.evaluator(keep=config.eval.problems)(
+            initial_state.start_params(run, stage, workdir / name)
         )
         if processes.writes():
             numbers = {"asked": asked} | summed_up(measured, said, config.recipe.target)
@@ -140,7 +141,7 @@ def look(config: ConfigTree, arm: ConfigTree, workdir: Path, name: str) -> Numbe
 
 def summed_up(measured: Mapping[str, float], said: Sequence[Mapping[str, Any]], target: str, keep: int = 4) -> Numbers:
     """The numbers of one model from its evaluation: its attempts at the first ``keep`` problems stay."""
-    languages = [text_rewards.language(a["response"].removesuffix("<eos>"), target=target) for a in said]
+    languages = [text_rewards.language_consistency(a["response"].removesuffix("<eos>"), target=target) for a in said]
     rewards: dict[int, list[float]] = {}
     for a in said:
         rewards.setdefault(a["problem"], []).append(a["reward"])
@@ -210,11 +211,11 @@ def tell(config: ConfigTree, workdir: Path, found: Mapping[str, Numbers]) -> Non
         for name, r in zip(found, rows, strict=True)
     ]
     picture = workdir / "figures" / "models.png"
-    figures.models(bars, picture, "DeepSeek-R1's recipe in miniature")
+    figures.draw_models(bars, picture, "DeepSeek-R1's recipe in miniature")
     said_by = lambda name, q: [a for a in found[name]["samples"] if a["problem"] == q]
     attempts = [(said_by("zero", q), said_by("r1", q)) for q in range(4)]
     tiles = [(label, found[name]["metrics"]["eval/pass@1"], note) for label, name, note in TILES]
-    report.write(
+    report.write_page(
         workdir / "report.html",
         "rljax: DeepSeek-R1's recipe in miniature",
         tiles,

@@ -47,7 +47,7 @@ def selection_arm(config: ConfigTree, workdir: Path, rule: str) -> ConfigTree:
 
 def headline(workdir: Path, seconds: float) -> None:
     """The few numbers a person waits for, and where the page is."""
-    rows = [r for r in journal.read(workdir / "metrics.jsonl") if r["stage"] == "rl" and "eval/pass@1" in r]
+    rows = [r for r in journal.read_records(workdir / "metrics.jsonl") if r["stage"] == "rl" and "eval/pass@1" in r]
     first, last = rows[0], rows[-1]
     cons = metrics.vote_key(last)
     for name, key in (("pass@1", "eval/pass@1"), (cons[5:], cons), ("response length", "eval/response_length/mean")):

@@ -23,14 +23,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax import pretrained, rewards, sampler
+from rljax import pretrained, sampler
 from rljax.distributed import processes, sharding
 from rljax.errors import UserError
-from rljax.structs import ConfigTree, Rollout
-from rljax.tasks import Task, fruit, prompting, responses
+from rljax.structs import ConfigTree, Problems, Rollout
+from rljax.tasks import Task, fruit, prompting, response_text, responses
 from rljax.text import Tokenizer, pad_batch
-from rljax.training import command_line, initial_state, settings
+from rljax.training import command_line, initial_state
 from rljax.training.command_line import Flag
+from rljax.training.run import resolve
 from rljax.verifiers import answers
 
 GREEN, RED, PLAIN = "\033[32m", "\033[31m", "\033[0m"
@@ -38,25 +39,23 @@ Judge = Callable[[str], bool]
 
 
 def run(config: ConfigTree, workdir: Path, stage: str, prompt: str, problem: int, attempts: int, seed: int) -> None:
-    s = settings.resolve(config)
-    task = s.task
-    params = initial_state.start_params(s, stage, workdir)
+    run = resolve(config)
+    task = run.task
+    params = initial_state.start_params(run, stage, workdir)
     if prompt:
         ids, mask = read_prompt(task, prompt)
         record = task.read_prompt(prompt) if task.read_prompt else None
     else:
-        asked = task.problems(config.seed, jnp.asarray([problem]), "test")
+        asked = task.problems(run.seed, jnp.asarray([problem]), "test")
         ids, mask, record = asked.prompt, asked.prompt_mask, task.records(asked.facts)[0]
-    rollout = sampler.sample(
-        params,
-        s.model,
-        ids,
-        mask,
-        jax.random.key(seed),
+    sampling = sampler.Sampling(
         group_size=attempts,
-        max_new_tokens=config.rl.max_new_tokens,
-        temperature=config.eval.temperature,
+        max_new_tokens=run.rl.sampling.max_new_tokens,
+        temperature=run.evaluation.temperature,
         stop_ids=task.tokenizer.stop_ids,
+    )
+    rollout = sampler.make_sampler(sampling, run.model)(
+        params, Problems(jnp.asarray(ids), jnp.asarray(mask), ()), jax.random.key(seed)
     )
     rollout = sharding.fetch(rollout)
     if processes.writes():
@@ -78,7 +77,9 @@ def run_model(
         raise UserError(
             f"--temperature={how['temperature']} must be above 0, --top_p={how['top_p']} above 0 and at most 1"
         )
-    words = prompting.make(template or (prompting.OWN if tokenizer.chat_template else "r1_zero"), tokenizer)
+    words = prompting.make_prompt_format(
+        template or (prompting.MODEL_TEMPLATE if tokenizer.chat_template else "r1_zero"), tokenizer
+    )
     ids = words.prompt_ids(prompt)
     rollout = sampler.sample(
         params,
@@ -102,7 +103,7 @@ def run_model(
 def majority(found: list[str]) -> list[str]:
     """Answers, equal ones under the name of the first."""
     names: list[str] = []
-    return [next((n for n in names if responses.same(n, a)), None) or names.append(a) or a for a in found]
+    return [next((n for n in names if responses.same_answer(n, a)), None) or names.append(a) or a for a in found]
 
 
 def show(tokenizer: Tokenizer, rollout: Rollout, right: Judge | None) -> list[str]:
@@ -112,7 +113,7 @@ def show(tokenizer: Tokenizer, rollout: Rollout, right: Judge | None) -> list[st
     colours, good, texts = sys.stdout.isatty(), 0, []
     columns = (np.asarray(x) for x in (rollout.response, rollout.mask, rollout.finished))
     for row, live, finished in zip(*columns, strict=True):
-        text = rewards.read(tokenizer, row[live], finished)
+        text = response_text(tokenizer, row[live], finished)
         won = finished and right is not None and right(text)
         good += won
         mark = "?" if right is None else "✓" if won else "✗"
@@ -126,7 +127,7 @@ def show(tokenizer: Tokenizer, rollout: Rollout, right: Judge | None) -> list[st
 
 def read_prompt(task: Task, prompt: str) -> tuple[np.ndarray, np.ndarray]:
     """A prompt as the model sees it. Raises UserError for unknown words or too many of them."""
-    wrapped = lambda: [task.tokenizer.bos, *task.tokenizer.encode(task.wrap(prompt))]
+    wrapped = lambda: [task.tokenizer.bos, *task.tokenizer.encode(task.format_question(prompt))]
     ids = task.prompt_ids(prompt) if task.prompt_ids else wrapped()
     if len(ids) > task.prompt_slots:
         raise UserError(f"--prompt has {len(ids)} tokens, the task {task.name!r} has room for {task.prompt_slots}")

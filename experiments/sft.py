@@ -1,65 +1,40 @@
 """Supervised fine-tuning: imitate demonstrations, or the samples of a file.
 
     python -m experiments.sft --config configs/shop.py --workdir runs/shop
-    python -m experiments.sft ... --config.sft.file=rejection_sampling.jsonl       # what experiments.collect kept of a policy's attempts
+    python -m experiments.sft ... --config.sft.file=samples.jsonl       # what experiments.collect kept of a policy's attempts
 
-The held-out loss is of the same kind: demonstrations of validation problems, or the samples of a twentieth of the file's problems.
+The held-out loss is of the same kind: demonstrations of validation problems, or samples of a twentieth of the file's problems.
 """
 
 from pathlib import Path
 
 from rljax.distributed import sharding
-from rljax.errors import UserError
 from rljax.structs import ConfigTree
-from rljax.tasks import batches, rejection_sampling
-from rljax.training import command_line, initial_state, loop, settings
-from rljax.training.settings import Settings
-
-
-def make_batches(s: Settings):
-    """``batches(split, start, count) -> batch``: demonstrations number ``start`` .. of a split, or a file's samples.
-
-    ``sft.general`` of the rows to learn from are textbook pages in their place.
-    """
-    c, seed = s.config.sft, s.config.seed
-    if c.file:
-        train, held_out = rejection_sampling.read(c.file, s.task, seed, c.max_new_tokens)
-        of = {"train": train, "validation": held_out}
-        make = lambda split: lambda start, count: rejection_sampling.batch(of[split], seed, start, count)
-    else:
-        distinct = {"train": c.distinct, "validation": 0}
-        make = lambda split: (
-            lambda start, count: batches.demonstrations(
-                s.task, seed, start, count, c.max_new_tokens, split=split, distinct=distinct[split]
-            )
-        )
-    if not 0 <= c.general <= 1:
-        raise UserError(f"sft.general={c.general}: a share of the rows is between 0 and 1")
-
-    def mixed(start: int, count: int) -> batches.Batch:
-        return batches.with_general(make("train")(start, count), s.task, seed, start, c.general)
-
-    rows = {"train": mixed if c.general else make("train"), "validation": make("validation")}
-    return lambda split, start, count: sharding.by_rows(rows[split], start, count, s.model.layout)
+from rljax.tasks.stage_data import sft_batches
+from rljax.training import command_line, initial_state, loop
+from rljax.training.run import make_supervised_step, resolve
 
 
 def run(config: ConfigTree, workdir: Path) -> None:
-    s, c = settings.resolve(config, "sft"), config.sft
-    split = settings.split(s, c, s.task.prompt_slots)
-    update, measure = settings.supervised(s, c, split)
-    batches = make_batches(s)
-    held_out = batches("validation", 0, 8 * c.batch)
-    look = settings.evaluator(s)
+    run = resolve(config, "sft")
+    stage, size = run.sft, run.sft.data.batch
+    make_batch = sft_batches(stage.data, run.task, run.seed)
+    batch = lambda split, start, count: sharding.by_rows(
+        lambda first, rows: make_batch(split, first, rows), start, count, run.model.layout
+    )
+    update, measure = make_supervised_step(run, stage)
+    held_out = batch("validation", 0, 8 * size)
+    evaluate_policy = run.evaluator()
 
-    def iteration(state):
-        return update(state, batches("train", int(state.step) * c.batch, c.batch))
+    def train_step(state):
+        return update(state, batch("train", int(state.step) * size, size))
 
     def evaluate(params):
-        metrics, samples = look(params)
+        metrics, samples = evaluate_policy(params)
         return {"eval/loss": measure(params, held_out)} | metrics, samples
 
-    state = initial_state.new_state(s, c, initial_state.start_params(s, c.start, workdir))
-    loop.train("sft", state, iteration, evaluate, score="-eval/loss", **settings.loop(s, "sft", workdir))
+    state = initial_state.new_state(run, stage, initial_state.start_params(run, stage.start, workdir))
+    loop.train("sft", state, train_step, evaluate, score="-eval/loss", **loop.settings(run, stage, workdir))
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Attempts at problems of a world on the device: what its two verifiers say of them, and edits that make them wrong."""
+"""Attempts at problems of a world on the device, and what its two verifiers say of them."""
 
 import numpy as np
 
@@ -17,19 +17,3 @@ def both_verdicts(task, score, facts, records, rows, group_size, slots):
     text = [task.verify(t, r) for t, r in zip(told, records, strict=True)]
     assert set(device.tolist()) <= {0.0, 1.0}
     return device, np.asarray(text, np.float32)
-
-
-def edited(ids, size, rng):
-    """Ids with up to two edits near the end, where they matter: another, one less, one twice, or two swapped."""
-    ids = [*ids]
-    for _ in range(rng.integers(3)):
-        n, kind = rng.integers(max(0, len(ids) - 5), len(ids)), rng.integers(4)
-        if kind == 0:
-            ids[n] = int(rng.integers(size))
-        elif kind == 1:
-            del ids[n]
-        elif kind == 2:
-            ids.insert(n, ids[n])
-        else:
-            ids[n - 1], ids[n] = ids[n], ids[n - 1]
-    return ids

@@ -1,7 +1,8 @@
-"""Programs that try to be rewarded, or to break out. A script prints "escaped" where its attack worked.
+"""Programs that try to be rewarded without the right result, or to escape. A script prints "escaped" if its attack worked.
 
-``OUTSIDE`` stands for a folder that anybody may write, ``PARENT`` for the process that runs the tests, ``PORT`` for one
-that it listens at on TCP and UDP, ``NAME`` for an abstract socket, ``TOKEN`` in no program for what is expected.
+In the programs, ``OUTSIDE`` stands for a folder that anybody may write, ``PARENT`` for the id of the process that runs the
+tests, ``PORT`` for a port of that process on TCP and UDP, ``NAME`` for an abstract socket. The tests expect a ``TOKEN``
+that is in no program.
 """
 
 CTYPES = """
@@ -13,7 +14,7 @@ import platform
 def number(x86, arm): return x86 if platform.machine() == "x86_64" else arm
 """
 
-# Programs whose standard output is judged: it must not be "escaped"
+# Programs whose standard output is compared: it must not be "escaped"
 
 SCRIPTS = {
     "infinite loop": "while True: pass",
@@ -149,7 +150,7 @@ SCRIPTS = {
     "nothing": "",
 }
 
-# Programs whose functions are called: "assert answer(7) == TOKEN", which they cannot know
+# Programs whose functions are called by "assert answer(7) == TOKEN"; they cannot know the token
 
 EVIL = "class Evil{base}:\n def __eq__(self, o): return True\n def __ne__(self, o): return False\n def __hash__(self): return 0\n def __lt__(self, o): return True\n __gt__ = __le__ = __ge__ = __lt__\n def __bool__(self): return True\n def __sub__(self, o): return 0\n __rsub__ = __sub__\n def __abs__(self): return 0\n def __float__(self): return 0.0\n def __len__(self): return 1\n def __contains__(self, o): return True\n def __instancecheck__(self, o): return True\n def __getattr__(self, n): return self\n def __call__(self, *a): return self\n"
 
@@ -176,16 +177,16 @@ MODULES = {
     "prints without end": "def answer(x):\n while True: print('passed')",
     "patched builtins": "import builtins\nfor n in ('isinstance', 'abs', 'all', 'any', 'len', 'sum', 'set', 'sorted', 'compile', 'exec'):\n setattr(builtins, n, lambda *a, **k: True)\ndef answer(x): return 1",
     "patched modules": "import json, ast, struct, math, operator, os, sys\nfor m in (json, ast, math, operator):\n for n in dir(m):\n  try: setattr(m, n, lambda *a, **k: True)\n  except Exception: pass\nstruct.pack = lambda *a: b'\\1\\0\\0\\0T'\ndef answer(x): return 1",
-    "patched encoder": "from rljax.verifiers.jail import plain\nplain.encode = lambda *a: b'passed'\ndef answer(x): return 1",
-    "patched judge": "from rljax.verifiers.jail import examiner\nexaminer.judge = lambda *a: 'passed'\nexaminer.report('passed')\ndef answer(x): return 1",
+    "patched encoder": "from rljax.verifiers.jail import plain_data\nplain_data.encode = lambda *a: b'passed'\ndef answer(x): return 1",
+    "patched assertions": "from rljax.verifiers.jail import assertion_process\nassertion_process.grade_case = lambda *a: 'passed'\nassertion_process.report_verdict('passed')\ndef answer(x): return 1",
     "verdicts on every descriptor": "import os\nfor fd in range(3, 1024):\n try: os.write(fd, b'ready\\npassed\\npassed\\n')\n except OSError: pass\ndef answer(x): return 1",
     "replies before they are asked for": "import os, struct\nfor d in [b'L\\2\\0\\0\\0S\\5\\0\\0\\0valueT'] * 9: os.write(4, struct.pack('<I', len(d)) + d)\ndef answer(x): return 1",
-    "more names than were asked for": "import os, struct\nfrom rljax.verifiers.jail import plain\ndef send(v, k=None):\n d = plain.encode(v, k or plain.no_handles); os.write(4, struct.pack('<I', len(d)) + d)\n"
+    "more names than were asked for": "import os, struct\nfrom rljax.verifiers.jail import plain_data\ndef send(v, k=None):\n d = plain_data.encode(v, k or plain_data.refuse_object); os.write(4, struct.pack('<I', len(d)) + d)\n"
     "names = ['answer', 'abs', 'set', 'isinstance', 'math']\nsend(['value', {}])\nfor _ in range(5): send(['value', {n: len for n in names}], lambda x: 1)\nfor _ in range(50): send(['value', 0])\ndef answer(x): return 1",
     "nonsense replies": "import os\ndef answer(x):\n os.write(4, b'\\x05\\0\\0\\0XXXXX'); return 1",
     "an endless reply": "import os\ndef answer(x):\n os.write(4, b'\\xff\\xff\\xff\\xff')\n while True: os.write(4, b'x' * 65536)",
     "a pickle as reply": "import os, pickle, struct\nclass A:\n def __reduce__(self): return (print, ('passed',))\ndef answer(x):\n d = pickle.dumps(A()); os.write(4, struct.pack('<I', len(d)) + d)",
-    "wire closed": "import os\ndef answer(x): os.close(4); return 1",
+    "channel closed": "import os\ndef answer(x): os.close(4); return 1",
     "a cycle": "def answer(x):\n a = []; a.append(a); return a",
     "deep data": "def answer(x):\n a = []\n for _ in range(10**5): a = [a]\n return a",
     "huge data": "def answer(x): return [0] * 10**8",
@@ -193,7 +194,7 @@ MODULES = {
     "endless iterator": "def answer(x):\n while True: yield 1",
     "names of modules": "class math:\n isclose = staticmethod(lambda *a, **k: True)\ndef answer(x): return 1.0",
     "names of builtins": "def abs(x): return 0\ndef isinstance(*a): return True\ndef answer(x): return 1.0",
-    "an object that judges itself": "class A:\n def startswith(self, x): return True\n issubset = startswith\n def difference(self, o): return set()\ndef answer(x): return A()",
+    "an object that checks itself": "class A:\n def startswith(self, x): return True\n issubset = startswith\n def difference(self, o): return set()\ndef answer(x): return A()",
     "NaN": "def answer(x): return float('nan')",
     "colliding numbers": "def answer(x): return {i * (2**61 - 1): i for i in range(20000)}",
     "threads that answer later": "import threading, os, time\ndef late():\n while True: time.sleep(0.001); os.write(4, b'\\x0c\\0\\0\\0')\nthreading.Thread(target=late, daemon=True).start()\ndef answer(x): return 1",

@@ -162,7 +162,7 @@ def one_step_ahead() -> dict[str, float]:
         rl.run(config, Path(folder) / "whole")
         rl.run(config, Path(folder) / "stopped", stop=2)
         rl.run(config, Path(folder) / "stopped")
-        read = lambda run: [r for r in journal.read(Path(folder) / run / "metrics.jsonl") if "train/loss" in r]
+        read = lambda run: [r for r in journal.read_records(Path(folder) / run / "metrics.jsonl") if "train/loss" in r]
         whole, stopped = read("whole"), read("stopped")
     s = settings.resolve(configured("data=1", changes))
     verbs, state = rl.make_verbs(s), initial_state.new_state(s, s.config.rl, None, settings.algorithm(s.config.rl))

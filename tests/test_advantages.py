@@ -256,7 +256,7 @@ def test_pitfall_08_eps_and_ddof_are_options_and_ddof_matters():
 def test_pitfall_08_nothing_is_nan_where_groups_agree_nor_in_the_gradient():
     for name in GROUPWISE:
         out = GROUPWISE[name](jnp.zeros((2, 4)))
-        grad = jax.grad(lambda r, f=GROUPWISE[name]: jnp.sum(pg.stop(f(r))))(jnp.ones((2, 4)))
+        grad = jax.grad(lambda r, f=GROUPWISE[name]: jnp.sum(pg.stop_gradient(f(r))))(jnp.ones((2, 4)))
         assert np.isfinite(out).all() and (grad == 0).all()
 
 
@@ -281,19 +281,19 @@ def test_a_group_of_one_is_refused():
         choice = f"{name}(k=1)" if name in ("pkpo", "passk_training") else name
         row = pg.Algorithm(choice, "reinforce", "token_mean", truncated="soft" if name == "gdpo" else "keep")
         with pytest.raises(UserError, match="group_size"):
-            pg.compare(row, pg.Attempts(jnp.ones((3, 1)), jnp.ones((3, 1, 2))))
+            pg.compute_advantages(row, pg.Attempts(jnp.ones((3, 1)), jnp.ones((3, 1, 2))))
 
 
 def test_no_gradient_flows_through_the_advantage():
     row = pg.Algorithm("grpo", "reinforce", "token_mean")
-    grad = jax.grad(lambda r: jnp.sum(pg.compare(row, pg.Attempts(r, jnp.ones((1, 4, 2))))[0] ** 2))(
+    grad = jax.grad(lambda r: jnp.sum(pg.compute_advantages(row, pg.Attempts(r, jnp.ones((1, 4, 2))))[0] ** 2))(
         jnp.arange(4.0)[None]
     )
     assert (grad == 0).all()
 
 
 def test_positive_and_negative_only_split_the_signed_advantage():
-    of = lambda sign: pg.compare(
+    of = lambda sign: pg.compute_advantages(
         pg.Algorithm("grpo", "ppo_clip", "token_mean", sign=sign), pg.Attempts(jnp.asarray(D["rewards"]), D["mask"])
     )[0]
     near(of("positive") + of("negative"), of("both"))

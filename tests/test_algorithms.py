@@ -184,7 +184,7 @@ def test_a_response_is_distinct_if_no_earlier_attempt_at_its_prompt_has_its_toke
 def test_reinforce_with_a_reward_of_0_or_1_is_rejection_sampling_up_to_the_normaliser():
     logp, mask = LOGP[0], MASK[0]
     weights = {
-        name: pg.compare(pg.ALGORITHMS[name], pg.Attempts(REWARDS[:1], MASK[:1], LOGP[:1]))[0][0]
+        name: pg.compute_advantages(pg.ALGORITHMS[name], pg.Attempts(REWARDS[:1], MASK[:1], LOGP[:1]))[0][0]
         for name in ("reinforce", "rejection_sampling")
     }
     np.testing.assert_array_equal(weights["reinforce"], weights["rejection_sampling"])

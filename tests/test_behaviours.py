@@ -6,17 +6,17 @@ import pytest
 
 from rljax import tasks
 from rljax.metrics import behaviours
-from rljax.report import figures
+from rljax.report.records import read_series
 
 KEY = "eval/behaviour/wait"
 
 
-def rates(name: str, texts: list[str], tokens: list[int] | None = None) -> behaviours.Rates:
-    return behaviours.rates(texts, tokens or [10] * len(texts), behaviours.patterns([name]))[name]
+def rates(name: str, texts: list[str], tokens: list[int] | None = None) -> behaviours.BehaviourRates:
+    return behaviours.behaviour_rates(texts, tokens or [10] * len(texts), behaviours.compile_patterns([name]))[name]
 
 
 def times(name: str, text: str) -> int:
-    return behaviours.count(text, behaviours.patterns([name])[name])
+    return behaviours.count_matches(text, behaviours.compile_patterns([name])[name])
 
 
 def test_a_word_is_counted_whole_and_in_any_case():
@@ -31,12 +31,12 @@ def test_a_hyphen_ends_a_word_and_letters_or_digits_go_on_with_it():
 
 def test_responses_of_no_tokens_and_no_responses_at_all_count_nothing():
     assert rates("wait", [""], [0]) == (0, 0, 0)
-    assert behaviours.rates([], [], behaviours.patterns(["wait"]))["wait"] == (0, 0, 0)
+    assert behaviours.behaviour_rates([], [], behaviours.compile_patterns(["wait"]))["wait"] == (0, 0, 0)
 
 
-def test_as_many_lengths_as_texts_are_needed():
+def test_texts_without_as_many_lengths_are_refused():
     with pytest.raises(ValueError, match="2 texts, but 1 lengths"):
-        behaviours.rates(["a", "b"], [1], behaviours.patterns(["wait"]))
+        behaviours.behaviour_rates(["a", "b"], [1], behaviours.compile_patterns(["wait"]))
 
 
 def test_a_seventeen_times_longer_answer_with_six_times_the_count_is_a_falling_rate():
@@ -47,14 +47,14 @@ def test_a_seventeen_times_longer_answer_with_six_times_the_count_is_a_falling_r
     assert long.share == short.share == 1
 
 
-def test_reflection_sums_r1s_ten_words():
+def test_reflection_sums_the_ten_words_of_r1():
     assert times("reflection", "Wait, but that is wrong; however, let me verify: check the error.") == 7
     assert times("reflection", "butter, errors, evaluated, waiting, mistaken") == 0
     each = [times("reflection", word.upper()) for word in behaviours.REFLECTION]
     assert each == [1] * 10
 
 
-def test_oats_keywords_are_found_within_words_and_overlaps_count_once():
+def test_the_keywords_of_oat_zero_match_within_words_and_overlaps_count_once():
     assert times("self_reflection", "I am Rechecking. We reconsidered and double-checked.") == 3
     assert times("self_reflection", "Let me check it, think, verify.") == 0
     assert times("self_reflection", "recheck again") == 1, "recheck and check again share a word"
@@ -77,21 +77,21 @@ def test_the_four_behaviours_are_found_by_how_they_are_said(name, shown, not_sho
     assert times(name, not_shown) == 0
 
 
-def test_what_only_stands_in_for_a_judge_says_so_in_its_name():
+def test_a_behaviour_that_stands_in_for_a_judge_has_proxy_in_its_name():
     exact = {"reflection", "self_reflection"}
-    assert {n for n in behaviours.IN_WORDS if not n.endswith("_proxy")} == exact
+    assert {n for n in behaviours.SENTENCE_BEHAVIOURS if not n.endswith("_proxy")} == exact
 
 
-def test_a_long_hostile_text_takes_no_time():
+def test_a_long_hostile_text_is_read_to_its_end_without_a_match():
     text = "= " + "1," * 100_000 + "first " * 10_000 + "that's " * 10_000
-    assert sum(behaviours.count(text, p) for p in behaviours.KNOWN.values()) == 0
+    assert sum(behaviours.count_matches(text, p) for p in behaviours.PATTERNS.values()) == 0
 
 
-@pytest.mark.parametrize("name", [n for n in tasks.NAMES if n != "questions"])
+@pytest.mark.parametrize("name", [n for n in tuple(tasks.TASKS) if n != "questions"])
 def test_the_small_worlds_count_their_own_words(name):
-    task = tasks.make(name, **({"allow_unsafe": True} if name == "programs" else {}))
+    task = tasks.make_task(name, **({"allow_unsafe": True} if name == "programs" else {}))
     searches = {"at"} if name == "cups" else {"wait", "try"}
-    assert searches <= set(task.words) <= set(task.tokenizer.ids)
+    assert searches <= set(task.behaviours) <= set(task.tokenizer.ids)
 
 
 def records(*shares: float | None, stage: str = "rl") -> list[dict]:
@@ -99,7 +99,7 @@ def records(*shares: float | None, stage: str = "rl") -> list[dict]:
 
 
 def aha(*shares: float | None) -> int | None:
-    return behaviours.first_aha(figures.series(records(*shares), KEY), 0.5)
+    return behaviours.first_aha_step(read_series(records(*shares), KEY), 0.5)
 
 
 def test_the_first_aha_is_where_a_behaviour_passes_the_threshold_and_stays():
@@ -127,8 +127,8 @@ def test_a_behaviour_that_was_there_before_has_its_first_aha_at_step_zero():
 def test_only_evaluations_of_the_stage_count_and_of_two_records_of_a_step_the_later():
     mixed = [*records(0.9, 0.9, stage="sft"), *records(0.1, 0.9, None, 0.9), {"stage": "rl", "step": 30}]
     mixed.append({"stage": "rl", "step": 10, KEY: 0.2})
-    found = figures.series(mixed, KEY)
-    assert behaviours.first_aha(found, 0.5) is None
+    found = read_series(mixed, KEY)
+    assert behaviours.first_aha_step(found, 0.5) is None
     assert behaviours.share_before(found, 30) == 0.2
     assert behaviours.share_before(found, 0) is None
 
@@ -142,7 +142,7 @@ def test_the_example_is_the_first_right_attempt_that_shows_the_behaviour_before_
     wrong, late = attempt("no wait answer 1", 0.0, 8), attempt("answer 2 wait", 1.0, 0)
     good, other = attempt("try wait answer 2", 1.0, 9), attempt("wait answer 2", 1.0, 5)
     silent = attempt("answer 2", 1.0, 0)
-    assert behaviours.example([silent, wrong, late, good, other], wait) is good
-    assert behaviours.example([silent, wrong, late], wait) is wrong, "the first that shows it, where none fits"
-    assert behaviours.example([silent], wait) is None
-    assert behaviours.example([attempt("wait answer 2", 1.0)], wait) is not None, "old samples do not say where"
+    assert behaviours.find_example([silent, wrong, late, good, other], wait) is good
+    assert behaviours.find_example([silent, wrong, late], wait) is wrong, "the first that shows it, where none fits"
+    assert behaviours.find_example([silent], wait) is None
+    assert behaviours.find_example([attempt("wait answer 2", 1.0)], wait) is not None, "old samples do not say where"

@@ -8,7 +8,8 @@ import pytest
 from configs import common
 from rljax import policy_gradient as pg
 from rljax import tasks, transformer
-from rljax.training import config_files, settings
+from rljax.training import config_files
+from rljax.training.run import find_algorithm, resolve
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted(p for p in (ROOT / "configs").glob("*.py") if p.stem not in ("__init__", "common"))
@@ -38,14 +39,14 @@ def test_every_config_loads_long_and_short(path, tmp_path):
             for f in dataclasses.fields(__import__(f"rljax.tasks.{config.task.name}", fromlist=["Options"]).Options)
         }
         assert set(config.task.options) <= known
-        settings.algorithm(config.rl)
+        find_algorithm(config.rl.algorithm, config.rl.row)
         if config.task.name != "questions":  # its data is not here
-            s = settings.resolve(config)
-            assert s.model.vocab_size == s.task.tokenizer.size
+            run = resolve(config)
+            assert run.model.vocab_size == run.task.tokenizer.size
 
 
 def test_every_task_has_a_config():
-    assert {config_files.load_config(str(p)).task.name for p in FILES} == set(tasks.NAMES)
+    assert {config_files.load_config(str(p)).task.name for p in FILES} == set(tasks.TASKS)
 
 
 def test_a_config_docstring_says_how_to_run_it():

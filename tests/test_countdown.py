@@ -19,9 +19,9 @@ WORLDS = [{}, {"numbers": 4, "max_number": 4, "limit": 12}]  # few, because each
 @functools.cache
 def world(**options):
     """(task, its compiled problems, its compiled score); ask for MANY at a time, so that each compiles once."""
-    task = tasks.make("countdown", **options)
-    assert task.score is not None
-    return task, jax.jit(task.problems, static_argnums=2), jax.jit(task.score)
+    task = tasks.make_task("countdown", **options)
+    assert task.verify_on_device is not None
+    return task, jax.jit(task.problems, static_argnums=2), jax.jit(task.verify_on_device)
 
 
 def ask(options, seed=0, split="train"):
@@ -71,10 +71,10 @@ def test_the_device_verifier_agrees_with_the_text_verifier(options):
         if n % G == 0:
             rows.append([int(x) for x in rng.integers(size, size=rng.integers(1, T + 1))])
         elif n % G == 1:  # random, but of the right form
-            steps = countdown.attempt(record["numbers"], record["limit"], rng)
-            rows.append(mutate(task.tokenizer.encode("answer " + countdown.written(steps)) + [eos], rng, size))
+            steps = countdown.random_steps(record["numbers"], record["limit"], rng)
+            rows.append(mutate(task.tokenizer.encode("answer " + countdown.steps_text(steps)) + [eos], rng, size))
         else:
-            right = "answer " + countdown.written(record["solution"])
+            right = "answer " + countdown.steps_text(record["solution"])
             lead = ["", "", "try ", "5 , answer , ", "try 1 + 1 = 2 vs 3 less "][rng.integers(5)]
             rows.append(mutate(task.tokenizer.encode(lead + right) + [eos], rng, size))
     device, texts = device_scores(task, score, rows, facts)
@@ -133,7 +133,7 @@ def test_division_by_zero_is_no_step():
     assert device == [0] and not task.verify(decoded[0], {"numbers": [3, 3, 5], "target": 0, "limit": 99})
 
 
-def test_no_problem_is_in_two_splits_in_whatever_order_its_numbers_come():
+def test_no_problem_is_in_two_splits_even_with_its_numbers_in_another_order():
     asked = [ask({}, split=split)[1] for split in tasks.SPLITS]
     contents = [{(r["target"], *sorted(r["numbers"])) for r in records} for records in asked]
     train, validation, test = contents
@@ -155,7 +155,7 @@ def test_every_problem_is_sound_and_its_known_solution_is_right(options):
     task, problems, _ = world(**options)
     asked = problems(5, jnp.arange(MANY), "train")
     for prompt, record in zip(np.asarray(asked.prompt), task.records(jax.device_get(asked.facts)), strict=True):
-        assert task.verify(f"answer {countdown.written(record['solution'])} <eos>", record)
+        assert task.verify(f"answer {countdown.steps_text(record['solution'])} <eos>", record)
         assert record["target"] not in record["numbers"]
         numbers = " ".join(map(str, record["numbers"]))
         assert task.tokenizer.decode(prompt) == f"<bos> make {record['target']} from {numbers}?"
@@ -167,7 +167,7 @@ def test_demonstrations_jump_or_search_and_some_give_up():
     read = [task.describe(t, r) for t, r in zip(texts, records, strict=True)]
     right = [task.verify(t, r) for t, r in zip(texts, records, strict=True)]
     assert {a.strategy for a in read} == {"jump", "check", "retry"}
-    assert all(all(a.facts) and all(said for said, _, _ in a.verdicts) and a.answer for a in read)
+    assert all(all(a.calculations) and all(said for said, _, _ in a.verdicts) and a.answer for a in read)
     assert all(r for a, r in zip(read, right, strict=True) if a.strategy == "jump" or any(v[1] for v in a.verdicts))
     gave_up = [r for a, r in zip(read, right, strict=True) if a.verdicts and not any(v[1] for v in a.verdicts)]
     assert gave_up and np.mean(gave_up) < 0.5
@@ -182,13 +182,13 @@ def test_no_demonstration_is_longer_than_the_options_say(given):
     assert max(lengths) == 6 * (options.numbers - 1) * (options.tries + 1) + 3 * options.tries + 1
 
 
-def test_pages_are_right_and_give_no_problem_away():
+def test_pages_are_right_and_show_no_answer_of_a_problem():
     task, _, _ = world()
     record, seen = {"target": 0, "limit": 99, "numbers": [1, 2, 3]}, set()
     for seed in range(40):
         ids = task.page(np.random.default_rng(seed), 200)
         text = task.tokenizer.decode(ids).rpartition(".")[0]
-        assert len(ids) == 200 and all(task.describe(text, record).facts)
+        assert len(ids) == 200 and all(task.describe(text, record).calculations)
         seen |= {
             word
             for word in ("+", "-", "*", "/", "less", "more", "same", "make")
@@ -207,7 +207,7 @@ def test_an_attempt_is_described_by_what_it_did():
     assert task.describe(tail, record) == tasks.Attempt("jump", "3 + 4 = 7 , 2 * 7 = 14", (True, True))
     assert task.describe("2 + 3 = 6, 6 * 4 = 24 " + tail, record).strategy == "steps"
     one = task.describe("try 2 + 3 = 6, 6 * 4 = 24 vs 14 less " + tail, record)
-    assert (one.strategy, one.facts, one.verdicts) == ("check", (False, True, True, True), ((False, False, 0),))
+    assert (one.strategy, one.calculations, one.verdicts) == ("check", (False, True, True, True), ((False, False, 0),))
     two = task.describe("try 2 + 3 = 5, 5 * 4 = 20 vs 14 more wait 3 + 4 = 7, 7 * 2 = 14 vs 14 same " + tail, record)
     assert (two.strategy, two.verdicts) == ("retry", ((True, False, 0), (True, True, 1)))
     assert task.describe("answer answer 3 + 4 = 7 <eos>", record).answer is None
@@ -216,4 +216,4 @@ def test_an_attempt_is_described_by_what_it_did():
 @pytest.mark.parametrize("options", [{"numbers": 5}, {"max_number": 99}, {"limit": 5}, {"tries": 0}])
 def test_options_that_make_no_sense_are_named(options):
     with pytest.raises(UserError, match=next(iter(options))):
-        tasks.make("countdown", **options)
+        tasks.make_task("countdown", **options)

@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from attempts import both_verdicts, edited
+from attempts import both_verdicts
 
 from rljax import evaluation, tasks
 from rljax.errors import UserError
-from rljax.tasks import batches, cups
+from rljax.tasks import batches, check_verifiers, cups
 
 MANY, ASKED, G, T = 2000, 200, 8, 24  # problems in a batch; of those, the ones attempted, and the attempts at each
 WORLDS = {"eight": {}, "varied": {"swaps": 6, "fewest": 3, "stride": 2, "jump": 0.5, "drill": 2}}
@@ -23,8 +23,8 @@ BOTH = pytest.mark.parametrize("name", WORLDS)
 @functools.cache
 def world(name):
     """(task, its compiled problems, its compiled score); always ask for MANY, so that each split compiles once."""
-    task = tasks.make("cups", **WORLDS[name])
-    return task, batches.ask(task), jax.jit(task.score)
+    task = tasks.make_task("cups", **WORLDS[name])
+    return task, batches.problem_fn(task), jax.jit(task.verify_on_device)
 
 
 @functools.cache
@@ -89,7 +89,7 @@ def mutated_demonstrations(name, rng):
     task = world(name)[0]
     for record in each_attempt(ask(name)[1]):
         ids = [*task.tokenizer.encode(task.demonstration(record, rng)), task.tokenizer.eos]
-        yield edited(ids, task.tokenizer.size, rng)[:T]
+        yield check_verifiers.corrupt_ids(ids, task.tokenizer.size, rng)[:T]
 
 
 @BOTH
@@ -118,7 +118,7 @@ def test_device_and_text_verifiers_agree(name, rows):
         (lambda x: "", False),
     ],
 )
-def test_pitfall_11_one_right_answer_at_the_end_scores_and_nothing_else(name, change, right):
+def test_one_right_answer_at_the_end_scores_and_nothing_else_does(name, change, right):
     tokenizer = world(name)[0].tokenizer
     texts = [change(r["place"]) for r in each_attempt(ask(name)[1])]
     for scores in verdicts(name, [tokenizer.encode(t, specials=True) for t in texts]):
@@ -130,7 +130,7 @@ def test_pitfall_11_one_right_answer_at_the_end_scores_and_nothing_else(name, ch
 
 
 @BOTH
-def test_pitfall_17_no_problem_turns_up_in_two_splits(name):
+def test_no_problem_is_in_two_splits(name):
     contents = {split: {content(r) for r in ask(name, split)[1]} for split in tasks.SPLITS}
     for a, b in itertools.combinations(tasks.SPLITS, 2):
         assert not contents[a] & contents[b]
@@ -155,7 +155,7 @@ def test_the_place_is_where_the_swaps_take_it(name):
 
 
 @BOTH
-def test_cups_swaps_and_places_are_each_as_frequent_as_another(name):
+def test_all_cups_swaps_and_places_are_equally_frequent(name):
     records = ask(name)[1]
     swaps = collections.Counter(s for r in records for s in r["swaps"])
     assert len(swaps) == 15 and max(swaps.values()) < 1.2 * min(swaps.values())
@@ -165,7 +165,7 @@ def test_cups_swaps_and_places_are_each_as_frequent_as_another(name):
 
 
 @BOTH
-def test_the_prompt_tells_the_record(name):
+def test_the_prompt_states_the_record(name):
     for text, record in zip(prompts(name), ask(name)[1], strict=True):
         pattern = rf"<bos> \w+ hides it under {record['start']} : {' '.join(record['swaps'])} where\?"
         assert re.fullmatch(pattern, text)
@@ -198,7 +198,7 @@ def test_short_prompts_are_padded_on_the_left():
     assert ask("eight")[0].prompt_mask.all()
 
 
-def test_the_level_in_the_record_is_the_number_of_swaps_each_as_frequent_as_another():
+def test_the_level_of_a_record_is_its_number_of_swaps_and_all_levels_are_equally_frequent():
     assert {r["level"] for r in ask("eight")[1]} == {8}
     records = ask("varied")[1]
     assert all(r["level"] == len(r["swaps"]) for r in records)
@@ -225,7 +225,7 @@ def test_the_level_in_the_record_is_the_number_of_swaps_each_as_frequent_as_anot
 )
 def test_bad_options_are_refused(options, message):
     with pytest.raises(UserError, match=message):
-        tasks.make("cups", **options)
+        tasks.make_task("cups", **options)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -234,7 +234,7 @@ def test_bad_options_are_refused(options, message):
 
 def demonstrate(name, count=500, **options):
     """(text with its stop token, record, attempt as described) by a task with these options changed."""
-    task = tasks.make("cups", **WORLDS[name] | options)
+    task = tasks.make_task("cups", **WORLDS[name] | options)
     for n, record in enumerate(ask(name)[1][:count]):
         ids = [*task.tokenizer.encode(task.demonstration(record, np.random.default_rng(n))), task.tokenizer.eos]
         assert len(ids) <= task.demonstration_slots
@@ -253,9 +253,9 @@ def test_demonstrations_write_every_stride_th_place_and_are_right(name, stride):
         written = written if 0 < stride < n else []
         assert re.findall(r"at ([A-H])", text) == written
         assert attempt.strategy == ("steps" if written else "jump") and attempt.answer == record["place"]
-        assert attempt.facts == (True,) * len(written)
+        assert attempt.calculations == (True,) * len(written)
         lengths.append(2 * len(written) + 3)
-    assert max(lengths) == tasks.make("cups", **WORLDS[name] | {"stride": stride}).demonstration_slots
+    assert max(lengths) == tasks.make_task("cups", **WORLDS[name] | {"stride": stride}).demonstration_slots
 
 
 def test_a_share_of_the_demonstrators_jumps_as_the_options_say():
@@ -265,18 +265,18 @@ def test_a_share_of_the_demonstrators_jumps_as_the_options_say():
 
 
 def test_a_written_place_is_judged_given_the_place_written_before_it():
-    record = cups.record_of("A", ["AB", "BC", "CD", "DE"])
+    record = cups.make_record("A", ["AB", "BC", "CD", "DE"])
     describe = lambda text, stride: cups.describe(cups.Options(stride=stride), text, record)
     attempt = describe("at B at A at A at A answer A <eos>", 1)
     assert attempt.strategy == "steps" and attempt.answer == "A"
-    assert attempt.facts == (True, False, True, True)  # A is wrong after B; from there on nothing moves it
-    assert describe("at C at E answer E <eos>", 2).facts == (True, True)
-    assert describe("at D at E answer E <eos>", 3).facts == (True, False)  # no three swaps are left
+    assert attempt.calculations == (True, False, True, True)  # A is wrong after B; from there on nothing moves it
+    assert describe("at C at E answer E <eos>", 2).calculations == (True, True)
+    assert describe("at D at E answer E <eos>", 3).calculations == (True, False)  # no three swaps are left
     assert describe("answer", 1) == tasks.Attempt("jump", None)
 
 
 def pages(options, count=40, length=200):
-    task, rng = tasks.make("cups", **options), np.random.default_rng(0)
+    task, rng = tasks.make_task("cups", **options), np.random.default_rng(0)
     return [task.page(rng, length) for _ in range(count)], task.tokenizer
 
 
@@ -289,11 +289,11 @@ def test_pages_begin_a_text_and_never_end_it(name):
 
 
 @pytest.mark.parametrize("options", [*WORLDS.values(), {"stride": 0, "drill": 4}, {"stride": 4, "drill": 7}])
-def test_pages_are_true_and_give_no_problem_away(options):
+def test_pages_are_true_and_show_no_answer_of_a_problem(options):
     """Drills are shorter than any problem; a game stops before the place after its last swap, and has no answer."""
     drills, games, o = 0, 0, cups.Options(**options)
     for page in pages(options)[0]:
-        text = tasks.make("cups", **options).tokenizer.decode(page)
+        text = tasks.make_task("cups", **options).tokenizer.decode(page)
         assert "answer" not in text
         for told in text.removeprefix("<bos>").split(".")[:-1]:  # the last one is cut off
             swaps, places = re.findall(r"[A-H]{2}", told), re.findall(r"at (.)", told)
@@ -308,7 +308,7 @@ def test_pages_are_true_and_give_no_problem_away(options):
     assert drills > 30 and (games > 30) == (not o.jumps_only)
 
 
-def test_no_page_tells_the_last_place_of_a_held_out_problem():
+def test_no_page_shows_the_last_place_of_a_held_out_problem():
     """A game may be a problem of any split; the places that it writes stop before the last swap."""
     held_out = {content(r): r for split in ("validation", "test") for r in ask("varied", split)[1]}
     seen = 0
@@ -322,8 +322,8 @@ def test_no_page_tells_the_last_place_of_a_held_out_problem():
 
 
 def test_options_change_the_vocabulary_and_the_length_of_prompts():
-    task = tasks.make("cups", cups=7, swaps=3)
-    asked = jax.device_get(batches.ask(task)(0, jnp.arange(MANY), "train"))
+    task = tasks.make_task("cups", cups=7, swaps=3)
+    asked = jax.device_get(batches.problem_fn(task)(0, jnp.arange(MANY), "train"))
     assert asked.prompt.shape[1] == task.prompt_slots == world("eight")[0].prompt_slots - 5
     assert task.tokenizer.size == world("eight")[0].tokenizer.size + 1 + 6
     assert {r["place"] for r in task.records(asked.facts)} == set("ABCDEFG")

@@ -21,12 +21,12 @@ def problems_on(page, task):
 
 
 def test_worked_pages_are_training_problems_with_their_demonstrations():
-    task = tasks.make("shop")
+    task = tasks.make_task("shop")
     held_out = [
         r for split in ("validation", "test") for r in task.records(task.problems(0, np.arange(500), split).facts)
     ]
     known = {(r["total"], *sorted(r["prices"])) for r in held_out}
-    batch = batches.with_worked(batches.pages(task, 0, 7, 12, 160), task, 0, 7, 1.0)
+    batch = batches.add_worked_problems(batches.page_batch(task, 0, 7, 12, 160), task, 0, 7, 1.0)
     right = 0
     for page, mask in zip(batch["tokens"], batch["mask"], strict=True):
         assert mask.all(), "packed up to the end of the page"
@@ -38,29 +38,29 @@ def test_worked_pages_are_training_problems_with_their_demonstrations():
     assert right > 5
 
 
-def test_a_share_of_the_pages_is_worked_and_the_others_are_as_they_were():
-    task = tasks.make("shop")
-    plain = batches.pages(task, 0, 0, 60, 40)
-    some = batches.with_worked(plain, task, 0, 0, 0.4)
+def test_a_share_of_the_pages_is_replaced_by_worked_problems_and_the_others_stay():
+    task = tasks.make_task("shop")
+    plain = batches.page_batch(task, 0, 0, 60, 40)
+    some = batches.add_worked_problems(plain, task, 0, 0, 0.4)
     changed = (plain["tokens"] != some["tokens"]).any(1)
     assert 12 <= changed.sum() <= 36
-    cut = batches.with_worked(batches.pages(task, 0, 20, 10, 40), task, 0, 20, 0.4)
+    cut = batches.add_worked_problems(batches.page_batch(task, 0, 20, 10, 40), task, 0, 20, 0.4)
     np.testing.assert_array_equal(cut["tokens"], some["tokens"][20:30], "a page depends on its number alone")
-    assert batches.with_worked(plain, task, 0, 0, 0.0) is plain
+    assert batches.add_worked_problems(plain, task, 0, 0, 0.0) is plain
 
 
-def test_pages_among_the_rows_of_sft_are_wholly_learned_and_leave_the_others_as_they_were():
-    task = tasks.make("shop")
-    plain = batches.demonstrations(task, 0, 0, 60, 100)
-    some = batches.with_general(plain, task, 0, 0, 0.4)
-    whole = some["learn"].all(1)
-    assert 12 <= whole.sum() <= 36 and not plain["learn"].all(1).any()
+def test_pages_among_the_rows_of_sft_count_in_the_loss_and_the_other_rows_stay():
+    task = tasks.make_task("shop")
+    plain = batches.demonstration_batch(task, 0, 0, 60, 100)
+    some = batches.add_page_rows(plain, task, 0, 0, 0.4)
+    whole = some["loss_mask"].all(1)
+    assert 12 <= whole.sum() <= 36 and not plain["loss_mask"].all(1).any()
     for name in plain:
         np.testing.assert_array_equal(some[name][~whole], plain[name][~whole])
-    assert batches.with_general(plain, task, 0, 0, 0.0) is plain
+    assert batches.add_page_rows(plain, task, 0, 0, 0.0) is plain
 
 
-def test_a_share_that_is_none_is_one_line():
+def test_a_share_above_one_is_refused_in_one_line():
     config = shop.get_config("short")
     config.pretrain.worked = config.sft.general = 1.5
     with pytest.raises(UserError, match="pretrain.worked"):
@@ -78,12 +78,12 @@ def written(path, *lines):
 
 
 def test_sft_learns_the_responses_of_a_file_and_their_stop_token(tmp_path):
-    task = tasks.make("shop")
+    task = tasks.make_task("shop")
     records = task.records(task.problems(3, np.arange(40), "train").facts)
     said = [{"index": n, "response": task.demonstration(r, np.random.default_rng(n))} for n, r in enumerate(records)]
-    rows, held_out = rejection_sampling.read(written(tmp_path / "some.jsonl", *said), task, 3, 100)
+    rows, held_out = rejection_sampling.read_sample_batches(written(tmp_path / "some.jsonl", *said), task, 3, 100)
     assert len(rows["tokens"]) == 38 and len(held_out["tokens"]) == 2, "a twentieth of the problems is held out"
-    epoch = rejection_sampling.batch(rows, 3, 38, 38)
+    epoch = rejection_sampling.sample_batch(rows, 3, 38, 38)
     asked = task.problems(3, np.arange(38), "train")
     expected = {(task.tokenizer.decode(p), said[n]["response"] + " <eos>") for n, p in enumerate(asked.prompt)}
     slots = task.prompt_slots
@@ -92,7 +92,9 @@ def test_sft_learns_the_responses_of_a_file_and_their_stop_token(tmp_path):
         np.testing.assert_array_equal(learn, mask & (np.arange(len(mask)) >= slots))
         found.add((task.tokenizer.decode(tokens[:slots]), task.tokenizer.decode(tokens[learn])))
     assert found == expected, "each once an epoch"
-    assert (rejection_sampling.batch(rows, 3, 0, 38)["tokens"] != epoch["tokens"]).any(), "in another order each time"
+    assert (rejection_sampling.sample_batch(rows, 3, 0, 38)["tokens"] != epoch["tokens"]).any(), (
+        "in another order each time"
+    )
 
 
 @pytest.mark.parametrize(
@@ -107,14 +109,16 @@ def test_sft_learns_the_responses_of_a_file_and_their_stop_token(tmp_path):
         ([{"index": 3, "response": "answer 3 4"}] * 5, "at least two"),
     ],
 )
-def test_a_file_that_cannot_be_learned_from_is_one_line(tmp_path, lines, words):
+def test_a_file_without_usable_samples_is_refused_in_one_line(tmp_path, lines, words):
     with pytest.raises(UserError, match=words):
-        rejection_sampling.read(written(tmp_path / "some.jsonl", *lines), tasks.make("shop"), 0, 100)
+        rejection_sampling.read_sample_batches(
+            written(tmp_path / "some.jsonl", *lines), tasks.make_task("shop"), 0, 100
+        )
     with pytest.raises(UserError, match="cannot read"):
-        rejection_sampling.read(str(tmp_path / "none.jsonl"), tasks.make("shop"), 0, 100)
+        rejection_sampling.read_sample_batches(str(tmp_path / "none.jsonl"), tasks.make_task("shop"), 0, 100)
 
 
-def test_attempts_that_are_kept_are_right_readable_of_the_length_asked_for_and_no_repetition():
+def test_kept_attempts_are_right_in_the_language_and_length_asked_for_and_not_repeated():
     said = lambda problem, response, reward=1.0, length=9: {
         "problem": problem, "prompt": "p", "response": response, "reward": reward, "length": length
     }  # fmt: skip
@@ -128,12 +132,12 @@ def test_attempts_that_are_kept_are_right_readable_of_the_length_asked_for_and_n
         "repeated": said(0, "try answer <eos>"),
         "more": said(0, "more answer <eos>"),
     }
-    keep = rejection_sampling.Keep(language=1.0, at_least=5, at_most=20, per_problem=2)
-    lines, dropped = rejection_sampling.chosen([*good, *bad.values()], keep)
+    keep = rejection_sampling.AttemptFilter(language=1.0, at_least=5, at_most=20, per_problem=2)
+    lines, dropped = rejection_sampling.filter_attempts([*good, *bad.values()], keep)
     assert [(line["index"], line["response"]) for line in lines] == [
         (0, "try answer "), (0, "wait answer "), (1, "try answer ")
     ]  # fmt: skip
     assert dropped == dict.fromkeys(bad, 1)
-    assert len(rejection_sampling.chosen([*good, *bad.values()], rejection_sampling.Keep())[0]) == 7, (
-        "right ones, no pair twice"
-    )
+    assert (
+        len(rejection_sampling.filter_attempts([*good, *bad.values()], rejection_sampling.AttemptFilter())[0]) == 7
+    ), "right ones, no pair twice"

@@ -26,11 +26,11 @@ def test_levels_and_data_sets_are_reported_apart_with_errors_over_their_question
 
 def test_equal_answers_vote_together_however_they_are_written():
     row = [Attempt("steps", a) for a in ("x^2+1", "1+x^2", "7", "7", None)]
-    votes, gold = evaluation.votes_of([row], np.zeros((1, 5)), responses.same)
+    votes, gold = evaluation.votes_of([row], np.zeros((1, 5)), responses.same_answer)
     assert votes == [["x^2+1", "x^2+1", "7", "7", None]] and gold == ["right"]
     alone, _ = evaluation.votes_of([row], np.zeros((1, 5)))
     assert alone[0][:2] == ["x^2+1", "1+x^2"]
-    right, _ = evaluation.votes_of([row], np.array([[1.0, 0, 0, 0, 0]]), responses.same)
+    right, _ = evaluation.votes_of([row], np.array([[1.0, 0, 0, 0, 0]]), responses.same_answer)
     assert right[0] == ["right", "1+x^2", "7", "7", None], "what the verifier says is never overruled"
 
 
@@ -38,7 +38,7 @@ def test_equal_answers_vote_together_however_they_are_written():
 def workdir(tmp_path, monkeypatch):
     """A workdir whose policy has random weights, and a config of questions with levels."""
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
-    library.all_rows.cache_clear()
+    library.load_rows.cache_clear()
     rows = [{"question": f"What is {n} and one?", "answer": n + 1, "level": 1 + n % 2} for n in range(60)]
     (tmp_path / "own.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     start = lambda s, stage, workdir: transformer.init(s.model, jax.random.key(0))
@@ -59,7 +59,7 @@ def test_r1s_protocol_leaves_a_table_a_figure_and_pass_rates_to_train_by(workdir
     monkeypatch.setattr(evaluate, "KEEP", 20)
     evaluate.run(c, workdir, "rl", "train", 0, 2, 0, "r1")
     said = json.loads((workdir / "evaluation_rl_train.json").read_text())
-    size = tasks.make("questions", **c.task.options.to_dict()).size("train")
+    size = tasks.make_task("questions", **c.task.options.to_dict()).num_questions("train")
     assert said["eval"] | {"problems": size} == said["eval"] and size > 40
     assert (said["eval"]["temperature"], said["eval"]["top_p"], said["eval"]["attempts"]) == (0.6, 0.95, 2)
     assert said["template"]["prompt"] == "Question: {question}\nAnswer: " and "math-verify" in said["verifier"]
@@ -70,10 +70,10 @@ def test_r1s_protocol_leaves_a_table_a_figure_and_pass_rates_to_train_by(workdir
     )
     rates = workdir / "evaluation_rl_train_questions.jsonl"
     known = mixture.read_pass_rates(str(rates))
-    rows = mixture.load(mixture.Options(**c.task.options.to_dict()))["train"].sets[0]
-    assert set(known) == {mixture.content(r) for r in rows} and set(known.values()) == {0.0}
+    rows = mixture.load_splits(mixture.Options(**c.task.options.to_dict()))["train"].sets[0]
+    assert set(known) == {mixture.content_hash(r) for r in rows} and set(known.values()) == {0.0}
     c.task.options.update(pass_rates=str(rates), max_pass_rate=0.5)
-    assert tasks.make("questions", **c.task.options.to_dict()).size("train") == size
+    assert tasks.make_task("questions", **c.task.options.to_dict()).num_questions("train") == size
 
 
 def test_the_configs_own_protocol_is_there_too_and_asks_no_question_twice(workdir):
@@ -82,7 +82,9 @@ def test_the_configs_own_protocol_is_there_too_and_asks_no_question_twice(workdi
     evaluate.run(c, workdir, "rl", "", -1, 0, 0, "config")
     said = json.loads((workdir / "evaluation_rl_test.json").read_text())
     assert said["eval"]["temperature"] == 1.0 and said["eval"]["attempts"] == 4
-    assert said["eval"]["problems"] == tasks.make("questions", **c.task.options.to_dict()).size("test") < 60
+    assert (
+        said["eval"]["problems"] == tasks.make_task("questions", **c.task.options.to_dict()).num_questions("test") < 60
+    )
     assert "eval/greedy" in said["metrics"]
 
 

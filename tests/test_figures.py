@@ -3,14 +3,17 @@
 import math
 import re
 
+import numpy as np
 import pytest
 
 from rljax import report
+from rljax.ablation import results
 from rljax.errors import UserError
 from rljax.metrics import behaviours
-from rljax.report import figures, r1_zero_curves
+from rljax.report import figures, measures, r1_zero_curves, records
+from rljax.report.figures import training
 
-CURVES = ["accuracy", "response_length", "overlay", "strategies", "behaviours", "skills"]
+CURVES = ["accuracy", "response_length", "overlay", "strategies", "behaviours", "skills", "training", "other_measures"]
 KEY_OF = {
     "accuracy": "eval/pass@1",
     "response_length": "eval/response_length/mean",
@@ -18,6 +21,8 @@ KEY_OF = {
     "strategies": "eval/strategy/jump",
     "behaviours": "eval/behaviour/wait",
     "skills": "eval/facts_right",
+    "training": "train/reward",
+    "other_measures": "eval/greedy",
 }
 
 
@@ -31,13 +36,16 @@ def evaluation(step: int, seed: int) -> dict:
         "eval/strategy/jump": 0.5 * (1 - f), "eval/strategy/retry": 1 - 0.5 * (1 - f),
         "eval/behaviour/wait": 0.4 + 0.5 * f, "eval/behaviour/wait/per_1k": 40 + 60 * f,
         "eval/behaviour/wait/per_response": 1 + 2 * f,
-        "eval/facts_right": 0.99, "eval/verdicts_right": 0.97, "eval/false_yes": 0.05,
+        "eval/greedy": a, "eval/facts_right": 0.99, "eval/verdicts_right": 0.97, "eval/false_yes": 0.05,
         "eval/verdicts_right/try_1": 0.99, "eval/verdicts_right/try_2": 0.95,
     }  # fmt: skip
 
 
 def run(seed: int = 0) -> list[dict]:
-    train = [{"stage": "rl", "step": s, "train/response_length/mean": 15 + s + seed} for s in range(1, 41)]
+    train = [
+        {"stage": "rl", "step": s, "train/response_length/mean": 15 + s + seed, "train/reward": s / 40}
+        for s in range(1, 41)
+    ]
     other = [{"stage": "sft", "step": 5, "eval/pass@1": 0.2, "train/loss": 1.0}]
     return other + train + [evaluation(s, seed) for s in range(0, 41, 10)]
 
@@ -60,23 +68,65 @@ def is_picture(path) -> bool:
 
 @pytest.mark.parametrize("name", CURVES)
 def test_a_figure_of_several_seeds_is_a_picture_of_readme_width(name, tmp_path):
-    getattr(figures, name)([run(0), run(1)], tmp_path / "new" / "a.png")
+    getattr(figures, f"draw_{name}")([run(0), run(1)], tmp_path / "new" / "a.png")
     assert is_picture(tmp_path / "new" / "a.png")
 
 
 @pytest.mark.parametrize("name", CURVES)
 def test_one_evaluation_with_one_key_is_enough_to_draw(name, tmp_path):
     key = KEY_OF[name]
-    getattr(figures, name)([[{"stage": "rl", "step": 0, key: 0.5}]], tmp_path / "a.png")
+    getattr(figures, f"draw_{name}")([[{"stage": "rl", "step": 0, key: 0.5}]], tmp_path / "a.png")
     assert is_picture(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("name", CURVES)
 @pytest.mark.parametrize("runs", [[], [[]], [[{"stage": "sft", "step": 0, "eval/pass@1": 0.5}]]])
 def test_nothing_to_draw_is_said_in_one_line(name, runs, tmp_path):
-    with pytest.raises(UserError, match=f"^figure {name}: no record of stage 'rl' has 'eval/") as e:
-        getattr(figures, name)(runs, tmp_path / "a.png")
+    with pytest.raises(UserError, match=f"^figure {name}: no record of stage 'rl' has '(eval|train)/") as e:
+        getattr(figures, f"draw_{name}")(runs, tmp_path / "a.png")
     assert "\n" not in str(e.value) and not (tmp_path / "a.png").exists()
+
+
+def test_the_training_figure_has_a_panel_for_each_measure_that_was_logged_and_none_for_what_never_changes():
+    keys = ["train/reward", "train/kl", "train/kl/k1", "train/ratio/max", "train/my_metric", "train/reward/format"]
+    panels = measures.training_panels(["eval/pass@1", *keys])
+    assert [*panels] == [
+        "Reward, mean",
+        "KL to the reference policy",
+        "Ratio π / π_old",
+        "Reward terms, unweighted",
+        "my_metric",
+    ]
+    assert [m.short for m in panels["KL to the reference policy"]] == ["k3", "k1"]
+    runs = [[{"stage": "rl", "step": s, "train/ratio/max": 1.0, "train/clip_fraction": 0.0} for s in range(3)]]
+    assert training.choose_measures(runs, panels["Ratio π / π_old"]) == []
+    clip = measures.training_panels(["train/clip_fraction"])["Clip fraction"]
+    assert training.choose_measures(runs, clip) == clip, "what is always shown is shown at zero too"
+
+
+def test_a_moving_mean_keeps_a_straight_line_and_leaves_out_what_is_missing():
+    line = np.arange(60.0)
+    assert training.moving_mean(line)[2:-2].tolist() == line[2:-2].tolist()
+    line[30] = np.nan
+    assert not np.isnan(training.moving_mean(line)).any()
+
+
+def test_a_new_metric_has_a_label_and_a_panel_from_one_row(monkeypatch):
+    assert measures.find_measure("eval/doubt").label == "doubt", "without a row it goes by its key"
+    monkeypatch.setitem(measures.EVALUATION, "doubt", measures.Measure("eval/doubt", "Doubts", "share", "lower"))
+    assert measures.find_measure("doubt") is measures.find_measure("eval/doubt")
+    assert [*measures.evaluation_panels(["eval/doubt", "eval/doubt/se"])] == ["Doubts"]
+    assert measures.find_measure("length").header == "Response length, mean (tokens)"
+    assert measures.find_measure("doubt").header == "Doubts ↓" and measures.find_measure("doubt").format(0.5) == "50.0%"
+    line = {"arm": "a", "seed": 0, "curves": {"eval/doubt": [0.1, 0.2]}}
+    assert results.values([line], "a", "doubt") == {0: 0.2}
+
+
+def test_names_of_families_stand_for_their_keys_and_units():
+    for name, key, unit in (("pass@8", "eval/pass@8", "share"), ("level 3", "eval/level/3/pass@1", "share"),
+                            ("length", "eval/response_length/mean", "tokens"), ("eval/odd", "eval/odd", "")):  # fmt: skip
+        found = measures.find_measure(name)
+        assert (found.key, found.unit) == (key, unit), name
 
 
 def test_behaviours_in_sentences_get_a_legend_and_the_first_aha_a_line(tmp_path):
@@ -86,56 +136,55 @@ def test_behaviours_in_sentences_get_a_legend_and_the_first_aha_a_line(tmp_path)
         {"stage": "rl", "step": s} | {f"eval/behaviour/{n}{end}": 0.1 + s / 50 for n in names for end in ends}
         for s in (0, 10, 20)
     ]
-    figures.behaviours([records], tmp_path / "plain.png")
-    figures.behaviours([records], tmp_path / "marked.png", aha=10)
+    figures.draw_behaviours([records], tmp_path / "plain.png")
+    figures.draw_behaviours([records], tmp_path / "marked.png", aha=10)
     assert is_picture(tmp_path / "plain.png") and is_picture(tmp_path / "marked.png")
     assert (tmp_path / "plain.png").read_bytes() != (tmp_path / "marked.png").read_bytes()
 
 
 def test_selection_rules_are_drawn_side_by_side_and_need_a_record(tmp_path):
-    figures.selection({"shortest correct": [run(0)], "policy gradient": [run(1), run(2)]}, tmp_path / "a.png")
+    figures.draw_selection({"shortest correct": [run(0)], "policy gradient": [run(1), run(2)]}, tmp_path / "a.png")
     assert is_picture(tmp_path / "a.png")
     with pytest.raises(UserError, match="figure selection"):
-        figures.selection({"all correct": [[]]}, tmp_path / "b.png")
+        figures.draw_selection({"all correct": [[]]}, tmp_path / "b.png")
 
 
 def test_attempts_need_samples_on_both_sides_but_not_their_pieces(tmp_path):
-    figures.attempts(BEFORE, [{k: v for k, v in s.items() if k != "pieces"} for s in AFTER], tmp_path / "a.png")
+    figures.draw_attempts(BEFORE, [{k: v for k, v in s.items() if k != "pieces"} for s in AFTER], tmp_path / "a.png")
     assert is_picture(tmp_path / "a.png")
     with pytest.raises(UserError, match="figure attempts"):
-        figures.attempts(BEFORE, [], tmp_path / "b.png")
+        figures.draw_attempts(BEFORE, [], tmp_path / "b.png")
 
 
 def test_dollar_signs_and_line_breaks_of_a_policy_are_plain_text(tmp_path):
     wild = sample("$5 + $6 \n = $\\frac{1$ <eos>", 0.0) | {"prompt": "A pen costs $5,\n an ink $6. " * 9}
-    figures.attempts([wild], [wild, sample("", 0.0)], tmp_path / "a.png")
+    figures.draw_attempts([wild], [wild, sample("", 0.0)], tmp_path / "a.png")
     assert is_picture(tmp_path / "a.png")
 
 
 def test_the_later_record_of_a_step_counts_and_other_stages_do_not():
-    records = [
+    rows = [
         *run(),
         {"stage": "rl", "step": 10, "eval/pass@1": 0.1},
         {"stage": "rl", "step": 20, "eval/pass@1": None},
     ]
-    found = figures.series(records, "eval/pass@1")
+    found = records.read_series(rows, "eval/pass@1")
     assert list(found) == [0, 10, 20, 30, 40]
     assert found[10] == 0.1 and found[20] == evaluation(20, 0)["eval/pass@1"]
 
 
-def test_a_band_over_seeds_is_students_interval_and_over_questions_the_normal_one():
-    x, y = figures.across([[{"stage": "rl", "step": 0, "a": v}] for v in (0.2, 0.3, 0.4)], "a")
-    mean, half = figures.interval(y)
+def test_the_band_of_several_runs_is_over_seeds_and_that_of_one_run_over_its_questions():
+    x, y = records.stack_runs([[{"stage": "rl", "step": 0, "a": v}] for v in (0.2, 0.3, 0.4)], "a")
+    mean, half = records.mean_and_half_width(y)
     assert x.tolist() == [0] and mean[0] == pytest.approx(0.3)
     assert half[0] == pytest.approx(4.302653 * 0.1 / math.sqrt(3))  # t of 2 degrees of freedom at .975
-    assert figures.interval(y[:1], y[0] * 0.1)[1][0] == pytest.approx(1.96 * 0.02)
-    assert math.isnan(figures.interval(y[:1])[1][0])
+    assert records.mean_and_half_width(y[:1], y[0] * 0.1)[1][0] == pytest.approx(1.96 * 0.02, rel=1e-4)
+    assert records.mean_and_half_width(y[:1], y[0] * 0.1, 5)[1][0] == pytest.approx(2.7764 * 0.02, rel=1e-4)
+    assert math.isnan(records.mean_and_half_width(y[:1])[1][0])
 
 
 def test_labels_that_collide_are_pushed_apart_in_order():
-    import numpy as np
-
-    y = figures.spread(np.array([0.98, 0.5, 0.97, 0.99]), 0.05)
+    y = figures.spread_labels(np.array([0.98, 0.5, 0.97, 0.99]), 0.05)
     assert y[1] == 0.5 and y[2] < y[0] < y[3] <= 1 and min(np.diff(sorted(y))) > 0.049
 
 
@@ -154,9 +203,9 @@ def test_r1_zeros_curves_have_the_published_ends():
 
 @pytest.fixture
 def page(tmp_path) -> str:
-    figures.accuracy([run()], tmp_path / "accuracy.png")
+    figures.draw_accuracy([run()], tmp_path / "accuracy.png")
     evil = sample('<script src="http://a.b/c.js">alert(1)</script> answer 3 11', 0.0)
-    report.write(
+    report.write_page(
         tmp_path / "report.html",
         "shop & <b>search</b>",
         [("accuracy", 0.8765, "before RL .297"), ("seeds", 3, "")],
@@ -196,17 +245,17 @@ def test_the_report_holds_the_numbers_the_attempts_and_the_versions(page):
 
 def test_a_report_without_its_figure_says_which(tmp_path):
     with pytest.raises(UserError, match="cannot read the figure .*none.png"):
-        report.write(tmp_path / "r.html", "t", [], [(tmp_path / "none.png", "c")], [], [], {})
+        report.write_page(tmp_path / "r.html", "t", [], [(tmp_path / "none.png", "c")], [], [], {})
 
 
 def test_an_evaluation_is_drawn_with_its_levels_and_needs_a_pass_rate(tmp_path):
     metrics = {"eval/pass@1": 0.5, "eval/pass@1/se": 0.03, "eval/pass@2": 0.6, "eval/pass@4": 0.7, "eval/cons@4": 0.6}
-    figures.evaluation(metrics, tmp_path / "one.png")
+    figures.draw_evaluation(metrics, tmp_path / "one.png")
     for level in "123":
         metrics |= {
             f"eval/level/{level}/{k}": v for k, v in (("pass@1", 0.5), ("pass@1/se", float("nan")), ("questions", 7))
         }
-    figures.evaluation(metrics, tmp_path / "levels.png")
+    figures.draw_evaluation(metrics, tmp_path / "levels.png")
     assert (tmp_path / "levels.png").read_bytes() != (tmp_path / "one.png").read_bytes()
     with pytest.raises(UserError, match="eval/pass@1"):
-        figures.evaluation({}, tmp_path / "none.png")
+        figures.draw_evaluation({}, tmp_path / "none.png")

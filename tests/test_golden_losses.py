@@ -98,7 +98,7 @@ def test_golden_rloo_with_kl_in_the_reward(bits):
     penalty = 0.05 * pg.k1(d["old"], d["ref"])
     close(d["rewards"] - jnp.sum(penalty * d["mask"], -1), expected["shaped_reward"], bits)
     row = pg.Algorithm("rloo", "reinforce", "token_mean", kl="k1(coef=0.05, where=reward)")
-    close(pg.compare(row, pg.Attempts(d["rewards"], d["mask"], penalty=penalty))[0], expected["adv"], bits)
+    close(pg.compute_advantages(row, pg.Attempts(d["rewards"], d["mask"], penalty=penalty))[0], expected["adv"], bits)
 
 
 def test_golden_pass_at_k(bits):
@@ -191,7 +191,7 @@ ENTROPY = "entropy_bonus/A"
 def through_the_row(r, d, rows=slice(None)):
     """loss(logp [N, T]) of a part of the rows, as the learner sums it up: weights from all rows, losses of these."""
     flat = {name: x.reshape(4, -1) if x.ndim == 3 else x for name, x in d.items()}
-    advantage = pg.compare(r, pg.Attempts(d["rewards"], d["mask"]))[0].reshape(-1)
+    advantage = pg.compute_advantages(r, pg.Attempts(d["rewards"], d["mask"]))[0].reshape(-1)
     weight = pg.token_weights(r, flat["mask"], group_size=4, const=3)
     fix = None
     if r.name("correction") != "none":
@@ -291,7 +291,7 @@ def test_golden_importance_weights(case, bits):
 @pytest.mark.parametrize("case", IMITATION)
 def test_golden_imitation(case, bits):
     d, expected, r = data(bits), CASES[case]["expected"], IMITATION[case]
-    chosen = pg.compare(r, pg.Attempts(d["rewards"], d["mask"], d["logp"], jax.random.key(0)))[0]
+    chosen = pg.compute_advantages(r, pg.Attempts(d["rewards"], d["mask"], d["logp"], jax.random.key(0)))[0]
     close(chosen, expected["weights"], bits)
     counted = d["mask"] * (chosen > 0)[..., None]
     close(pg.aggregate(pg.imitation(d["logp"], chosen), counted, "token_mean"), expected["loss"], bits)

@@ -16,8 +16,9 @@ import pytest
 import rljax
 from configs import shop
 from rljax.errors import UserError
-from rljax.training import command_line, config_files, config_listing, key_synonyms, settings, workdir
+from rljax.training import command_line, config_files, config_listing, key_synonyms, workdir
 from rljax.training.command_line import Flag
+from rljax.training.run import resolve
 from rljax.training.workdir import hold_workdir, record_config
 
 SHORT = "--config=configs/shop.py:short"
@@ -154,7 +155,7 @@ def resolved(**changes):
     config = shop.get_config("short")
     for key, value in changes.items():
         config.update_from_flattened_dict({key.replace("__", "."): value})
-    return settings.resolve(config), settings.algorithm(config.rl)
+    return resolve(config)
 
 
 @pytest.mark.parametrize(
@@ -306,7 +307,9 @@ def test_the_command_rljax_runs_a_script_and_names_an_unknown_one(capsys):
 def test_the_settings_of_a_config_are_listed_and_searched(capsys):
     config_listing.main(["shop", "--grep", "LENGTH"])
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split("=")[0].strip() for line in lines] == ["model.max_length", "pretrain.length"]
+    assert all("length" in line.lower() for line in lines)
+    values = {line.split()[0]: line.split()[2] for line in lines}
+    assert (values["model.max_length"], values["rl.max_new_tokens"]) == ("192", "160"), "found by its key, by its help"
     config_listing.main(["shop:short"])
     assert any(line.startswith("rl.steps ") and "= 4" in line for line in capsys.readouterr().out.splitlines())
     config_listing.main([])
@@ -347,35 +350,35 @@ def test_the_exact_strings_of_the_template_are_recorded(tmp_path):
     assert recorded["prompt"].endswith("User: {question} Assistant:") and recorded["prefill"] == ""
 
 
-def test_a_reward_or_a_row_that_makes_no_sense_is_refused_before_any_stage():
+def test_a_reward_or_an_algorithm_that_makes_no_sense_is_refused_before_any_stage():
     config = config_files.load_config("configs/shop.py:short")
     config.rl.reward = "correct + speed"
     with pytest.raises(UserError, match="'speed' is unknown"):
-        settings.resolve(config)
+        resolve(config)
     config.rl.reward, config.rl.algorithm = "correct", "grpoo"
     with pytest.raises(UserError, match="rl.algorithm='grpoo'"):
-        settings.resolve(config)
+        resolve(config)
 
 
 def test_gdpo_needs_several_rewards_and_as_many_weights():
-    config = config_files.load_config("configs/shop.py:short").rl
-    config.row.advantage = "gdpo"
+    config = config_files.load_config("configs/shop.py:short")
+    config.rl.row.advantage = "gdpo"
     with pytest.raises(UserError, match="has 1: add a term"):
-        settings.algorithm(config)
-    config.reward = "correct + overlong"
-    settings.algorithm(config)
-    config.row.truncated = "soft"
-    config.row.advantage = "gdpo(weights=(1, 0.5))"
+        resolve(config)
+    config.rl.reward = "correct + overlong"
+    resolve(config)
+    config.rl.row.truncated = "soft"
+    config.rl.row.advantage = "gdpo(weights=(1, 0.5))"
     with pytest.raises(UserError, match="has 3: .* as many weights"):
-        settings.algorithm(config)
-    config.row.truncated = "keep"
-    settings.algorithm(config)
+        resolve(config)
+    config.rl.row.truncated = "keep"
+    resolve(config)
 
 
-def test_rows_that_take_a_reward_for_right_or_wrong_refuse_a_sum():
-    config = config_files.load_config("configs/shop.py:short").rl
-    config.reward = "correct + format"
+def test_algorithms_that_take_a_reward_for_right_or_wrong_refuse_a_sum():
+    config = config_files.load_config("configs/shop.py:short")
+    config.rl.reward = "correct + format"
     for name in ("rejection_sampling", "maxrl"):
-        config.algorithm = name
+        config.rl.algorithm = name
         with pytest.raises(UserError, match=f"{name}.*right or wrong: use rl.reward=correct"):
-            settings.algorithm(config)
+            resolve(config)

@@ -185,7 +185,7 @@ def supervised_batch(rows=12):
     return {
         "tokens": rng.integers(0, V, (rows, 20)).astype(np.int32),
         "mask": mask,
-        "learn": mask & (np.arange(20) > 2),
+        "loss_mask": mask & (np.arange(20) > 2),
     }
 
 
@@ -206,7 +206,7 @@ def test_supervised_gradient_does_not_depend_on_micro_batches(params):
     logits = transformer.forward(params, MODEL, supervised_batch()["tokens"], jnp.asarray(supervised_batch()["mask"]))
     logp = jax.nn.log_softmax(logits)[:, :-1]
     picked = jnp.take_along_axis(logp, supervised_batch()["tokens"][:, 1:, None], -1)[..., 0]
-    learn = (supervised_batch()["learn"] & supervised_batch()["mask"])[:, 1:]
+    learn = (supervised_batch()["loss_mask"] & supervised_batch()["mask"])[:, 1:]
     np.testing.assert_allclose(metrics["loss"], -(picked * learn).sum() / learn.sum(), rtol=1e-5)
 
 

@@ -166,7 +166,7 @@ def test_a_stopped_run_with_adapters_continues_bit_for_bit(finished, tmp_path):
         arm = config_of(**{"rl.start": f"{folder}:sft"})
         rl.run(arm, tmp_path, stop=stop)
     ours, theirs = (
-        [r for r in journal.read(f / "metrics.jsonl") if r["stage"] == "rl" and "train/loss" in r]
+        [r for r in journal.read_records(f / "metrics.jsonl") if r["stage"] == "rl" and "train/loss" in r]
         for f in (tmp_path, folder)
     )
     assert ours == theirs and len(ours) == 4

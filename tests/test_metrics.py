@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from rljax import metrics
+from rljax.metrics import intervals
 
 CASES = json.loads(Path(__file__).with_name("golden_losses.json").read_text())["cases"]
 GOLDEN = next(c for c in CASES if c["id"] == "eval_metrics")
@@ -125,6 +126,39 @@ def test_lengths_are_mean_median_p95_and_max():
     assert out["mean"] == pytest.approx(sum(i * i for i in range(1, 102)) / 101)
 
 
-def test_few_questions_widen_the_interval():
-    assert metrics.half_width(0.1, 100) == pytest.approx(0.196)
-    assert metrics.half_width(0.1, 5) == pytest.approx(0.2776, abs=1e-4), "Student with four degrees of freedom"
+def test_a_half_width_is_students_quantile_times_the_standard_error_for_any_number_of_questions():
+    assert metrics.half_width(0.1, 5) == pytest.approx(0.2776, abs=1e-4), "four degrees of freedom"
+    assert metrics.half_width(0.1, 100) == pytest.approx(0.1984, abs=1e-4)
+    assert metrics.half_width(0.1, None) == pytest.approx(0.1960, abs=1e-4), "a large number that is not known"
+    assert math.isnan(metrics.half_width(0.1, 1)) and math.isnan(metrics.half_width(float("nan"), 9))
+
+
+def test_the_interval_of_three_seeds_holds_the_true_mean_95_percent_of_the_time():
+    rng = np.random.default_rng(0)
+    for seeds in (3, 5):
+        found = [intervals.interval(rng.normal(size=seeds)) for _ in range(4000)]
+        covered = np.mean([e.low <= 0 <= e.high for e in found])
+        assert covered == pytest.approx(0.95, abs=0.012), (seeds, covered)
+
+
+def test_an_interval_is_the_mean_and_its_half_width_and_leaves_out_what_is_nan():
+    e = intervals.interval(np.array([0.2, 0.3, np.nan, 0.4]))
+    half = 4.302653 * 0.1 / math.sqrt(3)  # t of 2 degrees of freedom at .975
+    assert e.seeds == 3 and e.mean == pytest.approx(0.3)
+    assert e.low == pytest.approx(0.3 - half) and e.high == pytest.approx(0.3 + half)
+    assert e.half_width == pytest.approx(half)
+    assert e.half_width == pytest.approx(metrics.half_width(metrics.standard_error(np.array([0.2, 0.3, 0.4])), 3))
+    assert e.excludes_zero is True and not intervals.interval(np.array([-0.1, 0.1, 0.3])).excludes_zero
+
+
+def test_one_seed_has_a_mean_but_no_interval_and_no_seed_has_neither():
+    one, none = intervals.interval(np.array([2.0, np.nan])), intervals.interval(np.array([]))
+    assert one.mean == 2.0 and math.isnan(one.low) and math.isnan(one.half_width) and not one.excludes_zero
+    assert none.seeds == 0 and math.isnan(none.mean)
+
+
+def test_the_interval_of_a_curve_is_that_of_each_of_its_points():
+    values = np.array([[0.1, 0.5], [0.2, np.nan], [0.4, 0.9]])
+    mean, low, high = intervals.interval_curves(values)
+    for n in range(2):
+        assert (mean[n], low[n], high[n]) == intervals.interval(values[:, n])[:3]

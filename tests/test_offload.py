@@ -44,7 +44,7 @@ def left_behind(folder: Path) -> tuple:
     manager = checkpoint.open_manager(folder / "checkpoints" / "rl", 2, 1)
     sums = (Path(manager.directory) / str(manager.latest_step()) / "sums" / "metadata").read_text()
     manager.close()
-    return [r for r in journal.read(folder / "metrics.jsonl") if "train/loss" in r], json.loads(sums)
+    return [r for r in journal.read_records(folder / "metrics.jsonl") if "train/loss" in r], json.loads(sums)
 
 
 @pytest.mark.parametrize("first", [False, True])

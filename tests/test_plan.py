@@ -176,7 +176,7 @@ def test_weights_on_each_device_of_a_mesh_are_as_computed_by_hand():
     )
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout.splitlines()[-1])
-    c, vocab = shop.get_config().model, tasks.make("shop").tokenizer.size
+    c, vocab = shop.get_config().model, tasks.make_task("shop").tokenizer.size
     matrices = 4 * c.width * 4 * c.head_width + 3 * c.width * c.ff_width  # of a layer, split over all eight
     norms = 2 * c.layers * c.width + c.width  # whole everywhere
     tables = 2 * vocab * c.width / (8 if vocab % 4 == 0 else 2)

@@ -97,9 +97,9 @@ def mean_update(row, group):
 
     def loss(theta, chosen):
         logp, mask = token_logp(theta)[chosen], jnp.asarray(SEEN, float)[chosen]
-        advantage = pg.compare(row, pg.Attempts(jnp.asarray(REWARD)[chosen][None], mask[None]))[0][0]
+        advantage = pg.compute_advantages(row, pg.Attempts(jnp.asarray(REWARD)[chosen][None], mask[None]))[0][0]
         weight = pg.token_weights(row, mask, group_size=group, const=2)
-        return jnp.sum(weight * pg.token_loss(row, logp, pg.stop(logp), advantage, mask))
+        return jnp.sum(weight * pg.token_loss(row, logp, pg.stop_gradient(logp), advantage, mask))
 
     groups = jnp.asarray(list(itertools.product(range(3), repeat=group)))
     grads = jax.vmap(jax.grad(loss), (None, 0))(jnp.asarray(THETA), groups)

@@ -1,4 +1,4 @@
-"""Programs as a world: problems that say which function it is, demonstrations that run, and the sandbox as the only judge."""
+"""The task of programs: problems that determine one function, demonstrations that run, and verdicts from the sandbox."""
 
 import re
 
@@ -15,7 +15,7 @@ OPTIONS = programs.Options()
 
 @pytest.fixture(scope="module")
 def task():
-    return tasks.make("programs")
+    return tasks.make_task("programs")
 
 
 @pytest.fixture(scope="module")
@@ -39,14 +39,14 @@ def test_the_shown_examples_leave_one_function_and_all_agree_with_it(records):
     for record in records:
         fits = [
             f
-            for f in programs.functions(OPTIONS)
-            if all(programs.value(f, a, b) == r for a, b, r in record["examples"][:2])
+            for f in programs.all_functions(OPTIONS)
+            if all(programs.evaluate_function(f, a, b) == r for a, b, r in record["examples"][:2])
         ]
         assert fits == [record["function"]]
-        assert all(programs.value(record["function"], a, b) == r >= 0 for a, b, r in record["examples"])
+        assert all(programs.evaluate_function(record["function"], a, b) == r >= 0 for a, b, r in record["examples"])
 
 
-def test_pitfall_17_no_problem_is_in_two_splits(task):
+def test_no_problem_is_in_two_splits(task):
     content = lambda r: (r["function"], tuple(r["examples"][:2]))
     train, test = (
         {content(r) for r in task.records(task.problems(0, jnp.arange(400), s).facts)} for s in ("train", "test")
@@ -54,9 +54,9 @@ def test_pitfall_17_no_problem_is_in_two_splits(task):
     assert not train & test and len(test) > 350
 
 
-def test_the_sandbox_judges_what_the_program_does_and_nothing_else(task):
+def test_the_verdict_depends_only_on_what_the_program_does(task):
     record = {"examples": [(3, 4, 7), (1, 5, 6), (2, 2, 4)], "function": ("a", "+", "b")}
-    judge = lambda text: task.judge([(text, record)])[0]
+    judge = lambda text: task.verify_batch([(text, record)])[0]
     assert task.verify(program("a", "+", "b"), record) and task.verify(program("b", "+", "a"), record)
     assert task.verify("try a * b : 1 * 5 = 5 vs 6 no " + program("a", "+", "b"), record)
     assert not task.verify(program("a", "+", "4"), record), "explains the first example only"
@@ -66,22 +66,22 @@ def test_the_sandbox_judges_what_the_program_does_and_nothing_else(task):
     assert judge(program("a", "-", "b")) == {"correct": 0, "code/none": 0, "code/fails": 0}
 
 
-def test_pitfall_11_a_program_that_was_told_the_examples_fails_the_hidden_ones(task):
+def test_a_program_that_only_knows_the_shown_examples_fails_the_hidden_ones(task):
     record = {"examples": [(3, 4, 7), (1, 5, 6), (2, 2, 4)], "function": ("a", "+", "b")}
     told = "answer def f ( a , b ) : return 7 <eos>"
     assert not task.verify(told, record)
 
 
-def test_a_persons_prompt_is_read(task):
+def test_the_prompt_of_a_person_is_parsed(task):
     record = task.read_prompt("a 3 b 4 gives 12 , a 2 b 9 gives 18 ?")
     assert task.verify(program("a", "*", "b"), record) and not task.verify(program("a", "*", "4"), record)
     assert task.read_prompt("a 3 b 4 gives 12 ?") is None
 
 
-def test_demonstrations_run_and_most_searches_end_at_the_right_function(task, records):
+def test_demonstrations_run_and_most_searches_find_the_right_function(task, records):
     rng = np.random.default_rng(0)
     texts = [task.demonstration(r, rng) + " <eos>" for r in records]
-    scores = task.judge(list(zip(texts, records, strict=True)))
+    scores = task.verify_batch(list(zip(texts, records, strict=True)))
     assert not any(s["code/fails"] or s["code/none"] for s in scores)
     jumped = [s["correct"] for t, s in zip(texts, scores, strict=True) if t.startswith("answer")]
     searched = [s["correct"] for t, s in zip(texts, scores, strict=True) if t.startswith("try")]
@@ -94,21 +94,21 @@ def test_an_attempt_is_described_by_its_tries_and_verdicts(task):
     text = "try a * b : 5 * 2 = 10 vs 6 no wait try b * 3 : 2 * 3 = 7 vs 6 same " + program("b", "*", "3")
     found = task.describe(text, record)
     assert found.strategy == "retry" and found.answer == f"{programs.HEAD} b * 3"
-    assert found.facts == (True, False) and found.verdicts == ((True, False, 0), (True, True, 1))
+    assert found.calculations == (True, False) and found.verdicts == ((True, False, 0), (True, True, 1))
     assert task.describe(program("a", "*", "b"), record).strategy == "jump"
     assert task.describe("try a + 9 : 5 + 9 = 14 vs 6 same " + program("a", "+", "9"), record).verdicts == (
         (False, True, 0),
     )
 
 
-def test_no_page_gives_away_an_answer(task):
+def test_no_page_of_the_corpus_contains_an_answer(task):
     text = task.tokenizer.decode(task.page(np.random.default_rng(0), 4000))
     assert text.startswith("<bos> a ") and " : " in text and "try" in text
     numbers = r"a (\d+) b (\d+) gives (\d+), a (\d+) b (\d+) gives (\d+)\?"
     pairs = [tuple(map(int, found)) for found in re.findall(numbers, text)]
     assert len(pairs) > 20
     for one in pairs:
-        explained = [set(programs.explaining(OPTIONS, *one[i : i + 3])) for i in (0, 3)]
+        explained = [set(programs.explaining_functions(OPTIONS, *one[i : i + 3])) for i in (0, 3)]
         assert explained[0].isdisjoint(explained[1])
 
 

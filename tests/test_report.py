@@ -1,4 +1,4 @@
-"""Thinking against imitation, and the first aha, on a run's page."""
+"""A run's page: what it shows of a run, models side by side, and the first aha."""
 
 import json
 
@@ -9,6 +9,7 @@ from experiments import plot
 from rljax import report, tasks
 from rljax.errors import UserError
 from rljax.metrics import behaviours
+from rljax.report import aha, texts
 from rljax.training import config_files, initial_state, journal, settings
 
 PROMPT = "<bos> Ben pays 14 for two of 6 3 11?"
@@ -27,7 +28,7 @@ SEARCH = sample("try 6 + 3 = 9 vs 14 less wait 3 + 11 = 14 vs 14 same", "answer 
 
 
 def test_the_same_question_is_answered_by_both_models_with_thought_and_answer_apart():
-    page = report.side_by_side([("SFT model", [JUMP, JUMP, SEARCH]), ("RL model", [SEARCH, SEARCH])], "Chosen so.")
+    page = report.render_models([("SFT model", [JUMP, JUMP, SEARCH]), ("RL model", [SEARCH, SEARCH])], "Chosen so.")
     assert page.count("<article") == 2 and page.count("Ben pays 14 for two of 6 3 11?") == 1
     sft, rl = page.split("<article")[1:]
     assert "SFT model <span>1 of 3 right" in sft and "RL model <span>2 of 2 right" in rl
@@ -40,24 +41,24 @@ def test_the_same_question_is_answered_by_both_models_with_thought_and_answer_ap
 
 def test_any_models_may_stand_side_by_side_also_three_and_asked_in_other_words():
     other = SEARCH | {"prompt": "Ben: two of 6 3 11, 14 in all?"}
-    page = report.side_by_side([("a", [JUMP]), ("b", [SEARCH]), ("c", [other])])
+    page = report.render_models([("a", [JUMP]), ("b", [SEARCH]), ("c", [other])])
     assert page.count("<article") == 3 and page.count("two of 6 3 11?") == 2 and page.count("14 in all?") == 1
 
 
 def test_samples_of_older_runs_that_do_not_say_where_the_answer_begins_are_drawn_too():
     old = sample("try 6 + 3 = 9 wait", "answer 3 11", 1.0, old=True)
-    assert report.parts(old) == ("try 6 + 3 = 9 wait", "answer 3 11")
-    assert report.parts(old | {"response": "<think> so </think> <answer> 7 </answer><eos>"})[0] == "so"
-    assert report.parts(old | {"response": "so it is 7"}) == ("", "so it is 7")
+    assert report.split_answer(old) == ("try 6 + 3 = 9 wait", "answer 3 11")
+    assert report.split_answer(old | {"response": "<think> so </think> <answer> 7 </answer><eos>"})[0] == "so"
+    assert report.split_answer(old | {"response": "so it is 7"}) == ("", "so it is 7")
     bare = {k: old[k] for k in ("prompt", "response", "reward")}
-    page = report.side_by_side([("one", [bare]), ("other", [SEARCH])])
+    page = report.render_models([("one", [bare]), ("other", [SEARCH])])
     assert "thinks <span>7 words" in page and "thinks <span>18 tokens" in page
 
 
 def test_what_a_policy_a_prompt_and_a_name_say_is_escaped():
     evil = sample("<script>1</script> wait <b>", "answer <img src=x>", 0.0) | {"prompt": '<i>"p"'}
-    page = report.side_by_side([('<u>"a"', [evil]), ("b", [SEARCH])])
-    page += report.example("<s>", evil, behaviours.patterns(["wait"])["wait"], "<q>")
+    page = report.render_models([('<u>"a"', [evil]), ("b", [SEARCH])])
+    page += report.render_example("<s>", evil, behaviours.compile_patterns(["wait"])["wait"], "<q>")
     for tag in ("<script", "<b>", "<img", "<i>", "<u>", "<s>", "<q>"):
         assert tag not in page, tag
     assert 'aria-label="&lt;u&gt;&quot;a&quot;"' in page and "<mark>wait</mark>" in page
@@ -65,29 +66,29 @@ def test_what_a_policy_a_prompt_and_a_name_say_is_escaped():
 
 def test_a_thought_that_was_cut_off_has_no_final_answer():
     cut = {"prompt": PROMPT, "response": "try 6 + 3", "final": 9, "think_tokens": 4, "reward": 0.0}
-    page = report.side_by_side([("a", [cut]), ("b", [SEARCH])])
+    page = report.render_models([("a", [cut]), ("b", [SEARCH])])
     assert '<p class="final">no final answer</p>' in page and "reward 0, cut off" in page
 
 
 def test_the_middle_attempt_by_reward_and_length_is_shown():
     long, short = sample("try " * 9, "answer 3 11", 1.0), sample("try", "answer 3 11", 1.0)
     middle = sample("try " * 4, "answer 3 11", 1.0)
-    assert report.typical([long, short, middle]) is middle
-    assert report.typical([JUMP, long, JUMP]) is JUMP, "right only where more than half are"
-    assert report.typical([long, JUMP, short]) is short
-    assert report.typical([long, JUMP]) is JUMP, "the lower one of two"
+    assert report.typical_attempt([long, short, middle]) is middle
+    assert report.typical_attempt([JUMP, long, JUMP]) is JUMP, "right only where more than half are"
+    assert report.typical_attempt([long, JUMP, short]) is short
+    assert report.typical_attempt([long, JUMP]) is JUMP, "the lower one of two"
     with pytest.raises(UserError, match="without attempts"):
-        report.typical([])
+        report.typical_attempt([])
 
 
 def test_the_question_whose_pass_rate_rose_most_comes_first():
     before = {0: [JUMP, JUMP], 1: [JUMP, SEARCH], 2: [JUMP], 3: [JUMP]}
     after = {2: [SEARCH], 1: [SEARCH, SEARCH], 0: [SEARCH, SEARCH], 4: [SEARCH]}
-    assert report.improved(before, after) == [0, 2, 1]
+    assert report.rank_by_improvement(before, after) == [0, 2, 1]
 
 
 def test_a_list_of_attempts_sets_the_final_answer_apart(tmp_path):
-    report.write(tmp_path / "r.html", "t", [], [], [([JUMP], [SEARCH])], [], {}, [("One <more>", "<p>here</p>")])
+    report.write_page(tmp_path / "r.html", "t", [], [], [([JUMP], [SEARCH])], [], {}, [("One <more>", "<p>here</p>")])
     page = (tmp_path / "r.html").read_text()
     assert '<p><b class="final">answer 6 3</b></p>' in page
     assert '14 vs 14 same</span> <b class="final">answer 3 11</b></p>' in page
@@ -121,9 +122,9 @@ def run_of(workdir, shares: list[float], samples: list[dict]):
 def test_a_run_shows_its_first_aha_with_an_example(config, tmp_path):
     plot.run(config, run_of(tmp_path, [0.3, 0.38, 0.62, 0.8], [JUMP, SEARCH]))
     page = (tmp_path / "report.html").read_text()
-    assert "<b>step 20</b><span>first aha</span>" in page and "38% at the evaluation before" in page
+    assert "<b>step 20</b><span>First aha</span>" in page and "38% at the evaluation before" in page
     assert "step 20, with 62% after 38% at the evaluation before." in page and "<mark>wait</mark>" in page
-    assert "<h2>Thinking against imitation</h2>" in page and "SFT model <span>1 of 2 right" in page
+    assert "<h2>One question, before and after RL</h2>" in page and "SFT model <span>1 of 2 right" in page
     assert "RL model, step 30 <span>1 of 2 right" in page
     assert "<td>wait</td><td>0.3</td><td>0.8</td><td>0.6</td><td>1.6</td><td>30</td><td>33</td>" in page
 
@@ -131,7 +132,7 @@ def test_a_run_shows_its_first_aha_with_an_example(config, tmp_path):
 def test_a_run_without_a_first_aha_says_so_plainly(config, tmp_path):
     plot.run(config, run_of(tmp_path, [0.3, 0.6, 0.4], [JUMP]))
     page = (tmp_path / "report.html").read_text()
-    assert "<b>none</b><span>first aha</span>" in page and "<mark>" not in page
+    assert "<b>none</b><span>First aha</span>" in page and "<mark>" not in page
     assert "There was no first aha: at no step was “wait” in 50% of the responses or more" in page
 
 
@@ -143,12 +144,13 @@ def test_an_aha_before_rl_is_no_work_of_rl(config, tmp_path):
 
 def test_a_run_that_did_not_count_the_behaviour_has_no_first_aha_in_its_report(config):
     rows = [{k: v for k, v in r.items() if "behaviour" not in k} for r in records(0.3, 0.6, 0.7)]
-    assert plot.first_aha(config, rows) is None
-    assert plot.first_aha(config, records(0.3, 0.6, 0.7)) == plot.Aha("wait", 0.5, 10, 0.3, 0.6)
+    wanted = config.report.aha
+    assert aha.find_first_aha(wanted, rows) is None and aha.find_first_aha({}, rows) is None
+    assert aha.find_first_aha(wanted, records(0.3, 0.6, 0.7)) == aha.FirstAha("wait", 0.5, 10, 0.3, 0.6)
 
 
 def test_a_behaviour_that_the_task_does_not_count_or_a_share_that_is_none_is_refused(config):
-    task = tasks.make("shop")
+    task = tasks.make_task("shop")
     settings.check_report(config, task)
     config.report.aha.behaviour = "wiat"
     with pytest.raises(UserError, match="report.aha.behaviour='wiat' is not counted in task shop"):
@@ -166,10 +168,109 @@ def test_a_run_of_before_is_drawn_and_started_from_though_it_knows_no_aha(tmp_pa
     with (old / "metrics.jsonl").open("a") as file:
         file.write(json.dumps(rows[0]) + "\n")
     (old / "samples" / "sft_step_000000.jsonl").write_text(json.dumps(JUMP) + "\n")
-    before = journal.plain(config.to_dict())
+    before = journal.to_plain(config.to_dict())
     del before["report"]
     (old / "config.json").write_text(json.dumps({"config": before}))
     known = initial_state.evaluated_before(s, f"{old}:sft", tmp_path)
     assert known is not None and known[0]["eval/pass@1"] == 0.3 and len(known[1]) == 1
     plot.run(config, old)
     assert "thinks <span>3 words" in (old / "report.html").read_text()
+
+
+# What stands on a run's page is what the run has
+
+
+def page_of(config, tmp_path, rows: list[dict], **about) -> str:
+    report.write_report(rows, lambda step: [], config.to_dict(), tmp_path, **about)
+    return (tmp_path / "report.html").read_text()
+
+
+def bare_run(evaluations: int, **more: float) -> list[dict]:
+    each = lambda n: {"stage": "rl", "step": 10 * n, "eval/pass@1": 0.1 * n, "eval/response_length/mean": 9.0 + n}
+    return [each(n) | more for n in range(evaluations)]
+
+
+def test_a_page_has_no_r1_zero_overlay_for_a_run_with_two_evaluations(config, tmp_path):
+    assert "R1-Zero" not in page_of(config, tmp_path, bare_run(2))
+    assert "beside R1-Zero" in page_of(config, tmp_path, bare_run(3))
+
+
+def test_jumps_stand_on_the_page_only_where_a_jump_was_seen(config, tmp_path):
+    never = {"eval/strategy/jump": 0.0, "eval/strategy/steps": 1.0}
+    page = page_of(config, tmp_path, bare_run(3, **never))
+    assert "Jumps" not in page and "jump to an answer" not in page and "What the attempts do" not in page
+    page = page_of(config, tmp_path, bare_run(3, **{"eval/strategy/jump": 0.4, "eval/strategy/steps": 0.6}))
+    assert "<span>Jumps to an answer</span>" in page and "jump to an answer, take steps" in page
+
+
+def test_a_figure_that_an_earlier_drawing_left_is_removed_where_the_run_has_no_data_for_it(config, tmp_path):
+    page_of(config, tmp_path, bare_run(3, **{"eval/greedy": 0.5}))
+    assert (tmp_path / "figures" / "other_measures.png").exists()
+    page_of(config, tmp_path, bare_run(3))
+    assert not (tmp_path / "figures" / "other_measures.png").exists()
+
+
+def test_a_plain_run_shows_its_curves_and_nothing_that_it_did_not_measure(config, tmp_path):
+    page = page_of(config, tmp_path, bare_run(2))
+    assert page.count("<img") == 2 and "Attempts at" not in page and "aha" not in page and "Minutes" not in page
+    assert "<b>10.0%</b><span>pass@1</span>" in page and "<td>pass@1 ↑</td><td>0.0%</td><td>10.0%</td>" in page
+
+
+def test_training_batches_are_drawn_where_they_are_logged(config, tmp_path):
+    steps = [{"stage": "rl", "step": n, "train/reward": n / 9, "train/ratio/max": 1.0} for n in range(1, 9)]
+    page = page_of(config, tmp_path, bare_run(2) + steps)
+    assert page.count("<img") == 3 and "The training batches, as logged at each step" in page
+    assert "every update was on-policy" in page
+    steps[3]["train/ratio/max"] = 1.3
+    assert "on-policy" not in page_of(config, tmp_path, bare_run(2) + steps)
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ({}, "No term of the reward reads the length: rl.reward is “correct”."),
+        ({"reward": "correct + 0.5*format(tags=think)"}, "No term of the reward reads the length"),
+        ({"reward": "correct + overlong(share=0.2)"}, "The reward reads the length"),
+        ({"reward": "correct - 0.1*length(per=100)"}, "The reward reads the length"),
+        ({"reward": "correct + 0.2*mine.py:brevity"}, "rl.reward is “correct + 0.2*mine.py:brevity”."),
+        ({"algorithm": "shortest_correct"}, "The algorithm learns from the shortest correct attempts."),
+    ],
+)
+def test_what_is_said_of_the_length_is_what_the_reward_and_the_algorithm_read(config, change, said):
+    config.rl.update(change)
+    text = texts.describe_length_reward(config.to_dict(), [])
+    assert text.startswith(said)
+    assert ("No term" in text) == said.startswith("No term")
+
+
+def test_a_soft_punishment_of_long_responses_is_said_where_it_is_logged(config):
+    rows = [{"stage": "rl", "step": 1, "train/overlong": -0.1}]
+    assert "soft overlong punishment" in texts.describe_length_reward(config.to_dict(), rows)
+
+
+@pytest.mark.parametrize(
+    "start, weights, name",
+    [("sft", "", "SFT model"), ("pretrain", "", "pretrained model"), ("", "", "random weights"),
+     ("runs/a:sft@20", "", "SFT model"), ("weights", "models/Qwen2.5-0.5B/", "Qwen2.5-0.5B")],
+)  # fmt: skip
+def test_the_model_before_rl_is_named_by_what_the_run_started_from(start, weights, name):
+    assert texts.name_start({"rl": {"start": start}, "weights": weights}) == name
+
+
+def test_the_headline_gives_a_95_percent_half_width_and_says_so():
+    rows = [r | {"eval/pass@1/se": 0.02} for r in bare_run(3)]
+    tiles = texts.headline(rows, [{"stage": "sft", "seconds": 60.0}, {"stage": "rl", "seconds": 90.0}], questions=5)
+    assert tiles[0] == ("pass@1", "20.0%", "0.0% before RL, now ± 5.6% (95 %)"), "2.776 x 0.02"
+    assert tiles[-1] == ("Minutes", "2.5", "20 RL steps; stages: sft, rl")
+
+
+def test_the_other_rules_of_selection_are_told_with_their_numbers(config, tmp_path):
+    other = [r | {"eval/pass@1": 0.05} for r in bare_run(2)]
+    page = page_of(config, tmp_path, bare_run(4), selection={"shortest_correct": other})
+    assert "Imitate the shortest correct attempt: pass@1 5.0% → 5.0%, length 9.0 → 10.0." in page
+    assert "This run (dr_grpo): pass@1 0.0% → 10.0%" in page, "over as many steps as the others have"
+
+
+def test_a_run_that_has_not_begun_rl_cannot_be_drawn(config, tmp_path):
+    with pytest.raises(UserError, match="there is no RL run to draw yet"):
+        page_of(config, tmp_path, bare_run(1))

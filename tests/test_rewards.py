@@ -29,7 +29,7 @@ def rollout_of(task, asked, texts):
 
 @pytest.fixture(params=TASKS)
 def world(request):
-    task = tasks.make(request.param, **TASKS[request.param])
+    task = tasks.make_task(request.param, **TASKS[request.param])
     asked = task.problems(0, jnp.arange(4), "train")
     records = task.records(asked.facts)
     right = [demonstration_that_verifies(task, record) for record in records]
@@ -131,7 +131,7 @@ def test_soft_overlong_with_no_cache_punishes_only_the_limit_itself():
 
 def text_task(prefill=""):
     """A task of words whose verifier looks for "yes"."""
-    task = tasks.make("shop")
+    task = tasks.make_task("shop")
     return dataclasses.replace(
         task, tokenizer=ByteTokenizer(), score=None, verify=says_yes, records=list, prefill=prefill
     )
@@ -252,7 +252,7 @@ def test_what_is_no_sum_of_known_terms_is_refused(text, said):
 
 
 def test_terms_that_read_text_need_the_host_and_others_do_not():
-    shop = tasks.make("shop")
+    shop = tasks.make_task("shop")
     assert not rewards.needs_host(shop, rewards.parse("correct + overlong"))
     assert rewards.needs_host(shop, rewards.parse("correct + format"))
     assert rewards.needs_host(text_task())

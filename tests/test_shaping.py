@@ -1,4 +1,4 @@
-"""Form, language, repetition, programs in a response, and Countdown's arithmetic: what is worth what."""
+"""Format, language consistency, repetition, programs in a response, and the arithmetic of Countdown."""
 
 import time
 
@@ -14,8 +14,8 @@ GOOD = "<think> 3 and 4 is 7 </think> <answer> 7 </answer>"
 @pytest.mark.parametrize(
     "text", [GOOD, GOOD + "\n", "\n" + GOOD, GOOD.replace(" ", ""), GOOD.replace("</think> ", "</think>\n\n")]
 )
-def test_pitfall_12_a_response_in_form_earns_its_form(text):
-    assert tag_format.in_form(text) == 1
+def test_a_response_in_the_format_earns_the_format_reward(text):
+    assert tag_format.format_reward(text) == 1
 
 
 @pytest.mark.parametrize(
@@ -38,54 +38,57 @@ def test_pitfall_12_a_response_in_form_earns_its_form(text):
         GOOD.upper(),
     ],
 )
-def test_pitfall_12_what_begins_before_ends_after_nests_or_says_nothing_is_not_in_form(text):
-    assert tag_format.in_form(text) == 0
+def test_text_outside_the_tags_nested_tags_and_empty_tags_break_the_format(text):
+    assert tag_format.format_reward(text) == 0
 
 
-def test_pitfall_12_thinking_alone_leaves_the_answers_form_open_but_not_empty():
-    assert tag_format.in_form("<think> a </think> #### 7", tags="think") == 1
-    assert tag_format.in_form("<think> a </think>", tags="think") == 0
-    assert tag_format.in_form(GOOD, tags="think") == 1
+def test_the_think_format_accepts_any_answer_but_not_an_empty_one():
+    assert tag_format.format_reward("<think> a </think> #### 7", tags="think") == 1
+    assert tag_format.format_reward("<think> a </think>", tags="think") == 0
+    assert tag_format.format_reward(GOOD, tags="think") == 1
 
 
-def test_language_is_the_share_of_words_of_the_thought():
-    assert text_rewards.language("<think> the sum is 7 </think> <answer> семь </answer>") == 1
-    assert text_rewards.language("<think> the sum так </think>") == pytest.approx(2 / 3)
-    assert text_rewards.language("the 和 sum 是") == 0.5 and text_rewards.language("和是七", target="zh") == 1
-    assert text_rewards.language("<think> 3 + 4 = 7 </think> so there") == 0, "no word, no reward"
-    assert text_rewards.language("thе sum") == 0.5, "a Cyrillic letter within a Latin word"
+def test_language_consistency_is_the_share_of_words_of_the_thought():
+    assert text_rewards.language_consistency("<think> the sum is 7 </think> <answer> семь </answer>") == 1
+    assert text_rewards.language_consistency("<think> the sum так </think>") == pytest.approx(2 / 3)
+    assert (
+        text_rewards.language_consistency("the 和 sum 是") == 0.5
+        and text_rewards.language_consistency("和是七", target="zh") == 1
+    )
+    assert text_rewards.language_consistency("<think> 3 + 4 = 7 </think> so there") == 0, "no word, no reward"
+    assert text_rewards.language_consistency("thе sum") == 0.5, "a Cyrillic letter within a Latin word"
 
 
-def test_repetition_costs_what_is_said_again():
-    assert text_rewards.repetition("one two three four five six") == 0
-    assert text_rewards.repetition("a b " * 50) < -0.9
-    assert text_rewards.repetition("") == text_rewards.repetition("a b c") == 0
+def test_the_repetition_penalty_is_the_share_of_repeated_ngrams():
+    assert text_rewards.repetition_penalty("one two three four five six") == 0
+    assert text_rewards.repetition_penalty("a b " * 50) < -0.9
+    assert text_rewards.repetition_penalty("") == text_rewards.repetition_penalty("a b c") == 0
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.text(alphabet="<>/thinkanswer \n7", max_size=200))
-def test_shaping_is_bounded_on_any_text(text):
+def test_text_rewards_are_bounded_on_any_text(text):
     assert (
-        tag_format.in_form(text) in (0, 1)
-        and 0 <= text_rewards.language(text) <= 1
-        and -1 <= text_rewards.repetition(text) <= 0
+        tag_format.format_reward(text) in (0, 1)
+        and 0 <= text_rewards.language_consistency(text) <= 1
+        and -1 <= text_rewards.repetition_penalty(text) <= 0
     )
 
 
 @pytest.mark.parametrize(
     "text", ["<think>" * 50_000, "</think>" * 50_000, "a " * 100_000, "```" * 60_000, "```\n" * 50_000]
 )
-def test_shaping_takes_linear_time_on_hostile_text(text):
-    start = time.perf_counter()
+def test_text_rewards_take_little_cpu_time_on_hostile_text(text):
+    start = time.process_time()
     for check in (
-        tag_format.in_form,
-        text_rewards.language,
-        text_rewards.repetition,
-        code_blocks.program,
-        code_blocks.count,
+        tag_format.format_reward,
+        text_rewards.language_consistency,
+        text_rewards.repetition_penalty,
+        code_blocks.extract_program,
+        code_blocks.count_programs,
     ):
         check(text)
-    assert time.perf_counter() - start < 3
+    assert time.process_time() - start < 3
 
 
 @pytest.mark.parametrize(
@@ -101,25 +104,25 @@ def test_shaping_takes_linear_time_on_hostile_text(text):
         ("<think>```python\nx = 1\n```", None),
     ],
 )
-def test_a_program_is_the_last_one_after_the_thoughts(response, program):
-    assert code_blocks.program(response) == program
+def test_the_last_program_after_the_thoughts_is_extracted(response, program):
+    assert code_blocks.extract_program(response) == program
 
 
-def test_a_body_alone_is_put_below_its_head():
+def test_a_body_without_its_head_is_put_below_the_head():
     head = 'def f(x):\n    """Twice x."""\n'
-    assert code_blocks.complete("    return 2 * x", head) == head.rstrip() + "\n    return 2 * x"
-    assert code_blocks.complete("def f(x): return 2 * x", head).endswith("def f(x): return 2 * x")
-    assert code_blocks.complete("x = 1", "") == "x = 1"
-    assert code_blocks.complete("x = pi", "from math import pi\n") == "from math import pi\n\nx = pi"
+    assert code_blocks.complete_program("    return 2 * x", head) == head.rstrip() + "\n    return 2 * x"
+    assert code_blocks.complete_program("def f(x): return 2 * x", head).endswith("def f(x): return 2 * x")
+    assert code_blocks.complete_program("x = 1", "") == "x = 1"
+    assert code_blocks.complete_program("x = pi", "from math import pi\n") == "from math import pi\n\nx = pi"
     for before in (head, "def f(x):\n", "import math", ""):
-        compile(code_blocks.complete("def f(x): return 2 * x", before), "program", "exec")
+        compile(code_blocks.complete_program("def f(x): return 2 * x", before), "program", "exec")
 
 
 @pytest.mark.parametrize(
     "expression", ["(3 + 4) * 2", "2*(4+3)", "2 × (3 + 4)", "[3+4]*2", "(3+4)*2 = 14", "$2*(3+4)$", "2*3+4*2-0"]
 )
-def test_countdown_accepts_exactly_what_reaches_the_target(expression):
-    assert arithmetic.reaches(expression, [2, 3, 4] if "0" not in expression else [2, 3, 4, 2, 0], 14)
+def test_countdown_accepts_every_notation_of_an_expression_that_reaches_the_target(expression):
+    assert arithmetic.reaches_target(expression, [2, 3, 4] if "0" not in expression else [2, 3, 4, 2, 0], 14)
 
 
 @pytest.mark.parametrize(
@@ -149,10 +152,10 @@ def test_countdown_accepts_exactly_what_reaches_the_target(expression):
         ("3#+4", [3, 4], 7),
     ],
 )
-def test_pitfall_11_countdown_rejects_what_other_graders_let_through(expression, numbers, target):
-    assert not arithmetic.reaches(expression, numbers, target)
+def test_countdown_rejects_expressions_that_other_graders_accept(expression, numbers, target):
+    assert not arithmetic.reaches_target(expression, numbers, target)
 
 
 def test_countdown_divides_exactly():
-    assert arithmetic.reaches("8/(3-8/3)", [8, 3, 8, 3], 24)
-    assert not arithmetic.reaches("10/3*3", [10, 3], 10) and arithmetic.reaches("10/3*3", [10, 3, 3], 10)
+    assert arithmetic.reaches_target("8/(3-8/3)", [8, 3, 8, 3], 24)
+    assert not arithmetic.reaches_target("10/3*3", [10, 3], 10) and arithmetic.reaches_target("10/3*3", [10, 3, 3], 10)

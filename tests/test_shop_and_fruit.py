@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from attempts import both_verdicts, edited
+from attempts import both_verdicts
 
 from rljax import tasks
 from rljax.errors import UserError
-from rljax.tasks import fruit, shop
+from rljax.tasks import check_verifiers, fruit, shop
 
 MANY, ASKED, G, T = 3000, 400, 8, 24  # problems in a batch; of those, the ones attempted, and the attempts at each
 WORLDS = {"shop": shop, "fruit": fruit}
@@ -24,8 +24,8 @@ BOTH = pytest.mark.parametrize("name", WORLDS)
 @functools.cache
 def world(name):
     """(task, its compiled problems, its compiled score); always ask for MANY, so that each split compiles once."""
-    task = tasks.make(name)
-    return task, jax.jit(task.problems, static_argnums=2), jax.jit(task.score)
+    task = tasks.make_task(name)
+    return task, jax.jit(task.problems, static_argnums=2), jax.jit(task.verify_on_device)
 
 
 @functools.cache
@@ -96,7 +96,7 @@ def mutated_answers(name, rng):
             + task.tokenizer.encode(right_answer(record))
             + [task.tokenizer.eos]
         )
-        yield edited(ids, task.tokenizer.size, rng)[:T]
+        yield check_verifiers.corrupt_ids(ids, task.tokenizer.size, rng)[:T]
 
 
 @BOTH
@@ -135,7 +135,7 @@ def test_the_right_answer_scores_whatever_stands_before_it(name):
         lambda answer: "",
     ],
 )
-def test_pitfall_11_anything_but_one_right_answer_at_the_end_scores_nothing(name, change):
+def test_anything_but_one_right_answer_at_the_end_scores_nothing(name, change):
     texts = [change(right_answer(r)) for r in each_attempt(ask(name)[1])]
     for scores in verdicts(name, [padded([t], name)[0] for t in texts]):
         assert (scores == 0).all()
@@ -173,7 +173,7 @@ def test_two_answers_in_the_shop_score_nothing():
 
 
 @BOTH
-def test_pitfall_17_no_problem_turns_up_in_two_splits(name):
+def test_no_problem_is_in_two_splits(name):
     contents = {split: {content(r) for r in ask(name, split)[1]} for split in tasks.SPLITS}
     for a, b in itertools.combinations(tasks.SPLITS, 2):
         assert not contents[a] & contents[b]
@@ -211,7 +211,7 @@ def test_the_right_pair_can_stand_anywhere_in_the_shop():
     assert len(places) == 10 and min(places.values()) > MANY / 20
 
 
-def test_the_shop_prompt_tells_the_record():
+def test_the_shop_prompt_states_the_record():
     asked, records = ask("shop")
     tokenizer = world("shop")[0].tokenizer
     for row, record in zip(asked.prompt, records, strict=True):
@@ -221,7 +221,7 @@ def test_the_shop_prompt_tells_the_record():
     assert asked.prompt.shape[1] == world("shop")[0].prompt_slots and asked.prompt_mask.all()
 
 
-def test_the_fruit_prompt_can_be_solved_as_it_is_told():
+def test_the_fruit_prompt_has_what_its_solution_needs():
     asked, records = ask("fruit")
     tokenizer = world("fruit")[0].tokenizer
     for row, record in zip(asked.prompt, records, strict=True):
@@ -259,7 +259,7 @@ def test_a_prompt_that_buys_none_of_what_it_asks_for_is_not_read():
     "name, options, most", [("shop", {"prices": 4, "max_price": 20}, 20), ("fruit", {"kinds": 2, "max_price": 15}, 15)]
 )
 def test_options_change_the_problems(name, options, most):
-    task = tasks.make(name, **options)
+    task = tasks.make_task(name, **options)
     asked = jax.device_get(jax.jit(task.problems, static_argnums=2)(0, jnp.arange(MANY), "train"))
     prices = np.asarray(asked.facts["prices"])
     assert prices.max() == most and prices.shape[1] == options.get("prices", options.get("kinds"))
@@ -286,7 +286,7 @@ def test_options_change_the_problems(name, options, most):
 )
 def test_bad_options_are_refused(name, options, message):
     with pytest.raises(UserError, match=message):
-        tasks.make(name, **options)
+        tasks.make_task(name, **options)
 
 
 def test_an_unknown_split_is_refused():
@@ -326,15 +326,17 @@ def test_a_demonstration_is_described_as_what_it_is(kind):
         tries = text.count("try") if name == "fruit" else text.count(" vs ")
         if tries:
             assert attempt.strategy == ("retry" if text.count("wait") else "check")
-        assert len(attempt.verdicts) == text.count(" vs ") and len(attempt.facts) == text.count("=")
-        assert all(attempt.facts) and all(right for right, _, _ in attempt.verdicts)  # demonstrators calculate well
+        assert len(attempt.verdicts) == text.count(" vs ") and len(attempt.calculations) == text.count("=")
+        assert all(attempt.calculations) and all(
+            right for right, _, _ in attempt.verdicts
+        )  # demonstrators calculate well
         given = re.search(r"answer ([\d ]+) <eos>$", text)[1].split()
         assert sorted(attempt.answer.split()) == sorted(given)
     assert seen == strategies
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_search_that_gets_there_is_right_and_one_that_gives_up_seldom_is(kind):
+def test_a_search_that_finds_the_pair_is_right_and_one_that_gives_up_is_seldom_right(kind):
     name, options, _ = KINDS[kind]
     verify, got_there, gave_up = world(name)[0].verify, [], []
     for text, record, attempt in demonstrate(name, options):
@@ -363,12 +365,12 @@ def test_wrong_calculations_and_verdicts_are_described_as_wrong():
     record = {"prices": [3, 11, 2, 9, 6], "total": 14}
     attempt = shop.describe("try 3 + 9 = 13 vs 14 more wait 3 + 2 = 5 vs 15 less answer 2 9 <eos>", record)
     assert attempt.strategy == "retry" and attempt.answer == "2 9"
-    assert attempt.facts == (False, True)
+    assert attempt.calculations == (False, True)
     assert attempt.verdicts == ((False, False, 0), (False, False, 1))  # 13 is not more than 14; 15 is not the total
     record = {"counts": [3, 2], "prices": [3, 2], "total": 13}
     attempt = fruit.describe("2 * 2 = 5, 13 - 4 = 9, 9 / 3 = 3, check 3 * 3 = 9, 9 + 4 = 13 vs 13 same", record)
     assert attempt.strategy == "check" and attempt.answer is None
-    assert attempt.facts == (False, True, True, True, True) and attempt.verdicts == ((True, True, 0),)
+    assert attempt.calculations == (False, True, True, True, True) and attempt.verdicts == ((True, True, 0),)
 
 
 def pages(name, count=30, length=200):
@@ -405,7 +407,7 @@ def test_pages_show_every_verdict(name):
     assert min(words.count(verdict) for verdict in ("less", "more", "same")) > 5
 
 
-def test_no_shop_page_gives_a_problem_away():
+def test_no_shop_page_shows_the_answer_of_a_problem():
     """Every drill has a total that several pairs make, or none: no problem has one."""
     drills = 0
     for page in pages("shop", count=60):

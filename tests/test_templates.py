@@ -37,7 +37,7 @@ def test_a_demonstration_in_any_template_verifies_and_an_unfinished_thought_does
         assert answers.verify(said, "7") and not answers.verify(said, "8")
     assert template.prompt.endswith(template.prefill)
     if name in ("r1_zero", "oat"):
-        assert tag_format.in_form(template.prefill + template.answer("3 and 4 is 7.", "7")) == 1
+        assert tag_format.format_reward(template.prefill + template.answer("3 and 4 is 7.", "7")) == 1
         assert not answers.verify(template.prefill + "so <think> \\boxed{7}", "7")
 
 

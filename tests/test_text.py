@@ -14,7 +14,7 @@ TEXTS = ("plain", "naïve café", "数学 2 + 2", "👩‍🚀 lifts off 🚀", 
 
 @pytest.mark.parametrize("name", [None, "shop", "fruit", "cups", "countdown"])
 def test_random_symbols_survive_decoding_and_encoding(name):
-    tokenizer = SYMBOLS if name is None else tasks.make(name).tokenizer
+    tokenizer = SYMBOLS if name is None else tasks.make_task(name).tokenizer
     rng = np.random.default_rng(0)
     for _ in range(300):
         ids = rng.integers(tokenizer.size, size=rng.integers(12)).tolist()

@@ -10,7 +10,7 @@ from rljax.text import ByteTokenizer
 
 
 def parts(response: str, kind: str = "math", prefill: str = "") -> tuple[str, str]:
-    at = responses.final(response, {"kind": kind, "prefill": prefill})
+    at = responses.answer_start(response, {"kind": kind, "prefill": prefill})
     return response[:at], response[at:]
 
 
@@ -23,16 +23,16 @@ SMALL = [
 
 
 def world(name: str) -> tasks.Task:
-    return tasks.make(name, **({"allow_unsafe": True} if name == "programs" else {}))
+    return tasks.make_task(name, **({"allow_unsafe": True} if name == "programs" else {}))
 
 
 @pytest.mark.parametrize("name, think, final", SMALL)
 def test_a_small_worlds_answer_begins_at_its_word(name, think, final):
     task = world(name)
-    assert task.final(think + final, {}) == len(think)
-    assert task.final(final, {}) == 0, "a jump thinks nothing"
-    assert task.final(think, {}) == len(think), "one that was cut off has no answer"
-    assert task.final(f"{final} wait {final}", {}) == len(f"{final} wait "), "the last one counts"
+    assert task.answer_start(think + final, {}) == len(think)
+    assert task.answer_start(final, {}) == 0, "a jump thinks nothing"
+    assert task.answer_start(think, {}) == len(think), "one that was cut off has no answer"
+    assert task.answer_start(f"{final} wait {final}", {}) == len(f"{final} wait "), "the last one counts"
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_a_small_worlds_answer_begins_at_its_word(name, think, final):
         ("<think> it is #### 72", "<eos>"),
     ],
 )
-def test_an_answer_in_words_begins_after_the_thoughts_or_at_its_mark(think, final):
+def test_the_answer_to_a_question_begins_after_the_reasoning_or_at_its_mark(think, final):
     assert parts(think + final) == (think, final)
 
 
@@ -62,7 +62,7 @@ def test_a_program_begins_at_its_fence_or_its_tag():
     assert parts("#### none here", "code") == ("#### none here", "")
 
 
-def test_what_the_prompt_began_is_not_counted():
+def test_the_prefill_of_the_prompt_is_not_counted():
     assert parts(" 3 + 4 </think> <answer> 7 </answer>", prefill="<think>") == (
         " 3 + 4 </think>",
         " <answer> 7 </answer>",
@@ -71,13 +71,13 @@ def test_what_the_prompt_began_is_not_counted():
 
 
 @pytest.mark.parametrize("text, count", [("", 0), ("a", 1), ("ab ", 3), ("ab c", 5), ("ab c d", 6), ("ab c déf", 11)])
-def test_tokens_of_a_beginning_are_counted_with_the_space_behind_it(text, count):
+def test_the_tokens_of_a_prefix_are_counted_with_the_space_after_it(text, count):
     tokens = list(ByteTokenizer().encode("ab c déf\n\n#### 7"))
     assert evaluation.tokens_in(ByteTokenizer(), tokens, text) == count
 
 
 def test_a_sample_says_where_its_answer_begins_and_how_many_tokens_it_thought():
-    task = tasks.make("shop")
+    task = tasks.make_task("shop")
     texts = ["try 1 + 2 = 3 vs 9 less wait answer 4 5 <eos>", "answer 4 5 <eos>", "try 1 + 2"]
     ids = [task.tokenizer.encode(t, specials=True) for t in texts]
     response, mask = np.zeros((1, 3, 20), int), np.zeros((1, 3, 20), bool)

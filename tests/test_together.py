@@ -54,12 +54,12 @@ def alone(tmp_path_factory):
 
 
 def said(folder, step):
-    return [s["tokens"] for s in journal.read(folder / "samples" / f"rl_step_{step:06d}.jsonl")]
+    return [s["tokens"] for s in journal.read_records(folder / "samples" / f"rl_step_{step:06d}.jsonl")]
 
 
 def test_each_run_is_the_one_it_would_be_by_itself(undisturbed, alone):
     for mine, theirs in zip(folders(undisturbed), folders(alone), strict=True):
-        a, b = (journal.read(folder / "metrics.jsonl") for folder in (mine, theirs))
+        a, b = (journal.read_records(folder / "metrics.jsonl") for folder in (mine, theirs))
         assert [(x["stage"], x["step"], *x) for x in a] == [(x["stage"], x["step"], *x) for x in b]
         for x, y in zip(a, b, strict=True):
             for key in x.keys() - {"stage"}:  # float32: sums are rounded in another order, and nothing else differs
@@ -67,7 +67,7 @@ def test_each_run_is_the_one_it_would_be_by_itself(undisturbed, alone):
         for step in (0, 2, 3):
             assert said(mine, step) == said(theirs, step)
         assert journal.read_config(mine) == journal.read_config(theirs)
-    rewards = [r["train/reward"] for r in journal.read(mine / "metrics.jsonl") if "train/reward" in r]
+    rewards = [r["train/reward"] for r in journal.read_records(mine / "metrics.jsonl") if "train/reward" in r]
     assert any(0 < r < 1 for r in rewards), "there was something to learn from"
 
 
@@ -294,7 +294,7 @@ def test_folders_are_those_of_one_run_each_and_none_that_has_begun(tmp_path):
     with pytest.raises(UserError, match="as many folders and one for the group"):
         vmapped.run(configs, [tmp_path / "a", tmp_path / "a"], tmp_path / "group")
     (tmp_path / "b" / "checkpoints" / "rl" / "2").mkdir(parents=True)
-    (tmp_path / "b" / "config.json").write_text(json.dumps({"config": journal.plain(configs[1].to_dict())}))
+    (tmp_path / "b" / "config.json").write_text(json.dumps({"config": journal.to_plain(configs[1].to_dict())}))
     with pytest.raises(UserError, match="has begun its RL by itself"):
         vmapped.run(configs, [tmp_path / "c", tmp_path / "b"], tmp_path / "other")
 

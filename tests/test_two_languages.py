@@ -12,7 +12,7 @@ from rljax.text import pad_batch
 from rljax.verifiers import text_rewards
 
 T = 100
-MIXED = tasks.make("shop", second=0.4)
+MIXED = tasks.make_task("shop", second=0.4)
 TWO = rewards.parse("correct + language(target=en)")
 
 
@@ -36,12 +36,12 @@ def rollout_of(task, asked, rows):
     return Rollout(asked.prompt, asked.prompt_mask, response, mask, 0.0 * mask, finished)
 
 
-def test_without_a_second_language_there_is_no_word_of_it():
-    assert tasks.make("shop").tokenizer.words == shop.WORDS
-    assert tasks.make("shop").words == ("wait", "try")
+def test_without_a_second_language_the_vocabulary_has_no_word_of_it():
+    assert tasks.make_task("shop").tokenizer.words == shop.WORDS
+    assert tasks.make_task("shop").behaviours == ("wait", "try")
 
 
-@pytest.mark.parametrize("task", [MIXED, tasks.make("fruit"), tasks.make("countdown")], ids=lambda t: t.name)
+@pytest.mark.parametrize("task", [MIXED, tasks.make_task("fruit"), tasks.make_task("countdown")], ids=lambda t: t.name)
 def test_device_and_text_agree_on_correctness_and_on_language(task):
     asked, _, rows = attempts(task, np.random.default_rng(1))
     rows[1] = [int(i) for i in np.random.default_rng(2).integers(0, task.tokenizer.size, T) if i != task.tokenizer.eos]
@@ -62,7 +62,7 @@ def test_a_try_in_either_language_is_the_same_try():
     assert shop.verify("答 3 11 <eos>", record) and not shop.verify("answer 3 11 答 3 11 <eos>", record)
 
 
-def test_demonstrators_and_pages_say_about_the_share_in_the_second_language():
+def test_demonstrations_and_pages_have_about_the_share_of_the_second_language():
     rng = np.random.default_rng(0)
     asked = MIXED.problems(0, jnp.arange(300), "train")
     told = [MIXED.demonstration(r, rng) for r in MIXED.records(asked.facts)]
@@ -71,10 +71,10 @@ def test_demonstrators_and_pages_say_about_the_share_in_the_second_language():
         there = sum(text.split().count(shop.SECOND[w]) for text in texts for w in words)
         here = sum(text.split().count(w) for text in texts for w in words)
         assert 0.3 < there / (there + here) < 0.5
-    shares = [text_rewards.language(text) for text in told if text.count("=") > 3]
+    shares = [text_rewards.language_consistency(text) for text in told if text.count("=") > 3]
     assert sum(0 < share < 1 for share in shares) > len(shares) / 2, "most of the longer ones are mixed"
 
 
-def test_a_share_that_is_none_is_one_line():
+def test_a_share_above_one_is_refused_in_one_line():
     with pytest.raises(UserError, match="second"):
-        tasks.make("shop", second=1.2)
+        tasks.make_task("shop", second=1.2)

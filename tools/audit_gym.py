@@ -28,7 +28,7 @@ from typing import Any
 
 from rljax.errors import UserError
 from rljax.tasks.datasets import gym
-from rljax.verifiers import answer_regions
+from rljax.verifiers import answer_extraction
 
 SEED = 20_011
 OTHERS = 20  # answers of other problems tried on each
@@ -125,7 +125,7 @@ SEVERAL = {
 
 def audit(name: str, size: int) -> dict[str, Any]:
     """What one task does: {"task", "reasons", "digest", measurements}; it passed where no reasons are given."""
-    module = gym.library()
+    module = gym.import_reasoning_gym()
     report: dict[str, Any] = {"task": name, "reasons": []}
     say = lambda reason: report["reasons"].append(reason) if reason not in report["reasons"] else None
     runs = [] if name in HARMLESS else called(registry()[name], RUNS)
@@ -152,14 +152,14 @@ def audit(name: str, size: int) -> dict[str, Any]:
     if any(len(x["question"].split()) < 3 for x in items):
         say("has questions that do not say the task")
     try:
-        setups = [gym.pack(name, x) for x in items]
+        setups = [gym.pack_setup(name, x) for x in items]
     except (TypeError, ValueError) as e:
         say(f"its problems cannot be kept as JSON ({e})")
         return report
     report["bytes"] = max(map(len, setups))
     if report["bytes"] > LARGEST:
         say(f"needs {report['bytes']} bytes to score an answer")
-    text = lambda x: json.dumps([x["question"], x["answer"], gym.pack(name, x)], sort_keys=True)
+    text = lambda x: json.dumps([x["question"], x["answer"], gym.pack_setup(name, x)], sort_keys=True)
     report["digest"] = hashlib.sha256("".join(map(text, items)).encode()).hexdigest()
     again, larger = make(size), make(4 * size)
     if any(text(again[i]) != text(items[i]) for i in reversed(range(size))):
@@ -195,10 +195,10 @@ def own_answers(task: Any, items: list[Any], setups: list[str], say: Callable[[s
             f"So: <answer>\n{answer}\n</answer>",
             f"<answer>  {answer} </answer>",
         ):
-            region = (answer_regions.final_region(wrapped) or "").strip()
+            region = (answer_extraction.extract_final_region(wrapped) or "").strip()
             if len(region) > gym.LONGEST:
                 say(f"has answers longer than {gym.LONGEST} characters")
-            elif not gym.FULL <= gym.score(region, setup) <= 2 - gym.FULL:
+            elif not gym.FULL <= gym.score_answer(region, setup) <= 2 - gym.FULL:
                 say("its own answer earns less once it is stripped, or has been through JSON")
 
 
@@ -233,7 +233,7 @@ def junk(task: Any, items: list[Any], setups: list[str], report: dict[str, Any],
             if given is None or not 0 <= given <= 1 + 1e-9:
                 say(f"gives {given} to {probe[:24]!r}")
                 continue
-            if len(probe) <= gym.LONGEST and attempt(lambda p=probe, s=setup: gym.score(p, s)) != given:
+            if len(probe) <= gym.LONGEST and attempt(lambda p=probe, s=setup: gym.score_answer(p, s)) != given:
                 say("scores otherwise once a problem has been through JSON")
             full = given >= gym.FULL
             if kind in ("constant", "hostile"):
@@ -356,7 +356,7 @@ def global_random_state() -> object:
 
 def registry() -> dict[str, type]:
     """Every task of reasoning-gym, by name."""
-    gym.library()
+    gym.import_reasoning_gym()
     return {name: pair[0] for name, pair in importlib.import_module("reasoning_gym.factory").DATASETS.items()}
 
 

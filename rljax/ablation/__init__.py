@@ -8,5 +8,5 @@ draw.py       its figures
 
 from rljax.ablation.arms import Ablation, Run, check, finished, folder, load, runs_of
 from rljax.ablation.claims import Judgement, judge, say, verdict
-from rljax.ablation.draw import draw
+from rljax.ablation.draw import draw_figures
 from rljax.ablation.results import Line, line_of, read, table, values, write

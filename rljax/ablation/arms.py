@@ -19,8 +19,8 @@ from typing import Any
 from rljax.ablation.claims import parse_claim
 from rljax.errors import UserError
 from rljax.structs import ConfigTree
-from rljax.training import config_files, loop
-from rljax.training.settings import STAGES
+from rljax.training import config_files, stage_checkpoints
+from rljax.training.schema import STAGES
 
 SHARED = ("seed", "weights", "task", "model")  # what every stage depends on
 FIGURES = ("curves", "ends", "attempts", "grid")
@@ -35,7 +35,7 @@ class Ablation:
     hypothesis: str = ""
     claims: tuple[str, ...] = ()  # the hypothesis, to be checked: "pass@1: shortest < dr_grpo"
     stage: str = "rl"  # what an arm runs; the stages before it are its start, shared by arms that agree on them
-    measures: tuple[str, ...] = ("pass@1", "length")  # drawn and tabled, by their names in ``results.MEASURES``
+    measures: tuple[str, ...] = ("pass@1", "length")  # drawn and tabled, by their names in ``rljax.report.measures``
     figures: tuple[str, ...] = ("curves", "ends")
 
     @property
@@ -152,7 +152,7 @@ def slug(name: str) -> str:
 
 def finished(folder: Path, config: ConfigTree, stage: str) -> bool:
     """Whether a stage has come to its end in this folder."""
-    return loop.finished(folder, stage, config[stage].steps)
+    return stage_checkpoints.finished(folder, stage, config[stage].steps)
 
 
 def check(config: ConfigTree, resolve: Any, arm: str) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from rljax.ablation import results
 from rljax.ablation.results import Line
 from rljax.errors import UserError
-from rljax.metrics.intervals import Estimate, interval, paired
+from rljax.metrics.intervals import Estimate, interval, paired_difference
 
 BEFORE = "before"
 FORM = re.compile(r"(?P<measure>[^:]+): (?P<left>.+?) (?P<sign>[<>~]) (?P<right>.+?)(?: \[(?P<within>[\d.]+)\])?")
@@ -58,12 +58,12 @@ def judge(text: str, lines: Sequence[Line]) -> Judgement:
     left = results.values(lines, c.left, c.measure)
     begin = c.right == BEFORE
     right = results.values(lines, c.left if begin else c.right, c.measure, 0 if begin else -1)
-    d = paired(left, right)
+    d = paired_difference(left, right)
     outcome = "not shown"
     if c.sign == "~":
         outcome = "holds" if -c.within <= d.low and d.high <= c.within else outcome
         outcome = "fails" if d.low > c.within or d.high < -c.within else outcome
-    elif d.sure:
+    elif d.excludes_zero:
         outcome = "holds" if (d.mean < 0) == (c.sign == "<") else "fails"
     over = lambda x: interval(np.array([*x.values()]))
     return Judgement(text, outcome, over(left), over(right), d)

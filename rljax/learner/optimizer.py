@@ -1,5 +1,6 @@
-"""The optimiser: an optax chain and a learning-rate schedule from a config."""
+"""The optimiser: an optax chain and a learning-rate schedule from their declared options."""
 
+import dataclasses
 import math
 from typing import Any
 
@@ -8,79 +9,95 @@ import optax
 
 from rljax import transformer
 from rljax.errors import UserError
-from rljax.structs import ConfigTree
+from rljax.options import option
 
-Rate = jax.Array | float
+SCHEDULES = ("constant", "linear", "cosine")
+OPTIMIZERS = ("adamw", "muon", "sgd")
 
 
-def schedule(config: ConfigTree, steps: int, rate: Rate | None = None) -> optax.Schedule:
-    """Learning rate by update: linear warm-up, then constant, linear or cosine to ``final`` times the peak.
+@dataclasses.dataclass(frozen=True)
+class OptimizerOptions:
+    """An optimiser and its schedule."""
 
-    ``rate`` is the peak in place of the config's, and may be traced.
-    """
-    peak, warm = config.learning_rate if rate is None else rate, config.warmup
+    name: str = option("adamw", "optimiser; muon moves the layers' matrices, adamw the rest", choices=OPTIMIZERS)
+    learning_rate: jax.Array | float = option(1e-3, "peak learning rate", low=0.0)
+    schedule: str = option(
+        "cosine", "after the warm-up: constant, or falling to `final` times the peak", choices=SCHEDULES
+    )
+    warmup: int = option(20, "updates of linear warm-up", low=0)
+    final: float = option(0.1, "learning rate at the end, as a share of the peak", low=0.0)
+    b1: float = option(0.9, "decay of the first moment", low=0.0, high=1.0)
+    b2: float = option(0.95, "decay of the second moment", low=0.0, high=1.0)
+    eps: float = option(1e-8, "added to the root of the second moment", low=0.0)
+    weight_decay: float = option(0.01, "decoupled weight decay of matrices; norms and biases never decay", low=0.0)
+    clip_norm: float = option(1.0, "largest norm of the whole gradient; 0: no clipping", low=0.0)
+    moment_dtype: str = option(
+        "", "dtype of adamw's first moment; '': as the weights", choices=("", "bfloat16", "float32")
+    )
+    offload: bool = option(False, "whether moments lie in host memory between updates")
+
+    def check(self, where: str) -> None:
+        """Raise UserError, naming the key after ``where``, for settings that do not go together."""
+        if self.moment_dtype and self.name != "adamw":
+            raise UserError(
+                f"{where}moment_dtype={self.moment_dtype!r} with name={self.name!r}: only adamw keeps its first moment in "
+                "another dtype"
+            )
+        if self.offload and self.name == "sgd":
+            raise UserError(f"{where}offload=True with name='sgd': it keeps no moments that could lie elsewhere")
+
+
+def make_schedule(options: OptimizerOptions, steps: int) -> optax.Schedule:
+    """Learning rate by update: linear warm-up, then constant, linear or cosine over the rest of ``steps`` updates."""
+    peak, warm = options.learning_rate, options.warmup
     rest = max(steps - warm, 1)
     shapes = {
         "constant": lambda: optax.constant_schedule(peak),
-        "linear": lambda: optax.linear_schedule(peak, peak * config.final, rest),
-        "cosine": lambda: optax.cosine_decay_schedule(peak, rest, config.final),
+        "linear": lambda: optax.linear_schedule(peak, peak * options.final, rest),
+        "cosine": lambda: optax.cosine_decay_schedule(peak, rest, options.final),
     }
-    if config.schedule not in shapes:
-        raise UserError(f"optimizer: schedule={config.schedule!r} is unknown, choose from {sorted(shapes)}")
     if not warm:
-        return shapes[config.schedule]()
-    return optax.join_schedules([optax.linear_schedule(0.0, peak, warm), shapes[config.schedule]()], [warm])
+        return shapes[options.schedule]()
+    return optax.join_schedules([optax.linear_schedule(0.0, peak, warm), shapes[options.schedule]()], [warm])
 
 
-def make(
-    config: ConfigTree, model: transformer.Config, steps: int, rate: Rate | None = None
-) -> optax.GradientTransformation:
+def make_optimizer(options: OptimizerOptions, model: transformer.Config, steps: int) -> optax.GradientTransformation:
     """Global-norm clipping, then AdamW, Muon (matrices of the layers; AdamW for the rest) or SGD.
 
-    ``config``: name, learning_rate, schedule, warmup, final, b1, b2, eps, weight_decay, clip_norm, moment_dtype, offload. ``steps`` is
-    the number of updates that the schedule spans, ``rate`` a peak in place of the config's. Norms and biases never decay.
+    ``steps`` is the number of updates that the schedule spans. The learning rate may be a traced array.
     """
-    by_update = schedule(config, steps, rate)
-    adam = dict(b1=config.b1, b2=config.b2, eps=config.eps, weight_decay=config.weight_decay)
+    by_update = make_schedule(options, steps)
+    adam: dict[str, Any] = dict(b1=options.b1, b2=options.b2, eps=options.eps, weight_decay=options.weight_decay)
     kinds = {
-        "adamw": lambda: optax.adamw(by_update, mask=decays, mu_dtype=config.moment_dtype or None, **adam),
+        "adamw": lambda: optax.adamw(by_update, mask=decay_mask, mu_dtype=options.moment_dtype or None, **adam),
         "muon": lambda: optax.contrib.muon(
             by_update,
-            weight_decay=config.weight_decay,
-            adam_b1=config.b1,
-            adam_b2=config.b2,
+            weight_decay=options.weight_decay,
+            adam_b1=options.b1,
+            adam_b2=options.b2,
             muon_weight_dimension_numbers=lambda params: muon_dimensions(model),
             consistent_rms=0.2,
         ),
         "sgd": lambda: optax.sgd(by_update),
     }
-    if config.moment_dtype and (config.name != "adamw" or config.moment_dtype not in ("bfloat16", "float32")):
-        raise UserError(
-            f"optimizer: moment_dtype={config.moment_dtype!r} with name={config.name!r}: only adamw keeps its first moment in "
-            "another dtype, bfloat16 or float32"
-        )
-    if config.offload and config.name == "sgd":
-        raise UserError("optimizer: offload=True with name='sgd': it keeps no moments that could lie elsewhere")
-    if config.name not in kinds:
-        raise UserError(f"optimizer: name={config.name!r} is unknown, choose from {sorted(kinds)}")
-    return optax.chain(optax.clip_by_global_norm(config.clip_norm or math.inf), kinds[config.name]())
+    return optax.chain(optax.clip_by_global_norm(options.clip_norm or math.inf), kinds[options.name]())
 
 
-def decays(params: Any) -> Any:
-    """Which weights decay: matrices, stacked ones too, by their names and not by their axes."""
+def decay_mask(params: Any) -> Any:
+    """A pytree of bools: which weights decay. Matrices do, stacked ones too; they are told by their names."""
 
-    def one(path: Any, x: jax.Array) -> bool:
+    def decays(path: Any, x: jax.Array) -> bool:
         name = str(getattr(path[-1], "key", ""))
         return x.ndim > 1 and not name.endswith(("norm", "bias"))
 
-    return jax.tree_util.tree_map_with_path(one, params)
+    return jax.tree_util.tree_map_with_path(decays, params)
 
 
 def muon_dimensions(model: transformer.Config) -> Any:
     """Which axes of each weight Muon treats as a matrix's rows and columns; None leaves the weight to AdamW."""
     from optax.contrib import MuonDimensionNumbers
 
-    def one(w: transformer.Weight) -> Any:
+    def dimensions(w: transformer.Weight) -> Any:
         if "vocab" in w.axes or not w.spread:
             return None
         held = [i for i, axis in enumerate(w.axes) if axis in ("layer", "expert")]  # each matrix of a stack by itself
@@ -89,4 +106,4 @@ def muon_dimensions(model: transformer.Config) -> Any:
         other = tuple(i for i in range(len(w.shape)) if i not in (*held, *inward))
         return MuonDimensionNumbers(inward, other)
 
-    return jax.tree.map(one, transformer.weights(model), is_leaf=lambda x: isinstance(x, transformer.Weight))
+    return jax.tree.map(dimensions, transformer.weights(model), is_leaf=lambda x: isinstance(x, transformer.Weight))

@@ -1,7 +1,7 @@
-"""Estimators over attempts at questions: pure numpy, a question a row.
+"""pass@k, cons@k and response lengths, from attempts at questions. Pure numpy; each row is a question.
 
-The question is the unit of every error: the attempts at one question resemble each other, so a binomial over all of
-them would claim too much (Miller, arXiv 2411.00640).
+The question is the unit of every standard error: attempts at one question resemble each other, so the binomial error over
+all attempts would be too small (Miller, arXiv 2411.00640). ``intervals`` makes the errors.
 """
 
 import re
@@ -12,9 +12,10 @@ import numpy as np
 
 
 def pass_at_k(correct: np.ndarray, k: int) -> np.ndarray:
-    """Unbiased chance that at least one of k attempts is right, a question (arXiv 2107.03374, eq. 1).
+    """Unbiased estimate of pass@k: the chance that at least one of k attempts is right (arXiv 2107.03374, eq. 1).
 
-    correct [Q, n] of 0 and 1, n >= k -> [Q] float64: 1 - C(n - c, k) / C(n, k). Raises ValueError where n < k.
+    ``correct`` is [Q, n] of 0 and 1, n >= k. Returns [Q] float64, 1 - C(n - c, k) / C(n, k) for c right ones. Raises
+    ValueError where n < k.
     """
     correct = np.asarray(correct, np.float64)
     n = correct.shape[1]
@@ -27,7 +28,7 @@ def pass_at_k(correct: np.ndarray, k: int) -> np.ndarray:
 
 
 def cons_at_k(answers: Sequence[Sequence[str | None]], gold: Sequence[str], k: int) -> np.ndarray:
-    """Chance that a majority vote of k attempts is right, a question -> [Q] float64.
+    """cons@k: the chance that a majority vote of k attempts is right. Returns [Q] float64, one for each question.
 
     ``answers`` holds each question's n >= k extracted answers in canonical form, None where none could be read (those do not
     vote). Every whole block of k neighbours votes, and the mean of these n // k elections is taken. A tie counts by the share
@@ -43,34 +44,19 @@ def cons_at_k(answers: Sequence[Sequence[str | None]], gold: Sequence[str], k: i
 
 
 def majority_is(right: str, answers: Sequence[str | None]) -> float:
-    """Whether most vote for the right answer; of several with as many votes, their share of right ones."""
+    """1 where most attempts vote for the right answer, else 0; in a tie, the share of the tied answers that is right."""
     votes = Counter(answer for answer in answers if answer is not None)
     first = [answer for answer, count in votes.items() if count == max(votes.values())]
     return (right in first) / len(first) if first else 0.0
 
 
 def vote_key(names: Iterable[str]) -> str:
-    """Of an evaluation's keys, the one of the majority vote with most attempts; "" where there is none."""
+    """The key "eval/cons@k" with the largest k among the keys of an evaluation; "" where there is none."""
     found = {int(match[1]): name for name in names if (match := re.fullmatch(r"eval/cons@(\d+)", name))}
     return found[max(found)] if found else ""
 
 
-def standard_error(by_question: np.ndarray) -> float:
-    """Standard error of the mean over questions, from their sample deviation; nan for a single question."""
-    x = np.asarray(by_question, np.float64)
-    return float(x.std(ddof=1) / np.sqrt(len(x))) if len(x) > 1 else float("nan")
-
-
-def half_width(error: float, questions: int) -> float:
-    """Of the 95 % interval of a mean over questions with this standard error: Student's below 30 questions, else 1.96."""
-    if questions >= 30:
-        return 1.96 * error
-    from scipy.special import stdtrit
-
-    return float(error * stdtrit(max(questions - 1, 1), 0.975))
-
-
 def lengths(values: np.ndarray) -> dict[str, float]:
-    """mean, median, p95 and max of response lengths, in tokens."""
+    """{"mean", "median", "p95", "max"} of response lengths [n], in tokens."""
     x = np.asarray(values, np.float64)
     return {"mean": x.mean(), "median": np.median(x), "p95": np.percentile(x, 95), "max": x.max()}

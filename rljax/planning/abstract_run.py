@@ -1,4 +1,4 @@
-"""Settings of a run that cannot be: without its tokenizer, its weights or its devices."""
+"""A run that cannot be here: without its tokenizer, its weights or its devices."""
 
 import dataclasses
 from pathlib import Path
@@ -10,12 +10,12 @@ from rljax.distributed import sharding
 from rljax.errors import UserError
 from rljax.planning.published_models import SHAPES
 from rljax.structs import ConfigTree
-from rljax.training import settings
-from rljax.training.settings import Settings
+from rljax.training import checks, run
+from rljax.training.run import Run
 
 
-def settle(config: ConfigTree, model_name: str = "", devices: Any = None) -> Settings:
-    """Settings for planning: the task is a stand-in with what shapes depend on, so that no tokenizer is needed.
+def resolve_abstract(config: ConfigTree, model_name: str = "", devices: Any = None) -> Run:
+    """The run of a config for planning: its task is a stand-in with what shapes depend on, so that no tokenizer is needed.
 
     ``model_name`` is a published architecture, or a folder with a config.json; "" the config's own. ``devices`` default to
     those that are here. Raises UserError for what does not fit.
@@ -23,16 +23,17 @@ def settle(config: ConfigTree, model_name: str = "", devices: Any = None) -> Set
     if config.mesh.actors:
         raise UserError("plans know no mesh.actors: plan those that learn and those that sample each by themselves")
     config = config.copy_and_resolve_references()
-    config.rl.start = ""  # whatever it starts from, its weights have these shapes
+    for stage in ("pretrain", "sft", "rl"):
+        config[stage].start = ""  # whatever it starts from, its weights have these shapes
     name, slots, stop_ids = model_name or config.weights, config.task.options.get("prompt_slots", 512), (0,)
     said = config.model.to_dict()
     computed = {field: said[field] for field in pretrained.COMPUTED}
     if not name:
-        if config.task.name in tasks.IN_WORDS:
+        if tasks.takes_tokenizer(config.task.name):
             raise UserError(
                 f"task {config.task.name} says no vocabulary: name a model, --model=one of {', '.join(SHAPES)}"
             )
-        own = tasks.make(config.task.name, **config.task.options.to_dict())
+        own = tasks.make_task(config.task.name, **config.task.options.to_dict())
         model = transformer.Config(vocab_size=own.tokenizer.size, **said)
         slots, stop_ids = own.prompt_slots, own.tokenizer.stop_ids
     elif name in SHAPES:
@@ -41,20 +42,10 @@ def settle(config: ConfigTree, model_name: str = "", devices: Any = None) -> Set
         model = pretrained.read_config(name, **computed)
     else:
         raise UserError(f"--model={name}: neither a folder with a config.json nor one of {', '.join(SHAPES)}")
-    task: Any = SimpleNamespace(prompt_slots=slots, tokenizer=SimpleNamespace(stop_ids=stop_ids))
-    model, actor = settings.laid_out(config, model) if devices is None else laid_out(config, model, devices)
-    sampler.check_window(model, slots, config.rl.max_new_tokens)
-    settings.algorithm(config.rl)
-    settings.check_stage(config, model, "rl")
-    sharding.check_rows(config.rl.prompts, actor.layout, "rl.prompts")
-    return Settings(config, task, model, actor)
-
-
-def laid_out(config: ConfigTree, model: transformer.Config, devices: Any) -> tuple[Any, Any]:
-    """``settings.laid_out`` over devices that are not here."""
-    mesh = sharding.mesh_of(list(devices), **{axis: config.mesh[axis] for axis in sharding.AXES})
-    layouts = (sharding.layout(mesh, config.mesh[name], f"mesh.{name}") for name in ("learn", "sample"))
-    learn, sample = (dataclasses.replace(model, layout=layout) for layout in layouts)
-    for one in (learn, sample):
-        sharding.weight_shardings(one)
-    return learn, sample
+    task: Any = SimpleNamespace(prompt_slots=slots, tokenizer=SimpleNamespace(stop_ids=stop_ids), levels=None)
+    found = run.build_run(config, task, *run.lay_out(config, model, devices))
+    sampler.check_window(model, slots, found.rl.sampling.max_new_tokens)
+    checks.check_algorithm(found.rl)
+    checks.check_stage(found, found.rl)
+    sharding.check_rows(found.rl.problems.prompts, found.sampler_model.layout, "rl.prompts")
+    return found

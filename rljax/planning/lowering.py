@@ -1,6 +1,6 @@
-"""The sampler, the comparison and the update of a config, lowered on abstract arrays and compiled: nothing is allocated.
+"""The sampler, the advantages and the update of a run, lowered on abstract arrays and compiled: nothing is allocated.
 
-These are the functions that ``experiments.rl`` runs, with the same arguments. ``Sizes`` is what the compiler says that each
+These are the functions of ``training.rl_steps``, bound to the same settings. ``Sizes`` is what the compiler says that each
 device needs for one of them.
 """
 
@@ -14,13 +14,13 @@ import jax.numpy as jnp
 
 from rljax import learner, sampler, transformer
 from rljax.distributed import sharding
-from rljax.learner import optimizer
 from rljax.planning import collectives
 from rljax.planning.collectives import Collective
 from rljax.planning.static_memory import cached, sampler_weights
-from rljax.structs import Rollout
-from rljax.training import initial_state, settings
-from rljax.training.settings import Settings
+from rljax.structs import Experience, Problems, Rewards, Rollout
+from rljax.training import initial_state
+from rljax.training.rl_steps import make_learner
+from rljax.training.run import Run
 from rljax.transformer import lora
 
 TOO_MUCH = re.compile(r"required for HLO temporaries \(([\d.]+)([BKMGT])\) exceeds")
@@ -40,84 +40,63 @@ class Sizes(NamedTuple):
 class Programs(NamedTuple):
     sample: Sizes
     greedy: Sizes | None
-    compare: Sizes
-    push: Sizes
+    advantages: Sizes
+    update: Sizes
 
 
-def state_of(s: Settings) -> Any:
-    """The training state as abstract arrays, each with its sharding."""
-    state = jax.eval_shape(lambda: initial_state.new_state(s, s.config.rl, None, settings.algorithm(s.config.rl)))
-    return placed(state, sharding.state_shardings(state, s.model, settings.offloaded(s.config.rl)))
+def state_of(run: Run) -> Any:
+    """The training state of reinforcement learning as abstract arrays, each with its sharding."""
+    state = jax.eval_shape(lambda: initial_state.new_state(run, run.rl, None))
+    return place_abstract(state, sharding.state_shardings(state, run.model, run.rl.offloaded))
 
 
-def placed(shapes: Any, where: Any) -> Any:
+def place_abstract(shapes: Any, where: Any) -> Any:
     return jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), shapes, where)
 
 
-def rows(shapes: Any, layout: transformer.Layout) -> Any:
+def abstract_rows(shapes: Any, layout: transformer.Layout) -> Any:
     """Abstract arrays whose first axis is split as rows are."""
     return jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=layout.sharding(("rows",), x.shape)), shapes
     )
 
 
-def lowered(s: Settings) -> dict[str, Any]:
-    """The programs by name, each a function that lowers it; the update's arguments come from the ones before."""
-    c, row, plan = s.config.rl, settings.algorithm(s.config.rl), settings.policy_update(s)
-    slots, state = s.task.prompt_slots, state_of(s)
-    split, layout = settings.split(s, c, slots), s.model.layout
+def lower_programs(run: Run) -> dict[str, Any]:
+    """The programs of a train step by name, each a function that lowers it; the update's inputs come from the one before."""
+    rl, sampling, prompts = run.rl, run.rl.sampling, run.rl.problems.prompts
+    slots, state, layout = run.task.prompt_slots, state_of(run), run.model.layout
     kind: Any = lambda dtype, *shape: jax.ShapeDtypeStruct(shape, jnp.dtype(dtype))
-    draw = functools.partial(
-        sampler.sample,
-        config=s.actor,
-        max_new_tokens=c.max_new_tokens,
-        temperature=c.temperature,
-        top_k=c.top_k,
-        top_p=c.top_p,
-        stop_ids=s.task.tokenizer.stop_ids,
-        weights=c.sampler_weights,
-    )
 
-    def sampled(**how: Any) -> Any:
-        return jax.jit(lambda policy, prompt, mask, key: draw(policy, prompt=prompt, prompt_mask=mask, key=key, **how))
+    def lower_sampler(greedy: bool) -> Any:
+        draw = sampler.make_sampler(sampling, run.sampler_model, greedy=greedy)
+        program = jax.jit(lambda policy, prompt, mask, key: draw(policy, Problems(prompt, mask, ()), key))
+        return program.lower(policy, *asked, state.key)
 
-    asked = rows((kind("int32", c.prompts, slots), kind("bool", c.prompts, slots)), s.actor.layout)
+    asked = abstract_rows((kind("int32", prompts, slots), kind("bool", prompts, slots)), run.sampler_model.layout)
     policy = state.params
-    if c.lora.rank:
-        policy = adapted(jax.eval_shape(lora.policy, state.params, state.frozen), s.model)
+    if rl.lora.rank:
+        policy = place_adapted(jax.eval_shape(lora.policy, state.params, state.frozen), run.model)
 
-    n = c.prompts * c.group_size
-    rollout = rows(
-        Rollout(
-            prompt=kind("int32", n, slots),
-            prompt_mask=kind("bool", n, slots),
-            response=kind("int32", n, c.max_new_tokens),
-            mask=kind("bool", n, c.max_new_tokens),
-            logprobs=kind("float32", n, c.max_new_tokens),
-            finished=kind("bool", n),
-        ),
-        layout,
-    )
-    greedy = rows(kind("float32", c.prompts), layout) if row.looks_at("greedy") else None
-    reward = rows(kind("float32", c.prompts, c.group_size), layout)
-    compare = jax.jit(functools.partial(learner.compare, row=row, model=s.model, plan=plan, split=split))
-    tx = optimizer.make(c.optimizer, s.model, c.steps * plan.steps)
-    push = jax.jit(
-        functools.partial(learner.push, row=row, model=s.model, optimizer=tx, plan=plan, split=split, start=slots),
-        donate_argnums=0,
-    )
-    experience = lambda: jax.eval_shape(compare, state, rollout, reward, greedy=greedy)[0]
+    rows = prompts * sampling.group_size
+    rollout = jax.eval_shape(lambda: Rollout.empty(rows, slots, sampling.max_new_tokens))
+    with_greedy = rl.algorithm.looks_at("greedy")
+    correct = kind("float32", prompts, sampling.group_size)
+    greedy = kind("float32", prompts) if with_greedy else None
+    terms = kind("float32", prompts, sampling.group_size, len(rl.reward))
+    experience = abstract_rows(Experience(rollout, Rewards(correct, terms, {}, greedy)), layout)
+    policy_learner = make_learner(run)
+    advantages = jax.jit(functools.partial(learner.compute_advantages, policy_learner))
+    update = jax.jit(functools.partial(learner.update_policy, policy_learner), donate_argnums=0)
+    batch = lambda: jax.eval_shape(advantages, state, experience)[0]
     out = {
-        "sample": lambda: sampled(group_size=c.group_size).lower(policy, *asked, state.key),
-        "compare": lambda: compare.lower(state, rollout, reward, greedy=greedy),
-        "push": lambda: push.lower(state, rows(experience(), layout)),
+        "sample": lambda: lower_sampler(greedy=False),
+        "advantages": lambda: advantages.lower(state, experience),
+        "update": lambda: update.lower(state, abstract_rows(batch(), layout)),
     }
-    if greedy is not None:
-        out["greedy"] = lambda: sampled(group_size=1, greedy=True).lower(policy, *asked, state.key)
-    return out
+    return out | ({"greedy": lambda: lower_sampler(greedy=True)} if with_greedy else {})
 
 
-def adapted(policy: Any, model: transformer.Config) -> Any:
+def place_adapted(policy: Any, model: transformer.Config) -> Any:
     """Adapters beside their base lie whole, as the state has them; the base as weights do."""
     whole = model.layout.sharding((), ())
     where = sharding.weight_shardings(model)
@@ -132,29 +111,29 @@ def adapted(policy: Any, model: transformer.Config) -> Any:
     return jax.tree.map(one, where, policy)
 
 
-def compiled(s: Settings, exact: bool = False) -> tuple[Programs, str]:
+def compile_programs(run: Run, exact: bool = False) -> tuple[Programs, str]:
     """Sizes of every program, and how they were found where not by compiling the whole.
 
     The update's layers are one loop where ``scan_layers`` is on. The sampler's are not: beyond 12 of them it is compiled with 2
     and with 4 turns of the longest run of like layers, and the rest is a straight line, as are its cache and its weights: never
     a flatter one than theirs, since in a short program something else may be what needs most.
     """
-    stages = sampler.stage_sizes(s.config.rl.max_new_tokens)
+    stages = sampler.stage_sizes(run.rl.sampling.max_new_tokens)
     turns = tuple(float(b - a) for a, b in zip([0, *stages[:-1]], stages, strict=True))
-    found, note, whole = {}, "", lowered(s)
+    found, note, whole = {}, "", lower_programs(run)
     for name, lower in whole.items():
-        if s.model.layers <= 12 or exact or (s.model.scan_layers and name in ("compare", "push")):
+        if run.model.layers <= 12 or exact or (run.model.scan_layers and name in ("advantages", "update")):
             found[name] = sizes(lower(), turns)
             continue
-        few, many = (with_turns(s, n) for n in KEPT_LAYERS)
-        a, b = (sizes(lowered(x)[name](), turns) for x in (few, many))
+        few, many = (with_layers(run, n) for n in KEPT_LAYERS)
+        a, b = (sizes(lower_programs(x)[name](), turns) for x in (few, many))
         kept = 0.0
         if name == "sample":
             kept = cached(many) + sampler_weights(many) - cached(few) - sampler_weights(few)
-        turns_more = (s.model.layers - many.model.layers) / (many.model.layers - few.model.layers)
-        found[name] = line(a, b, turns_more, kept)
+        turns_more = (run.model.layers - many.model.layers) / (many.model.layers - few.model.layers)
+        found[name] = extrapolate(a, b, turns_more, kept)
         note = f"by {few.model.layers} and {many.model.layers} layers"
-    return Programs(found["sample"], found.get("greedy"), found["compare"], found["push"]), note
+    return Programs(found["sample"], found.get("greedy"), found["advantages"], found["update"]), note
 
 
 def sizes(program: Any, turns: tuple[float, ...]) -> Sizes:
@@ -174,20 +153,20 @@ def sizes(program: Any, turns: tuple[float, ...]) -> Sizes:
     return Sizes(about.temp_size_in_bytes, about.output_size_in_bytes, about.alias_size_in_bytes, said, read)
 
 
-def with_turns(s: Settings, turns: int) -> Settings:
+def with_layers(run: Run, turns: int) -> Run:
     """The same with so many turns of the longest run of like layers."""
-    first, period, repeats = max(s.model.stacks(), key=lambda run: run[1] * run[2])
-    left = [i for i in range(s.model.layers) if not first + turns * period <= i < first + repeats * period]
+    first, period, repeats = max(run.model.stacks(), key=lambda run: run[1] * run[2])
+    left = [i for i in range(run.model.layers) if not first + turns * period <= i < first + repeats * period]
 
     def cut(model: transformer.Config) -> transformer.Config:
         sliding = tuple(model.slides(i) for i in left) if model.sliding else ()
         routed = tuple(model.routes(i) for i in left) if model.routed else ()
         return dataclasses.replace(model, layers=len(left), sliding=sliding, routed=routed)
 
-    return dataclasses.replace(s, model=cut(s.model), actor=cut(s.actor))
+    return dataclasses.replace(run, model=cut(run.model), sampler_model=cut(run.sampler_model))
 
 
-def line(a: Sizes, b: Sizes, beyond: float, kept: float) -> Sizes:
+def extrapolate(a: Sizes, b: Sizes, beyond: float, kept: float) -> Sizes:
     """What a straight line through a and b has beyond b, in steps from a to b; temporaries grow by ``kept`` at least."""
     go = lambda x, y: y + beyond * (y - x)
     said = tuple(dataclasses.replace(c, times=-c.times * beyond) for c in a.said)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from rljax.planning.lowering import Programs, Sizes, state_of
 from rljax.planning.static_memory import cached, on_each, sampler_weights
-from rljax.training.settings import Settings
+from rljax.training.run import Run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,8 +25,8 @@ class Memory:
         return max(self.phases.values())
 
 
-def memory(s: Settings, programs: Programs) -> Memory:
-    state = state_of(s)
+def memory(run: Run, programs: Programs) -> Memory:
+    state = state_of(run)
     frozen = state.frozen.params if state.frozen is not None else None
     parts = {
         "weights": on_each(state.params if frozen is None else frozen),
@@ -40,10 +40,10 @@ def memory(s: Settings, programs: Programs) -> Memory:
     rollout = programs.sample.output + (programs.greedy.output if programs.greedy else 0.0)
     phases = {
         "sample": held + programs.sample.temporary + rollout,
-        "compare": held + rollout + programs.compare.temporary + programs.compare.output,
-        "push": held + rollout + programs.compare.output + new(programs.push),
+        "advantages": held + rollout + programs.advantages.temporary + programs.advantages.output,
+        "update": held + rollout + programs.advantages.output + new(programs.update),
     }
-    cache, weights = cached(s), sampler_weights(s)
+    cache, weights = cached(run), sampler_weights(run)
     sampling = {
         "weights, as sampled with": min(weights, programs.sample.temporary),
         "cache": cache,
@@ -51,7 +51,7 @@ def memory(s: Settings, programs: Programs) -> Memory:
     }
     learned = state.params
     grads = on_each(jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32, sharding=x.sharding), learned))
-    updating = {"gradients": grads, "activations": max(programs.push.temporary - grads, 0.0)}
+    updating = {"gradients": grads, "activations": max(programs.update.temporary - grads, 0.0)}
     return Memory(parts, sampling, updating, phases, on_each(state, host=True))
 
 

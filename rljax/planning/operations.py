@@ -12,9 +12,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from rljax import policy_gradient as pg
 from rljax import sampler, transformer
-from rljax.training import settings
+from rljax.training.run import Reinforcement, Run
 from rljax.transformer import Config
 from rljax.transformer.layer import cached_shapes
 
@@ -74,11 +73,12 @@ def cache_bytes(model: Config, columns: float) -> float:
     return model.layers * each * columns * jnp.dtype(model.cache_dtype).itemsize
 
 
-def sampling(c: Any, model: Config, prompt_slots: int, devices: int) -> Work:
+def sampling(rl: Reinforcement, model: Config, prompt_slots: int, devices: int) -> Work:
     """Reading the prompts, then a token at a time: each step reads the weights, on every device, and the cache so far."""
-    n, t, g = c.prompts * c.group_size, c.max_new_tokens, c.group_size
-    light = {"": jnp.dtype(model.dtype).itemsize, "bfloat16": 2, "int8": 1}[c.sampler_weights]
-    flops, moved, before = forward(model, c.prompts, prompt_slots, 1), 0.0, 0
+    prompts, g, t = rl.problems.prompts, rl.sampling.group_size, rl.sampling.max_new_tokens
+    n = prompts * g
+    light = {"": jnp.dtype(model.dtype).itemsize, "bfloat16": 2, "int8": 1}[rl.sampling.sampler_weights]
+    flops, moved, before = forward(model, prompts, prompt_slots, 1), 0.0, 0
     read = light * weights_read(model, devices, n)
     for columns in sampler.stage_sizes(t):
         steps, before = columns - before, columns
@@ -95,41 +95,44 @@ def weights_read(model: Config, devices: int, tokens: float) -> float:
     return copies * (dense(model) + head(model) + used * experts(model) / model.layout.ways("expert"))
 
 
-def updating(s: settings.Settings, prompt_slots: int, held: float) -> Work:
+def updating(run: Run, prompt_slots: int, held: float) -> Work:
     """Scoring before the update, and the passes of the update; ``held`` bytes of state are read and written each step.
 
     A backward pass is two forward ones (of adapters one, and little more), and what it makes again is one more. Bytes are
     those of weights, once a pass and micro-batch on each device, of the state, and of 20 activations as wide as the
     residual stream and 6 as wide as the feed-forward block, a layer and pass.
     """
-    c, model = s.config.rl, s.model
-    row, plan = settings.algorithm(c), settings.policy_update(s)
-    n, columns, scored = c.prompts * c.group_size, prompt_slots + c.max_new_tokens, c.max_new_tokens
+    rl, model = run.rl, run.model
+    update, scored = rl.update, rl.sampling.max_new_tokens
+    n, columns = rl.problems.prompts * rl.sampling.group_size, prompt_slots + scored
     body = forward(model, n, columns, 0)
     unembedding = forward(model, n, columns, scored) - body
     scores = n * columns * attention(model, columns)
     one = body + unembedding
-    backward = one if c.lora.rank else 2 * one
+    backward = one if rl.lora.rank else 2 * one
     again = {"none": 0.0, "dots": scores, "layer": body}[model.remat]
     again += scores if 0 < model.attention_chunk < columns else 0.0
     again += unembedding if 0 < model.logprob_chunk < scored else 0.0
-    looks = looked_at(row, plan)
-    critic = 3 * body * (c.critic.trunk == "own") if plan.critic else 0.0
-    flops = one * looks["before"] + plan.epochs * (one + backward + again + one * looks["within"] + critic)
-    flops += body * bool(plan.critic)
+    has_critic = rl.algorithm.looks_at("values")
+    looks = scoring_passes(rl)
+    critic = 3 * body * (rl.critic.trunk == "own") if has_critic else 0.0
+    flops = one * looks["before"] + update.epochs * (one + backward + again + one * looks["within"] + critic)
+    flops += body * has_critic
 
-    micro = math.ceil(n / settings.split(s, c, prompt_slots).rows)
-    passes = looks["before"] + plan.epochs * (3 + looks["within"] + (model.remat == "layer"))
+    micro = math.ceil(n / rl.micro_batching.rows)
+    passes = looks["before"] + update.epochs * (3 + looks["within"] + (model.remat == "layer"))
     devices = model.layout.mesh.size if model.layout.mesh else 1
     weights = weights_read(model, devices, n * columns / micro) * jnp.dtype(model.dtype).itemsize
     width = 20 * model.width + 6 * (
         model.ff_width if not model.experts else model.expert_width * model.experts_per_token
     )
     activations = n * columns * model.layers * width * jnp.dtype(model.dtype).itemsize
-    return Work(flops, passes * (micro * weights + activations) + plan.steps * 2 * held)
+    return Work(flops, passes * (micro * weights + activations) + update.steps * 2 * held)
 
 
-def looked_at(row: pg.Algorithm, plan: Any) -> dict[str, int]:
+def scoring_passes(rl: Reinforcement) -> dict[str, int]:
     """Passes that only score: before the updates, and in each."""
-    old = plan.steps > 1 or row.kl_in == "reward" or row.name("correction") != "none"
-    return {"before": old + (row.kl_in == "reward"), "within": (row.kl_in == "loss") + row.ranks_tokens}
+    algorithm = rl.algorithm
+    old = rl.update.steps > 1 or algorithm.kl_in == "reward" or algorithm.name("correction") != "none"
+    within = (algorithm.kl_in == "loss") + algorithm.ranks_tokens
+    return {"before": old + (algorithm.kl_in == "reward"), "within": within}

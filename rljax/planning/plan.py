@@ -6,13 +6,12 @@ from rljax.planning import lowering, memory, operations
 from rljax.planning.lowering import Programs
 from rljax.planning.memory import Memory
 from rljax.planning.operations import Work
-from rljax.training import settings
-from rljax.training.settings import Settings
+from rljax.training.run import Run
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    settings: Settings
+    run: Run
     programs: Programs
     memory: Memory
     sampling: Work
@@ -21,27 +20,27 @@ class Plan:
 
     @property
     def devices(self) -> int:
-        mesh = self.settings.model.layout.mesh
+        mesh = self.run.model.layout.mesh
         return mesh.size if mesh is not None else 1
 
     @property
     def tokens(self) -> int:
         """Sampled in one iteration, all responses as long as they may be."""
-        c = self.settings.config.rl
-        return c.prompts * c.group_size * c.max_new_tokens
+        sampling = self.run.rl.sampling
+        return self.run.rl.problems.prompts * sampling.group_size * sampling.max_new_tokens
 
     @property
     def updates(self) -> int:
         """Optimiser steps in one iteration."""
-        return settings.policy_update(self.settings).steps
+        return self.run.rl.update.steps
 
 
-def make(s: Settings, exact: bool = False) -> Plan:
+def make_plan(run: Run, exact: bool = False) -> Plan:
     """Compile the config's programs for its mesh and count. ``exact``: all layers of the sampler, however long it takes."""
-    compiled, note = lowering.compiled(s, exact)
-    about = memory.memory(s, compiled)
-    slots = s.task.prompt_slots
-    devices = s.model.layout.mesh.size if s.model.layout.mesh else 1
-    sampled = operations.sampling(s.config.rl, s.actor, slots, devices)
+    compiled, note = lowering.compile_programs(run, exact)
+    about = memory.memory(run, compiled)
+    slots = run.task.prompt_slots
+    devices = run.model.layout.mesh.size if run.model.layout.mesh else 1
+    sampled = operations.sampling(run.rl, run.sampler_model, slots, devices)
     held = sum(about.state.values()) * devices
-    return Plan(s, compiled, about, sampled, operations.updating(s, slots, held), note)
+    return Plan(run, compiled, about, sampled, operations.updating(run, slots, held), note)

@@ -45,5 +45,5 @@ def phases(sampling: Work, updating: Work, programs: Programs, chip: Chip, devic
     draws = [p for p in (programs.sample, programs.greedy) if p is not None]
     return {
         "sample": phase(sampling, draws, chip, devices),
-        "update": phase(updating, [programs.compare, programs.push], chip, devices),
+        "update": phase(updating, [programs.advantages, programs.update], chip, devices),
     }

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from rljax import transformer
 from rljax.distributed import sharding
 from rljax.planning.operations import cache_bytes
-from rljax.training.settings import Settings
+from rljax.training.run import Run
 
 
 def on_each(tree: Any, host: bool = False) -> float:
@@ -23,26 +23,27 @@ def itemsize(x: Any) -> int:
     return 8 if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x.dtype.itemsize
 
 
-def cached(s: Settings) -> float:
+def cached(run: Run) -> float:
     """The whole cache, of every prompt and response; growing to it holds the one before as well."""
-    c, layout = s.config.rl, s.actor.layout
-    n = c.prompts * c.group_size
-    total = c.prompts * cache_bytes(s.actor, s.task.prompt_slots) / layout.ways("columns")
-    total += n * cache_bytes(s.actor, c.max_new_tokens)
-    heads = 1 if s.actor.latent else layout.ways("heads")
+    model, layout = run.sampler_model, run.sampler_model.layout
+    prompts, rows = run.rl.problems.prompts, run.rl.problems.prompts * run.rl.sampling.group_size
+    total = prompts * cache_bytes(model, run.task.prompt_slots) / layout.ways("columns")
+    total += rows * cache_bytes(model, run.rl.sampling.max_new_tokens)
+    heads = 1 if model.latent else layout.ways("heads")
     return total / layout.ways("rows") / heads
 
 
-def sampler_weights(s: Settings) -> float:
+def sampler_weights(run: Run) -> float:
     """The copy of the weights that the sampler makes for itself; 0 where it reads those that are there."""
-    described = transformer.weights(s.actor)
-    light = {"bfloat16": 2, "int8": 1}.get(s.config.rl.sampler_weights, jnp.dtype(s.actor.dtype).itemsize)
-    same = s.model.layout.rules == s.actor.layout.rules or not s.actor.layout.split
+    model = run.sampler_model
+    described = transformer.weights(model)
+    light = {"bfloat16": 2, "int8": 1}.get(run.rl.sampling.sampler_weights, jnp.dtype(model.dtype).itemsize)
+    same = run.model.layout.rules == model.layout.rules or not model.layout.split
 
     def one(path: Any, w: transformer.Weight) -> float:
         inside = getattr(path[0], "key", "") == "layers" and w.spread
-        x = jax.ShapeDtypeStruct(w.shape, jnp.dtype(w.dtype or s.actor.weight_dtype))
-        lies = [layout.sharding(w.axes, w.shape) for layout in (s.model.layout, s.actor.layout)]
+        x = jax.ShapeDtypeStruct(w.shape, jnp.dtype(w.dtype or model.weight_dtype))
+        lies = [layout.sharding(w.axes, w.shape) for layout in (run.model.layout, model.layout)]
         size = min(light, itemsize(x)) if inside else itemsize(x)
         if size == itemsize(x) and (same or lies[0] == lies[1]):
             return 0.0

@@ -6,26 +6,25 @@ from typing import Any
 from rljax.errors import UserError
 from rljax.planning.plan import Plan
 from rljax.structs import ConfigTree
-from rljax.training.settings import Settings
 
 Flags = dict[str, Any]  # setting -> value
 
 
-def knobs(s: Settings) -> Iterator[tuple[str, Flags]]:
+def candidates(config: ConfigTree, experts: int) -> Iterator[tuple[str, Flags]]:
     """(the phase it is for, "" for all; what to set), from free ones to those that change what is learned."""
-    m, c, mesh = s.config.model, s.config.rl, s.config.mesh
+    m, c, mesh = config.model, config.rl, config.mesh
     if m.remat != "layer" or not m.scan_layers:
-        yield "push", {"model.remat": "layer", "model.scan_layers": True}
+        yield "update", {"model.remat": "layer", "model.scan_layers": True}
     if not m.logprob_chunk:
-        yield "push", {"model.logprob_chunk": 128}
+        yield "update", {"model.logprob_chunk": 128}
     if not m.attention_chunk:
-        yield "push", {"model.attention_chunk": 512}
-    if s.model.experts and not m.expert_chunk:
-        yield "push", {"model.expert_chunk": 2048}
+        yield "update", {"model.attention_chunk": 512}
+    if experts and not m.expert_chunk:
+        yield "update", {"model.expert_chunk": 2048}
     if mesh.data > 1:
         yield "", {"mesh.fsdp": mesh.fsdp * mesh.data, "mesh.data": 1}
     if c.micro_batch > mesh.data * mesh.fsdp * mesh.expert:  # a row on each at least
-        yield "push", {"rl.micro_batch": c.micro_batch // 2}
+        yield "update", {"rl.micro_batch": c.micro_batch // 2}
     if m.cache_dtype == "float32":
         yield "sample", {"model.cache_dtype": "bfloat16"}
     for axis in ("fsdp", "data"):
@@ -46,7 +45,7 @@ def knobs(s: Settings) -> Iterator[tuple[str, Flags]]:
         yield "", {"rl.lora.rank": 32, "model.weight_dtype": "bfloat16"}
 
 
-def turned(config: ConfigTree, flags: Flags) -> ConfigTree:
+def change_settings(config: ConfigTree, flags: Flags) -> ConfigTree:
     """A copy with these settings."""
     out = config.copy_and_resolve_references()
     for name, value in flags.items():
@@ -57,33 +56,41 @@ def turned(config: ConfigTree, flags: Flags) -> ConfigTree:
     return out
 
 
-def search(
-    plan: Plan, room: float, again: Callable[[ConfigTree], Plan], say: Callable[[str], None] = lambda line: None
+def search_settings(
+    config: ConfigTree,
+    plan: Plan,
+    room: float,
+    make: Callable[[ConfigTree], Plan],
+    say: Callable[[str], None] = lambda line: None,
 ) -> tuple[Flags, Plan]:
-    """(what to set, the plan with it): whether that fits, its peak says. ``again`` plans a config, and may raise UserError."""
+    """(what to set, the plan with it): whether that fits, its peak says. ``make`` plans a config, and may raise UserError."""
     flags: Flags = {}
     seen: set[str] = set()
     while plan.memory.peak > room:
-        now = plan.settings
-        left = [(of, k) for of, k in knobs(now) if repr(k) not in seen and of in ("", worst(plan))]
+        left = [
+            (of, k)
+            for of, k in candidates(config, plan.run.model.experts)
+            if repr(k) not in seen and of in ("", largest_phase(plan))
+        ]
         if not left:
             break
         _, knob = left[0]
         seen.add(repr(knob))
         try:
-            after = again(turned(now.config, knob))
+            changed = change_settings(config, knob)
+            after = make(changed)
         except UserError:
             continue
-        say(f"{pasted(knob)}: {after.memory.peak / 1e9:.1f} GB")
+        say(f"{as_flags(knob)}: {after.memory.peak / 1e9:.1f} GB")
         if after.memory.peak < 0.99 * plan.memory.peak:
-            flags, plan = flags | knob, after
+            flags, plan, config = flags | knob, after, changed
     return flags, plan
 
 
-def worst(plan: Plan) -> str:
+def largest_phase(plan: Plan) -> str:
     phases = plan.memory.phases
     return max(phases, key=lambda name: phases[name])
 
 
-def pasted(flags: Flags) -> str:
+def as_flags(flags: Flags) -> str:
     return " ".join(f"--config.{name}={value}" for name, value in flags.items())

@@ -43,7 +43,7 @@ def work(plan: Plan) -> list[str]:
     p = plan.programs
     halves = {
         "sample": (plan.sampling, [p.sample, *([p.greedy] if p.greedy else [])]),
-        "update": (plan.updating, [p.compare, p.push]),
+        "update": (plan.updating, [p.advantages, p.update]),
     }
     sent = {name: sum(c.times * c.sent for x in programs for c in x.said) for name, (_, programs) in halves.items()}
     flop, moved, talked = unit(plan.updating.flops), unit(plan.updating.bytes), unit(min(max(sent.values()), 999e9))

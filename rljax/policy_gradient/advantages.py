@@ -7,6 +7,7 @@ attempts to imitate are chosen in ``selection.py``.
 """
 
 import math
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -14,29 +15,7 @@ import numpy as np
 
 from rljax.errors import UserError
 from rljax.policy_gradient.groups import agree, center, deviation, whole, zscore
-from rljax.policy_gradient.returns import gae, gae_length_adaptive, rf_pp, rf_pp_baseline
 
-__all__ = [
-    "mean_center",
-    "grpo",
-    "batch_std",
-    "rloo",
-    "opo",
-    "gpg",
-    "gdpo",
-    "raw",
-    "whiten_seq",
-    "remax",
-    "maxrl",
-    "pkpo",
-    "max_at_k",
-    "passk_training",
-    "passk_best",
-    "rf_pp",
-    "rf_pp_baseline",
-    "gae",
-    "gae_length_adaptive",
-]
 Array = jax.Array
 
 
@@ -89,12 +68,12 @@ def gpg(rewards: Array, *, f_norm: float = 1.0) -> Array:
     return center(rewards) * (scale / f_norm)
 
 
-def gdpo(parts: Array, *, weights: tuple[float, ...] = (), eps: float = 1e-4, ddof: int = 1) -> Array:
+def gdpo(reward_terms: Array, *, weights: tuple[float, ...] = (), eps: float = 1e-4, ddof: int = 1) -> Array:
     """Several rewards [B, G, R]: z-score of each in its group, weighted sum, z-score over the batch (arXiv 2601.05242).
 
     ``weights`` are those of the R rewards, all 1 unless given. As in TRL; verl whitens by token instead.
     """
-    each = grpo(jnp.moveaxis(parts, -1, 0), eps=eps, ddof=ddof)  # [R, B, G]
+    each = grpo(jnp.moveaxis(reward_terms, -1, 0), eps=eps, ddof=ddof)  # [R, B, G]
     if weights and len(weights) != each.shape[0]:
         raise UserError(f"advantage gdpo: {len(weights)} weights for {each.shape[0]} rewards")
     scale = jnp.asarray(weights or (1.0,) * each.shape[0], each.dtype)
@@ -130,7 +109,7 @@ def maxrl(rewards: Array) -> Array:
     return jnp.where(mean == 0, 0.0, center(rewards) / jnp.where(mean == 0, 1.0, mean))
 
 
-def pkpo(rewards: Array, *, k: int, baseline: str = "loo1") -> Array:
+def pkpo(rewards: Array, *, k: int, baseline: Literal["none", "loo", "loo1"] = "loo1") -> Array:
     """Each attempt's share in the unbiased estimate of E[max of k rewards] (PKPO, arXiv 2505.15201); O(G^2).
 
     s_i = sum of max(I) over all k-subsets I that hold i, / C(G, k); their sum is k times ``max_at_k``. ``baseline``:

@@ -3,7 +3,7 @@
 Micro-batches and devices then only add: loss = sum(weight * token loss), the same number however the rows are split.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from rljax.errors import UserError
 
 Array = jax.Array
+EmptyRows = Literal["live", "all"]  # whether rows without a token count in a mean
 AGGREGATIONS = (
     "token_mean",
     "seq_mean_token_mean",
@@ -29,7 +30,7 @@ def weights(
     const: float | None = None,
     n_tokens: Array | float | None = None,
     n_seqs: Array | float | None = None,
-    empty_rows: str = "live",
+    empty_rows: EmptyRows = "live",
 ) -> Array:
     """Weights of the tokens of an optimiser batch, shaped like its mask, [N, T] or [B, G, T]; 0 where that is 0.
 
@@ -79,7 +80,7 @@ def aggregate(
     const: float | None = None,
     *,
     group_size: int = 1,
-    empty_rows: str = "live",
+    empty_rows: EmptyRows = "live",
 ) -> Array:
     """Token losses [N, T] or [B, G, T] -> the loss []; for a part of a batch, the counts of the whole make it a share."""
     more: dict[str, Any] = dict(
@@ -91,7 +92,7 @@ def aggregate(
 def options_of(mode: str):
     """A function that stands for an aggregation in a table: its only option is ``empty_rows``."""
 
-    def options(*, empty_rows: str = "live") -> str:
+    def options(*, empty_rows: EmptyRows = "live") -> str:
         return mode
 
     return options

@@ -1,10 +1,11 @@
-"""An algorithm is a row: how to compare attempts, what to push, how to weigh tokens, how far to stray.
+"""An algorithm is a row of a table: an advantage, a surrogate, an aggregation, a KL term, and filters.
 
 Every field is a choice from a table, written as a call: ``surrogate="ppo_clip(low=0.2, high=0.28)"``. ``ALGORITHMS`` names
-the rows of the literature; a config starts from one and changes any field, or composes its own.
+the algorithms of the literature. A config starts from one and changes any field. A plug-in adds entries to the tables.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from rljax.errors import UserError
@@ -46,18 +47,32 @@ SELECTS = {"best_of_n", "all_correct"}
 CHOOSES_TOKENS = {"clip_cov", "kl_cov"}
 BY_SEQUENCE = {"gspo", "luspo", "gmpo"}  # surrogates that stand for a whole sequence
 
-ENTROPY = {"none": lambda: None, "bonus": lambda *, coef: coef, "adaptive": lambda *, target=0.2, step=0.005: target}
-GROUPS = {"all": lambda: None, "mixed": lambda: None, "refill": lambda *, rounds=8: rounds}
-TRUNCATED = {"keep": lambda: None, "mask": lambda: None, "soft": lambda *, share=0.2: share}
+
+def no_options() -> None:
+    """A choice without options."""
+
+
+def entropy_bonus(*, coef: float) -> None:
+    """Options of a constant entropy bonus."""
+
+
+def adaptive_entropy(*, target: float = 0.2, step: float = 0.005) -> None:
+    """Options of an entropy bonus whose coefficient adapts (arXiv 2505.22312)."""
+
+
+def dynamic_sampling(*, rounds: int = 8) -> None:
+    """Options of dynamic sampling (arXiv 2503.14476)."""
+
+
+def soft_overlong(*, share: float = 0.2) -> None:
+    """Options of the soft overlong punishment (arXiv 2503.14476, eq. 13)."""
+
+
+ENTROPY = {"none": no_options, "bonus": entropy_bonus, "adaptive": adaptive_entropy}
+GROUPS = {"all": no_options, "mixed": no_options, "refill": dynamic_sampling}
+TRUNCATED = {"keep": no_options, "mask": no_options, "soft": soft_overlong}
 SIGNS = ("both", "positive", "negative")
-WORDS = {  # options that are words
-    ("advantage", "by"): selection.ORDERS,
-    ("advantage", "baseline"): ("none", "loo", "loo1"),
-    ("surrogate", "by"): ("tv", "kl"),
-    ("aggregation", "empty_rows"): ("live", "all"),
-    ("kl", "where"): ("loss", "reward"),
-    ("kl", "grad"): ("auto", "k2", "none"),
-}
+FIXED = {("rf_pp", "gamma")}  # numbers that decide how a program is made: 1 means that no token of an attempt differs
 TABLES = {
     "advantage": ADVANTAGE,
     "surrogate": SURROGATE,
@@ -73,7 +88,7 @@ TABLES = {
 
 @dataclasses.dataclass(frozen=True)
 class Algorithm:
-    """One row. Raises UserError for names that no table knows, and for choices that contradict each other.
+    """One algorithm. Raises UserError for names that no table knows, and for choices that contradict each other.
 
     advantage    attempts -> how much better than expected (``ADVANTAGE``)
     surrogate    log-probabilities and advantage -> token loss (``SURROGATE``)
@@ -125,6 +140,28 @@ class Algorithm:
         """An option of what was chosen, or its default; None where the choice has no such option."""
         return choices.value(self.choice(field), TABLES[field], option)
 
+    def number_options(self) -> dict[tuple[str, str], float]:
+        """{(field, option): value} of the options that only enter formulas: an array may stand in their place.
+
+        These are the ones annotated ``float`` whose default is a number. A whole number, a word, yes or no, and an option
+        that may also be None decide how a program is made.
+        """
+        found = {}
+        for field, table in TABLES.items():
+            name = self.name(field)
+            for option in choices.float_options(table[name]):
+                if (name, option) not in FIXED:
+                    found[field, option] = self.option(field, option)
+        return found
+
+    def with_numbers(self, numbers: Mapping[tuple[str, str], Any]) -> "Algorithm":
+        """The same algorithm with other values, also traced ones, of some ``number_options``."""
+        changes: dict[str, Choice] = {}
+        for (field, option), value in numbers.items():
+            name, options = changes.get(field, self.choice(field))
+            changes[field] = Choice(name, options | {option: value})
+        return dataclasses.replace(self, **changes)
+
     def looks_at(self, data: str) -> bool:
         """Whether the advantage looks at this field of ``Attempts``."""
         return data in choices.inputs(ADVANTAGE[self.name("advantage")])
@@ -144,10 +181,14 @@ class Algorithm:
         return self.name("entropy") == "adaptive"
 
 
-def refuse_contradictions(row: Algorithm) -> None:
+def refuse_contradictions(algorithm: Algorithm) -> None:
     """Raise UserError, with the reason, for choices that cannot stand together."""
-    advantage, surrogate, aggregation = row.name("advantage"), row.name("surrogate"), row.name("aggregation")
-    grad, unbiased = row.option("kl", "grad"), row.option("kl", "unbiased")
+    advantage, surrogate, aggregation = (
+        algorithm.name("advantage"),
+        algorithm.name("surrogate"),
+        algorithm.name("aggregation"),
+    )
+    grad, unbiased = algorithm.option("kl", "grad"), algorithm.option("kl", "unbiased")
     reasons = [
         (
             surrogate in BY_SEQUENCE and aggregation != "seq_mean_token_mean",
@@ -155,13 +196,13 @@ def refuse_contradictions(row: Algorithm) -> None:
             "length: use seq_mean_token_mean (or luspo, which weighs by length on purpose)",
         ),
         (
-            surrogate in BY_SEQUENCE and differs_by_token(row),
-            f"surrogate={surrogate} has one loss for a whole sequence, but advantage={row.advantage} differs by token: use "
+            surrogate in BY_SEQUENCE and differs_by_token(algorithm),
+            f"surrogate={surrogate} has one loss for a whole sequence, but advantage={algorithm.advantage} differs by token: use "
             "gspo_token, or a surrogate by token",
         ),
         (
-            surrogate in ("vespo", "decoupled_ppo") and row.name("correction") != "none",
-            f"surrogate={surrogate} with correction={row.correction}: the sampler's ratio would count twice (vespo takes it "
+            surrogate in ("vespo", "decoupled_ppo") and algorithm.name("correction") != "none",
+            f"surrogate={surrogate} with correction={algorithm.correction}: the sampler's ratio would count twice (vespo takes it "
             "in with from_sampler=True, decoupled_ppo always does)",
         ),
         (
@@ -170,45 +211,44 @@ def refuse_contradictions(row: Algorithm) -> None:
             "choose best_of_n, all_correct or raw, or another surrogate",
         ),
         (
-            surrogate == "imitation" and row.sign != "both",
-            f"sign={row.sign} with surrogate=imitation: its weights are never negative",
+            surrogate == "imitation" and algorithm.sign != "both",
+            f"sign={algorithm.sign} with surrogate=imitation: its weights are never negative",
         ),
         (
-            surrogate in CHOOSES_TOKENS and row.name("tokens") != "all",
-            f"surrogate={surrogate} and tokens={row.tokens} both choose tokens, and a row has one choice: use ppo_clip, or "
+            surrogate in CHOOSES_TOKENS and algorithm.name("tokens") != "all",
+            f"surrogate={surrogate} and tokens={algorithm.tokens} both choose tokens, and an algorithm has one choice: use ppo_clip, or "
             "tokens=all",
         ),
         (
-            row.name("kl") == "k1" and row.kl_in == "loss" and grad is None,
+            algorithm.name("kl") == "k1" and algorithm.kl_in == "loss" and grad is None,
             "kl=k1 in the loss has an expected gradient of zero, it only adds noise: use k2 or k3, where=reward, or "
             "grad=k2; say grad=auto if that is what you study",
         ),
         (
-            row.kl_in == "reward" and (grad is not None or unbiased),
-            f"kl={row.kl}: a term in the reward is detached, it has neither grad nor unbiased",
+            algorithm.kl_in == "reward" and (grad is not None or unbiased),
+            f"kl={algorithm.kl}: a term in the reward is detached, it has neither grad nor unbiased",
         ),
         (
-            row.kl_in == "reward" and advantage in SELECTS,
+            algorithm.kl_in == "reward" and advantage in SELECTS,
             f"advantage={advantage} chooses attempts by their reward, a KL term there would choose those near the "
             "reference: use where=loss",
         ),
         (
-            advantage == "gdpo" and row.kl_in == "reward",
+            advantage == "gdpo" and algorithm.kl_in == "reward",
             "advantage=gdpo looks at each reward by itself, a KL term in their sum would be lost: use where=loss",
         ),
     ]
-    for (field, option), words in WORDS.items():
-        word = row.option(field, option)
-        reasons.append((word not in (None, *words), f"{field}={row.choice(field)}: {option} must be one of {words}"))
     for holds, reason in reasons:
         if holds:
             raise UserError(f"algorithm: {reason}")
 
 
-def differs_by_token(row: Algorithm) -> bool:
+def differs_by_token(algorithm: Algorithm) -> bool:
     """Whether advantages differ within an attempt."""
-    return row.name("advantage") in BY_TOKEN and (
-        row.name("advantage") != "rf_pp" or row.kl_in == "reward" or row.option("advantage", "gamma") != 1.0
+    return algorithm.name("advantage") in BY_TOKEN and (
+        algorithm.name("advantage") != "rf_pp"
+        or algorithm.kl_in == "reward"
+        or algorithm.option("advantage", "gamma") != 1.0
     )
 
 

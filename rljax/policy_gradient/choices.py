@@ -5,6 +5,7 @@ A function's positional parameters are the data it looks at, its keyword-only pa
 
 import ast
 import inspect
+import types
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -39,8 +40,11 @@ def parse(text: str | Choice, table: Mapping[str, Callable], what: str) -> Choic
             known = sorted(options(table[choice.name])) or "none"
             raise UserError(f"{what}={choice} has no option {option!r}, its options are {known}")
     for option, value in choice.options.items():
-        if isinstance(value, str) and not is_text(table[choice.name], option):
+        words = allowed_words(table[choice.name], option)
+        if isinstance(value, str) and not words and not is_text(table[choice.name], option):
             raise UserError(f"{what}={choice}: {option} is a number, not {value!r}")
+        if words and value is not None and value not in words:
+            raise UserError(f"{what}={choice}: {option} must be one of {words}")
     missing = [k for k, v in options(table[choice.name]).items() if v is inspect.Parameter.empty]
     if missing := [k for k in missing if k not in choice.options]:
         raise UserError(f"{what}={choice} needs {missing[0]}, write {choice.name}({missing[0]}=...)")
@@ -74,6 +78,21 @@ def is_text(function: Callable, option: str) -> bool:
     """Whether an option is annotated as text."""
     kind = inspect.signature(function).parameters[option].annotation
     return kind is str or str in typing.get_args(kind)
+
+
+def allowed_words(function: Callable, option: str) -> tuple[str, ...]:
+    """The words that an option may be, where it is annotated as a ``Literal`` (or that or None); else ()."""
+    kind = inspect.signature(function).parameters[option].annotation
+    kinds = typing.get_args(kind) if typing.get_origin(kind) in (typing.Union, types.UnionType) else (kind,)
+    return tuple(word for k in kinds if typing.get_origin(k) is typing.Literal for word in typing.get_args(k))
+
+
+def float_options(function: Callable) -> list[str]:
+    """Options annotated ``float`` (or ``Array | float``) that may not be None."""
+    parameters = inspect.signature(function).parameters.values()
+    kinds = lambda p: typing.get_args(p.annotation) or (p.annotation,)
+    of_float = lambda p: float in kinds(p) and types.NoneType not in kinds(p)
+    return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and of_float(p)]
 
 
 def inputs(function: Callable) -> tuple[str, ...]:

@@ -4,14 +4,14 @@ import jax
 import jax.numpy as jnp
 
 from rljax.errors import UserError
-from rljax.policy_gradient.losses import MAX_LOG_RATIO, mean_by_sequence, over_tokens, stop
+from rljax.policy_gradient.losses import MAX_LOG_RATIO, mean_by_sequence, over_tokens, stop_gradient
 
 Array = jax.Array
 
 
 def is_weights(
-    old: Array,
-    sampler: Array,
+    old_logprobs: Array,
+    behaviour_logprobs: Array,
     mask: Array,
     level: str = "token",
     mode: str = "truncate",
@@ -26,8 +26,8 @@ def is_weights(
     "truncate" brings weights into [lo, hi], "mask" sets those outside to 0 (IcePop). ``normalize`` divides by the mean over
     the batch's tokens (rows, for the other levels).
     """
-    mask = mask.astype(old.dtype)
-    log_w = (old - sampler) * mask
+    mask = mask.astype(old_logprobs.dtype)
+    log_w = (old_logprobs - behaviour_logprobs) * mask
     if level == "sequence":
         log_w = log_w.sum(-1, keepdims=True)
     elif level == "geometric":
@@ -46,15 +46,15 @@ def is_weights(
         live = mask if level == "token" else jnp.any(mask > 0, -1, keepdims=True).astype(w.dtype)
         mean = jnp.sum(w * live) / jnp.maximum(live.sum(), 1.0)
         w = w / jnp.where(mean > 0, mean, 1.0)
-    return stop(w * mask)
+    return stop_gradient(w * mask)
 
 
-def near_policy(logp: Array, sampler: Array, advantage: Array, mask: Array, delta: float) -> Array:
+def near_policy(logp: Array, behaviour_logprobs: Array, advantage: Array, mask: Array, delta: float) -> Array:
     """[..., 1] 0 or 1: 0 for a response with A < 0 that the sampler thought likelier by more than ``delta`` nats a token.
 
     DeepSeek-V3.2, arXiv 2512.02556, eq. 9: nothing is to be learned from the mistakes of another policy.
     """
-    gap = mean_by_sequence(sampler - stop(logp), mask)
+    gap = mean_by_sequence(behaviour_logprobs - stop_gradient(logp), mask)
     return 1.0 - ((mean_by_sequence(over_tokens(advantage, logp), mask) < 0) & (gap > delta))
 
 
@@ -62,9 +62,15 @@ def correct(level: str, mode: str, high: float):
     """An entry of the table: ``is_weights`` at this level and mode, its bounds as options."""
 
     def weigh(
-        old: Array, sampler: Array, mask: Array, *, lo: float | None = None, hi: float = high, normalize: bool = False
+        old_logprobs: Array,
+        behaviour_logprobs: Array,
+        mask: Array,
+        *,
+        lo: float | None = None,
+        hi: float = high,
+        normalize: bool = False,
     ) -> Array:
-        return is_weights(old, sampler, mask, level, mode, lo, hi, normalize)
+        return is_weights(old_logprobs, behaviour_logprobs, mask, level, mode, lo, hi, normalize)
 
     return weigh
 

@@ -1,4 +1,4 @@
-"""What a row does: compare attempts, weigh tokens, and turn log-probabilities into the loss of each token."""
+"""What an algorithm computes: the advantage of each attempt, the weight of each token, and the loss of each token."""
 
 import inspect
 from typing import NamedTuple
@@ -12,59 +12,62 @@ from rljax.policy_gradient.aggregation import weights
 from rljax.policy_gradient.algorithms import ADVANTAGE, NEEDS_GROUP, Algorithm
 from rljax.policy_gradient.choices import Choice
 from rljax.policy_gradient.corrections import CORRECTION, near_policy
-from rljax.policy_gradient.losses import SURROGATE, over_tokens, stop
+from rljax.policy_gradient.losses import SURROGATE, over_tokens, stop_gradient
 
 Array = jax.Array
 
 
 class Attempts(NamedTuple):
-    """What attempts may be compared by. B prompts, G attempts at each, T tokens, R rewards; None where no row asks."""
+    """What an advantage may be computed from: its functions name the fields they read as parameters.
 
-    rewards: Array  # [B, G], of all kinds together
-    mask: Array  # [B, G, T], tokens that count
-    logprobs: Array | None = None  # [B, G, T], nats, of the sampler
+    B prompts, G attempts at each, T tokens, R reward terms. A field is None where the algorithm does not ask for it.
+    """
+
+    rewards: Array  # [B, G], the sum of all reward terms
+    mask: Array  # [B, G, T], the loss mask
+    logprobs: Array | None = None  # [B, G, T], nats, of the behaviour policy
     key: Array | None = None
     distinct: Array | None = None  # [B, G] bool, no attempt before it is the same
-    parts: Array | None = None  # [B, G, R], rewards by kind
+    reward_terms: Array | None = None  # [B, G, R], each reward term
     greedy: Array | None = None  # [B], reward of the greedy response
     values: Array | None = None  # [B, G, T], of the critic
     penalty: Array | None = None  # [B, G, T], coefficient times KL, where it stands in the reward
 
 
-def compare(row: Algorithm, attempts: Attempts) -> tuple[Array, Array | None]:
+def compute_advantages(algorithm: Algorithm, attempts: Attempts) -> tuple[Array, Array | None]:
     """(advantage [B, G] or [B, G, T], returns [B, G, T] for the critic or None); no gradient flows through them.
 
     A KL penalty goes into the return token by token where the advantage looks at tokens, else its sum over the response
     is taken from the reward (as in TRL's RLOO).
     """
-    if row.name("advantage") in NEEDS_GROUP and attempts.rewards.shape[-1] < 2:
+    if algorithm.name("advantage") in NEEDS_GROUP and attempts.rewards.shape[-1] < 2:
         raise UserError(
-            f"advantage {row.name('advantage')!r} compares attempts at one prompt, but group_size is 1: raise rl.group_size"
+            f"advantage {algorithm.name('advantage')!r} compares attempts at one prompt, but group_size is 1: raise rl.group_size"
         )
-    if attempts.penalty is not None and not row.looks_at("penalty"):
+    if attempts.penalty is not None and not algorithm.looks_at("penalty"):
         attempts = attempts._replace(rewards=attempts.rewards - jnp.sum(attempts.penalty * attempts.mask, -1))
-    out = choices.call(row.choice("advantage"), ADVANTAGE, attempts._asdict())
+    out = choices.call(algorithm.choice("advantage"), ADVANTAGE, attempts._asdict())
     advantage, target = out if isinstance(out, tuple) else (out, None)
-    if row.sign != "both":
-        advantage = advantage * ((advantage > 0) if row.sign == "positive" else (advantage < 0))
-    return stop(advantage), stop(target)
+    if algorithm.sign != "both":
+        advantage = advantage * ((advantage > 0) if algorithm.sign == "positive" else (advantage < 0))
+    return stop_gradient(advantage), stop_gradient(target)
 
 
-def token_weights(row: Algorithm, mask: Array, *, group_size: int, const: float) -> Array:
+def token_weights(algorithm: Algorithm, mask: Array, *, group_size: int, const: float) -> Array:
     """The weight of every token of an optimiser batch [N, T] in the loss."""
-    empty = row.option("aggregation", "empty_rows")
-    return weights(mask, row.name("aggregation"), group_size=group_size, const=const, empty_rows=empty)
+    empty = algorithm.option("aggregation", "empty_rows")
+    return weights(mask, algorithm.name("aggregation"), group_size=group_size, const=const, empty_rows=empty)
 
 
 def token_loss(
-    row: Algorithm,
+    algorithm: Algorithm,
     logp: Array,
-    old: Array,
+    old_logprobs: Array,
     advantage: Array,
     mask: Array,
     *,
-    sampler: Array | None = None,
-    ref: Array | None = None,
+    behaviour_logprobs: Array | None = None,
+    ref_logprobs: Array | None = None,
     chosen: Array | None = None,
     correction: Array | None = None,
 ) -> Array:
@@ -74,52 +77,74 @@ def token_loss(
     ``chosen`` are the tokens that ``choose_tokens`` found in the whole batch.
     """
     mask = mask.astype(logp.dtype)
-    data = dict(logp=logp, old=old, advantage=advantage, mask=mask, sampler=sampler, chosen=chosen)
-    loss = choices.call(row.choice("surrogate"), SURROGATE, data)
-    if row.name("tokens") != "all":
+    data = dict(
+        logp=logp,
+        old_logprobs=old_logprobs,
+        advantage=advantage,
+        mask=mask,
+        behaviour_logprobs=behaviour_logprobs,
+        chosen=chosen,
+    )
+    loss = choices.call(algorithm.choice("surrogate"), SURROGATE, data)
+    if algorithm.name("tokens") != "all":
         loss = loss * chosen
-    if row.off_policy_mask is not None and sampler is not None:
-        loss = loss * near_policy(logp, sampler, advantage, mask, row.off_policy_mask)
+    if algorithm.off_policy_mask is not None and behaviour_logprobs is not None:
+        loss = loss * near_policy(logp, behaviour_logprobs, advantage, mask, algorithm.off_policy_mask)
     if correction is not None:
         loss = loss * correction
-    if row.kl_in == "loss" and ref is not None:
-        grad, unbiased = row.option("kl", "grad") or "auto", row.option("kl", "unbiased")
-        loss = loss + row.option("kl", "coef") * kl.term(row.name("kl"), logp, old, ref, grad, unbiased)
+    if algorithm.kl_in == "loss" and ref_logprobs is not None:
+        grad, unbiased = algorithm.option("kl", "grad") or "auto", algorithm.option("kl", "unbiased")
+        loss = loss + algorithm.option("kl", "coef") * kl.kl_term(
+            algorithm.name("kl"), logp, old_logprobs, ref_logprobs, grad, unbiased
+        )
     return loss
 
 
 def clipped(
-    row: Algorithm,
+    algorithm: Algorithm,
     logp: Array,
-    old: Array,
+    old_logprobs: Array,
     advantage: Array,
     mask: Array,
     *,
-    sampler: Array | None = None,
+    behaviour_logprobs: Array | None = None,
     chosen: Array | None = None,
 ) -> Array:
     """Bool [N, T]: the tokens that the surrogate gives no gradient although their advantage is not 0."""
-    data = dict(old=old, advantage=advantage, mask=mask.astype(logp.dtype), sampler=sampler, chosen=chosen)
-    loss = lambda x: choices.call(row.choice("surrogate"), SURROGATE, data | {"logp": x})
-    slope = jax.grad(lambda x: jnp.sum(loss(x)))(stop(logp))
+    data = dict(
+        old_logprobs=old_logprobs,
+        advantage=advantage,
+        mask=mask.astype(logp.dtype),
+        behaviour_logprobs=behaviour_logprobs,
+        chosen=chosen,
+    )
+    loss = lambda x: choices.call(algorithm.choice("surrogate"), SURROGATE, data | {"logp": x})
+    slope = jax.grad(lambda x: jnp.sum(loss(x)))(stop_gradient(logp))
     return (slope == 0) & (over_tokens(advantage, logp) != 0)
 
 
-def correction_weights(row: Algorithm, old: Array, sampler: Array, mask: Array) -> Array:
-    """[N, T]: what the row multiplies the token losses by where sampler and trainer differ."""
-    return choices.call(row.choice("correction"), CORRECTION, dict(old=old, sampler=sampler, mask=mask))
+def correction_weights(algorithm: Algorithm, old_logprobs: Array, behaviour_logprobs: Array, mask: Array) -> Array:
+    """[N, T]: what the algorithm multiplies the token losses by where sampler and trainer differ."""
+    return choices.call(
+        algorithm.choice("correction"),
+        CORRECTION,
+        dict(old_logprobs=old_logprobs, behaviour_logprobs=behaviour_logprobs, mask=mask),
+    )
 
 
 def choose_tokens(
-    row: Algorithm, logp: Array, entropy: Array, old: Array, advantage: Array, mask: Array, key: Array
+    algorithm: Algorithm, logp: Array, entropy: Array, old_logprobs: Array, advantage: Array, mask: Array, key: Array
 ) -> Array | None:
-    """Bool [N, T]: the tokens that the row treats apart, from the whole optimiser batch; None where it ranks none."""
-    data = dict(logp=logp, entropy=entropy, old=old, advantage=advantage, mask=mask, key=key)
-    if row.name("tokens") != "all":
-        return choices.call(row.choice("tokens"), tokens.TOKENS, data)
-    chooser = {"clip_cov": tokens.clip_cov_tokens, "kl_cov": tokens.kl_cov_tokens}.get(row.name("surrogate"))
+    """Bool [N, T]: the tokens that the algorithm treats apart, from the whole optimiser batch; None where it ranks none."""
+    data = dict(logp=logp, entropy=entropy, old_logprobs=old_logprobs, advantage=advantage, mask=mask, key=key)
+    if algorithm.name("tokens") != "all":
+        return choices.call(algorithm.choice("tokens"), tokens.TOKENS, data)
+    chooser = {"clip_cov": tokens.clip_cov_tokens, "kl_cov": tokens.kl_cov_tokens}.get(algorithm.name("surrogate"))
     if chooser is None:
         return None
     known = inspect.signature(chooser).parameters
-    options = {k: v for k, v in row.choice("surrogate").options.items() if k in known}
+    options = {k: v for k, v in algorithm.choice("surrogate").options.items() if k in known}
     return choices.call(Choice("it", options), {"it": chooser}, data)
+
+
+compare = compute_advantages  # the name that checks outside this repository call

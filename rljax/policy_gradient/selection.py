@@ -4,13 +4,15 @@
 ends in yes or no.
 """
 
+from typing import Literal, get_args
+
 import jax
 import jax.numpy as jnp
 
 from rljax.errors import UserError
 
 Array = jax.Array
-ORDERS = ("first", "shortest", "likeliest", "random")
+Order = Literal["first", "shortest", "likeliest", "random"]  # which of several good attempts is taken first
 
 
 def best_of_n(
@@ -19,7 +21,7 @@ def best_of_n(
     logprobs: Array | None = None,
     key: Array | None = None,
     *,
-    by: str = "first",
+    by: Order = "first",
     at_least: float = -float("inf"),
 ) -> Array:
     """1 for the attempt with the best reward at each prompt (RAFT, arXiv 2304.06767), none below ``at_least``.
@@ -40,7 +42,7 @@ def all_correct(
     *,
     at_least: float = 1.0,
     cap: int = 0,
-    by: str = "first",
+    by: Order = "first",
     dedupe: bool = False,
 ) -> Array:
     """1 for every attempt with a reward of ``at_least`` (rejection sampling; STaR, arXiv 2203.14465).
@@ -66,7 +68,7 @@ def order(rewards: Array, mask: Array | None, logprobs: Array | None, key: Array
         return -(logprobs if mask is None else jnp.where(mask > 0, logprobs, 0.0)).sum(-1)
     if by == "random" and key is not None:
         return jax.random.uniform(key, rewards.shape)
-    raise UserError(f"choosing attempts by={by!r} is unknown or lacks its data, choose from {ORDERS}")
+    raise UserError(f"choosing attempts by={by!r} is unknown or lacks its data, choose from {get_args(Order)}")
 
 
 def first_of(wanted: Array, order: Array, count: int) -> Array:

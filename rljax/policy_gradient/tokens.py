@@ -23,14 +23,16 @@ def kl_cov_tokens(logp: Array, advantage: Array, mask: Array, *, share: float = 
 
 
 def clip_cov_tokens(
-    logp: Array, old: Array, advantage: Array, mask: Array, key: Array, *, share: float = 2e-4, lowest: float = 1.0,
+    logp: Array, old_logprobs: Array, advantage: Array, mask: Array, key: Array, *, share: float = 2e-4, lowest: float = 1.0,
     highest: float = 5.0, low: float = 0.2, high: float = 0.2,
 ) -> Array:  # fmt: skip
     """Bool [N, T]: at random, ``share`` of all tokens, from those whose covariance lies within (lowest, highest).
 
     Tokens that PPO clips already are left alone (Clip-Cov, arXiv 2505.22617).
     """
-    clipped = ppo_clip(logp, old, advantage, low=low, high=high) > -ratio(logp, old) * over_tokens(advantage, logp)
+    clipped = ppo_clip(logp, old_logprobs, advantage, low=low, high=high) > -ratio(logp, old_logprobs) * over_tokens(
+        advantage, logp
+    )
     cov = covariance(logp, advantage, mask)
     wanted = (mask > 0) & (cov > lowest) & (cov < highest) & ~clipped
     return ranked_first(jax.random.uniform(key, mask.shape), wanted, quota(mask, share))

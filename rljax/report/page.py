@@ -1,4 +1,4 @@
-"""The page: its sections, tiles, tables and pictures."""
+"""Write report.html: sections, headline numbers, tables and pictures on one self-contained page."""
 
 import base64
 import html
@@ -9,17 +9,17 @@ from string import Template
 from typing import Any
 
 from rljax.errors import UserError
-from rljax.report.attempts import details, problem
+from rljax.report.attempts import render_details, render_problem
 from rljax.report.style import STYLE
 
-Tile = tuple[str, Any, str]  # (label, number, what it is compared with); a number is shown by ``show``
+Tile = tuple[str, Any, str]  # (label, number or text, note)
 Picture = tuple[str | Path, str]  # (PNG file, caption)
 Attempts = tuple[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]]  # one prompt's samples before, after RL
 Section = tuple[str, str]  # (title, HTML that this package made)
 Table = tuple[str, Sequence[str], Sequence[Sequence[Any]]]  # (caption, header, rows)
 
 
-def write(
+def write_page(
     path: str | Path,
     title: str,
     summary: Sequence[Tile],
@@ -30,35 +30,40 @@ def write(
     more: Sequence[Section] = (),
     compared: tuple[str, str] = ("before RL", "after RL"),
 ) -> None:
-    """Write the page; ``more`` sections, as ``side_by_side`` and ``example`` make them, follow the curves. ``compared``
+    """Write the page. Sections of ``more``, as ``render_models`` and ``render_example`` make them, follow the curves. ``compared``
     says whose the two columns of attempts are. ``config`` is the run's config.json; "versions", "commit" and "devices" go to
     the footer.
 
     Raises UserError where a picture cannot be read.
     """
     sections = [
-        ("Curves", "".join(picture(*figure) for figure in figures)),
+        ("Curves", "".join(render_picture(*figure) for figure in figures)),
         *((html.escape(name), text) for name, text in more),
-        ("Measures", "".join(table(*t) for t in tables)),
+        ("Measures", "".join(render_table(*t) for t in tables)),
         (
             "Attempts at the same problems, {} and {}".format(*compared),
-            "".join(problem(*a, i == 0, compared) for i, a in enumerate(attempts)),
+            "".join(render_problem(*a, i == 0, compared) for i, a in enumerate(attempts)),
         ),
-        ("Config", details("resolved config", f"<pre>{html.escape(as_json(config))}</pre>", False) if config else ""),
+        (
+            "Config",
+            render_details("resolved config", f"<pre>{html.escape(format_json(config))}</pre>", False)
+            if config
+            else "",
+        ),
     ]
     page = PAGE.substitute(
         style=STYLE,
         title=html.escape(title),
-        tiles="".join(tile(*t) for t in summary),
+        tiles="".join(render_tile(*t) for t in summary),
         body="".join(f"<section><h2>{name}</h2>{text}</section>" for name, text in sections if text),
-        footer=footer(config),
+        footer=render_footer(config),
     )
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     Path(path).write_text(page, encoding="utf-8")
 
 
-def show(value: Any) -> str:
-    """A cell's text, escaped: three significant digits of a fraction, all digits of an integer, a dash for nothing."""
+def format_cell(value: Any) -> str:
+    """A value as escaped text: three significant digits of a fraction, all digits of an integer, a dash for None."""
     if value is None or value != value:
         return "–"
     if isinstance(value, float):
@@ -68,35 +73,41 @@ def show(value: Any) -> str:
     return html.escape(str(value))
 
 
-def tile(label: str, value: Any, note: str) -> str:
-    return f'<div class="tile"><b>{show(value)}</b><span>{html.escape(label)}</span><i>{html.escape(note)}</i></div>'
+def render_tile(label: str, value: Any, note: str) -> str:
+    """HTML of one headline number."""
+    return f'<div class="tile"><b>{format_cell(value)}</b><span>{html.escape(label)}</span><i>{html.escape(note)}</i></div>'
 
 
-def picture(path: str | Path, caption: str) -> str:
+def render_picture(path: str | Path, caption: str) -> str:
+    """HTML of a picture, its PNG file inside as a data URI. Raises UserError where the file cannot be read."""
     try:
         data = base64.b64encode(Path(path).read_bytes()).decode()
     except OSError as e:
-        raise UserError(f"report: cannot read the figure {path}: {e.strerror}; draw the figures first") from None
+        raise UserError(
+            f"report: cannot read the figure {path}: {e.strerror}; draw the figures before the page"
+        ) from None
     text = html.escape(caption)
     return f'<figure><img alt="{text}" src="data:image/png;base64,{data}"><figcaption>{text}</figcaption></figure>'
 
 
-def table(caption: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+def render_table(caption: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """HTML of a table."""
     head = "".join(f"<th>{html.escape(str(h))}</th>" for h in header)
-    body = "".join("<tr>" + "".join(f"<td>{show(v)}</td>" for v in row) + "</tr>" for row in rows)
+    body = "".join("<tr>" + "".join(f"<td>{format_cell(v)}</td>" for v in row) + "</tr>" for row in rows)
     caption = html.escape(caption)
     return f'<div class="wide"><table><caption>{caption}</caption><tr>{head}</tr>{body}</table></div>'
 
 
-def footer(config: Mapping[str, Any]) -> str:
-    """Versions, commit and devices in one line."""
+def render_footer(config: Mapping[str, Any]) -> str:
+    """The versions, commit and devices of a run in one line, escaped."""
     versions = config.get("versions") or {}
     parts = [f"{k} {v}" for k, v in versions.items()] if isinstance(versions, Mapping) else [str(versions)]
     parts += [f"{key} {config[key]}" for key in ("commit", "devices") if config.get(key)]
     return html.escape(" · ".join(parts))
 
 
-def as_json(config: Mapping[str, Any]) -> str:
+def format_json(config: Mapping[str, Any]) -> str:
+    """The config as indented JSON."""
     return json.dumps(config, indent=2, default=str, ensure_ascii=False)
 
 

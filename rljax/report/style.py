@@ -12,10 +12,10 @@ h1 { font-size: 30px; line-height: 1.2; margin: 0 0 24px; }
 h2 { font-size: 20px; margin: 48px 0 16px; }
 h3 { font-size: 15px; margin: 0 0 8px; }
 h3 span, small, figcaption, footer, caption { color: var(--muted); font-weight: normal; font-size: 14px; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(190px, 1fr)); gap: 14px; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(160px, 1fr)); gap: 14px; }
 .tile, figure, details, .wide { background: var(--card); border: 1px solid var(--line); border-radius: 10px; }
 .tile { padding: 16px 18px; display: flex; flex-direction: column; }
-.tile b { font-size: 36px; line-height: 1.15; color: var(--blue); font-variant-numeric: tabular-nums; }
+.tile b { font-size: 32px; line-height: 1.15; color: var(--blue); font-variant-numeric: tabular-nums; }
 .tile span { font-weight: 600; margin-top: 4px; }
 .tile i { font-style: normal; font-size: 14px; color: var(--muted); }
 figure { margin: 0 0 18px; padding: 14px; }

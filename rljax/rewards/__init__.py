@@ -1,3 +1,46 @@
-"""Rewards: what a response earns, on the device or in worker processes."""
+"""Rewards: whether an attempt is correct, and what else it earns.
 
-from rljax.rewards.reward import *  # noqa: F403
+terms.py    what a reward is made of: "correct + 0.5*format(tags=think)"
+verify.py   verifiers on the device and on the host, and the rewards of a rollout
+workers.py  text verifiers in worker processes
+"""
+
+from rljax.rewards.terms import (
+    CORRECT,
+    LENGTH_TERMS,
+    TEXT_TERMS,
+    Term,
+    by_group,
+    mixed,
+    parse_reward,
+    reward_values,
+    soft_overlong,
+)
+from rljax.rewards.verify import (
+    Verifier,
+    device_verifier,
+    host_verifier,
+    make_reward_fn,
+    make_verifier,
+    needs_host,
+    summarize_rewards,
+)
+
+__all__ = [
+    "CORRECT",
+    "LENGTH_TERMS",
+    "TEXT_TERMS",
+    "Term",
+    "Verifier",
+    "by_group",
+    "device_verifier",
+    "host_verifier",
+    "make_reward_fn",
+    "make_verifier",
+    "mixed",
+    "needs_host",
+    "parse_reward",
+    "reward_values",
+    "soft_overlong",
+    "summarize_rewards",
+]

@@ -1,12 +1,21 @@
-"""Sampling: many attempts at each prompt, in one jitted loop."""
+"""Sampling: many attempts at each prompt, in one jitted loop.
 
-from rljax.sampler.sampling import (
-    align_left_padding,
-    check_window,
-    inverse_cdf,
-    sample,
-    stage_sizes,
-    truncate,
-)
+sampling.py        ``sample``: prefill, decode, draw
+policy_sampler.py  the settings of a run's sampler, bound to a model
+"""
 
-__all__ = ["align_left_padding", "check_window", "inverse_cdf", "sample", "stage_sizes", "truncate"]
+from rljax.sampler.policy_sampler import LengthLimit, PolicySampler, Sampling, make_sampler
+from rljax.sampler.sampling import align_left_padding, check_window, inverse_cdf, sample, stage_sizes, truncate
+
+__all__ = [
+    "LengthLimit",
+    "PolicySampler",
+    "Sampling",
+    "align_left_padding",
+    "check_window",
+    "inverse_cdf",
+    "make_sampler",
+    "sample",
+    "stage_sizes",
+    "truncate",
+]

@@ -1,12 +1,11 @@
 """Sample many attempts at each prompt, in one jitted loop.
 
-The prompt is read once and shared by its attempts; the loop stops when every row has stopped (of runs that are computed
-together, every row of each); the cache grows in stages, so that columns nobody has reached are never read. The noise of
-row n at step t is ``fold_in(fold_in(key, n), t)``: it depends on neither the batch's other rows nor the number of devices,
-and two attempts at one prompt never share it.
+Each prompt is computed once, and its attempts share its keys and values. The loop stops when every row has stopped; of
+vmapped runs, when every row of every run has. The cache grows in stages, so that columns that no row has reached are never
+read. The random number of row n at token t comes from ``fold_in(fold_in(key, n), t)``. It depends neither on the other rows
+nor on the number of devices, and two attempts at one prompt never share it.
 
-Parameters are laid out as ``config.layout`` says before the loop: what the update keeps in parts is collected once, and not
-once a token.
+Parameters are laid out for sampling (``config.layout``) once before the loop, and not once for each token.
 """
 
 import functools
@@ -57,10 +56,10 @@ def sample(
     over what top-k and top-p kept (0 for greedy). Raises UserError where the window is too short for prompt + response.
     """
     check_window(config, prompt.shape[1], max_new_tokens)
-    lay = config.layout.constrain
+    constrain = config.layout.constrain
     params = transformer.laid_out(transformer.lighter(params, config, weights or config.dtype), config)
     params, config = transformer.unstack(params, config)
-    prompt, prompt_mask = lay(align_left_padding(prompt, prompt_mask), "rows")
+    prompt, prompt_mask = constrain(align_left_padding(prompt, prompt_mask), "rows")
     rows = prompt.shape[0] * group_size
     stops = jnp.asarray(stop_ids, jnp.int32)
     row_keys = jax.vmap(lambda n: jax.random.fold_in(key, n))(jnp.arange(rows))
@@ -71,12 +70,12 @@ def sample(
         uniform = jax.vmap(lambda k: jax.random.uniform(jax.random.fold_in(k, step)))(row_keys)
         return inverse_cdf(truncate(logits / temperature, top_k, top_p), uniform)
 
-    def laid(carry):
-        return lay(carry[0], "rows"), carry[1], lay(carry[2], "drawn")
+    def constrain_carry(carry):
+        return constrain(carry[0], "rows"), carry[1], constrain(carry[2], "drawn")
 
     def body(carry):
         out, cache, logits = carry
-        token, logprob = lay(draw(logits, cache.column), "rows")
+        token, logprob = constrain(draw(logits, cache.column), "rows")
         live = ~out.finished
         write = lambda to, x: jax.lax.dynamic_update_slice_in_dim(to, x[:, None], cache.column, 1)
         out = out.replace(
@@ -86,33 +85,28 @@ def sample(
             finished=out.finished | (live & jnp.isin(token, stops)),
         )
         kept = params
-        if weights == "int8":  # else the compiler widens all of them once, before the loop, and the memory is gone
+        if weights == "int8":  # else the compiler converts all of them to the activations' dtype before the loop
             kept, _ = jax.lax.optimization_barrier((params, cache.column))
         logits, cache = transformer.decode(kept, config, token, cache)
-        return laid((out, cache, logits))
+        return constrain_carry((out, cache, logits))
 
     logits, cache = transformer.prefill(params, config, prompt, prompt_mask, group_size)
-    out = Rollout(
-        prompt=jnp.repeat(prompt, group_size, 0),
-        prompt_mask=jnp.repeat(prompt_mask, group_size, 0),
-        response=jnp.zeros((rows, max_new_tokens), jnp.int32),
-        mask=jnp.zeros((rows, max_new_tokens), bool),
-        logprobs=jnp.zeros((rows, max_new_tokens), jnp.float32),
-        finished=jnp.zeros(rows, bool),
+    out = Rollout.empty(rows, prompt.shape[1], max_new_tokens).replace(
+        prompt=jnp.repeat(prompt, group_size, 0), prompt_mask=jnp.repeat(prompt_mask, group_size, 0)
     )
-    carry = laid((out, cache, jnp.repeat(logits, group_size, 0)))
+    carry = constrain_carry((out, cache, jnp.repeat(logits, group_size, 0)))
     for columns in stage_sizes(max_new_tokens):
-        carry = carry[0], lay_cache(transformer.grow(carry[1], columns), config), carry[2]
-        most = columns if limit is None else jnp.minimum(columns, config.layout.most(limit))
+        carry = carry[0], constrain_cache(transformer.grow(carry[1], columns), config), carry[2]
+        last = columns if limit is None else jnp.minimum(columns, config.layout.most(limit))
 
-        def going(carry, most=most):
-            return (carry[1].column < most) & config.layout.most(~jnp.all(carry[0].finished))
+        def is_running(carry, last=last):
+            return (carry[1].column < last) & config.layout.most(~jnp.all(carry[0].finished))
 
-        carry = jax.lax.while_loop(going, body, carry)
-    return lay(carry[0], "rows")
+        carry = jax.lax.while_loop(is_running, body, carry)
+    return constrain(carry[0], "rows")
 
 
-def lay_cache(cache: transformer.Cache, config: transformer.Config) -> transformer.Cache:
+def constrain_cache(cache: transformer.Cache, config: transformer.Config) -> transformer.Cache:
     return cache._replace(response=config.layout.constrain(cache.response, "rows", "heads"))
 
 

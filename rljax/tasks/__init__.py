@@ -1,103 +1,97 @@
-"""Worlds to practise in. A task is a record of pure functions; each world is one file."""
+"""Worlds to learn in: a task holds problems, demonstrations, raw text and verifiers. One file is one world.
+
+task.py                Task, Attempt: what a world consists of
+shop.py fruit.py cups.py countdown.py programs.py    small worlds with a vocabulary of their own
+questions.py           questions in words, from published data sets or your own files
+  mixture.py             which questions: mixed, split, filtered      shuffle.py    in which order
+  prompting.py           templates: question -> prompt                datasets/     where they come from
+  grading.py             the verifier of each kind of question        responses.py  what a response did
+generate.py            problems drawn on the device, split by content
+batches.py             supervised batches: demonstrations and pages
+rejection_sampling.py  samples of a policy as supervised batches
+check.py               does a world hold what it promises? (with check_report.py, check_verifiers.py)
+
+``TASKS`` is the only list of worlds. A plug-in adds its own: ``tasks.TASKS["coins"] = tasks.World(Options, make)``.
+"""
 
 import dataclasses
+import difflib
 import importlib
-import operator
-import re
+import inspect
 from collections.abc import Callable
-from typing import Any
-
-import numpy as np
+from typing import Any, NamedTuple
 
 from rljax.errors import UserError
-from rljax.structs import Array, Problems
+from rljax.tasks import check
+from rljax.tasks.task import (
+    SPLITS,
+    Attempt,
+    Record,
+    Task,
+    answer_start_fn,
+    check_fields,
+    response_text,
+    select_facts,
+    split_number,
+)
 from rljax.text import Tokenizer
 
-SPLITS = ("train", "validation", "test")
-NAMES = ("shop", "fruit", "cups", "countdown", "programs", "questions")
-IN_WORDS = ("questions",)  # those that any tokenizer can read
-OWN_VOCABULARY = "its vocabulary is its own, a model's tokenizer can only read task.name=questions"
-Record = dict[str, Any]  # one problem in plain Python: what a demonstrator or a text verifier reads
+OWN_VOCABULARY = "it has a vocabulary of its own, the tokenizer of a model can read only task.name=questions"
 
 
-@dataclasses.dataclass(frozen=True)
-class Attempt:
-    """What a response did, read from its text. ``verdicts``: (said so rightly, said "yes", number of the try)."""
+class World(NamedTuple):
+    """What ``TASKS`` needs to know of a world. A module with these two names serves as well."""
 
-    strategy: str  # jump | steps | check | retry
-    answer: str | None  # canonical form, for votes; None where none can be read
-    facts: tuple[bool, ...] = ()  # each calculation it wrote: right or wrong
-    verdicts: tuple[tuple[bool, bool, int], ...] = ()
+    Options: type  # a frozen dataclass; its fields are the keys of ``config.task.options``
+    make: Callable[..., Task]  # (options) -> Task; with a second parameter, (options, tokenizer of a model) -> Task
 
 
-@dataclasses.dataclass(frozen=True)
-class Task:
-    """A world: problems, demonstrations, raw text and verifiers. Everything is a pure function of (seed, index)."""
-
-    name: str
-    tokenizer: Tokenizer
-    prompt_slots: int  # P
-    demonstration_slots: int  # tokens of the longest demonstration, its stop token included
-    problems: Callable[..., Problems]
-    # (seed, index [B], split) -> B problems; where there are ``levels`` also (..., (lowest, highest)), each an int or []
-
-    records: Callable[[Any], list[Record]]  # Problems.facts -> one record a problem
-    verify: Callable[[str, Record], bool]  # (response text, record) -> right?
-    demonstration: Callable[[Record, np.random.Generator], str]  # a response worth imitating, or not
-    page: Callable[[np.random.Generator, int], list[int]]  # raw text to pretrain on, of about this many tokens
-    describe: Callable[[str, Record], Attempt]
-    words: tuple[str, ...] = ()  # what is counted in responses: names of ``rljax.metrics.behaviours``, else whole words
-    score: Callable[[Array, Array, Array, Any], Array] | None = None
-    # (response [B, G, T], mask [B, G, T], finished [B, G], facts) -> reward [B, G] float32, in jnp; None: text only
-
-    judge: Callable[[list[tuple[str, Record]]], list[dict[str, float]]] | None = None
-    # ``verify`` for a whole batch: "correct", and the ``notes`` by name; None: one by one
-    notes: tuple[str, ...] = ()  # what ``judge`` says besides "correct", worth a line in the log
-
-    read_prompt: Callable[[str], Record | None] | None = None  # a person's prompt -> its record, where it can be read
-    wrap: Callable[[str], str] = lambda text: text  # a person's question -> the prompt that asks it
-    prompt_ids: Callable[[str], list[int]] | None = None  # the same as ids; None: wrapped, encoded, after a <bos>
-    response_ids: Callable[[Record, str], list[int]] | None = None
-    # (record, its demonstration) -> ids, with what ends it; None: encoded, before an <eos>
-
-    final: Callable[[str, Record], int] = lambda response, record: len(response)
-    # where the final answer begins, in characters; what stands before is thought. The length: there is none
-
-    same: Callable[[str, str], bool] = operator.eq  # do two answers of ``describe`` vote together?
-    prefill: str = ""  # the end of every prompt that is the beginning of every response
-    levels: tuple[int, int] | None = None  # lowest and highest level of difficulty; None: problems are of one kind
-    size: Callable[[str], int | None] = lambda split: None  # questions of a split; None: there is no end to them
-
-    @property
-    def on_device(self) -> bool:
-        return self.score is not None
+TASKS: dict[str, Any] = {  # name -> a module's import path, a module, or a World
+    "shop": "rljax.tasks.shop",
+    "fruit": "rljax.tasks.fruit",
+    "cups": "rljax.tasks.cups",
+    "countdown": "rljax.tasks.countdown",
+    "programs": "rljax.tasks.programs",
+    "questions": "rljax.tasks.questions",
+}
 
 
-def make(name: str, tokenizer: Tokenizer | None = None, **options: Any) -> Task:
-    """Build a task by name; ``tokenizer`` is that of a model that was trained elsewhere.
+def find_world(name: str) -> Any:
+    """The module or World of a task. Raises UserError for an unknown name, with the nearest one."""
+    if name not in TASKS:
+        near = difflib.get_close_matches(name, TASKS, 1)
+        hint = f"did you mean {near[0]!r}? Choose" if near else "choose"
+        raise UserError(f"task: {name!r} is unknown, {hint} from {', '.join(TASKS)}")
+    world = TASKS[name]
+    if isinstance(world, str):
+        try:
+            world = importlib.import_module(world)
+        except ModuleNotFoundError as e:
+            raise UserError(f"task {name}: TASKS says {TASKS[name]!r}, but there is no module {e.name!r}") from None
+    if missing := [part for part in World._fields if not hasattr(world, part)]:
+        raise UserError(f"task {name}: {world!r} has no {missing[0]!r}: a world has Options and make(options)")
+    return world
 
-    Raises UserError for an unknown name or option, or a world whose vocabulary is its own.
+
+def takes_tokenizer(name: str) -> bool:
+    """Whether the tokenizer of a pretrained model can read this task's texts."""
+    return len(inspect.signature(find_world(name).make).parameters) > 1
+
+
+def make_task(name: str, tokenizer: Tokenizer | None = None, **options: Any) -> Task:
+    """A task by name; ``tokenizer`` is that of a model that was trained elsewhere.
+
+    Raises UserError for an unknown name or option, for a tokenizer that the task cannot use, and for a task whose fields do
+    not fit together. A world from outside this package has its first problems checked as well.
     """
-    if name not in NAMES:
-        raise UserError(f"task: {name!r} is unknown, choose from {NAMES}")
-    module = importlib.import_module(f"rljax.tasks.{name}")
-    known = {f.name for f in dataclasses.fields(module.Options)}
+    world = find_world(name)
+    known = {f.name for f in dataclasses.fields(world.Options)}
     if unknown := set(options) - known:
         raise UserError(f"task {name}: unknown option {sorted(unknown)[0]!r}, choose from {sorted(known)}")
-    if tokenizer is None:
-        return module.make(module.Options(**options))
-    if name not in IN_WORDS:
+    if tokenizer is not None and not takes_tokenizer(name):
         raise UserError(f"task {name}: {OWN_VOCABULARY}")
-    return module.make(module.Options(**options), tokenizer)
-
-
-def at_last(*words: str) -> Callable[[str, Record], int]:
-    """``Task.final`` of a world whose final answer begins with one of these words."""
-    whole = re.compile(rf"\b(?:{'|'.join(map(re.escape, words))})\b")
-    return lambda response, record: max((m.start() for m in whole.finditer(response)), default=len(response))
-
-
-def split_number(split: str) -> int:
-    if split not in SPLITS:
-        raise UserError(f"task: split {split!r} is unknown, choose from {SPLITS}")
-    return SPLITS.index(split)
+    task = world.make(world.Options(**options), *([] if tokenizer is None else [tokenizer]))
+    check_fields(task)
+    if not str(world.make.__module__).startswith("rljax."):  # tests check the worlds of this package
+        check.check_first_problems(task)
+    return task

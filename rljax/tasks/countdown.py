@@ -1,12 +1,12 @@
-"""Reach a number from three or four others with + - * /, each used exactly once: search with retries.
+"""Reach a number from three or four others with + - * /, each used exactly once: a search with retries.
 
     make 14 from 2 3 4 ?
     answer 3 + 4 = 7 , 7 * 2 = 14                                                                       a jump
     try 2 + 3 = 5 , 5 * 4 = 20 vs 14 more wait 3 + 4 = 7 , 7 * 2 = 14 vs 14 same answer 3 + 4 = 7 , 7 * 2 = 14
 
-A step takes two of the numbers at hand and puts back its result, an integer within 0..limit; the last result is the
-target. Demonstrators jump often, try at random, and give up at random with an arbitrary attempt. Two problems are the
-same if target and numbers are, in whatever order. A problem has one solution or several: any of them is right.
+A step takes two of the numbers that are left and puts back its result, an integer within 0 .. limit. The last result must be
+the target. Demonstrators jump often, try at random, and give up at random with an arbitrary attempt. Two problems are the
+same if target and numbers are, in any order. Every solution of a problem is right.
 """
 
 import dataclasses
@@ -20,7 +20,8 @@ import numpy as np
 
 from rljax.errors import UserError
 from rljax.structs import Array, Problems
-from rljax.tasks import Attempt, Record, Task, at_last, generate
+from rljax.tasks import generate
+from rljax.tasks.task import Attempt, Record, Task, answer_start_fn
 from rljax.text import SYMBOL, SymbolTokenizer
 
 OPERATIONS = ("+", "-", "*", "/")
@@ -37,9 +38,9 @@ class Options:
     numbers: int = 3  # given in each problem: 3 or 4
     max_number: int = 9  # the largest given number
     limit: int = 99  # the largest result of a step
-    jump: float = 0.5  # share of demonstrations that just answer
+    jump: float = 0.5  # share of demonstrations that only answer
     give_up: float = 0.35  # chance to give up after each failed try
-    tries: int = 6  # the right attempt comes as one of the first so many
+    tries: int = 6  # the known solution is one of the first ``tries`` tries
 
     def __post_init__(self):
         if self.numbers not in (3, 4) or self.tries < 1:
@@ -63,9 +64,14 @@ def make(options: Options) -> Task:
         demonstration=lambda record, rng: demonstration(options, record, rng),
         page=lambda rng, length: page(options, tokenizer, rng, length),
         describe=describe,
-        final=at_last("answer"),
-        words=("wait", "try"),
-        score=lambda response, mask, finished, facts: score(options, tokenizer, response, mask, finished, facts),
+        strategies=("jump", "steps", "check", "retry"),
+        answer_start=answer_start_fn("answer"),
+        behaviours=("wait", "try"),
+        aha_behaviour="wait",
+        content=lambda record: (record["target"], *sorted(record["numbers"])),
+        verify_on_device=lambda response, mask, finished, facts: score(
+            options, tokenizer, response, mask, finished, facts
+        ),
     )
 
 
@@ -73,37 +79,42 @@ def make(options: Options) -> Task:
 
 
 def problems(o: Options, tokenizer: SymbolTokenizer, seed: int, index: Array, split: str) -> Problems:
+    """Problems number ``index`` [B] of a split."""
+
     def candidate(key: Array) -> tuple[dict[str, Array], Array, Array]:
-        chances = jax.random.uniform(key, (4 * o.numbers,))  # at once: one hash in the compiled loop instead of many
-        numbers = 1 + pick(chances[: o.numbers], o.max_number)
+        chances = jax.random.uniform(key, (4 * o.numbers,))  # one draw for everything is quick to compile
+        numbers = 1 + pick_number(chances[: o.numbers], o.max_number)
         solution, possible = random_chain(o, numbers, chances[o.numbers :].reshape(o.numbers, 3))
         target = solution[-1, 3]
         facts = {"numbers": numbers, "target": target, "solution": solution}
-        sound = possible & jnp.all(numbers != target)  # a target that is given would be told, not reached
+        sound = possible & jnp.all(numbers != target)  # a target among the numbers needs no search
         return facts, jnp.concatenate([target[None], jnp.sort(numbers)]), sound
 
-    facts = generate.draw(candidate, seed, index, split)
+    facts = generate.draw_facts(candidate, seed, index, split)
     fixed = lambda word: jnp.full_like(facts["target"], tokenizer.ids[word])[:, None]
     target, numbers = tokenizer.zero + facts["target"][:, None], tokenizer.zero + facts["numbers"]
     prompt = jnp.concatenate([fixed("<bos>"), fixed("make"), target, fixed("from"), numbers, fixed("?")], 1)
     return Problems(prompt=prompt, prompt_mask=jnp.ones(prompt.shape, bool), facts=facts)
 
 
-def pick(chance: Array, count: Array | int) -> Array:
-    """A whole number within 0..count - 1 for each chance in [0, 1), int32."""
+def pick_number(chance: Array, count: Array | int) -> Array:
+    """An int32 within 0 .. count - 1 for each chance in [0, 1)."""
     return jnp.minimum((chance * count).astype(jnp.int32), count - 1)
 
 
 def random_chain(o: Options, left: Array, chances: Array) -> tuple[Array, Array]:
-    """(steps [n - 1, 4] of a, operation number, b, result; was there always a legal operation? []); chances [n, 3]."""
+    """Random steps: ([n - 1, 4] of a, number of the operation, b, result; [] bool, whether each had a legal operation).
+
+    ``left`` [n] are the numbers, ``chances`` [n, 3] are uniform in [0, 1).
+    """
     steps, possible = [], jnp.asarray(True)
     for n in range(o.numbers - 1):
-        i, j = pick(chances[n, 0], len(left)), pick(chances[n, 1], len(left) - 1)
+        i, j = pick_number(chances[n, 0], len(left)), pick_number(chances[n, 1], len(left) - 1)
         j += j >= i
         a, b = left[i], left[j]
         results = jnp.stack([a + b, a - b, a * b, a // jnp.maximum(b, 1)])
         legal = (0 <= results) & (results <= o.limit) & jnp.stack([True, True, True, (b > 0) & (results[3] * b == a)])
-        operation = jnp.argmax(jnp.cumsum(legal) > pick(chances[n, 2], legal.sum()))
+        operation = jnp.argmax(jnp.cumsum(legal) > pick_number(chances[n, 2], legal.sum()))
         steps.append(jnp.stack([a, operation, b, results[operation]]))
         possible &= legal.any()
         left = left.at[i].set(results[operation])
@@ -112,16 +123,19 @@ def random_chain(o: Options, left: Array, chances: Array) -> tuple[Array, Array]
 
 
 def records(o: Options, facts: dict[str, Array]) -> list[Record]:
+    """One record for each problem."""
     known = lambda solution: [(a, OPERATIONS[operation], b, c) for a, operation, b, c in solution]
     rows = zip(*(np.asarray(facts[k]).tolist() for k in ("numbers", "target", "solution")), strict=True)
     return [{"numbers": n, "target": t, "limit": o.limit, "solution": known(s)} for n, t, s in rows]
 
 
-# Verifiers: the answer is the end of the response, and the only one.
+# Verifiers: the answer is the end of the response, and the only one
 
 
 def score(o: Options, tokenizer: SymbolTokenizer, response: Array, mask: Array, finished: Array, facts: Any) -> Array:
-    """Reward 1 for a response [B, G, T] that ends "answer STEP , ... STEP <eos>", says it once, and is right; else 0."""
+    """Reward [B, G] float32: 1 for a response [B, G, T] that ends "answer STEP , ... STEP <eos>", is right, and has one
+    "answer"; else 0.
+    """
     steps, ids = o.numbers - 1, tokenizer.ids
     width, length = STEP_TOKENS * steps, mask.sum(-1)
     places = (length - width)[..., None] + jnp.arange(-1, width)  # the word "answer", then the steps
@@ -132,27 +146,29 @@ def score(o: Options, tokenizer: SymbolTokenizer, response: Array, mask: Array, 
     for n in range(steps):
         a, operation, b, equals, result, end = jnp.moveaxis(tail[..., 1 + STEP_TOKENS * n :][..., :STEP_TOKENS], -1, 0)
         a, b, result = (x - tokenizer.zero for x in (a, b, result))
-        left, had_a = swap(left, a, jnp.full_like(a, GONE))
-        left, had_b = swap(left, b, jnp.full_like(b, GONE))
-        left, _ = swap(left, jnp.full_like(a, GONE), result)
-        right &= had_a & had_b & holds(operation - ids["+"], a, b, result) & (0 <= result) & (result <= o.limit)
+        left, had_a = replace_number(left, a, jnp.full_like(a, GONE))
+        left, had_b = replace_number(left, b, jnp.full_like(b, GONE))
+        left, _ = replace_number(left, jnp.full_like(a, GONE), result)
+        right &= (
+            had_a & had_b & equation_holds(operation - ids["+"], a, b, result) & (0 <= result) & (result <= o.limit)
+        )
         right &= (equals == ids["="]) & (end == (tokenizer.eos if n == steps - 1 else ids[","]))
     result = tail[..., -2] - tokenizer.zero
     return (right & (result == facts["target"][:, None])).astype(jnp.float32)
 
 
-GONE = -(1 << 20)  # a used-up number: no token, less ``zero``, is so small
+GONE = -(1 << 20)  # marks a number that was used: less than any token id minus ``zero``
 
 
-def swap(left: Array, old: Array, new: Array) -> tuple[Array, Array]:
-    """Put ``new`` [B, G] in the place of the first ``old`` [B, G] in ``left`` [B, G, n]; and whether there was one."""
+def replace_number(left: Array, old: Array, new: Array) -> tuple[Array, Array]:
+    """Replace the first ``old`` [B, G] in ``left`` [B, G, n] by ``new`` [B, G]: (left, [B, G] bool, whether there was one)."""
     found = left == old[..., None]
     first = found & (jnp.cumsum(found, -1) == 1)
     return jnp.where(first, new[..., None], left), found.any(-1)
 
 
-def holds(operation: Array, a: Array, b: Array, c: Array) -> Array:
-    """Is a (operation number) b = c? False for a number that is no operation. All [B, G]."""
+def equation_holds(operation: Array, a: Array, b: Array, c: Array) -> Array:
+    """Whether a OPERATION b = c, for the number of an operation; False for any other number. All [B, G]."""
     cases = [a + b == c, a - b == c, a * b == c, (b > 0) & (b * c == a)]
     return functools.reduce(jnp.logical_or, [(operation == n) & case for n, case in enumerate(cases)])
 
@@ -161,7 +177,7 @@ WHOLE = re.compile(r"0|[1-9][0-9]{0,8}")
 
 
 def final_steps(response: str, numbers: int) -> list[Step] | None:
-    """The steps of a response that ends in a well-formed answer from so many numbers; None for any other."""
+    """The steps of the final answer, for a response that ends in a well-formed one; else None."""
     symbols, width = SYMBOL.findall(response), STEP_TOKENS * (numbers - 1)
     if symbols.count("answer") != 1 or symbols[-width - 1 : -width] != ["answer"]:
         return None
@@ -177,7 +193,7 @@ def final_steps(response: str, numbers: int) -> list[Step] | None:
 
 
 def verify(response: str, record: Record) -> bool:
-    """The same verdict from the text of the response, its stop token included."""
+    """The verdict of the text verifier; a finished response ends in "<eos>"."""
     steps, left = final_steps(response, len(record["numbers"])), list(record["numbers"])
     for a, operation, b, c in steps or ():
         for used in (a, b):
@@ -194,7 +210,7 @@ def verify(response: str, record: Record) -> bool:
 
 
 def calculate(a: int, operation: str, b: int, limit: int) -> int | None:
-    """The result, or None where it is no integer within 0..limit."""
+    """The result of a step; None where it is no integer within 0 .. limit."""
     if operation == "/" and (b == 0 or a % b):
         return None
     c = {"+": a + b, "-": a - b, "*": a * b, "/": a // max(b, 1)}[operation]
@@ -202,25 +218,28 @@ def calculate(a: int, operation: str, b: int, limit: int) -> int | None:
 
 
 def compare(a: int, b: int) -> str:
+    """The verdict on a against b: less, more or same."""
     return VERDICTS[(a >= b) + (a == b)]
 
 
-def written(steps: list[Step]) -> str:
+def steps_text(steps: list[Step]) -> str:
+    """ "3 + 4 = 7 , 7 * 2 = 14"."""
     return " , ".join(f"{a} {operation} {b} = {c}" for a, operation, b, c in steps)
 
 
-def judged(steps: list[Step], target: int) -> str:
-    return f"{written(steps)} vs {target} {compare(steps[-1][3], target)}"
+def compared_text(steps: list[Step], target: int) -> str:
+    """Steps, and the last result compared with the target."""
+    return f"{steps_text(steps)} vs {target} {compare(steps[-1][3], target)}"
 
 
-def attempt(numbers: list[int], limit: int, rng: np.random.Generator) -> list[Step]:
-    """Legal steps at random that use up the numbers."""
+def random_steps(numbers: list[int], limit: int, rng: np.random.Generator) -> list[Step]:
+    """Random legal steps that use all the numbers."""
     left, steps = list(numbers), []
     while len(left) > 1:
         left = [left[i] for i in rng.permutation(len(left))]
         a, b, *rest = left
         legal = lambda a, b: [(a, x, b, c) for x in OPERATIONS if (c := calculate(a, x, b, limit)) is not None]
-        choices = legal(a, b) or legal(b, a)  # one of the two differences always is
+        choices = legal(a, b) or legal(b, a)  # one of the two differences is always legal
         steps.append(choices[rng.integers(len(choices))])
         left = [*rest, steps[-1][3]]
     return steps
@@ -231,20 +250,20 @@ def demonstration(o: Options, record: Record, rng: np.random.Generator) -> str:
     numbers, target = record["numbers"], record["target"]
     answer, tries = record["solution"], []
     if rng.random() < o.jump:
-        return f"answer {written(answer)}"
+        return f"answer {steps_text(answer)}"
     known = rng.integers(o.tries)  # the try that is the known solution, if the search lasts so long
     for n in range(o.tries):
-        steps = record["solution"] if n == known else attempt(numbers, o.limit, rng)
-        tries.append(judged(steps, target))
+        steps = record["solution"] if n == known else random_steps(numbers, o.limit, rng)
+        tries.append(compared_text(steps, target))
         reached = steps[-1][3] == target
         if reached or rng.random() < o.give_up:
-            answer = steps if reached else attempt(numbers, o.limit, rng)
+            answer = steps if reached else random_steps(numbers, o.limit, rng)
             break
-    return f"try {' wait '.join(tries)} answer {written(answer)}"
+    return f"try {' wait '.join(tries)} answer {steps_text(answer)}"
 
 
 def page(o: Options, tokenizer: SymbolTokenizer, rng: np.random.Generator, length: int) -> list[int]:
-    """A page of a textbook: statements compared with a number, or attempts at random problems."""
+    """A page of raw text: calculations compared with a number, or attempts at random problems."""
     write = statement if rng.random() < 0.5 else drill
     out = [tokenizer.bos]
     while len(out) < length:
@@ -253,13 +272,13 @@ def page(o: Options, tokenizer: SymbolTokenizer, rng: np.random.Generator, lengt
 
 
 def statement(o: Options, rng: np.random.Generator) -> str:
-    """A sum, difference, product or quotient, each as likely, and how its result compares."""
+    """A sum, difference, product or quotient, each equally likely, and a comparison of its result."""
     c, kind, other = (int(rng.integers(n)) for n in (o.limit + 1, 4, o.limit + 1))
     a = int(rng.integers(c + 1))
     pairs = products(o.limit)
     x, y = pairs[rng.integers(len(pairs))]
     step = ((a, "+", c - a, c), (c, "-", a, c - a), (x, "*", y, x * y), (x * y, "/", x, y))[kind]
-    return judged([step], step[3] if rng.random() < 0.25 else other) + " ."
+    return compared_text([step], step[3] if rng.random() < 0.25 else other) + " ."
 
 
 @functools.cache
@@ -269,12 +288,14 @@ def products(limit: int) -> list[tuple[int, int]]:
 
 
 def drill(o: Options, rng: np.random.Generator) -> str:
-    """Attempts at a problem with one number too large for a real one: no page gives away a held-out answer."""
+    """Attempts at a problem with a number larger than problems have, so no page shows a held-out answer."""
     numbers = rng.integers(1, o.max_number + 1, o.numbers).tolist()
     numbers[rng.integers(o.numbers)] = int(rng.integers(o.max_number + 1, min(o.limit, 3 * o.max_number) + 1))
-    attempts = [attempt(numbers, o.limit, rng) for _ in range(6)]
+    attempts = [random_steps(numbers, o.limit, rng) for _ in range(6)]
     target = attempts[rng.integers(6)][-1][3]
-    return f"make {target} from {' '.join(map(str, numbers))} ? {' . '.join(judged(a, target) for a in attempts)} ."
+    return (
+        f"make {target} from {' '.join(map(str, numbers))} ? {' . '.join(compared_text(a, target) for a in attempts)} ."
+    )
 
 
 # Reading an attempt
@@ -285,6 +306,7 @@ CHAIN = re.compile(rf"{ONE}(?: ?, {ONE})*(?: vs ([0-9]{{1,9}}) (less|more|same))
 
 
 def describe(response: str, record: Record) -> Attempt:
+    """What a response did; its strategy follows from the tries before the answer."""
     read = lambda text: [(int(a), x, int(b), int(c)) for a, x, b, c in CALCULATION.findall(text)]
     facts = tuple(calculate(a, x, b, record["limit"]) == c for a, x, b, c in read(response))
     tries = list(CHAIN.finditer(response.partition("answer")[0]))
@@ -296,5 +318,5 @@ def describe(response: str, record: Record) -> Attempt:
     strategy = "jump" if not tries else "retry" if len(tries) > 1 else "check" if verdicts else "steps"
     final = final_steps(response, len(record["numbers"]))
     ordered = lambda a, x, b, c: (b, x, a, c) if x in "+*" and b < a else (a, x, b, c)  # 4 + 3 and 3 + 4 vote together
-    answer = None if final is None else written([ordered(*step) for step in final])
+    answer = None if final is None else steps_text([ordered(*step) for step in final])
     return Attempt(strategy, answer, facts, tuple(verdicts))

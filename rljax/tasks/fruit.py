@@ -6,9 +6,9 @@
     2 * 2 = 4, 13 - 4 = 9, 9 / 3 = 3, check 3 * 3 = 9, 9 + 4 = 13 vs 13 same answer 3   steps and a check
     try 5, 3 * 5 = 15, 15 + 4 = 19 vs 13 more wait try 3 ... same answer 3          guess and check
 
-A jump asks one token to hold all the products, the sum, the difference and the quotient. With ``kinds`` 3 there is a
-third fruit, and one more product and sum. Two problems are the same if all counts and prices are. Jumping demonstrators
-know the right answer: what keeps a jump from being learned is the computation, not the data.
+A jump has to compute all the products, the sum, the difference and the quotient within one token. With ``kinds=3`` there is
+a third fruit, and one more product and sum. Two problems are the same if all counts and prices are. Demonstrators who jump
+know the right answer: the computation is what makes a jump hard to learn, not the data.
 """
 
 import dataclasses
@@ -21,7 +21,8 @@ import numpy as np
 
 from rljax.errors import UserError
 from rljax.structs import Array, Problems
-from rljax.tasks import Attempt, Record, Task, at_last, generate
+from rljax.tasks import generate
+from rljax.tasks.task import Attempt, Record, Task, answer_start_fn
 from rljax.text import SymbolTokenizer
 
 NAMES = ("Emily", "Ben", "Ada", "Omar", "Mia", "Leo", "Zoe", "Ravi")
@@ -40,13 +41,15 @@ VERDICTS = ("less", "more", "same")
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    kinds: int = 3  # fruits bought; the price of the first is asked for
+    """Sizes of the problems, and what demonstrators do."""
+
+    kinds: int = 3  # of fruit bought; the price of the first is the answer
     max_count: int = 6  # of one fruit, at least 2
     max_price: int = 9  # of one fruit, at least 2
-    jump: float = 0.6  # shares of the demonstrators; the rest guess and check
+    jump: float = 0.6  # shares of the demonstrations; the rest guess and check
     steps: float = 0.2
     check: float = 0.1
-    give_up: float = 0.35  # chance that a guesser answers anything after a failed guess
+    give_up: float = 0.35  # chance to answer at random after a failed guess
 
     def __post_init__(self):
         if not 2 <= self.kinds <= 4 or self.max_count < 4 or self.max_price < 4:
@@ -71,10 +74,13 @@ def make(options: Options) -> Task:
         demonstration=lambda record, rng: demonstration(o, record, rng),
         page=lambda rng, length: page(o, tokenizer, rng, length),
         describe=describe,
-        final=at_last("answer"),
-        words=("wait", "check", "try"),
+        strategies=("jump", "steps", "check", "retry"),
+        answer_start=answer_start_fn("answer"),
+        behaviours=("wait", "check", "try"),
+        aha_behaviour="wait",
+        content=content,
         read_prompt=read_prompt,
-        score=lambda response, mask, finished, facts: score(tokenizer, response, mask, finished, facts),
+        verify_on_device=lambda response, mask, finished, facts: score(tokenizer, response, mask, finished, facts),
     )
 
 
@@ -92,6 +98,8 @@ def prompt_words(o: Options) -> list[str]:
 
 
 def problems(o: Options, tokenizer: SymbolTokenizer, seed: int, index: Array, split: str) -> Problems:
+    """Problems number ``index`` [B] of a split."""
+
     def candidate(key: Array) -> tuple[dict[str, Array], Array, Array]:
         keys = jax.random.split(key, 4)
         counts = jax.random.randint(keys[0], (o.kinds,), 2, o.max_count + 1)
@@ -99,11 +107,11 @@ def problems(o: Options, tokenizer: SymbolTokenizer, seed: int, index: Array, sp
         fruits = jax.random.permutation(keys[2], len(FRUITS))[: o.kinds]
         name = jax.random.randint(keys[3], (), 0, len(NAMES))
         facts = {"counts": counts, "prices": prices, "total": counts @ prices, "fruits": fruits, "name": name}
-        # The order in which the fruits with known prices are told does not make another problem.
+        # Another order of the fruits with known prices does not make another problem.
         others = jnp.sort(counts[1:] * (o.max_price + 1) + prices[1:])
         return facts, jnp.concatenate([counts[:1], prices[:1], others]), jnp.ones((), bool)
 
-    facts = generate.draw(candidate, seed, index, split)
+    facts = generate.draw_facts(candidate, seed, index, split)
     values = {"{total}": tokenizer.zero + facts["total"], "{name}": tokenizer.ids[NAMES[0]] + facts["name"]}
     for k in range(o.kinds):
         values[f"{{n{k}}}"] = tokenizer.zero + facts["counts"][:, k]
@@ -117,13 +125,14 @@ def problems(o: Options, tokenizer: SymbolTokenizer, seed: int, index: Array, sp
 
 
 def records(facts: dict[str, Array]) -> list[Record]:
+    """One record for each problem."""
     counts, prices = np.asarray(facts["counts"]).tolist(), np.asarray(facts["prices"]).tolist()
     totals = np.asarray(facts["total"]).tolist()
     return [{"counts": c, "prices": p, "total": t} for c, p, t in zip(counts, prices, totals, strict=True)]
 
 
 def read_prompt(prompt: str) -> Record | None:
-    """The problem that a prompt states; None where it states none, or one without a whole positive answer."""
+    """The record of the problem in a prompt; None where there is none, or none with a whole positive answer."""
     text = prompt.lower()
     bought = {FRUITS[PLURALS.index(f)]: int(n) for n, f in BOUGHT.findall(text)}
     costs = {f: int(p) for f, p in COSTS.findall(text)}
@@ -149,11 +158,17 @@ TOTAL = re.compile(r"total cost (?:of all (?:the )?fruit )?is \$ ?(\d+)")
 ASKED = re.compile(rf"\b(?:one|each|an?) ({'|'.join(FRUITS)}) cost\b|cost of (?:one|each|an?) ({'|'.join(FRUITS)})\b")
 
 
+def content(record: Record) -> tuple[tuple[int, int], ...]:
+    """What makes two problems the same: (count, price) of the fruit asked for, then of the others, sorted."""
+    asked, *others = zip(record["counts"], record["prices"], strict=True)
+    return asked, *sorted(others)
+
+
 # Verifiers: the answer is the end of the response, and the only one
 
 
 def score(tokenizer: SymbolTokenizer, response: Array, mask: Array, finished: Array, facts: Any) -> Array:
-    """Reward 1 for a response [B, G, T] that ends "answer x <eos>", says "answer" once, and is right; else 0."""
+    """Reward [B, G] float32: 1 for a response [B, G, T] that ends "answer x <eos>", is right, and has one "answer"; else 0."""
     length = mask.sum(-1)
     says = ((response == tokenizer.ids["answer"]) & mask).sum(-1) == 1
     at = lambda back: jnp.take_along_axis(response, jnp.maximum(length - back, 0)[..., None], -1)[..., 0]
@@ -165,7 +180,7 @@ ANSWER = re.compile(r"answer (\d+) <eos>$")
 
 
 def verify(response: str, record: Record) -> bool:
-    """The same verdict from the text of the response, its stop token included."""
+    """The verdict of the text verifier; a finished response ends in "<eos>"."""
     found = ANSWER.search(response)
     said = re.findall(r"\w+", response).count("answer")
     return bool(found) and said == 1 and int(found.group(1)) == record["prices"][0]
@@ -175,6 +190,7 @@ def verify(response: str, record: Record) -> bool:
 
 
 def compare(a: int, b: int) -> str:
+    """The verdict on a against b: less, more or same."""
     return VERDICTS[int(a >= b) + int(a == b)]
 
 
@@ -190,7 +206,7 @@ def known_cost(record: Record) -> tuple[list[str], int]:
 
 
 def demonstration(o: Options, record: Record, rng: np.random.Generator) -> str:
-    """A jump, steps, steps and a check, or guess and check: by the shares of the options."""
+    """A jump, steps, steps with a check, or guess and check: drawn by the shares of the options."""
     n, right, total = record["counts"][0], record["prices"][0], record["total"]
     steps, known = known_cost(record)
     kind = rng.random()
@@ -216,39 +232,27 @@ def demonstration(o: Options, record: Record, rng: np.random.Generator) -> str:
 
 
 def page(o: Options, tokenizer: SymbolTokenizer, rng: np.random.Generator, length: int) -> list[int]:
-    """A page of a textbook: stories that are read and checked, or calculations with the numbers that shopping meets."""
+    """A page of raw text: stories with guesses, or calculations with numbers of the size that problems have."""
     if rng.random() < 0.6:
         out = [tokenizer.bos]
         while len(out) < length:
             out += tokenizer.encode(story(o, rng))
         return out[:length]
-    number, symbol = tokenizer.zero, {w: tokenizer.ids[w] for w in "+-*/=,"}
-    vs, verdict = tokenizer.ids["vs"], [tokenizer.ids[w] for w in VERDICTS]
+    number, symbol = tokenizer.zero, {w: tokenizer.ids[w] for w in (*"+-*/=,", "vs", *VERDICTS)}
     counts = rng.integers(2, o.max_count + 1, (length, o.kinds)).tolist()
     prices = rng.integers(2, o.max_price + 1, (length, o.kinds)).tolist()
     out = [tokenizer.bos]
     for i, kind in enumerate(rng.integers(0, 5, length).tolist()):
+        n, p = counts[i][0], prices[i][0]
         products = [n * p for n, p in zip(counts[i], prices[i], strict=True)]
         first, some = products[0], sum(products[1 : 1 + int(rng.integers(1, o.kinds))])
-        if kind == 0:
-            fact = [counts[i][0], "*", prices[i][0], "=", first]
-        elif kind == 1:
-            fact = [first, "/", counts[i][0], "=", prices[i][0]]
-        elif kind == 2:
-            fact = [first, "+", some, "=", first + some]
-        elif kind == 3:
-            fact = [first + some, "-", some, "=", first]
+        both = first + some
+        if kind == 4:
+            other = both if rng.random() < 0.3 else sum(n * p for n, p in zip(counts[-i], prices[-i], strict=True))
+            fact = [both, "vs", other, compare(both, other)]
         else:
-            other = (
-                first + some if rng.random() < 0.3 else sum(n * p for n, p in zip(counts[-i], prices[-i], strict=True))
-            )
-            out += [
-                number + first + some,
-                vs,
-                number + other,
-                verdict[(first + some >= other) + (first + some == other)],
-            ]
-            fact = []
+            fact = ([n, "*", p, "=", first], [first, "/", n, "=", p], [first, "+", some, "=", both],
+                    [both, "-", some, "=", first])[kind]  # fmt: skip
         out += [symbol[x] if isinstance(x, str) else number + x for x in fact] + [symbol[","]]
         if len(out) >= length:
             break
@@ -256,9 +260,9 @@ def page(o: Options, tokenizer: SymbolTokenizer, rng: np.random.Generator, lengt
 
 
 def story(o: Options, rng: np.random.Generator) -> str:
-    """A shopping story whose total no whole price explains, what is known of it, and guesses checked against it.
+    """A shopping story with a total that no whole price explains, and guesses that are compared with it.
 
-    It asks to read counts, prices and the total out of a prompt, and is no problem of any split: it has no answer.
+    It trains reading counts, prices and the total from a prompt. It is no problem of any split, because it has no answer.
     """
     counts = rng.integers(2, o.max_count + 1, o.kinds).tolist()
     prices = rng.integers(2, o.max_price + 1, o.kinds).tolist()
@@ -291,6 +295,7 @@ HOLDS = {
 
 
 def describe(response: str, record: Record) -> Attempt:
+    """What a response did: guesses make it a retry, a comparison a check, a calculation steps."""
     found = STEP.findall(response)
     facts = tuple(HOLDS[op](int(a), int(b), int(c)) for a, op, b, c, _, _ in found)
     said = [(int(c), int(t), v) for _, _, _, c, t, v in found if v]

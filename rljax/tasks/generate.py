@@ -1,9 +1,9 @@
 """Problems drawn on the device, split by content.
 
-A candidate is a pure function of its key. Its content (what makes two problems the same to a solver, whatever order or
-name they are told with) is hashed; the hash alone says which split the problem belongs to. Problem number ``index`` of
-a split is the first candidate in its own endless sequence that is sound and hashes there: no list is stored, and no
-training problem can turn up among the held-out ones.
+A candidate is a pure function of its key. Its content is what makes two problems the same to a solver, whatever the order
+or the names in the prompt. The hash of the content decides the split, so no training problem can be a test problem. Problem
+number ``index`` of a split is the first candidate of its own endless sequence that is sound and belongs to the split. No
+list is stored.
 """
 
 from collections.abc import Callable
@@ -13,11 +13,11 @@ import jax
 import jax.numpy as jnp
 
 Array = jax.Array
-TENTHS = {"train": (0, 8), "validation": (8, 9), "test": (9, 10)}  # of all contents
+SPLIT_TENTHS = {"train": (0, 8), "validation": (8, 9), "test": (9, 10)}  # of all contents
 
 
 def hash_content(content: Array) -> Array:
-    """[K] integers -> uint32, every bit depending on each (the finaliser of MurmurHash3)."""
+    """Content [K] integers -> hash [] uint32 (the mixing steps of MurmurHash3)."""
 
     def mix(h: Array, x: Array) -> tuple[Array, None]:
         h = h ^ (x.astype(jnp.uint32) * jnp.uint32(0xCC9E2D51))
@@ -29,16 +29,23 @@ def hash_content(content: Array) -> Array:
 
 
 def in_split(content: Array, split: str) -> Array:
-    low, high = TENTHS[split]
+    """Whether problems with this content [K] belong to the split: [] bool."""
+    low, high = SPLIT_TENTHS[split]
     tenth = hash_content(content) % 10
     return (low <= tenth) & (tenth < high)
 
 
-def draw(candidate: Callable[[Array], tuple[Any, Array, Array]], seed: int | Array, index: Array, split: str) -> Any:
-    """Facts of problems number ``index`` [B] of a split; ``candidate(key) -> (facts, content [K], sound [])``."""
-    root = jax.random.fold_in(jax.random.key(seed), list(TENTHS).index(split))
+def draw_facts(
+    candidate: Callable[[Array], tuple[Any, Array, Array]], seed: int | Array, index: Array, split: str
+) -> Any:
+    """Facts of problems number ``index`` [B] of a split, each array with a leading axis B.
 
-    def one(index: Array) -> Any:
+    ``candidate(key) -> (facts, content [K] integers, sound [] bool)`` makes one problem; those that are not sound are
+    drawn again.
+    """
+    root = jax.random.fold_in(jax.random.key(seed), list(SPLIT_TENTHS).index(split))
+
+    def draw_one(index: Array) -> Any:
         key = jax.random.fold_in(root, index)
 
         def attempt(carry: Any) -> Any:
@@ -50,4 +57,4 @@ def draw(candidate: Callable[[Array], tuple[Any, Array, Array]], seed: int | Arr
         start = jnp.zeros((), jnp.int32), blank, jnp.zeros((), bool)
         return jax.lax.while_loop(lambda carry: ~carry[2], attempt, start)[1]
 
-    return jax.vmap(one)(jnp.asarray(index))
+    return jax.vmap(draw_one)(jnp.asarray(index))

@@ -1,6 +1,7 @@
-"""Which questions a task asks: sets mixed, divided into splits, and without what must not or cannot be asked.
+"""The questions of a task: data sets mixed, divided into splits, and filtered.
 
-What has no room, no readable answer, or stands in the evaluation sets too is dropped up front and counted in the log.
+Questions that are too long, have no readable answer, or are also in the evaluation sets are dropped at the start. The log
+says how many.
 """
 
 import dataclasses
@@ -13,15 +14,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rljax.errors import UserError
-from rljax.tasks import Record, datasets, prompting
+from rljax.tasks import datasets, prompting
 from rljax.tasks.datasets import decontamination
-from rljax.tasks.prompting import Wording
+from rljax.tasks.prompting import PromptFormat
+from rljax.tasks.task import Record
 from rljax.text import ByteTokenizer, Tokenizer, templates
 
 LOG = logging.getLogger(__name__)
-MADE = ("countdown", "gym")  # made problems say the same words around other numbers; no problem is in two splits
+GENERATED_KINDS = (
+    "countdown",
+    "gym",
+)  # their texts differ in the numbers alone; the generator keeps the splits apart
 HARDNESS: dict[str, Callable[[Record], float]] = {
-    "level": lambda r: level(r),
+    "level": lambda r: level_number(r),
     "pass_rate": lambda r: -r.get("pass_rate", 0.0),
     "length": lambda r: len(r["question"]),
 }
@@ -30,28 +35,32 @@ HARDNESS: dict[str, Callable[[Record], float]] = {
 @dataclasses.dataclass(frozen=True)
 class Options:
     datasets: str = (
-        "gsm8k"  # to train on: "math + 0.5*gsm8k", names of rljax.tasks.datasets, gym/TASK, or paths to .jsonl
+        "gsm8k"  # to train on: "math + 0.5*gsm8k"; names of rljax.tasks.datasets, gym/TASK, or paths of .jsonl files
     )
     test: str = ""  # to evaluate on; "": the test splits of ``datasets``
-    path: str = ""  # folder with the files (or a folder of them by name); "": downloaded once
-    data_dir: str = ""  # where prepared sets are kept; "": TensorFlow Datasets' default
+    path: str = (
+        ""  # a folder with the files of the data sets, or with one folder for each; "": they are downloaded once
+    )
+    data_dir: str = ""  # where prepared data sets are kept; "": the default of TensorFlow Datasets
     template: str = (
         "plain"  # a name of rljax.text.templates, a text with {question} in it, or "own": the model's chat template
     )
-    instruction: str = templates.STEP_BY_STEP  # for "own": said after the question
-    system: str = ""  # for "own": the system message; "": what the template says by itself
-    thinking: bool = True  # for "own", where it has the choice: think before answering
+    instruction: str = templates.STEP_BY_STEP  # for "own": text after the question
+    system: str = ""  # for "own": the system message; "": the default of the template
+    thinking: bool = True  # for "own", where the template has the choice: think before the answer
     prompt_slots: int = 512  # tokens, the first included; longer questions are dropped
     max_response: int = (
         400  # tokens of a demonstration, the last included; longer ones are dropped, except from the test split
     )
-    decontaminate: int = 10  # drop training questions that share so many words in a row with a test question; 0: none
+    decontaminate: int = (
+        10  # drop training questions that share this many words in a row with a test question; 0: keep all
+    )
     pass_rates: str = ""  # file of pass rates that experiments.evaluate wrote for the training questions
-    min_pass_rate: float = 0.0  # train on questions between these, where pass_rates says how hard they are
+    min_pass_rate: float = 0.0  # train on questions with a pass rate in this range, read from ``pass_rates``
     max_pass_rate: float = 1.0
     curriculum: str = ""  # from easy to hard by "level", "pass_rate" or "length"; "": shuffled
-    curriculum_over: int = 10_000  # number of problems after which all questions are open
-    allow_unsafe: bool = False  # run programs even where the kernel cannot jail them
+    curriculum_over: int = 10_000  # number of problems after which all questions are asked
+    allow_unsafe: bool = False  # run programs even where the kernel cannot confine them
 
     def __post_init__(self):
         if self.curriculum not in ("", *HARDNESS):
@@ -62,28 +71,30 @@ class Options:
             )
         if self.curriculum == "pass_rate" and not self.pass_rates:
             raise UserError("task questions: curriculum=pass_rate needs pass_rates=FILE, see experiments.evaluate")
-        if self.template != prompting.OWN:
+        if self.template != prompting.MODEL_TEMPLATE:
             templates.find(self.template)
 
-    def words(self, tokenizer: Tokenizer) -> Wording:
+    def prompt_format(self, tokenizer: Tokenizer) -> PromptFormat:
+        """How questions are asked with this tokenizer."""
         how = self.instruction, self.system, self.thinking
-        return prompting.make(self.template, tokenizer, *how)
+        return prompting.make_prompt_format(self.template, tokenizer, *how)
 
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """The questions of a split: one list a set, and how often each is asked."""
+    """The questions of a split: one tuple of records for each data set, and the weight of each set."""
 
     sets: tuple[tuple[Record, ...], ...]
     weights: tuple[float, ...]
 
     @property
     def size(self) -> int:
+        """The number of questions."""
         return sum(map(len, self.sets))
 
 
 def parse_mixture(text: str) -> dict[str, float]:
-    """``"math + 0.5*gsm8k"`` -> weights by name. Raises UserError for anything else."""
+    """``"math + 0.5*gsm8k"`` -> {name: weight}. Raises UserError for text that is no such sum."""
     out: dict[str, float] = {}
     for term in text.split("+"):
         weight, _, name = term.strip().rpartition("*")
@@ -96,28 +107,30 @@ def parse_mixture(text: str) -> dict[str, float]:
     return out
 
 
-def load(o: Options, words: Wording | None = None) -> dict[str, Split]:
-    """The records of each split, as far as they have room in these ``words`` (by default, in bytes).
+def load_splits(o: Options, prompt_format: PromptFormat | None = None) -> dict[str, Split]:
+    """The records of each split that fit the task's slots in this format (by default, in bytes).
 
-    What is dropped is counted in the log.
+    The log says how many were dropped.
     """
-    words = words or o.words(ByteTokenizer())
+    prompt_format = prompt_format or o.prompt_format(ByteTokenizer())
     mixture, tested = parse_mixture(o.datasets), parse_mixture(o.test or o.datasets)
-    parts = {name: divide(name, datasets.load(name, o.path, o.data_dir)) for name in {**mixture, **tested}}
+    parts = {
+        name: divide_splits(name, datasets.load_dataset(name, o.path, o.data_dir)) for name in {**mixture, **tested}
+    }
     asked = [r["question"] for name in tested for r in parts[name]["test"]]
     sets: dict[str, dict[str, list[Record]]] = {"train": {}, "validation": {}}
     for split, kept in sets.items():
         for name in mixture:
-            rows = uncontaminated(o, f"{name} {split}", parts[name][split], asked)
-            rows = of_difficulty(o, f"{name} {split}", rows) if split == "train" else rows
-            kept[name] = with_room(o, words, f"{name} {split}", rows, demonstrated=True)
+            rows = drop_contaminated(o, f"{name} {split}", parts[name][split], asked)
+            rows = filter_by_pass_rate(o, f"{name} {split}", rows) if split == "train" else rows
+            kept[name] = drop_too_long(o, prompt_format, f"{name} {split}", rows, demonstrated=True)
     empty = [name for name, rows in sets["train"].items() if not rows]
     if empty and len(empty) < len(mixture):
         raise UserError(f"task questions: {empty[0]!r} has no question to train on, take it out of {o.datasets!r}")
     if o.curriculum:
         sets["train"] = {name: sorted(rows, key=HARDNESS[o.curriculum]) for name, rows in sets["train"].items()}
-    test = [r for name in tested for r in with_room(o, words, f"{name} test", parts[name]["test"])]
-    prefill = words.template.prefill
+    test = [r for name in tested for r in drop_too_long(o, prompt_format, f"{name} test", parts[name]["test"])]
+    prefill = prompt_format.template.prefill
     split_of = lambda given: Split(
         tuple(tuple({**r, "prefill": prefill} for r in rows) for rows in given.values() if rows),
         tuple(mixture.get(name, 1.0) for name, rows in given.items() if rows),
@@ -125,37 +138,41 @@ def load(o: Options, words: Wording | None = None) -> dict[str, Split]:
     return {name: split_of(rows) for name, rows in sets.items()} | {"test": split_of({"": test})}
 
 
-def divide(name: str, found: dict[str, list[Record]]) -> dict[str, list[Record]]:
-    """train, validation, test of a set, no question in two of them.
+def divide_splits(name: str, found: dict[str, list[Record]]) -> dict[str, list[Record]]:
+    """The train, validation and test splits of a data set. No question is in two of them.
 
-    A twentieth of the training questions is validation where there is none, another is the test of files of your own.
+    Where there is no validation split, a twentieth of the training questions is one. Where there is no test split, another
+    twentieth is one.
     """
     found = {split: [{**r, "dataset": name} for r in rows] for split, rows in found.items()}
-    part = lambda r: int(content(r), 16) % 20
+    part = lambda r: int(content_hash(r), 16) % 20
     train = found.get("train", [])
     test = found["test"] if "test" in found else [r for r in train if part(r) == 1]
-    tested = {content(r) for r in test}
-    fresh = [r for r in train if content(r) not in tested]
-    validation = [r for r in found.get("validation", ()) if content(r) not in tested]
+    tested = {content_hash(r) for r in test}
+    fresh = [r for r in train if content_hash(r) not in tested]
+    validation = [r for r in found.get("validation", ()) if content_hash(r) not in tested]
     held_out = (
-        {content(r) for r in validation} if "validation" in found else {content(r) for r in fresh if part(r) == 0}
+        {content_hash(r) for r in validation}
+        if "validation" in found
+        else {content_hash(r) for r in fresh if part(r) == 0}
     )
     return {
-        "train": [r for r in fresh if content(r) not in held_out],
-        "validation": validation or [r for r in fresh if content(r) in held_out],
+        "train": [r for r in fresh if content_hash(r) not in held_out],
+        "validation": validation or [r for r in fresh if content_hash(r) in held_out],
         "test": test,
     }
 
 
-def content(record: Record) -> str:
-    """What makes two questions the same, whatever their case and spacing: a hexadecimal hash."""
+def content_hash(record: Record) -> str:
+    """A hexadecimal hash of the question; case and spaces do not matter."""
     return hashlib.sha256(" ".join(record["question"].lower().split()).encode()).hexdigest()
 
 
-def uncontaminated(o: Options, what: str, rows: list[Record], asked: list[str]) -> list[Record]:
-    if not o.decontaminate or not asked or (rows and rows[0]["kind"] in MADE):
+def drop_contaminated(o: Options, what: str, rows: list[Record], asked: list[str]) -> list[Record]:
+    """The records without those that share a run of words with a question in ``asked``."""
+    if not o.decontaminate or not asked or (rows and rows[0]["kind"] in GENERATED_KINDS):
         return rows
-    bad = decontamination.contaminated([r["question"] for r in rows], asked, o.decontaminate)
+    bad = decontamination.find_contaminated([r["question"] for r in rows], asked, o.decontaminate)
     if any(bad):
         LOG.warning(
             f"{what}: dropped {sum(bad)} of {len(rows)} questions that share {o.decontaminate} words in a row with a test question"
@@ -163,12 +180,12 @@ def uncontaminated(o: Options, what: str, rows: list[Record], asked: list[str]) 
     return [r for r, b in zip(rows, bad, strict=True) if not b]
 
 
-def of_difficulty(o: Options, what: str, rows: list[Record]) -> list[Record]:
-    """The questions whose measured pass rate lies in the range asked for; those never measured are left out."""
+def filter_by_pass_rate(o: Options, what: str, rows: list[Record]) -> list[Record]:
+    """The records whose measured pass rate is in the range of the options. Records without one are left out."""
     if not o.pass_rates:
         return rows
     rates = read_pass_rates(o.pass_rates)
-    known = [{**r, "pass_rate": rates[c]} for r in rows if (c := content(r)) in rates]
+    known = [{**r, "pass_rate": rates[c]} for r in rows if (c := content_hash(r)) in rates]
     kept = [r for r in known if o.min_pass_rate <= r["pass_rate"] <= o.max_pass_rate]
     LOG.warning(
         f"{what}: {len(kept)} of {len(rows)} questions have a pass rate within {o.min_pass_rate} to {o.max_pass_rate}; "
@@ -179,6 +196,7 @@ def of_difficulty(o: Options, what: str, rows: list[Record]) -> list[Record]:
 
 @functools.lru_cache(maxsize=4)
 def read_pass_rates(path: str) -> dict[str, float]:
+    """{hash of a question: pass rate} from a file that ``experiments.evaluate`` wrote."""
     try:
         lines = Path(path).expanduser().read_text().splitlines()
         return {row["question"]: float(row["pass_rate"]) for row in map(json.loads, lines)}
@@ -188,10 +206,12 @@ def read_pass_rates(path: str) -> dict[str, float]:
         ) from None
 
 
-def with_room(o: Options, words: Wording, what: str, rows: list[Record], demonstrated: bool = False) -> list[Record]:
-    """The records whose prompt fits, and whose demonstration does (not in the test split: there it is never shown)."""
-    prompt_fits = [r for r in rows if len(words.prompt_ids(r["question"])) <= o.prompt_slots]
-    response_fits = lambda r: not demonstrated or len(response_ids(words, r)) <= o.max_response
+def drop_too_long(
+    o: Options, prompt_format: PromptFormat, what: str, rows: list[Record], demonstrated: bool = False
+) -> list[Record]:
+    """The records whose prompts fit their slots, and with ``demonstrated`` their demonstrations too."""
+    prompt_fits = [r for r in rows if len(prompt_format.prompt_ids(r["question"])) <= o.prompt_slots]
+    response_fits = lambda r: not demonstrated or len(response_ids(prompt_format, r)) <= o.max_response
     kept = [r for r in prompt_fits if response_fits(r)]
     if len(kept) < len(rows):
         LOG.warning(
@@ -206,25 +226,25 @@ def with_room(o: Options, words: Wording, what: str, rows: list[Record], demonst
     return kept
 
 
-def level(record: Record) -> float:
-    """The number in a record's level; 0 where it has none."""
+def level_number(record: Record) -> float:
+    """The number in a record's level; 0 where there is none."""
     number = re.search(r"[0-9]+", record["level"])
     return float(number[0]) if number else 0.0
 
 
-def demonstration(words: Wording, record: Record) -> str:
-    """A solution in the template's words."""
-    return "".join(part for part, _ in demonstration_parts(words, record))
+def demonstration(prompt_format: PromptFormat, record: Record) -> str:
+    """The text of a record's demonstration."""
+    return "".join(part for part, _ in demonstration_parts(prompt_format, record))
 
 
-def response_ids(words: Wording, record: Record) -> list[int]:
-    """The same as ids, with what ends it."""
-    return words.response_ids(demonstration_parts(words, record))
+def response_ids(prompt_format: PromptFormat, record: Record) -> list[int]:
+    """The ids of a record's demonstration, with the stop token."""
+    return prompt_format.response_ids(demonstration_parts(prompt_format, record))
 
 
-def demonstration_parts(words: Wording, record: Record) -> list[tuple[str, bool]]:
-    """A solution in parts (text, trusted); a program stands in a fence, and in no box."""
-    template = words.template
+def demonstration_parts(prompt_format: PromptFormat, record: Record) -> list[tuple[str, bool]]:
+    """A demonstration in parts (text, trusted). A program is put in a code fence, not in a box."""
+    template = prompt_format.template
     if record["kind"] != "code":
         return template.parts(record["solution"], record["answer"])
     unboxed = template._replace(

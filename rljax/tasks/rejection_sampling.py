@@ -1,7 +1,8 @@
-"""Responses to imitate, from a file: one JSON object a line, ``{"index": 17, "response": "try 3 + 4 = 7 ..."}``.
+"""Rejection sampling: a policy's good attempts, kept in a file and imitated.
 
-``index`` is the number of a training problem, under the config's task and seed; ``prompt``, where a line has it, must be that
-problem's. ``experiments.collect`` writes such files; SFT reads them with ``sft.file``.
+A line of the file is a JSON object, ``{"index": 17, "response": "try 3 + 4 = 7 ..."}``. ``index`` is the number of a training
+problem of the config's task and seed. A line may also have the ``prompt``, which must then be the prompt of that problem.
+``experiments.collect`` writes such files; SFT reads them with ``sft.file``.
 """
 
 import json
@@ -15,28 +16,31 @@ import jax.numpy as jnp
 import numpy as np
 
 from rljax.errors import UserError
-from rljax.tasks import Task, batches, shuffle
+from rljax.tasks import batches, shuffle
 from rljax.tasks.batches import Batch
+from rljax.tasks.task import Task
 from rljax.text import pad_batch
 from rljax.verifiers import text_rewards
 
-STREAM = 64  # of the orders that tasks draw; theirs are below
+SHUFFLE_STREAM = 64  # of rljax.tasks.shuffle; data sets use smaller numbers
 
 
-class Keep(NamedTuple):
-    """Which correct attempts are worth imitating."""
+class AttemptFilter(NamedTuple):
+    """Which correct attempts are kept."""
 
-    language: float = 0.0  # at least this share of the thought's words is ...
-    target: str = "en"  # ... in this language
+    language: float = 0.0  # at least this share of the words of the reasoning is in ``target``
+    target: str = "en"  # a language
     at_least: int = 0  # tokens, the stop token included
-    at_most: int = 0  # 0: any number
-    per_problem: int = 0  # the first so many; 0: all
+    at_most: int = 0  # tokens; 0: no limit
+    per_problem: int = 0  # only the first attempts at a problem; 0: all
 
 
-def chosen(attempts: Sequence[Mapping[str, Any]], keep: Keep) -> tuple[list[dict[str, Any]], dict[str, int]]:
-    """(lines of a file, {why others were dropped: how many}) of an evaluation's samples at training problems.
+def filter_attempts(
+    attempts: Sequence[Mapping[str, Any]], keep: AttemptFilter
+) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    """(lines of a file, {reason: number of attempts that were dropped}) from the samples of an evaluation.
 
-    An attempt that is dropped counts once, for the first reason that there is.
+    An attempt that is dropped counts once, for the first reason that applies.
     """
     lines: list[dict[str, Any]] = []
     dropped: dict[str, int] = dict.fromkeys(
@@ -49,7 +53,7 @@ def chosen(attempts: Sequence[Mapping[str, Any]], keep: Keep) -> tuple[list[dict
         rules = {
             "unfinished": not a["response"].endswith("<eos>"),
             "wrong": a["reward"] <= 0,
-            "in another language": text_rewards.language(response, target=keep.target) < keep.language,
+            "in another language": text_rewards.language_consistency(response, target=keep.target) < keep.language,
             "short": a["length"] < keep.at_least,
             "long": bool(keep.at_most) and a["length"] > keep.at_most,
             "repeated": (index, response) in seen,
@@ -65,17 +69,18 @@ def chosen(attempts: Sequence[Mapping[str, Any]], keep: Keep) -> tuple[list[dict
     return lines, dropped
 
 
-def read(path: str, task: Task, seed: int, max_new_tokens: int) -> tuple[Batch, Batch]:
-    """(to learn from, held out): a row [P + max_new_tokens] a line, the response and its stop token learned.
+def read_sample_batches(path: str, task: Task, seed: int, max_new_tokens: int) -> tuple[Batch, Batch]:
+    """(training batch, held-out batch) of a file: one row [P + max_new_tokens] for each line.
 
-    The lines of the last twentieth of the problems, in the order of the file, are held out. Raises UserError for a file that
-    cannot be read or has fewer than two problems, and for a line that is none, that does not fit the task or is too long.
+    The loss mask is True on the response and its stop token. The lines of the last twentieth of the problems, in the order
+    of the file, are held out. Raises UserError where the file cannot be read or has fewer than two problems, and where a line
+    is no sample, does not fit the task, or is too long.
     """
-    lines = read_lines(path)
+    lines = read_sample_lines(path)
     index = np.asarray([line["index"] for line in lines])
-    problems = jax.device_get(batches.ask(task)(seed, jnp.asarray(index, jnp.int32), "train"))
+    problems = jax.device_get(batches.problem_fn(task)(seed, jnp.asarray(index, jnp.int32), "train"))
     first = task.records(problems.facts)[0]
-    end = batches.response_ids(task)(first, task.demonstration(first, np.random.default_rng(0)))[-1]
+    end = batches.response_ids_fn(task)(first, task.demonstration(first, np.random.default_rng(0)))[-1]
     prompt, prompt_mask = np.asarray(problems.prompt), np.asarray(problems.prompt_mask)
     rows = []
     for n, line in enumerate(lines):
@@ -99,7 +104,7 @@ def read(path: str, task: Task, seed: int, max_new_tokens: int) -> tuple[Batch, 
     whole = {
         "tokens": np.concatenate([prompt, response], 1),
         "mask": np.concatenate([prompt_mask, live], 1),
-        "learn": np.concatenate([np.zeros_like(prompt_mask), live], 1),
+        "loss_mask": np.concatenate([np.zeros_like(prompt_mask), live], 1),
     }
     kept = np.asarray(list(dict.fromkeys(index.tolist())))
     if len(kept) < 2:
@@ -111,8 +116,8 @@ def read(path: str, task: Task, seed: int, max_new_tokens: int) -> tuple[Batch, 
     return some(~apart), some(apart)
 
 
-def read_lines(path: str) -> list[dict[str, Any]]:
-    """The lines of a file, each with an ``index`` and a ``response``. Raises UserError for one without."""
+def read_sample_lines(path: str) -> list[dict[str, Any]]:
+    """The lines of a file. Raises UserError where a line has no ``index`` or no ``response``."""
     try:
         text = Path(path).expanduser().read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as e:
@@ -135,8 +140,8 @@ def read_lines(path: str) -> list[dict[str, Any]]:
     return out
 
 
-def batch(rows: Batch, seed: int, start: int, count: int) -> Batch:
-    """Rows number ``start`` .. of an endless sequence: each once an epoch, in an order of the epoch's own."""
+def sample_batch(rows: Batch, seed: int, start: int, count: int) -> Batch:
+    """Rows number ``start`` .. of an endless sequence: every row once an epoch, each epoch in another order."""
     size = len(rows["tokens"])
-    places = [shuffle.epochs(seed, STREAM, n, size) for n in range(start, start + count)]
+    places = [shuffle.shuffled_place(seed, SHUFFLE_STREAM, n, size) for n in range(start, start + count)]
     return {name: x[places] for name, x in rows.items()}

@@ -1,68 +1,71 @@
-"""What a response in words did: its strategy, its final answer, and the calculations it wrote."""
+"""What a response to a question did: its strategy, its final answer, and the calculations that it wrote."""
 
 import math
 import re
 
-from rljax.tasks import Attempt, Record
-from rljax.verifiers import answer_regions, answers, code_blocks
+from rljax.tasks.task import Attempt, Record
+from rljax.verifiers import answer_extraction, answers, code_blocks
 
-# A run of numbers joined by operations, and what it is said to equal. Atomic groups (?>...) never try a shorter run: a
-# long hostile text takes linear time, and "2+3+4=9" is not read as "3+4=9". No result may go on: "2*3 = 3+3", "1 1/2".
+# Numbers joined by operations, and their claimed result. Atomic groups (?>...) never try a shorter match: a long hostile
+# text takes linear time, and "2+3+4=9" is not read as "3+4=9". A result must end there: not in "2*3 = 3+3" or "1 1/2".
 VALUE = r"\$?(?>[0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?|\.[0-9]+)"
 RUN = re.compile(
     rf"((?>-?{VALUE}(?: ?[-+*/x×÷] ?{VALUE})*))(?: ?= ?({VALUE})(?! ?[-+*/x×÷%] ?[.$0-9(]| ?[0-9]|[%A-Za-z]))?"
 )
 PARTS = re.compile(r"(-?\$?[0-9.][0-9,.]*) ?([-+*/x×÷]) ?(\$?[0-9.][0-9,.]*)")
-ENDS = {*"0123456789)%+*/x×÷-"}  # what stands before a run that is the end of a longer expression
+ENDS = {*"0123456789)%+*/x×÷-"}  # characters before a match that is the end of a longer expression
 GOES_BACK = re.compile(r"\b(?:wait|let me (?:check|try)|try again|that's not right|mistake)\b", re.IGNORECASE)
 
 
 def describe(response: str, record: Record) -> Attempt:
-    """jump: an answer with nothing before it; retry: it goes back; steps: anything else."""
+    """The attempt; its strategy is "jump" (only an answer), "retry" (it goes back) or "steps" (anything else)."""
     said = record["prefill"] + response.removesuffix("<eos>")
-    reasoning = before_the_answer(said, record["kind"])
+    reasoning = reasoning_text(said, record["kind"])
     strategy = "retry" if GOES_BACK.search(reasoning) else "steps" if re.search(r"\w", reasoning) else "jump"
-    return Attempt(strategy, final_answer(said, record["kind"]), tuple(calculations(reasoning)))
+    return Attempt(strategy, extract_final_answer(said, record["kind"]), tuple(check_calculations(reasoning)))
 
 
-def final_answer(said: str, kind: str) -> str | None:
+def extract_final_answer(said: str, kind: str) -> str | None:
+    """The final answer of a text to a question of this kind; None where there is none."""
     if kind == "math":
         return answers.extract_answer(said)
     region = (
-        code_blocks.program(said) if kind == "code" else answer_regions.final_region(answer_regions.conclusion(said))
+        code_blocks.extract_program(said)
+        if kind == "code"
+        else answer_extraction.extract_final_region(answer_extraction.text_after_thinking(said))
     )
     return region.strip() or None if region else None
 
 
-def before_the_answer(said: str, kind: str) -> str:
-    """The thoughts, without tags; the whole text where there is no answer."""
+def reasoning_text(said: str, kind: str) -> str:
+    """The text before the final answer, without tags; the whole text where there is no answer."""
     marks = ("```", "<answer>") if kind == "code" else ("####", "\\boxed", "<answer>")
-    conclusion = answer_regions.conclusion(said)
+    conclusion = answer_extraction.text_after_thinking(said)
     places = [p for p in map(conclusion.rfind, marks) if p >= 0]
     end = len(said) - len(conclusion) + max(places) if places else len(said)
     return re.sub(r"</?(?:think|answer)>", " ", said[:end])
 
 
-def final(response: str, record: Record) -> int:
-    """Where the final answer of a response begins, in characters: after its thoughts, or at what marks it."""
+def answer_start(response: str, record: Record) -> int:
+    """Where the final answer of a response begins, in characters: after </think>, or at the mark of the answer."""
     said = record["prefill"] + response.removesuffix("<eos>")
     end = said.rfind("</think>")
     if end >= 0:
         start = end + len("</think>")
-    elif "<think>" in said:  # thoughts that never end conclude nothing
+    elif "<think>" in said:  # reasoning that never ends has no answer
         start = len(said)
     else:
-        start = (code_blocks if record["kind"] == "code" else answer_regions).start(said)
+        start = (code_blocks if record["kind"] == "code" else answer_extraction).answer_start(said)
     return max(start - len(record["prefill"]), 0)
 
 
-def same(one: str, other: str) -> bool:
-    """Do two final answers vote together?"""
-    return one == other or answers.equivalent(one, other)
+def same_answer(first: str, second: str) -> bool:
+    """Whether two final answers count as one in a majority vote."""
+    return first == second or answers.equivalent(first, second)
 
 
-def calculations(text: str) -> list[bool]:
-    """Each "a op b = c" in a text: right or not? c may be rounded to the decimals that it shows."""
+def check_calculations(text: str) -> list[bool]:
+    """For each "a op b = c" in a text, whether it is right. c may be rounded to the decimals that it shows."""
     out = []
     for run in RUN.finditer(text):
         before = text[max(run.start() - 2, 0) : run.start()].rstrip()[-1:]

@@ -1,20 +1,18 @@
-"""The training state, out to disk and back, exactly.
+"""Checkpoints of the training state, restored bit for bit.
 
-Orbax writes asynchronously and renames a finished step into place, so a kill at any moment leaves only whole steps. On
-top of it: a checksum of every array is stored beside them and compared on the way back (a flipped bit on disk would
-otherwise be restored without a word), and a step that cannot be read is passed over for the one before it.
+Orbax writes them asynchronously and renames a finished step into place, so a kill at any moment leaves only whole steps.
+Two things are added here. A checksum of every array is stored beside the arrays and compared when they are read: without it
+a flipped bit on the disk would be restored silently. And a step that cannot be read is skipped for the one before it.
 """
 
 import dataclasses
 import logging
 import shutil
-import zlib
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
@@ -23,12 +21,12 @@ from rljax.errors import UserError
 from rljax.structs import TrainState
 
 Manager = ocp.CheckpointManager
-METRIC = "score"  # what "best" means: the largest
+METRIC = "score"  # the best checkpoint has the largest
 
 
 def open_manager(directory: str | Path, keep_latest: int, keep_best: int) -> Manager:
-    """A manager of ``directory`` that keeps the latest steps and, by the score given to ``save``, the best ones."""
-    logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax logs tracebacks of what we report in a line
+    """A manager of ``directory`` that keeps the latest steps and the steps with the best scores (see ``save``)."""
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs tracebacks of what is reported here in one line
     policies: list[Any] = [checkpoint_managers.LatestN(keep_latest)]
     if keep_best:
         policies.append(checkpoint_managers.BestN(get_metric_fn=lambda m: m[METRIC], n=keep_best))
@@ -39,31 +37,32 @@ def open_manager(directory: str | Path, keep_latest: int, keep_best: int) -> Man
 
 
 def save(manager: Manager, step: int, state: TrainState, score: float | None = None) -> None:
-    """Start writing ``state`` as this step; returns before the disk has it. A step that exists is left alone.
+    """Start to write ``state`` as this step; returns before it is on the disk. A step that exists is not written again.
 
-    Parameters are an item of their own, so that the next stage reads them without knowing this stage's optimiser.
+    Parameters are an item of their own, so that the next stage can read them without knowing this stage's optimizer.
+    Raises OSError where Orbax refuses to write.
     """
     if step in manager.all_steps():
         return
-    items = {"params": state.params, "rest": rest(state)}
+    items = {"params": state.params, "rest": state_without_params(state)}
     save_args = {name: ocp.args.StandardSave(item) for name, item in items.items()}
-    kept = ocp.args.JsonSave({name: checksums(item) for name, item in items.items()})
+    sums = ocp.args.JsonSave({name: checksums(item) for name, item in items.items()})
     metrics = {METRIC: -float("inf") if score is None else float(score)}
-    if not manager.save(step, args=ocp.args.Composite(**save_args, sums=kept), metrics=metrics):
+    if not manager.save(step, args=ocp.args.Composite(**save_args, sums=sums), metrics=metrics):
         raise OSError(f"checkpoint {step} was not written to {manager.directory}")
 
 
 def restore(manager: Manager, like: TrainState) -> tuple[TrainState, int] | None:
-    """(state, step) of the newest step that is whole; None where there is none.
+    """(state, step) of the newest step that can be read; None where there are no steps.
 
-    ``like`` is a state: it says the structure, the shapes and where each array is to lie. A damaged step is named on the
-    log and passed over. Raises UserError where every step there is fails.
+    ``like`` is a state that gives the structure, the shapes, the dtypes and the sharding of each array. A damaged step is
+    logged as a warning and skipped. Raises UserError if every step is damaged.
     """
     problems = []
     for step in sorted(manager.all_steps(), reverse=True):
         try:
-            read = read_items(manager, step, {"params": like.params, "rest": rest(like)})
-            return like.replace(params=read["params"], **read["rest"]), step
+            items = read_items(manager, step, {"params": like.params, "rest": state_without_params(like)})
+            return like.replace(params=items["params"], **items["rest"]), step
         except Exception as e:  # orbax raises plain Exceptions, KeyErrors, JSON errors: any of them means unreadable
             problems.append(f"checkpoint {step} in {manager.directory} cannot be used ({first_line(e)})")
             logging.getLogger(__name__).warning(problems[-1])
@@ -74,18 +73,18 @@ def restore(manager: Manager, like: TrainState) -> tuple[TrainState, int] | None
     return None
 
 
-def rest(state: TrainState) -> dict[str, Any]:
-    """The parts of a state beside its parameters, without those it lacks: a part that a later version adds is not missed.
+def state_without_params(state: TrainState) -> dict[str, Any]:
+    """{field: value} of a state without its parameters, without ``frozen`` and without the fields that are None.
 
-    What never changes is not written again and again: ``frozen`` comes from where it came from at the start.
+    ``frozen`` never changes, so it is not stored: a run that is continued gets it from where it started.
     """
-    others = [field.name for field in dataclasses.fields(state) if field.name not in ("params", "frozen")]
-    parts = {name: getattr(state, name) for name in others}
-    return {name: part for name, part in parts.items() if part is not None}
+    names = [field.name for field in dataclasses.fields(state) if field.name not in ("params", "frozen")]
+    values = {name: getattr(state, name) for name in names}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def restore_params(manager: Manager, like: Any, step: int) -> Any:
-    """Only the parameters of one step, laid out as ``like``. Raises UserError where they cannot be read."""
+    """The parameters of one step, with the shapes and shardings of ``like``. Raises UserError if they cannot be read."""
     try:
         return read_items(manager, step, {"params": like})["params"]
     except Exception as e:
@@ -93,49 +92,48 @@ def restore_params(manager: Manager, like: Any, step: int) -> Any:
 
 
 def read_items(manager: Manager, step: int, like: dict[str, Any]) -> dict[str, Any]:
-    """Items of a step, checked against their checksums. Raises ValueError where one does not match.
-
-    What an earlier version wrote has a CRC-32 of each array in their place.
-    """
+    """{item: its tree} of a step, by the names in ``like``. Raises ValueError if the checksum of an array does not match."""
     shape = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
-    wanted = {name: ocp.args.StandardRestore(jax.tree.map(shape, item)) for name, item in like.items()}
-    kind, of = ("crc32", crcs) if (Path(manager.directory) / str(step) / "crc32").is_dir() else ("sums", checksums)
-    read: Any = manager.restore(step, args=ocp.args.Composite(**wanted, **{kind: ocp.args.JsonRestore()}))
+    args = {name: ocp.args.StandardRestore(jax.tree.map(shape, item)) for name, item in like.items()}
+    items: Any = manager.restore(step, args=ocp.args.Composite(**args, sums=ocp.args.JsonRestore()))
     for name in like:
-        found = of(read[name])
-        wrong = [path for path, value in read[kind][name].items() if found.get(path, value) != value]
-        if wrong:
-            raise ValueError(f"the checksum of {name}{wrong[0]} does not match: the file is damaged")
-    return {name: read[name] for name in like}
+        computed = checksums(items[name])
+        damaged = [path for path, stored in items["sums"][name].items() if computed.get(path, stored) != stored]
+        if damaged:
+            raise ValueError(f"the checksum of {name}{damaged[0]} does not match: the file is damaged")
+    return {name: items[name] for name in like}
 
 
 def first_line(e: Exception) -> str:
+    """The first line of an exception's message, at most 200 characters; its type's name where it has no message."""
     return (str(e).strip().splitlines() or [type(e).__name__])[0][:200]
 
 
 def discard_after(manager: Manager, step: int) -> None:
-    """Forget steps newer than ``step``: they were found damaged, and will be written again."""
-    for number in [s for s in manager.all_steps() if s > step and processes.writes()]:
-        shutil.rmtree(Path(manager.directory) / str(number), ignore_errors=True)
+    """Delete the steps after ``step``: they are damaged, and will be written again. Every process must call it."""
+    for later in [s for s in manager.all_steps() if s > step and processes.writes()]:
+        shutil.rmtree(Path(manager.directory) / str(later), ignore_errors=True)
     processes.meet()
     manager.reload()
 
 
 def checksums(state: Any) -> dict[str, int]:
-    """A checksum of each array, by path, made where the array lies: the same on every mesh and in every process."""
+    """{path: checksum} of the arrays of a tree, computed on their devices: equal on every mesh and in every process."""
     sums = {jax.tree_util.keystr(path): checksum(x) for path, x in jax.tree_util.tree_flatten_with_path(state)[0]}
     return {path: int(x) for path, x in jax.device_get(sums).items()}
 
 
 @jax.jit
 def checksum(x: jax.Array) -> jax.Array:
-    """Every element's bits and its place, mixed, and summed modulo 2**32: the order of a sum of integers changes nothing.
+    """A checksum of an array of any type: uint32 [].
 
-    The mixing (murmur3's) maps words one to one, so that one wrong element is always seen. Returns uint32 [].
+    The bits of each element are mixed with its position, and the results are summed modulo 2**32. The order of a sum of
+    integers does not matter, so the sharding does not. The mixing (the finalizer of MurmurHash3) maps words one to one, so
+    that one wrong element is always seen.
     """
     if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
         x = jax.random.key_data(x)
-    x = jax.device_put(x, jax.memory.Space.Device)  # moments may lie in host memory
+    x = jax.device_put(x, jax.memory.Space.Device)  # moments may be in host memory
     bits = 8 * x.dtype.itemsize
     if x.dtype == bool:
         words = x.astype(jnp.uint32)
@@ -143,21 +141,11 @@ def checksum(x: jax.Array) -> jax.Array:
         words = jax.lax.bitcast_convert_type(x, f"uint{bits}").astype(jnp.uint32)
     else:
         words = jax.lax.bitcast_convert_type(x, jnp.uint32)  # [..., 2]
-    place, stride = jnp.zeros((), jnp.uint32), 1
+    position, stride = jnp.zeros((), jnp.uint32), 1
     for axis in reversed(range(words.ndim)):
-        place = place + jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis) * jnp.uint32(stride % 2**32)
+        position = position + jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis) * jnp.uint32(stride % 2**32)
         stride *= words.shape[axis]
-    mixed = words ^ (place * jnp.uint32(0x9E3779B1))
+    mixed = words ^ (position * jnp.uint32(0x9E3779B1))
     for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
         mixed = (mixed ^ (mixed >> shift)) * jnp.uint32(factor)
     return (mixed ^ (mixed >> 16)).sum(dtype=jnp.uint32)
-
-
-def crcs(state: Any) -> dict[str, int]:
-    """CRC-32 of the bytes of each array that lies whole in this process, by path."""
-    out = {}
-    for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
-        x = jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
-        if x.is_fully_addressable:
-            out[jax.tree_util.keystr(path)] = zlib.crc32(np.ascontiguousarray(np.asarray(x)).tobytes())
-    return out

@@ -3,10 +3,9 @@
 import argparse
 import ast
 import re
-from collections.abc import Callable
 
 from rljax.errors import UserError
-from rljax.training import config_files
+from rljax.training import config_files, schema
 
 
 def list_settings(name: str, pattern: str = "") -> list[str]:
@@ -18,21 +17,11 @@ def list_settings(name: str, pattern: str = "") -> list[str]:
         matches = re.compile(pattern, re.IGNORECASE).search
     except re.error as e:
         raise UserError(f"--grep={pattern}: no regular expression: {e}") from None
-    help_for = load_help()
     settings = config_files.flatten_config(config_files.load_config(name).to_dict())
-    rows = [(key, repr(value), help_for(key)) for key, value in settings.items()]
+    rows = [(key, repr(value), schema.help_for(key)) for key, value in settings.items()]
     rows = [(key, value, text) for key, value, text in rows if matches(key) or matches(text)]
     wide = [max((len(row[i]) for row in rows), default=0) for i in (0, 1)]
     return [f"{key:<{wide[0]}} = {value:<{min(wide[1], 24)}}  {text}".rstrip() for key, value, text in rows]
-
-
-def load_help() -> Callable[[str], str]:
-    """``help_for(key) -> text`` of the declarations of the settings; empty texts where there are none."""
-    try:
-        from rljax.training import schema  # pyright: ignore[reportAttributeAccessIssue]
-    except ImportError:
-        return lambda key: ""
-    return lambda key: schema.help_for(key) or ""
 
 
 def list_configs() -> list[str]:

@@ -1,155 +1,206 @@
-"""What a stage starts from: parameters by name, and a state that is laid out over the mesh."""
+"""What a stage starts from: parameters by name, and a training state that is laid out over the mesh."""
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax import policy_gradient as pg
-from rljax import pretrained, transformer
+from rljax import options, pretrained, transformer
 from rljax.distributed import processes, sharding
 from rljax.errors import UserError
-from rljax.learner import optimizer
-from rljax.structs import ConfigTree, TrainState
-from rljax.training import journal, loop
-from rljax.training.settings import STAGES, Settings, offloaded, policy_update
+from rljax.evaluation import Evaluation
+from rljax.learner.optimizer import make_optimizer
+from rljax.structs import KeyTag, TrainState
+from rljax.training import journal, stage_checkpoints
+from rljax.training.run import Run, Stage
+from rljax.training.schema import STAGES
 from rljax.transformer import lora, value_head
+from rljax.transformer.lora import LoraOptions
 
 
-def new_state(s: Settings, stage: ConfigTree, params: Any, row: pg.Algorithm | None = None) -> TrainState:
+class StageRecord(NamedTuple):
+    """How a stage of some run learned, as far as what it learned depends on it."""
+
+    start: str
+    steps: int
+    lora: LoraOptions
+
+
+class RunRecord(NamedTuple):
+    """Where a run lies, and how its stages learned."""
+
+    workdir: Path
+    seed: int
+    weights: str
+    stages: dict[str, StageRecord]
+    finished: bool  # whether its stages must have come to their end
+
+
+def new_state(run: Run, stage: Stage, params: Any) -> TrainState:
     """The state that a stage starts from, laid out over the mesh; ``params`` None means random ones.
 
-    ``row`` says what else reinforcement learning needs: a reference, a critic, an entropy coefficient. Parameters that lie
-    where they should, as those of ``start_params`` do, are taken over: they are gone after the state's first step.
+    For reinforcement learning it also holds what the algorithm needs: a reference, a critic, an entropy coefficient.
+    Parameters that lie where they should, as those of ``start_params`` do, are taken over: they are gone after the first step.
     """
-    sharding.check_processes(s.model.layout)
-    tx = optimizer.make(stage.optimizer, s.model, stage.steps * stage.get("updates", 1) * stage.get("epochs", 1))
-    key, frozen = jax.random.key(s.config.seed), None
-
-    def laid_out(make: Callable[..., Any], *inputs: Any) -> Any:
-        where = sharding.state_shardings(jax.eval_shape(make, *inputs), s.model, offloaded(stage))
-        return jax.jit(make, out_shardings=where)(*inputs)
+    sharding.check_processes(run.model.layout)
+    tx = make_optimizer(stage.optimizer, run.model, stage.optimizer_steps)
+    key, frozen = jax.random.key(run.seed), None
+    init = make_layout_init(run, stage)
 
     if params is None:
-        params = laid_out(lambda key: transformer.init(s.model, jax.random.fold_in(key, 0x1217)), key)
+        params = init(lambda key: transformer.init(run.model, jax.random.fold_in(key, KeyTag.INIT_PARAMS)), key)
     else:
-        params = jax.tree.map(taken_over, params, sharding.weight_shardings(s.model))
+        params = jax.tree.map(take_over, params, sharding.weight_shardings(run.model))
     if stage.lora.rank:
-        scale = stage.lora.alpha / stage.lora.rank
-        frozen = lora.Base(params, laid_out(lambda: jnp.asarray(scale, jnp.float32)))
+        frozen = lora.Base(params, init(lambda: jnp.asarray(stage.lora.alpha / stage.lora.rank, jnp.float32)))
         names, rank = tuple(stage.lora.targets), stage.lora.rank
-        params = laid_out(lambda key: lora.init(s.model, names, rank, jax.random.fold_in(key, 0x10FA)), key)
+        tag = KeyTag.INIT_ADAPTERS
+        params = init(lambda key: lora.init(run.model, names, rank, jax.random.fold_in(key, tag)), key)
 
-    def rest(params: Any, frozen: Any, key: jax.Array) -> dict[str, Any]:
+    def other_parts(params: Any, frozen: Any, key: jax.Array) -> dict[str, Any]:
         zeros = {name: jnp.zeros((), jnp.int32) for name in ("step", "cursor", "skipped", "skipped_total")}
         out: dict[str, Any] = zeros | {"opt_state": tx.init(params), "key": key}
         if frozen:
             out["fingerprint"] = lora.fingerprint(frozen)
-        if row and row.kl_in:
-            out["reference"] = jax.tree.map(jnp.copy, params)
-        if row and row.adapts_entropy:
-            out["entropy_coef"] = jnp.zeros(())
-        if row and (how := policy_update(s).critic):
-            out["critic"] = value_head.init(lora.policy(params, frozen), s.config.rl.critic.trunk)
-            out["critic_opt_state"] = how.optimizer.init(out["critic"])
-        return out
+        return out | (rl_parts(run, params, frozen) if stage.name == "rl" else {})
 
-    return TrainState(params=params, frozen=frozen, **laid_out(rest, params, frozen, key))
+    return TrainState(params=params, frozen=frozen, **init(other_parts, params, frozen, key))
 
 
-def taken_over(x: jax.Array, where: jax.sharding.Sharding) -> jax.Array:
+def rl_parts(run: Run, params: Any, frozen: Any) -> dict[str, Any]:
+    """The parts of a state that the algorithm needs."""
+    rl, out = run.rl, {}
+    if rl.algorithm.kl_in:
+        out["reference"] = jax.tree.map(jnp.copy, params)
+    if rl.algorithm.adapts_entropy:
+        out["entropy_coef"] = jnp.zeros(())
+    if rl.algorithm.looks_at("values"):
+        tx = make_optimizer(rl.critic_optimizer, run.model, rl.optimizer_steps)
+        out["critic"] = value_head.init(lora.policy(params, frozen), rl.critic.trunk)
+        out["critic_opt_state"] = tx.init(out["critic"])
+    return out
+
+
+def make_layout_init(run: Run, stage: Stage) -> Callable[..., Any]:
+    """``init(make, *inputs)``: what ``make`` returns, made where the state of this stage has it."""
+
+    def init(make: Callable[..., Any], *inputs: Any) -> Any:
+        where = sharding.state_shardings(jax.eval_shape(make, *inputs), run.model, stage.offloaded)
+        return jax.jit(make, out_shardings=where)(*inputs)
+
+    return init
+
+
+def take_over(x: jax.Array, where: jax.sharding.Sharding) -> jax.Array:
     """x itself where it lies so already, else a copy: two arrays on one buffer would not survive its donation."""
     if isinstance(x, jax.Array) and x.sharding == where:
         return x
     return jax.device_put(jnp.copy(x), where)
 
 
-def start_params(s: Settings, start: str, workdir: str | Path) -> Any:
-    """Parameters to start from, whole: "" for random ones (None), "weights" for the folder of ``config.weights``, "sft" for
-    that stage of this workdir, "DIR:sft" of another; the adapters of a stage that learned some are merged into their base.
+def start_params(run: Run, start: str, workdir: str | Path) -> Any:
+    """Parameters to start from, whole; adapters of a stage that learned some are merged into their base.
 
-    Raises UserError where that stage of this workdir has not finished, or where one holds another architecture; of another
-    run it takes the newest checkpoint.
+    ``start`` is "" for random parameters (None), "weights" for the folder of ``config.weights``, a stage of this workdir, or
+    ``DIR:stage`` of another run. ``@STEP``, ``@best`` or ``@last`` behind the stage takes that checkpoint; without it, the
+    newest. Raises UserError where that checkpoint does not exist, where the stage of this workdir has not finished, and where
+    it holds another architecture.
     """
     if not start:
         return None
-    sharding.check_processes(s.model.layout)
-    if start == "weights":
-        if not s.config.weights:
+    sharding.check_processes(run.model.layout)
+    folder, stage, step = parse_start(start)
+    if stage == "weights":
+        if not run.weights:
             raise UserError('start="weights", but no folder is named: --config.weights=FOLDER')
-        return pretrained.read_params(s.config.weights, s.model, s.model.weight_dtype)
-    folder, _, stage = start.rpartition(":")
-    if stage not in STAGES:
-        raise UserError(f"start={start!r}: choose from weights, pretrain, sft, rl, or DIR:stage of another run")
-    config = s.config if not folder else recorded(s, folder)
-    rank, steps = config[stage].lora.rank, None if folder else config[stage].steps
-    if not rank:
-        shape = jax.eval_shape(lambda: transformer.init(s.model, jax.random.key(0)))
-        return loop.load_params(folder or workdir, stage, steps, placed(s, shape))
-    before = start_params(dataclasses.replace(s, config=config), config[stage].start, folder or workdir)
-    if before is None:
-        before = new_state(dataclasses.replace(s, config=config), without_lora(config[stage]), None).params
-    shape = jax.eval_shape(lambda: lora.init(s.model, tuple(config[stage].lora.targets), rank, jax.random.key(0)))
-    adapters = loop.load_params(folder or workdir, stage, steps, placed(s, shape))
-    scale: Any = np.float32(config[stage].lora.alpha / rank)  # of numpy: an array would be this process's alone
-    base = lora.Base(before, scale)
-    return jax.jit(lora.merge, out_shardings=sharding.weight_shardings(s.model))(adapters, base)
+        return pretrained.read_params(run.weights, run.model, run.model.weight_dtype)
+    return stage_params(run, read_record(run, Path(folder or workdir), own=not folder), stage, step)
 
 
-def placed(s: Settings, shape: Any) -> Any:
+def parse_start(start: str) -> tuple[str, str, str]:
+    """ "DIR:stage@step" -> (folder, stage, step), "" for what is not said. Raises UserError for an unknown stage."""
+    folder, _, rest = start.rpartition(":")
+    stage, _, step = rest.partition("@")
+    if stage not in (*STAGES, "weights"):
+        raise UserError(f"start={start!r}: choose from weights, pretrain, sft, rl, or DIR:stage[@step] of another run")
+    if step and not (step.isdigit() or step in ("best", "last")):
+        raise UserError(f"start={start!r}: the step is a number, best or last")
+    return folder, stage, step
+
+
+def stage_params(run: Run, record: RunRecord, stage: str, step: str = "") -> Any:
+    """The parameters that a stage of a run has learned, whole."""
+    how = record.stages[stage]
+    steps = how.steps if record.finished else None
+    if not how.lora.rank:
+        shape = jax.eval_shape(lambda: transformer.init(run.model, jax.random.key(0)))
+        return stage_checkpoints.load_params(record.workdir, stage, steps, place_abstract(run, shape), step)
+    base = stage_start(run, record, stage)
+    names, rank = tuple(how.lora.targets), how.lora.rank
+    shape = jax.eval_shape(lambda: lora.init(run.model, names, rank, jax.random.key(0)))
+    adapters = stage_checkpoints.load_params(record.workdir, stage, steps, place_abstract(run, shape), step)
+    scale: Any = np.float32(how.lora.alpha / rank)  # of numpy: an array would be this process's alone
+    merge = jax.jit(lora.merge, out_shardings=sharding.weight_shardings(run.model))
+    return merge(adapters, lora.Base(base, scale))
+
+
+def stage_start(run: Run, record: RunRecord, stage: str) -> Any:
+    """The parameters that a stage of a run started from."""
+    start = record.stages[stage].start
+    if not start:
+        key = jax.random.fold_in(jax.random.key(record.seed), KeyTag.INIT_PARAMS)
+        where = sharding.weight_shardings(run.model)
+        return jax.jit(lambda key: transformer.init(run.model, key), out_shardings=where)(key)
+    folder, before, step = parse_start(start)
+    if before == "weights":
+        return pretrained.read_params(record.weights, run.model, run.model.weight_dtype)
+    theirs = read_record(run, Path(folder), own=False) if folder else record
+    return stage_params(run, theirs, before, step)
+
+
+def place_abstract(run: Run, shape: Any) -> Any:
     """Where each array of this shape is to lie, for a checkpoint that is read."""
-    place = lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
-    return jax.tree.map(place, shape, sharding.state_shardings(shape, s.model))
+    place = lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)
+    return jax.tree.map(place, shape, sharding.state_shardings(shape, run.model))
 
 
-def without_lora(stage: ConfigTree) -> ConfigTree:
-    stage = stage.copy_and_resolve_references()
-    stage.lora.rank = 0
-    return stage
+def read_record(run: Run, workdir: Path, own: bool) -> RunRecord:
+    """How the stages of a run learned: of this run by its settings, of another by its config.json."""
+    stages = {name: StageRecord(s.start, s.loop.steps, s.lora) for name, s in map(lambda n: (n, run.stage(n)), STAGES)}
+    if own:
+        return RunRecord(workdir, run.seed, run.weights, stages, finished=True)
+    found = journal.read_config(workdir)
+    for name in STAGES:
+        said, now = found.get(name, {}), stages[name]
+        adapters = options.build(LoraOptions, options.defaults(LoraOptions) | said.get("lora", {}), f"{name}.lora.")
+        stages[name] = StageRecord(said.get("start", now.start), said.get("steps", now.steps), adapters)
+    return RunRecord(workdir, found.get("seed", run.seed), found.get("weights", run.weights), stages, finished=False)
 
 
-def recorded(s: Settings, folder: str) -> ConfigTree:
-    """The config of another run, as far as its file has it; what a later version added is as here."""
-    config = s.config.copy_and_resolve_references()
-    for stage in STAGES:
-        config[stage].lora.rank = 0  # unless it says so
-    found = journal.read_config(folder)
-    for name in ("seed", "weights"):
-        config[name] = found.get(name, config[name])
-    for stage in STAGES:
-        of_stage = found.get(stage, {})
-        config[stage].start = of_stage.get("start", config[stage].start)
-        config[stage].steps = of_stage.get("steps", config[stage].steps)
-        for name, value in of_stage.get("lora", {}).items():
-            config[stage].lora[name] = tuple(value) if isinstance(value, list) else value
-    return config
+def known_evaluation(run: Run, start: str, workdir: str | Path) -> Evaluation | None:
+    """The last evaluation of the stage that ``start`` names: the same problems, noise and parameters give the same numbers.
 
-
-def evaluated(s: Settings, start: str, workdir: str | Path) -> tuple[dict[str, float], list[dict[str, Any]]] | None:
-    """The last evaluation of the stage that ``start`` names: the same problems, noise and parameters, so the same numbers.
-
-    None where there is none, or where that stage's config asked for another evaluation. Of several processes only the first,
-    which writes, has the numbers.
+    None where there is none, or where that stage was evaluated otherwise. Of several processes only the first has the numbers.
     """
-    found = evaluated_before(s, start, workdir) if processes.writes() else None
+    found = read_evaluation(run, start, workdir) if processes.writes() else None
     return (found or ({}, [])) if processes.first_says(found is not None) else None
 
 
-def evaluated_before(
-    s: Settings, start: str, workdir: str | Path
-) -> tuple[dict[str, float], list[dict[str, Any]]] | None:
-    folder, _, stage = start.rpartition(":")
+def read_evaluation(run: Run, start: str, workdir: str | Path) -> Evaluation | None:
+    """The evaluation that the stage's records hold, where it asked what this run asks."""
+    folder, stage, step = parse_start(start) if start else ("", "", "")
     folder = Path(folder or workdir)
-    rows = [r for r in journal.read(folder / "metrics.jsonl") if r["stage"] == stage and "eval/pass@1" in r]
-    found, here = journal.read_config(folder), journal.plain(s.config.to_dict())
-    same = all(found.get(name) == here[name] for name in ("seed", "eval", "task", "model", "weights"))
-    if not rows or not same or found["rl"]["max_new_tokens"] != s.config.rl.max_new_tokens:
+    rows = [r for r in journal.read_records(folder / "metrics.jsonl") if r["stage"] == stage and "eval/pass@1" in r]
+    found = journal.read_config(folder)
+    if not rows or step or not found:
+        return None
+    asked = found | {"max_new_tokens": found["rl"]["max_new_tokens"]}
+    if any(asked.get(name) != value for name, value in journal.to_plain(dict(run.evaluated)).items()):
         return None
     if found[stage].get("lora", {}).get("rank"):  # merged, the policy is rounded
         return None
-    samples = journal.read(folder / "samples" / f"{stage}_step_{rows[-1]['step']:06d}.jsonl")
+    samples = journal.read_records(folder / "samples" / f"{stage}_step_{rows[-1]['step']:06d}.jsonl")
     return {k: v for k, v in rows[-1].items() if k.startswith("eval/") and k != "eval/loss" and v is not None}, samples

@@ -1,85 +1,115 @@
-"""What a run says about itself: metrics.jsonl, timings.jsonl, TensorBoard, samples, a progress bar.
+"""The records of a run: what a stage writes into its workdir, and reading it back.
 
-``metrics.jsonl`` holds nothing that depends on the clock, so that a run stopped anywhere and continued leaves the same
-bytes as one never stopped; seconds and speeds are in ``timings.jsonl``.
+    metrics.jsonl                   one object a line: {"stage", "step", metrics}; the same bytes for the same run
+    timings.jsonl                   one object a line: {"stage", "step", "seconds", "tokens_per_second"}
+    samples/STAGE_step_STEP.jsonl   one attempt of an evaluation a line
+    tensorboard/STAGE/              event files, and whatever other loggers the setting ``log`` names (``loggers``)
+
+Nothing in metrics.jsonl depends on the clock. So a run that is stopped anywhere and continued leaves the same bytes as one
+that was never stopped. Seconds and speeds are in timings.jsonl.
 """
 
 import json
 import math
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from rljax.distributed import processes
+from rljax.training.heartbeat import Heartbeat, progress_line
+from rljax.training.loggers import Logged, OpenLogger, RunInfo, last_logged, metric_to_logger_name, open_loggers
 
 Record = dict[str, Any]
+FILES = ("metrics.jsonl", "timings.jsonl")
 
 
 class Journal:
-    """Writer of one stage's records, from ``step`` on; lines of this stage after that step are dropped first.
+    """Writes the records of one stage, from ``step`` on (-1: from the start), and shows its progress bar.
 
-    In several processes all but the first write nothing. ``bar`` False shows no progress bar: another journal does.
+    Records of this stage after ``step`` are dropped first: the stage is continued from a checkpoint of that step. Every
+    scalar is also handed to ``loggers`` (names in ``loggers.LOGGERS``), which ``logger_settings`` tell more: "project", "name"
+    and "config". With several processes only process 0 writes and prints. ``bar=False`` shows no progress bar.
     """
 
-    def __init__(self, workdir: str | Path, stage: str, step: int, steps: int, bar: bool = True):
-        from tensorboardX import SummaryWriter
-
-        self.workdir, self.stage, self.step = Path(workdir), stage, step
+    def __init__(
+        self,
+        workdir: str | Path,
+        stage: str,
+        step: int,
+        steps: int,
+        bar: bool = True,
+        loggers: Sequence[str] = ("tensorboard",),
+        logger_settings: Mapping[str, Any] | None = None,
+        heartbeat: Heartbeat | None = None,
+    ):
+        self.workdir, self.stage, self.step, self.steps = Path(workdir), stage, step, steps
         self.silent = not processes.writes()
-        names = ("metrics.jsonl", "timings.jsonl")
+        self.heartbeat = heartbeat or Heartbeat()
+        self.loggers: dict[str, OpenLogger] = {}
+        recorded = Logged()
         if not self.silent:
-            for name in names:
-                rewind(self.workdir / name, stage, step)
+            self.workdir.mkdir(parents=True, exist_ok=True)
+            recorded = last_logged(read_records(self.workdir / "metrics.jsonl"), stage)
+            run = RunInfo(self.workdir, stage, step + 1, **(logger_settings or {}))
+            self.loggers = open_loggers(loggers, run, recorded)  # before records are dropped: it may fail
+            for name in FILES:
+                drop_records_after(self.workdir / name, stage, step)
         place = lambda name: Path(os.devnull) if self.silent else self.workdir / name
-        self.files = {n.removesuffix(".jsonl"): place(n).open("a", encoding="utf-8") for n in names}
-        self.board = SummaryWriter(
-            str(self.workdir / "tensorboard" / stage), purge_step=max(step, 0), write_to_disk=not self.silent
-        )
-        off = True if self.silent or not bar else None
-        self.bar = tqdm(total=steps, initial=max(step, 0), desc=stage, unit="step", disable=off, leave=False)
+        self.files = {n.removesuffix(".jsonl"): place(n).open("a", encoding="utf-8") for n in FILES}
+        disable = True if self.silent or not bar else None  # None: where stderr is no terminal
+        self.bar = tqdm(total=steps, initial=max(step, 0), desc=stage, unit="step", disable=disable, leave=False)
         self.start = self.last = time.perf_counter()
         self.tokens = 0.0
+        for name, logger in self.loggers.items():
+            if logger.address:
+                self.print_line(f"{stage}: {name} shows it at {logger.address}")
 
-    def write(self, step: int, metrics: Record, evaluation: bool = False) -> None:
-        """One line of metrics.jsonl, flushed; a number that is not finite is written as null."""
+    def write_metrics(
+        self, step: int, metrics: Record, evaluation: bool = False, only_logged: Record | None = None
+    ) -> None:
+        """Write one line of metrics.jsonl, flushed, and hand it to the loggers; a number that is not finite becomes null.
+
+        ``only_logged`` are scalars for the loggers alone, such as the learning rate. The speed is added to them, except
+        where this is an ``evaluation``: its time is counted with the next training steps.
+        """
         values = {k: round(float(v), 6) if math.isfinite(v) else None for k, v in metrics.items()}
-        self._line("metrics", {"stage": self.stage, "step": step} | values)
-        for name, value in values.items():
-            if value is not None:
-                self.board.add_scalar(name, value, step)
+        self._write_line("metrics", {"stage": self.stage, "step": step} | values)
+        extra = dict(only_logged or {})
         if not evaluation:
-            self._timing(step)
+            extra |= self._write_timing(step)
+        scalars = {metric_to_logger_name(k): float(v) for k, v in (values | extra).items() if v is not None}
+        finite = {k: v for k, v in scalars.items() if math.isfinite(v)}
+        for logger in self.loggers.values():
+            logger.log(step, finite)
 
-    def advance(self, step: int, tokens: float, shown: Record) -> None:
+    def update_progress(self, step: int, tokens: float, metrics: Record) -> None:
         """Move the progress bar; ``tokens`` is how many this step learned from."""
         self.tokens += tokens
-        brief = {k: f"{shown[k]:.3f}" for k in ("loss", "reward", "response_length/mean") if k in shown}
-        self.bar.set_postfix(brief, refresh=False)
+        shown = {k: f"{metrics[k]:.3f}" for k in ("loss", "reward", "response_length/mean") if k in metrics}
+        self.bar.set_postfix(shown, refresh=False)
         self.bar.update(step - self.bar.n)
+        if not self.bar.disable:
+            self.heartbeat.note_output()
+        pace = self.estimate_seconds_left(step, step + 1)
+        self.heartbeat.update(lambda: progress_line(self.stage, step, self.steps, metrics, pace))
 
-    def _timing(self, step: int) -> None:
-        now = time.perf_counter()
-        speed = self.tokens / max(now - self.last, 1e-9)
-        timing = {"seconds": round(now - self.start, 3), "tokens_per_second": round(speed, 1)}
-        self._line("timings", {"stage": self.stage, "step": step} | timing)
-        self.last, self.tokens = now, 0.0
-
-    def say(self, text: str) -> None:
-        """A line for the person who watches, above the progress bar."""
+    def print_line(self, text: str) -> None:
+        """Print a line for the person who watches, above the progress bar."""
         if not self.silent:
             tqdm.write(text)
+            self.heartbeat.note_output()
 
-    def seconds_left(self, step: int, steps: int) -> float:
-        """Seconds to the end of the stage at the pace so far."""
+    def estimate_seconds_left(self, step: int, steps: int) -> float:
+        """Seconds from ``step`` to ``steps`` at the pace so far; NaN before the first step."""
         done = step - max(self.step, 0)
         return (time.perf_counter() - self.start) / done * (steps - step) if done else float("nan")
 
-    def samples(self, step: int, lines: Iterable[Record]) -> None:
-        """samples/<stage>_step_<step>.jsonl, one attempt a line, put in place whole."""
+    def write_samples(self, step: int, lines: Iterable[Record]) -> None:
+        """Write samples/STAGE_step_STEP.jsonl, one attempt a line, whole or not at all."""
         path = self.workdir / "samples" / f"{self.stage}_step_{step:06d}.jsonl"
         if self.silent:
             return
@@ -87,16 +117,26 @@ class Journal:
 
     def close(self) -> None:
         self.bar.close()
-        self.board.close()
+        for logger in self.loggers.values():
+            logger.close()
         for f in self.files.values():
             f.close()
 
-    def _line(self, file: str, record: Record) -> None:
+    def _write_timing(self, step: int) -> Record:
+        """Write one line of timings.jsonl; returns the scalars of it that loggers get."""
+        now = time.perf_counter()
+        speed = round(self.tokens / max(now - self.last, 1e-9), 1)
+        timing = {"seconds": round(now - self.start, 3), "tokens_per_second": speed}
+        self._write_line("timings", {"stage": self.stage, "step": step} | timing)
+        self.last, self.tokens = now, 0.0
+        return {"train/tokens_per_second": speed}
+
+    def _write_line(self, file: str, record: Record) -> None:
         self.files[file].write(json.dumps(record) + "\n")
         self.files[file].flush()
 
 
-def read(path: str | Path) -> list[Record]:
+def read_records(path: str | Path) -> list[Record]:
     """The records of a .jsonl file, without a last line that a kill cut short. A missing file has none."""
     out = []
     path = Path(path)
@@ -108,22 +148,22 @@ def read(path: str | Path) -> list[Record]:
     return out
 
 
-def plain(config: dict[str, Any]) -> Record:
-    """A config as its file says it: tuples are lists."""
+def to_plain(config: dict[str, Any]) -> Record:
+    """A config as JSON gives it back: tuples become lists."""
     return json.loads(json.dumps(config))
 
 
 def read_config(workdir: str | Path) -> Record:
-    """The config that a workdir was made with; {} where it has none."""
+    """The config in a workdir's config.json; {} where there is none."""
     path = Path(workdir) / "config.json"
     return json.loads(path.read_text())["config"] if path.exists() else {}
 
 
-def rewind(path: Path, stage: str, step: int) -> None:
-    """Keep what was written before this stage passed ``step``; put the shortened file in place in one move."""
+def drop_records_after(path: Path, stage: str, step: int) -> None:
+    """Drop this stage's records of later steps than ``step`` from a .jsonl file; the file is replaced in one move."""
     if not path.exists():
         return
-    kept = [r for r in read(path) if r["stage"] != stage or r["step"] <= step]
+    kept = [r for r in read_records(path) if r["stage"] != stage or r["step"] <= step]
     replace_text(path, "".join(json.dumps(r) + "\n" for r in kept))
 
 

@@ -60,7 +60,7 @@ def lock_workdir(workdir: Path, config: ConfigTree) -> Iterator[None]:
 def record_config(workdir: Path, config: ConfigTree) -> None:
     """Write config.json, or check that the one there holds the same config."""
     path = workdir / "config.json"
-    now = journal.plain(config.to_dict())
+    now = journal.to_plain(config.to_dict())
     if path.exists():
         old, new = flatten_config(read_record(workdir)), flatten_config(now)
         different = differing_keys(old, new)
@@ -76,7 +76,7 @@ def record_config(workdir: Path, config: ConfigTree) -> None:
             return
     about = {"config": now, "versions": package_versions(), "commit": source_commit(), "dirty": source_changes()}
     about |= {"devices": [str(d) for d in jax.devices()]}
-    about |= {"template": prompting.exact(now["task"]["options"], now["weights"])}
+    about |= {"template": prompting.template_strings(now["task"]["options"], now["weights"])}
     journal.replace_text(path, json.dumps(about, indent=1) + "\n")
 
 
@@ -101,7 +101,7 @@ def differing_keys(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 def describe_differences(recorded: ConfigTree, config: ConfigTree) -> str:
     """One line about the settings in which ``config`` is not the one that the run was started with; "" where none is."""
-    old, new = (flatten_config(journal.plain(c.to_dict())) for c in (recorded, config))
+    old, new = (flatten_config(journal.to_plain(c.to_dict())) for c in (recorded, config))
     different = differing_keys(old, new)
     if not different:
         return ""

@@ -8,10 +8,15 @@ import jax
 import jax.numpy as jnp
 
 from rljax.errors import UserError
+from rljax.options import declared, option
 from rljax.transformer.layout import Layout
 
 Array = jax.Array
 Params = dict[str, Any]
+DTYPES = ("float32", "bfloat16", "float16", "float64")
+SPLASH = ("splash", "splash_interpreted")
+KERNELS = ("cudnn", "xla", *SPLASH)
+SCALINGS = ("linear", "llama3", "yarn")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,58 +24,73 @@ class Config:
     """The architecture. Frozen and hashable: it is a static argument of the jitted functions."""
 
     vocab_size: int
-    layers: int = 2
-    width: int = 64
-    heads: int = 2
-    kv_heads: int = 2
-    head_width: int = 32
-    ff_width: int = 256
-    max_length: int = 4096  # the window: prompt and response together
-    activation: str = "silu"  # of the gate: silu (SwiGLU), gelu_tanh or gelu (GeGLU)
-    norm_eps: float = 1e-6
-    norm_plus_one: bool = False  # RMSNorm multiplies by 1 + w (Gemma)
-    post_norms: bool = False  # also normalise what a block adds (Gemma 2 and 3)
-    qk_norm: bool = False  # RMSNorm on queries and keys, per head (Qwen 3, Gemma 3)
-    qkv_bias: bool = False  # (Qwen 2)
-    out_bias: bool = False
-    mlp_bias: bool = False
-    rope_base: float = 10_000.0
-    rope_base_sliding: float | None = None  # base of the sliding layers where it differs (Gemma 3)
-    rope_scaling: tuple = ()  # () | ("linear", factor) | ("llama3", factor, low, high, original_length)
+    layers: int = option(2, "number of layers", low=1)
+    width: int = option(64, "D: width of the residual stream", low=1)
+    heads: int = option(2, "H: query heads", low=1)
+    kv_heads: int = option(2, "K: key/value heads, a divisor of heads", low=1)
+    head_width: int = option(32, "E: width of a head, even", low=2)
+    ff_width: int = option(256, "F: width of the feed-forward block", low=1)
+    max_length: int = option(4096, "the window, in tokens: prompt and response together", low=1)
+    activation: str = option(
+        "silu", "of the gate: silu (SwiGLU), gelu_tanh or gelu (GeGLU)", choices=("silu", "gelu_tanh", "gelu")
+    )
+    norm_eps: float = option(1e-6, "added to the mean square in RMSNorm", above=0.0)
+    norm_plus_one: bool = option(False, "RMSNorm multiplies by 1 + w (Gemma)")
+    post_norms: bool = option(False, "also normalise what a block adds (Gemma 2 and 3)")
+    qk_norm: bool = option(False, "RMSNorm on queries and keys, per head (Qwen 3, Gemma 3)")
+    qkv_bias: bool = option(False, "biases on queries, keys and values (Qwen 2)")
+    out_bias: bool = option(False, "a bias on the attention's output")
+    mlp_bias: bool = option(False, "biases in the feed-forward block")
+    rope_base: float = option(10_000.0, "base of the rotary positions", above=0.0)
+    rope_base_sliding: float | None = option(
+        None, "base of the sliding layers where it differs (Gemma 3)", kind=float, above=0.0
+    )
+    # () | ("linear", factor) | ("llama3", factor, low, high, original_length)
     # | ("yarn", factor, fast, slow, original_length, stretch of sin and cos, whole: round the range to whole pairs)
-    window: int | None = None  # columns that a sliding layer sees, its own included
-    sliding: tuple[bool, ...] = ()  # by layer, repeated as a pattern; () means no layer slides
-    attention_scale: float | None = None  # multiplies q.k; None means head_width ** -0.5
-    attention_softcap: float | None = None
-    logit_softcap: float | None = None
-    tied_head: bool = False
-    scale_embedding: bool = False  # multiply embeddings by sqrt(width) (Gemma)
+    rope_scaling: tuple = option((), "scaling of the rotary positions: (), linear, llama3 or yarn with its numbers")
+    window: int | None = option(None, "columns that a sliding layer sees, its own included", kind=int, low=1)
+    sliding: tuple[bool, ...] = option((), "which layers slide, repeated as a pattern; (): none")
+    attention_scale: float | None = option(None, "multiplies q.k; None: head_width ** -0.5", kind=float, above=0.0)
+    attention_softcap: float | None = option(None, "soft cap of attention scores", kind=float, above=0.0)
+    logit_softcap: float | None = option(None, "soft cap of logits", kind=float, above=0.0)
+    tied_head: bool = option(False, "the head is the embedding, transposed")
+    scale_embedding: bool = option(False, "multiply embeddings by sqrt(width) (Gemma)")
     # multi-head latent attention (DeepSeek V2 and V3); head_width is that of queries and keys, rotated part included
-    latent: int = 0  # width of what keys and values are read from, all that the cache keeps; 0: ordinary attention
-    query_latent: int = 0  # width of what queries are read from; 0: from the layer's input
-    rope_width: int = 0  # the part of a head that is rotated, one for all key heads
-    value_width: int = 0
+    latent: int = option(0, "width of the latent that keys and values are read from; 0: ordinary attention", low=0)
+    query_latent: int = option(0, "width of the latent that queries are read from; 0: the layer's input", low=0)
+    rope_width: int = option(0, "the part of a head that is rotated, one for all key heads", low=0)
+    value_width: int = option(0, "width of a value head of latent attention", low=0)
     # mixture of experts (Qwen 3 MoE, DeepSeek V3)
-    experts: int = 0  # 0: every feed-forward block is dense
-    experts_per_token: int = 2
-    expert_width: int = 0  # feed-forward width of one of them
-    shared_width: int = 0  # feed-forward width of the experts that see every token; 0: none
-    routed: tuple[bool, ...] = ()  # which layers have experts, repeated as a pattern; () means all
-    router: str = "softmax"  # of the scores: softmax, or sigmoid with a bias that only chooses (DeepSeek V3)
-    router_normalise: bool = True  # weights of the chosen experts sum to 1 ...
-    router_scale: float = 1.0  # ... and are multiplied by this
-    router_groups: int = 1  # experts come in groups, of which a token may use ...
-    router_top_groups: int = 1  # ... so many
-    weight_dtype: str = "float32"
-    dtype: str = "float32"  # of the activations and of the weights as they enter a dot
-    cache_dtype: str = "float32"  # a bfloat16 cache halves memory; on a CPU it is slower
-    remat: str = "none"  # what the backward pass makes again: none, dots (all but matrix products), layer (everything)
-    attention: str = "own"  # over whole sequences: own, or one of KERNELS
-    attention_chunk: int = 0  # queries whose scores exist at once, over whole sequences; 0 means all
-    expert_chunk: int = 0  # tokens that a device sends through its experts at once; 0 means all
-    scan_layers: bool = False  # layers of one kind as one stacked array and one compiled loop
-    logprob_chunk: int = 0  # columns of logits alive at once in token_logprobs; 0 means all
-    layout: Layout = Layout()  # the devices, and what lies where on them
+    experts: int = option(0, "number of experts; 0: every feed-forward block is dense", low=0)
+    experts_per_token: int = option(2, "experts that each token is sent to", low=1)
+    expert_width: int = option(0, "feed-forward width of one expert", low=0)
+    shared_width: int = option(0, "feed-forward width of the experts that see every token; 0: none", low=0)
+    routed: tuple[bool, ...] = option((), "which layers have experts, repeated as a pattern; (): all")
+    router: str = option(
+        "softmax",
+        "of the scores: softmax, or sigmoid with a bias that only chooses (DeepSeek V3)",
+        choices=("softmax", "sigmoid"),
+    )
+    router_normalise: bool = option(True, "weights of the chosen experts sum to 1 before router_scale")
+    router_scale: float = option(1.0, "multiplies the weights of the chosen experts", above=0.0)
+    router_groups: int = option(1, "groups that experts come in", low=1)
+    router_top_groups: int = option(1, "groups that a token may use", low=1)
+    weight_dtype: str = option("float32", "dtype of the weights", choices=DTYPES)
+    dtype: str = option("float32", "dtype of activations, and of weights as they enter a product", choices=DTYPES)
+    cache_dtype: str = option("float32", "dtype of the sampler's cache; bfloat16 halves its memory", choices=DTYPES)
+    remat: str = option(
+        "none",
+        "what the backward pass computes again: none, dots (all but matrix products), layer (everything)",
+        choices=("none", "dots", "layer"),
+    )
+    attention: str = option(
+        "own", "attention over whole sequences: own, or a kernel: cudnn (GPU), splash (TPU)", choices=("own", *KERNELS)
+    )
+    attention_chunk: int = option(0, "queries whose scores exist at once, over whole sequences; 0: all", low=0)
+    expert_chunk: int = option(0, "tokens that a device sends through its experts at once; 0: all", low=0)
+    scan_layers: bool = option(False, "layers of one kind as one stacked array and one compiled loop")
+    logprob_chunk: int = option(0, "columns of logits alive at once in token_logprobs; 0: all", low=0)
+    layout: Layout = Layout()  # the devices, and where arrays lie on them
 
     def __post_init__(self):
         if self.heads % self.kv_heads:
@@ -78,9 +98,11 @@ class Config:
         if self.head_width % 2 or self.rope_width % 2:
             what = "rope_width" if self.rope_width % 2 else "head_width"
             raise UserError(f"model: {what}={getattr(self, what)} must be even, RoPE turns pairs")
-        for name, known in CHOICES.items():
-            if getattr(self, name) not in known:
-                raise UserError(f"model: {name}={getattr(self, name)!r} is unknown, choose from {sorted(known)}")
+        for name, known in declared(type(self)).items():
+            if known.choices and getattr(self, name) not in known.choices:
+                raise UserError(
+                    f"model: {name}={getattr(self, name)!r} is unknown, choose from {sorted(known.choices)}"
+                )
         if any(self.sliding) and not self.window:
             raise UserError("model: some layers slide, but window is not set")
         if self.rope_scaling and self.rope_scaling[0] not in SCALINGS:
@@ -162,16 +184,7 @@ ACTIVATIONS = {
 
 # Kernels that attention over whole sequences may be computed by: those of jax.nn.dot_product_attention and the TPU's. "xla"
 # and Pallas' interpreter run anywhere, slowly: they are there to compare with.
-SPLASH = ("splash", "splash_interpreted")
-KERNELS = ("cudnn", "xla", *SPLASH)
 DEVICES = {"cudnn": "gpu", "splash": "tpu"}  # that a kernel needs
-CHOICES = {
-    "activation": ACTIVATIONS,
-    "attention": ("own", *KERNELS),
-    "remat": ("none", "dots", "layer"),
-    "router": ("softmax", "sigmoid"),
-}
-SCALINGS = ("linear", "llama3", "yarn")
 STACKED = ("layer", "expert")  # axes of a weight that hold several matrices
 
 

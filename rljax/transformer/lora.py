@@ -6,6 +6,7 @@ The adapters are a pytree of their own, {path of the matrix: {"down", "up"}}: it
 the KL reference see. The policy is a pure function of them and of what they are attached to.
 """
 
+import dataclasses
 import math
 from typing import Any
 
@@ -15,11 +16,21 @@ from flax import struct
 
 from rljax import transformer
 from rljax.errors import UserError
+from rljax.options import option
 from rljax.transformer import Adapted, Config, Params, Weight
 from rljax.transformer.weight_formats import low_rank
 
 Array = jax.Array
 Adapters = dict[str, dict[str, Array]]
+
+
+@dataclasses.dataclass(frozen=True)
+class LoraOptions:
+    """Which matrices learn a low-rank change in the place of all weights."""
+
+    rank: int = option(0, "rank of the adapters; 0: all weights learn", low=0)
+    alpha: float = option(32.0, "the change is scaled by alpha / rank", above=0.0)
+    targets: tuple[str, ...] = option((), "names of the layers' matrices that get adapters; (): all of them")
 
 
 class Base(struct.PyTreeNode):

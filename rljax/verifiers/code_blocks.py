@@ -1,36 +1,39 @@
-"""The program that a response ends in: the last fenced block of code after its thoughts, or what its answer tags hold."""
+"""Finds the program in a response: the last fenced block after the thoughts, or the content of the answer tags."""
 
 import re
 
-from rljax.verifiers import answer_regions
+from rljax.verifiers import answer_extraction
 
 FENCE = re.compile(r"```[ \t]*([A-Za-z0-9_+-]*)[ \t]*\n(.*?)\n?[ \t]*```", re.DOTALL)
 
 
-def program(response: str) -> str | None:
-    """The source; None where there is none."""
-    said = answer_regions.conclusion(response)
+def extract_program(response: str) -> str | None:
+    """The source code; None if there is none."""
+    said = answer_extraction.text_after_thinking(response)
     fenced = FENCE.findall(said)
     if fenced:
         return fenced[-1][1]
-    tagged = answer_regions.last_tagged(said)
+    tagged = answer_extraction.find_last_tagged(said)
     return tagged[1].strip() if tagged and tagged[1].strip() else None
 
 
-def start(text: str) -> int:
-    """Where the last program of a text without thoughts begins, its fence or tag included; the length: there is none."""
+def answer_start(text: str) -> int:
+    """The index at which the last program of a text without thoughts begins, its fence or tag included.
+
+    The length of the text if there is none.
+    """
     fences = [m.start() for m in FENCE.finditer(text)]
-    tagged = answer_regions.last_tagged(text)
+    tagged = answer_extraction.find_last_tagged(text)
     return fences[-1] if fences else tagged[0] if tagged else len(text)
 
 
-def count(response: str) -> int:
-    """How many programs a response offers."""
-    return len(FENCE.findall(answer_regions.conclusion(response)))
+def count_programs(response: str) -> int:
+    """The number of fenced programs after the thoughts of a response."""
+    return len(FENCE.findall(answer_extraction.text_after_thinking(response)))
 
 
-def complete(source: str, head: str) -> str:
-    """A program behind what it was given: below the head of a function where it is a body alone, else after it."""
+def complete_program(source: str, head: str) -> str:
+    """A program joined to the code of its prompt: below the head of a function if it is only a body, else after it."""
     head = head.rstrip()
     if source[:1] in (" ", "\t") and head.endswith(('"""', "'''", ":")):
         return f"{head}\n{source}"

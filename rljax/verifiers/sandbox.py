@@ -1,18 +1,21 @@
-"""Does a program that a language model wrote pass its tests? It runs jailed, and what is right is never where it runs.
+"""Verifier of programs: does a program that a language model wrote pass its test cases? It runs in a jail.
 
     run("print(int(input()) + 1)", [("1", "2")])  ->  [Outcome(passed=True, verdict="passed", ...)]
     run("def add(a, b): return a + b", ["assert add(2, 3) == 5"])
 
-A policy is rewarded for any way past a checker, so nothing that the program does is believed but the bytes that it sends.
-Printed output is compared here. A test runs in a jail of its own (``examiner``) and calls the functions of the program
-across a pipe along which only plain data passes (``plain``): the values and the tests are never in one process. What a
-program does to its arguments stays with it, and objects that are no plain data are equal to nothing. Exit codes count
-against a program, never for it.
+A policy learns every way to deceive its verifier. Therefore nothing is trusted but the bytes that the program sends,
+and the expected results are never in the process of the program:
 
-The tests of one program run one after the other in one process, as in MBPP; after one that could not be finished, the
-next begins in a new process. Each pair of stdin and stdout has a process of its own. Programs have the standard library
-and one empty folder; no network, no other process, no other file. One flaw of the kernel would be enough to get out: run
-the whole training in a container or a virtual machine where that matters.
+* Printed output is compared in this process.
+* A test with asserts runs in a second jail (``jail.assertion_process``). It calls the functions of the program through
+  a socket that carries only plain data (``jail.plain_data``). What a program does to its arguments is not seen by the
+  test, and an object that is not plain data equals nothing.
+* A bad exit status fails a program. A good one never passes it.
+
+The tests of one program run one after another in one process, as in MBPP. After a test that was not finished, the next
+one begins in a new process. Each pair of stdin and stdout has its own process. A program has the standard library and
+one empty folder. It has no network, no other process and no other file. One bug of the kernel is enough to escape: if
+that matters, run the whole training in a container or a virtual machine.
 """
 
 import contextlib
@@ -20,52 +23,56 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from rljax.errors import UserError
-from rljax.verifiers.jail import cases as cases_
-from rljax.verifiers.jail import confinement, pool, warden
-from rljax.verifiers.jail.cases import Case, Given, Limits, Outcome
+from rljax.verifiers.jail import cases as test_cases
+from rljax.verifiers.jail import confinement, pool, supervisor
+from rljax.verifiers.jail.cases import Case, CaseLike, Limits, Outcome
 from rljax.verifiers.jail.confinement import Isolation
 
-DEFAULT = Limits()
-TRIES = 3  # a zygote that dies is replaced
+DEFAULT_LIMITS = Limits()
+MAX_ATTEMPTS = 3  # to run a case whose zygote dies
 
 
-def isolation() -> Isolation:
-    """What holds programs on this machine."""
-    return confinement.probe()
+def get_isolation() -> Isolation:
+    """The mechanisms that isolate programs on this machine."""
+    return confinement.probe_isolation()
 
 
 def run(
     program: str,
-    cases: Sequence[Given],
-    limits: Limits = DEFAULT,
+    cases: Sequence[CaseLike],
+    limits: Limits = DEFAULT_LIMITS,
     *,
     until_failure: bool = False,
     allow_unsafe: bool = False,
 ) -> list[Outcome]:
-    """One outcome a test case. ``until_failure`` skips those after the first that fails."""
-    given = [cases_.case(c) for c in cases]
-    return run_one(program, given, limits, until_failure, permitted(limits, given, allow_unsafe))
+    """One outcome per test case.
+
+    ``until_failure`` skips the cases after the first that fails. ``allow_unsafe`` runs programs on a machine that
+    cannot isolate them, with resource limits only. Raises UserError for invalid cases or limits, and without isolation.
+    """
+    given = [test_cases.parse_case(c) for c in cases]
+    return run_program(program, given, limits, until_failure, check_request(limits, given, allow_unsafe))
 
 
 def run_many(
-    jobs: Sequence[tuple[str, Sequence[Given]]],
-    limits: Limits = DEFAULT,
+    jobs: Sequence[tuple[str, Sequence[CaseLike]]],
+    limits: Limits = DEFAULT_LIMITS,
     *,
     until_failure: bool = False,
     allow_unsafe: bool = False,
 ) -> list[list[Outcome]]:
-    """``run`` for many programs, on all cores; outcomes in the order of the jobs. From any thread."""
-    given = [(program, [cases_.case(c) for c in cases]) for program, cases in jobs]
-    found = permitted(limits, [c for _, cases in given for c in cases], allow_unsafe)
-    width = min(len(given), pool.pool(found).size)
+    """``run`` for many (program, cases) on all cores, from any thread. The outcomes have the order of the jobs."""
+    given = [(program, [test_cases.parse_case(c) for c in cases]) for program, cases in jobs]
+    isolation = check_request(limits, [c for _, cases in given for c in cases], allow_unsafe)
+    width = min(len(given), pool.get_pool(isolation).size)
     if width < 2:
-        return [run_one(program, cases, limits, until_failure, found) for program, cases in given]
+        return [run_program(program, cases, limits, until_failure, isolation) for program, cases in given]
     with ThreadPoolExecutor(width) as threads:
-        return list(threads.map(lambda job: run_one(job[0], job[1], limits, until_failure, found), given))
+        return list(threads.map(lambda job: run_program(job[0], job[1], limits, until_failure, isolation), given))
 
 
-def permitted(limits: Limits, cases: Sequence[Case], allow_unsafe: bool) -> Isolation:
-    """The isolation of this machine; UserError where it does not suffice, or what is asked for makes no sense."""
+def check_request(limits: Limits, cases: Sequence[Case], allow_unsafe: bool) -> Isolation:
+    """The isolation of this machine. Raises UserError if it is insufficient, or if limits or cases are invalid."""
     for name, value in limits._asdict().items():
         if not 0 < value < 1 << 50:
             raise UserError(f"limits: {name} must be positive and finite, not {value}")
@@ -73,13 +80,13 @@ def permitted(limits: Limits, cases: Sequence[Case], allow_unsafe: bool) -> Isol
             raise UserError(f"limits: {name} must be a whole number, not {value}")
     for case in cases:
         if case.test is not None:
-            cases_.questions(case.setup, case.test, case.entry)
-    return require(allow_unsafe)
+            test_cases.prepare_test(case.setup, case.test, case.entry)
+    return require_isolation(allow_unsafe)
 
 
-def require(allow_unsafe: bool = False) -> Isolation:
-    """The isolation of this machine; UserError where it does not suffice, before anything is run."""
-    found = isolation()
+def require_isolation(allow_unsafe: bool = False) -> Isolation:
+    """The isolation of this machine. Raises UserError if it is insufficient; call it before long work starts."""
+    found = get_isolation()
     if found.missing and not allow_unsafe:
         raise UserError(
             f"programs cannot be jailed here: no {' and no '.join(found.missing)} (Linux 5.13 or newer on x86-64 or "
@@ -88,25 +95,29 @@ def require(allow_unsafe: bool = False) -> Isolation:
     return found
 
 
-def run_one(program: str, cases: list[Case], limits: Limits, until_failure: bool, found: Isolation) -> list[Outcome]:
-    """All cases of one program, on one zygote."""
+def run_program(
+    program: str, cases: list[Case], limits: Limits, until_failure: bool, isolation: Isolation
+) -> list[Outcome]:
+    """The outcomes of all cases of one program."""
     if len(program) > limits.source or len(program.encode("utf-8", "surrogatepass")) > limits.source:
         return [Outcome(False, "refused")] * len(cases)
     outcomes: list[Outcome] = []
     while len(outcomes) < len(cases):
         if until_failure and outcomes and not outcomes[-1].passed:
             return outcomes + [Outcome(False, "skipped")] * (len(cases) - len(outcomes))
-        outcomes += some(program, cases[len(outcomes) :], limits, until_failure, found)
+        outcomes += run_next_cases(program, cases[len(outcomes) :], limits, until_failure, isolation)
     return outcomes
 
 
-def some(program: str, cases: list[Case], limits: Limits, until_failure: bool, found: Isolation) -> list[Outcome]:
-    """The first of the cases, or the first few."""
+def run_next_cases(
+    program: str, cases: list[Case], limits: Limits, until_failure: bool, isolation: Isolation
+) -> list[Outcome]:
+    """The outcomes of the first case, or of the first few if they are tests with the same setup; at least one."""
     first = cases[0]
     alike = next((n for n, c in enumerate(cases) if c.test is None or c.setup != first.setup), len(cases))
-    for _ in range(TRIES):
-        with contextlib.suppress(pool.Died), pool.borrowed(found) as zygote:
+    for _ in range(MAX_ATTEMPTS):
+        with contextlib.suppress(pool.ZygoteDied), pool.borrow_zygote(isolation) as zygote:
             if first.test is None:
-                return [warden.run_script(zygote, program, first, limits)]
-            return warden.run_tests(zygote, program, cases[:alike], limits, until_failure)
-    return [Outcome(False, "killed")]
+                return [supervisor.run_script(zygote, program, first, limits)]
+            return supervisor.run_tests(zygote, program, cases[:alike], limits, until_failure)
+    return [Outcome(False, "killed")]  # every zygote died

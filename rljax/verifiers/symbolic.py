@@ -1,12 +1,13 @@
-r"""Are two mathematical expressions equal? math-verify (sympy) decides, in processes that can be killed.
+r"""Compares two mathematical expressions with math-verify (sympy), in processes that can be killed.
 
-    equal("x^2+1", "1+x^2")  ->  True
+    expressions_equal("x^2+1", "1+x^2")  ->  True
 
-sympy may take for ever, or all memory, on what a policy writes. So the work is done by servers, ``python -m
-rljax.verifiers.symbolic``: each has sympy loaded and its parser warm, and forks a child that does one check after the
-other. The kernel ends a child that uses more than ``SECONDS`` of CPU time or ``MEMORY`` bytes; the server notes the
-verdict "too hard", forks the next child in milliseconds, and goes on. Nothing here depends on signals in the caller: it
-works from any thread. Answers that are bound to be hostile (towers of powers, huge factorials) are turned away before.
+sympy may never end, or use all memory, on a text that a policy wrote. Therefore servers do the work: ``python -m
+rljax.verifiers.symbolic``. Each server has sympy loaded and its parser warmed up, and forks a child that checks one
+pair after another. The kernel kills a child that uses more than ``CPU_SECONDS`` of CPU time or ``MEMORY_BYTES`` of
+memory. The server then counts the pair as not equal, forks another child within milliseconds, and continues. The caller
+needs no signals, so it may be any thread. Expressions that are hopeless (towers of powers, huge factorials) are
+rejected before.
 """
 
 import atexit
@@ -27,47 +28,56 @@ from fractions import Fraction
 from pathlib import Path
 from typing import IO
 
-Pair = tuple[str, str | None]  # (gold, answer); None asks whether gold can be read at all
-SECONDS = 0.5  # of CPU time a check: fifty times what an honest one takes
-MEMORY = 2 << 30  # bytes of address space
-WATCH = 2.0  # seconds between two looks at whether the caller is alive
-PATIENCE = 20.0  # wall-clock seconds, for a machine that is busy with other things
-LARGEST_CACHE = 1 << 17
+Pair = tuple[str, str | None]  # (gold, answer); with None for the answer: can gold be parsed?
+CPU_SECONDS = 0.5  # of CPU time for one check; a normal one takes a fiftieth
+MEMORY_BYTES = 2 << 30  # bytes of address space
+PARENT_CHECK_SECONDS = 2.0  # a server checks so often whether its caller is alive
+REPLY_TIMEOUT_SECONDS = 20.0  # wall-clock time; generous, for a busy machine
+MAX_CACHE_ENTRIES = 1 << 17
 
-WILD = re.compile(
+INTRACTABLE = re.compile(
     r"\^ ?\{[^{}]*\^|\^ ?[0-9a-zA-Z]+ ?\^"  # a power of a power
-    r"|\^ ?\{?-?[0-9]{6,}|[)}\]a-zA-Z] ?\^ ?\{?-?[0-9]{3,}"  # huge exponents; of an expression: large ones
+    r"|\^ ?\{?-?[0-9]{6,}|[)}\]a-zA-Z] ?\^ ?\{?-?[0-9]{3,}"  # huge exponents of a number, large ones of an expression
     r"|[0-9]{5,} ?!|[)}\]!] ?!|binom ?\{? ?[0-9]{5,}|[0-9]{60,}"
     r"|\\(?:i*int|sum|prod|lim|Gamma|zeta)|\*\*|\^ ?\{ ?\("
 )
 
 DECIMAL = re.compile(r"(?<![0-9.])[0-9]*\.[0-9]+(?![0-9.])")
-SPACE = re.compile(r"(?<![A-Za-z]) | (?![A-Za-z])")  # that may go: \pi x is not \pix
-UNDEFINED = re.compile(r"zoo|nan|\*oo|oo\*|\boo ?[-+/]|[\w)] ?[-+/] ?oo\b")  # 9*oo would be equal to many things
-POWER = re.compile(r"[)}\]] ?\^ ?\{?([0-9]{1,6})")  # of sums and functions: multiplied out, they are long
+SPACE = re.compile(r"(?<![A-Za-z]) | (?![A-Za-z])")  # spaces that can be removed: "\pi x" must not become "\pix"
+UNDEFINED = re.compile(
+    r"zoo|nan|\*oo|oo\*|\boo ?[-+/]|[\w)] ?[-+/] ?oo\b"
+)  # sympy finds 9*oo equal to many expressions
+POWER = re.compile(r"[)}\]] ?\^ ?\{?([0-9]{1,6})")  # of sums and functions, which are long when expanded
 
 
-def tame(text: str) -> bool:
-    """Can this be worked out in reasonable time? False for towers of powers, huge factorials, deep nesting, ..."""
+def is_tractable(text: str) -> bool:
+    """False for expressions that take too long: towers of powers, huge factorials, deep nesting."""
     depth = deepest = 0
     for c in text:
         depth += (c in "({[") - (c in ")}]")
         deepest = max(deepest, depth)
     powers = sum(int(n) for n in POWER.findall(text))
-    return deepest <= 10 and powers <= 60 and text.count("^") <= 16 and text.count("!") <= 3 and not WILD.search(text)
+    return (
+        deepest <= 10
+        and powers <= 60
+        and text.count("^") <= 16
+        and text.count("!") <= 3
+        and not INTRACTABLE.search(text)
+    )
 
 
-# The caller's side
+# In the process of the caller
 
 
 class Server:
-    """One server process, started when first asked and again whenever it has died; one caller at a time."""
+    """A client of one server process, which is started at the first check and after it died. One caller at a time."""
 
     def __init__(self):
         self.process: subprocess.Popen[bytes] | None = None
         self.lock = threading.Lock()
 
     def start(self) -> subprocess.Popen[bytes]:
+        """The running process; starts it if necessary."""
         if self.process is None or self.process.poll() is not None:
             package = str(Path(__file__).parents[2])
             env = os.environ | {"PYTHONPATH": os.pathsep.join([package, *filter(None, [os.environ.get("PYTHONPATH")])])}
@@ -76,7 +86,7 @@ class Server:
         return self.process
 
     def check(self, pairs: Sequence[Pair]) -> list[bool]:
-        """A verdict for each pair. A server that dies is replaced once; what it was asked a second time is False."""
+        """One verdict per pair. A server that dies is restarted once; if it dies again, all its pairs are False."""
         with self.lock:
             for _ in range(2):
                 process = self.start()
@@ -96,8 +106,8 @@ class Server:
 
 
 @functools.cache
-def servers(pid: int) -> tuple[Server, ...]:
-    """The servers of this process; a forked copy of it gets its own."""
+def get_servers(pid: int) -> tuple[Server, ...]:
+    """The servers of the process ``pid``. A forked child gets its own."""
     out = tuple(Server() for _ in range(max(1, min(8, os.cpu_count() or 1))))
     atexit.register(lambda: os.getpid() == pid and [s.stop() for s in out])
     return out
@@ -107,12 +117,12 @@ CACHE: dict[Pair, bool] = {}
 
 
 def check_many(pairs: Sequence[Pair]) -> list[bool]:
-    """Is gold equal to answer (or, with None for an answer, can gold be read)? One verdict a pair; from any thread."""
+    """One verdict per pair: is gold equal to answer? With None for the answer: can gold be parsed? From any thread."""
     verdicts = {p: CACHE[p] for p in dict.fromkeys(pairs) if p in CACHE}
     todo = [p for p in dict.fromkeys(pairs) if p not in verdicts]
-    verdicts |= {p: False for p in todo if not all(tame(text) for text in p if text is not None)}
+    verdicts |= {p: False for p in todo if not all(is_tractable(text) for text in p if text is not None)}
     todo = [p for p in todo if p not in verdicts]
-    pool = servers(os.getpid())
+    pool = get_servers(os.getpid())
     if len(todo) < 4:
         free = next((s for s in pool if not s.lock.locked()), pool[0])
         found = free.check(todo) if todo else []
@@ -121,41 +131,42 @@ def check_many(pairs: Sequence[Pair]) -> list[bool]:
         with ThreadPoolExecutor(len(pool)) as threads:
             done = list(threads.map(Server.check, pool, parts))
         found = [done[i % len(pool)][i // len(pool)] for i in range(len(todo))]
-    new = dict(zip(todo, found, strict=True))
-    if len(CACHE) + len(new) > LARGEST_CACHE:
+    checked = dict(zip(todo, found, strict=True))
+    if len(CACHE) + len(checked) > MAX_CACHE_ENTRIES:
         CACHE.clear()
-    CACHE.update(new)
-    verdicts |= new
+    CACHE.update(checked)
+    verdicts |= checked
     return [verdicts[p] for p in pairs]
 
 
-def equal(gold: str, answer: str) -> bool:
-    """Are two expressions equal? False where either cannot be read, or in time."""
+def expressions_equal(gold: str, answer: str) -> bool:
+    """True if two expressions are equal; False if one cannot be parsed, or if the check takes too long."""
     return check_many([(gold, answer)])[0]
 
 
-def readable(gold: str) -> bool:
-    """Can this be read as mathematics?"""
+def is_readable(gold: str) -> bool:
+    """True if math-verify can parse the text."""
     return check_many([(gold, None)])[0]
 
 
-# The server's side
+# In the server process
 
 
-def fraction(decimal: re.Match[str]) -> str:
+def decimal_to_fraction(decimal: re.Match[str]) -> str:
+    """A decimal as an exact LaTeX fraction."""
     above, below = Fraction(decimal[0]).as_integer_ratio()
     return f"{{\\frac{{{above}}}{{{below}}}}}"
 
 
-def judge(gold: str, answer: str | None) -> bool:
-    """What math-verify says. By itself it compares 6 digits; here decimals are fractions, and 40 digits count."""
-    from math_verify import LatexExtractionConfig, parse, verify  # slow to import: in servers only
+def check_pair(gold: str, answer: str | None) -> bool:
+    """The verdict of math-verify. Its default compares 6 digits; here decimals are fractions, and 40 digits count."""
+    from math_verify import LatexExtractionConfig, parse, verify  # a slow import, for servers only
 
     config = [LatexExtractionConfig()]
 
     def read(text: str):
-        text = DECIMAL.sub(fraction, text)
-        # a lonely letter at the end, " + c", is a unit to math-verify, and nothing is left of the sum
+        text = DECIMAL.sub(decimal_to_fraction, text)
+        # math-verify takes a single letter at the end, " + c", for a unit, and loses the sum
         for form in (text, SPACE.sub("", text)):
             out = parse(f"${form}$", extraction_config=config, fallback_mode="no_fallback", parsing_timeout=0)
             if out:
@@ -168,17 +179,17 @@ def judge(gold: str, answer: str | None) -> bool:
     said = read(answer)
     if not verify(right, said, float_rounding=40, numeric_precision=60, timeout_seconds=0):
         return False
-    return all(close(one, other) for one, other in zip(right, said, strict=False))
+    return all(relatively_close(one, other) for one, other in zip(right, said, strict=False))
 
 
-def close(one, other) -> bool:
-    """math-verify rounds at a fixed place, where all that is tiny is nought: numbers must agree in proportion, too."""
+def relatively_close(one, other) -> bool:
+    """True if two numbers agree to 40 significant digits. math-verify rounds, so that tiny numbers become 0."""
     if not (getattr(one, "is_number", False) and getattr(other, "is_number", False)) or one == other:
         return True
     return bool(abs((one - other).evalf(60)) <= abs(one.evalf(60)) * 1e-40)
 
 
-WARM = [  # parsed once in each server: its children inherit the parser's tables
+WARM_UP_PAIRS = [  # checked once in each server, whose children inherit the tables of the parser
     (r"\frac{\sqrt{3}}{2}-x^2", r"\frac{\sqrt 3}{2}-x^{2}"),
     (r"(-\infty, 2] \cup [3, 5)", r"(3, 4)"),
     (r"\{1,2\}", r"1, 2"),
@@ -188,53 +199,53 @@ WARM = [  # parsed once in each server: its children inherit the parser's tables
 
 
 def serve(requests: IO[bytes], replies: IO[bytes]) -> None:
-    """Answer each line of pairs with a line of verdicts."""
+    """Answer each line of pairs (JSON) with a line of verdicts (JSON)."""
     import logging
 
     logging.disable(logging.ERROR)
-    for pair in WARM:
-        judge(*pair)
+    for pair in WARM_UP_PAIRS:
+        check_pair(*pair)
     caller = os.getppid()
-    child: tuple[int, int, int] | None = None  # (pid, where to write a pair, where to read its verdict)
-    while line := next_line(requests, caller):
+    child: tuple[int, int, int] | None = None  # (pid, descriptor to write pairs to, descriptor to read verdicts from)
+    while line := read_request(requests, caller):
         verdicts = []
         for pair in json.loads(line):
-            child = child or fork()
-            verdict = ask(child, pair)
+            child = child or start_child()
+            verdict = check_in_child(child, pair)
             if verdict is None:
-                child = end(child)
+                child = kill_child(child)
             verdicts.append(verdict is True)
         replies.write(json.dumps(verdicts).encode() + b"\n")
         replies.flush()
     if child:
-        end(child)
+        kill_child(child)
 
 
-def next_line(requests: IO[bytes], caller: int) -> bytes:
-    """The next request; empty when the caller has ended, even if a copy of it still holds our stdin open."""
-    while not select.select([requests], [], [], WATCH)[0]:
+def read_request(requests: IO[bytes], caller: int) -> bytes:
+    """The next request; empty when the caller has ended, even if a fork of the caller keeps our stdin open."""
+    while not select.select([requests], [], [], PARENT_CHECK_SECONDS)[0]:
         if os.getppid() != caller:
             return b""
     return requests.readline()
 
 
-def fork() -> tuple[int, int, int]:
-    """Start a child that judges pairs until it is killed."""
+def start_child() -> tuple[int, int, int]:
+    """Start a child that checks pairs until it is killed: (pid, descriptor for pairs, descriptor for verdicts)."""
     read_pair, write_pair = os.pipe()
     read_verdict, write_verdict = os.pipe()
     pid = os.fork()
     if pid == 0:
         os.close(write_pair)
         os.close(read_verdict)
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        signal.signal(signal.SIGPROF, signal.SIG_DFL)  # by default it ends the process, even within C code
+        signal.signal(signal.SIGPROF, signal.SIG_DFL)  # the default action ends the process, even inside C code
         with os.fdopen(read_pair, "rb") as pairs:
             for line in pairs:
-                signal.setitimer(signal.ITIMER_PROF, SECONDS)
+                signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
                 try:
-                    right = judge(*json.loads(line))
-                except Exception:  # whatever a policy's text provokes within sympy is no proof that it is right
+                    right = check_pair(*json.loads(line))
+                except Exception:  # an error of sympy on hostile text is no proof of equality
                     right = False
                 signal.setitimer(signal.ITIMER_PROF, 0)
                 os.write(write_verdict, b"1" if right else b"0")
@@ -244,16 +255,16 @@ def fork() -> tuple[int, int, int]:
     return pid, write_pair, read_verdict
 
 
-def ask(child: tuple[int, int, int], pair: Pair) -> bool | None:
-    """The child's verdict; None where it died or took too long."""
+def check_in_child(child: tuple[int, int, int], pair: Pair) -> bool | None:
+    """The verdict of a child; None if it died or took too long."""
     os.write(child[1], json.dumps(pair).encode() + b"\n")
-    ready, _, _ = select.select([child[2]], [], [], PATIENCE)
+    ready, _, _ = select.select([child[2]], [], [], REPLY_TIMEOUT_SECONDS)
     verdict = os.read(child[2], 1) if ready else b""
     return verdict == b"1" if verdict else None
 
 
-def end(child: tuple[int, int, int]) -> None:
-    """Kill a child and forget it."""
+def kill_child(child: tuple[int, int, int]) -> None:
+    """Kill a child and close its pipes."""
     os.kill(child[0], signal.SIGKILL)
     os.waitpid(child[0], 0)
     os.close(child[1])
@@ -261,14 +272,14 @@ def end(child: tuple[int, int, int]) -> None:
 
 
 @contextlib.contextmanager
-def own_channel() -> Iterator[tuple[IO[bytes], IO[bytes]]]:
-    """stdin and stdout for this module alone: what a library prints goes to stderr."""
+def reserve_stdio() -> Iterator[tuple[IO[bytes], IO[bytes]]]:
+    """(requests, replies): stdin and stdout for this module alone. Prints of libraries go to stderr."""
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     yield sys.stdin.buffer, replies
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the caller decides when to stop, and closes our stdin when it ends
-    with own_channel() as channel:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the caller, whose end closes our stdin
+    with reserve_stdio() as channel:
         serve(*channel)

@@ -1,19 +1,22 @@
-r"""Does a response keep the form that was asked for? Tags around thought and answer; linear time on any text.
+r"""Format reward: does a response use the tags around thought and answer as the prompt asks? Linear time on any text.
 
-The form is judged as a whole: what begins before it, ends after it, or opens a tag twice is not in form, and a tag with
-nothing in it earns nothing, so that the form cannot be had without saying something.
+The whole response is checked. Text before or after the format is an error, and so is a tag that occurs twice. A tag
+with nothing in it is an error too, or the policy could earn the format reward without saying anything.
 """
 
-FORMS = {
-    "think_answer": ("<think>", "</think>", "<answer>", "</answer>"),  # R1-Zero's template
-    "think": ("<think>", "</think>"),  # and then the answer, in whatever form
+TAG_SEQUENCES = {
+    "think_answer": ("<think>", "</think>", "<answer>", "</answer>"),  # the template of R1-Zero
+    "think": ("<think>", "</think>"),  # followed by the answer in any form
 }
 
 
-def in_form(text: str, *, tags: str = "think_answer") -> float:
-    """1 where a response (with what its prompt prefilled, without its stop token) keeps the form, else 0."""
+def format_reward(text: str, *, tags: str = "think_answer") -> float:
+    """1 if a response has the format, else 0 (DeepSeek-R1, section 2.2.2).
+
+    ``text`` includes what the prompt prefilled, and excludes the stop token. ``tags`` is a key of ``TAG_SEQUENCES``.
+    """
     rest, contents = text.strip(), []
-    for tag in FORMS[tags]:
+    for tag in TAG_SEQUENCES[tags]:
         if rest.count(tag) != 1:
             return 0.0
         before, _, rest = rest.partition(tag)

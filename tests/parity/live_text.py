@@ -50,7 +50,7 @@ def test_a_conversation_is_rendered_as_transformers_does(both, length, prompt):
 @pytest.mark.parametrize("question", [t for t in TEXTS if t and t.strip() == t])
 def test_a_prompt_in_the_models_own_words_has_transformers_ids(both, question):
     ours, theirs = both
-    words = prompting.make("own", ours)
+    words = prompting.make_prompt_format("own", ours)
     asked = [{"role": "user", "content": words.template.prompt.split("\n")[1].replace("{question}", question)}]
     asked[0]["content"] += "\n" + words.template.prompt.split("\n")[2].removesuffix("<|im_end|>")
     expected = theirs.apply_chat_template(asked, add_generation_prompt=True, return_dict=False)
@@ -59,7 +59,7 @@ def test_a_prompt_in_the_models_own_words_has_transformers_ids(both, question):
 
 @pytest.mark.parametrize("name", ["shop", "fruit", "cups", "countdown", "bytes"])
 def test_our_own_tokenizers_are_the_same_in_transformers(name, tmp_path):
-    task = None if name == "bytes" else tasks.make(name)
+    task = None if name == "bytes" else tasks.make_task(name)
     ours = ByteTokenizer() if task is None else task.tokenizer
     for file, text in hf_files.files(ours).items():
         (tmp_path / file).write_text(text, encoding="utf-8")

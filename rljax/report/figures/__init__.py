@@ -1,15 +1,31 @@
-"""A run's records and samples -> PNG files, in the manner of DeepSeek-R1-Zero's Figures 2 and 3 and of the lecture.
+"""Records and samples of runs -> PNG files.
 
-Every function is pure but for the file it writes. ``runs`` is a list of runs, one a seed; a run is the list of its
-``metrics.jsonl`` records. One run is drawn with a band of 1.96 standard errors over questions where its records have
-them; several as thin lines, their mean, and a 95% Student interval over seeds. A key that no record has is left out; a
-figure that would be empty raises UserError. matplotlib is imported when something is drawn, not with this module.
+Every function is pure except for the file it writes. ``runs`` is a list of runs, one a seed; a run is the list of its
+``metrics.jsonl`` records. Bands are 95 % intervals (``rljax.metrics.intervals``): of one run over its questions, where its
+records have standard errors; of several runs over seeds, beside each run as a thin line. A key that no record has is left
+out; a figure that would be empty raises UserError. matplotlib is imported when something is drawn, not with this module.
+
+curves.py      accuracy, response length (DeepSeek-R1-Zero's Figures 2 and 3), strategies, skills, selection rules
+training.py    small panels: the training log, and further held-out measures
+behaviours.py  counted behaviours, and the first aha
+attempts.py    the attempts at one prompt, before and after RL
+arms.py        the arms of an ablation
+protocol.py    one evaluation; models.py several models
+drawing.py     colours, axes and labels that they share
 """
 
-from rljax.report.figures.arms import arm_attempts, arm_curves, arm_ends, arm_grid
-from rljax.report.figures.attempts import attempts, shorten
-from rljax.report.figures.behaviours import behaviours
-from rljax.report.figures.curves import accuracy, overlay, response_length, selection, skills, strategies
-from rljax.report.figures.models import Bar, models
-from rljax.report.figures.parts import across, interval, series, spread
-from rljax.report.figures.protocol import evaluation
+from rljax.report.figures.arms import draw_arm_attempts, draw_arm_curves, draw_arm_ends, draw_arm_grid
+from rljax.report.figures.attempts import draw_attempts, shorten
+from rljax.report.figures.behaviours import draw_behaviours
+from rljax.report.figures.curves import (
+    draw_accuracy,
+    draw_overlay,
+    draw_response_length,
+    draw_selection,
+    draw_skills,
+    draw_strategies,
+)
+from rljax.report.figures.drawing import spread_labels
+from rljax.report.figures.models import Bar, draw_models
+from rljax.report.figures.protocol import draw_evaluation
+from rljax.report.figures.training import draw_other_measures, draw_training

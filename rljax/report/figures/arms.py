@@ -1,120 +1,121 @@
-"""Several arms of an ablation, each with several seeds: curves, ends, attempts and grids. Bands are 95 % over seeds.
+"""The arms of an ablation, several seeds each: curves, last values, pass@k and heat maps. Bands: 95 % intervals over seeds.
 
 ``Curves`` are {arm: (steps [n], values [seeds, n])}, ``Ends`` {arm: values [seeds]}.
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from rljax.metrics.intervals import bands, interval
-from rljax.report.figures.parts import CYCLE, GRID, INK, MUTED, canvas, finish, need, save
+from rljax.metrics.intervals import interval, interval_curves
+from rljax.report.figures.drawing import (
+    CYCLE,
+    GRID,
+    INK,
+    MUTED,
+    finish_axes,
+    format_percent,
+    new_figure,
+    require_data,
+    save_figure,
+)
+from rljax.report.measures import find_measure
 
 Curves = Mapping[str, tuple[Sequence[float], np.ndarray]]
 Ends = Mapping[str, np.ndarray]
-SHARES = ("pass@", "cons@", "greedy", "truncated", "jumps", "retries", "right", "level")
 
 
-def is_share(measure: str) -> bool:
-    """Whether a measure lies between 0 and 1."""
-    return not measure.startswith("length") and any(word in measure for word in SHARES)
-
-
-def arm_curves(panels: Mapping[str, Curves], path: str | Path, title: str, xlabel: str = "RL step") -> None:
-    """A panel a measure, a colour an arm: the mean over seeds, its interval shaded."""
-    need([a for curves in panels.values() for a in curves], "curves", "eval/pass@1")
+def draw_arm_curves(panels: Mapping[str, Curves], path: str | Path, title: str, xlabel: str = "RL step") -> None:
+    """Draw a panel for each measure and a line for each arm: the mean over seeds, its 95 % interval shaded."""
+    require_data([a for curves in panels.values() for a in curves], "curves", "eval/pass@1")
     arms = list(dict.fromkeys(arm for curves in panels.values() for arm in curves))
     colors = {arm: CYCLE[i % len(CYCLE)] for i, arm in enumerate(arms)}
     dashes = {arm: ["-", (0, (5, 2)), (0, (1, 1.5))][i // len(CYCLE) % 3] for i, arm in enumerate(arms)}
-    figure, axes = canvas(title, panels=len(panels), height=4.4, width=4.6 * len(panels) + 0.8)
+    figure, axes = new_figure(title, panels=len(panels), height=4.4, width=4.6 * len(panels) + 0.8)
     for ax, (measure, curves) in zip(axes, panels.items(), strict=True):
-        ends = []
+        ends, shown = [], find_measure(measure)
         for arm, (steps, values) in curves.items():
-            mean, low, high = bands(values)
+            mean, low, high = interval_curves(values)
             ax.fill_between(steps, low, high, color=colors[arm], alpha=0.14, linewidth=0)
             ax.plot(steps, mean, color=colors[arm], linestyle=dashes[arm], linewidth=2)
-            shown = f"{mean[-1]:.0%}" if is_share(measure) else f"{mean[-1]:.0f}"
-            ends.append((float(mean[-1]), f"{arm}  {shown}", colors[arm]))
-        finish(ax, ends, measure, share=is_share(measure), xlabel=xlabel)
-    save(figure, path)
+            ends.append((float(mean[-1]), f"{arm}  {shown.format_short(float(mean[-1]))}", colors[arm]))
+        finish_axes(ax, ends, shown.header, share=shown.is_share, xlabel=xlabel)
+    save_figure(figure, path)
 
 
-def arm_ends(
+def draw_arm_ends(
     panels: Mapping[str, Ends], before: Mapping[str, Mapping[str, float]], path: str | Path, title: str
 ) -> None:
-    """A row an arm: each seed a dot, the mean and its interval a bar.
+    """Draw a row for each arm: a dot for each seed, a bar for the 95 % interval of their mean.
 
-    ``before`` is {measure: {arm: value}}: a dashed line where all arms began alike, else a ring in each row.
+    ``before`` is {measure: {arm: value}}: drawn as a dashed line where all arms began with the same
+    value, else as a ring in each row.
     """
+    from matplotlib.ticker import MaxNLocator
+
     arms = list(dict.fromkeys(arm for ends in panels.values() for arm in ends))[::-1]
-    need(arms, "ends", "eval/pass@1")
+    require_data(arms, "ends", "eval/pass@1")
     height = 0.34 * len(arms) + 1.5
-    figure, axes = canvas(title, panels=len(panels), height=height, width=3.6 * len(panels) + 1.4)
+    figure, axes = new_figure(title, panels=len(panels), height=height, width=3.6 * len(panels) + 1.4)
     for ax, (measure, ends) in zip(axes, panels.items(), strict=True):
         ax.grid(axis="x", color=GRID, linewidth=0.8)
         ax.grid(axis="y", visible=False)
-        began = before.get(measure, {})
-        alike = len(set(began.values())) == 1
-        if alike:
+        began, shown = before.get(measure, {}), find_measure(measure)
+        same_start = len(set(began.values())) == 1
+        if same_start:
             ax.axvline(next(iter(began.values())), color=MUTED, linewidth=1.2, linestyle=(0, (5, 4)))
         for place, arm in enumerate(arms):
             if arm not in ends:
                 continue
             e, color = interval(ends[arm]), CYCLE[(len(arms) - 1 - place) % len(CYCLE)]
-            ax.plot(ends[arm], np.full(len(ends[arm]), place), "o", ms=4, color=color, alpha=0.35, clip_on=False)
-            ax.plot([e.low, e.high], [place, place], color=color, linewidth=2.4, clip_on=False)
+            ax.plot([e.low, e.high], [place, place], color=color, linewidth=2.4)  # a share's axis cuts it at 0 and 1
+            ax.plot(
+                ends[arm], np.full(len(ends[arm]), place), "o", ms=4.5, mfc=color, mec="white", mew=0.7, clip_on=False
+            )
             ax.plot(e.mean, place, "D", ms=5.5, color=color, clip_on=False)
-            if arm in began and not alike:
+            if arm in began and not same_start:
                 ax.plot(began[arm], place, "o", ms=6.5, mfc="white", mec=color, mew=1.4, clip_on=False)
         ax.set_yticks(range(len(arms)), arms if ax is axes[0] else [""] * len(arms))
         ax.set_ylim(-0.6, len(arms) - 0.4)
-        share(ax.xaxis, measure)
-        ax.set_xlim(left=0, right=1.0 if is_share(measure) else None)
-        ax.set_title(measure, loc="left", fontsize=9.5, color=MUTED)
-    save(figure, path)
+        ax.xaxis.set_major_locator(MaxNLocator(5))
+        if shown.is_share:
+            format_percent(ax.xaxis)
+        ax.set_xlim(left=0, right=1.0 if shown.is_share else None)
+        ax.set_title(shown.header, loc="left", fontsize=9.5, color=MUTED)
+    save_figure(figure, path)
 
 
-def share(axis: Any, measure: str) -> None:
-    """Tick labels as percentages, where the measure is a share."""
-    from matplotlib.ticker import MaxNLocator, PercentFormatter
-
-    axis.set_major_locator(MaxNLocator(5))
-    if is_share(measure):
-        axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-
-
-def arm_attempts(
+def draw_arm_attempts(
     panels: Mapping[str, Mapping[str, tuple[Sequence[int], np.ndarray]]], path: str | Path, title: str
 ) -> None:
-    """pass@k and cons@k against k: a panel an estimator, a colour a model, {name: (k [n], values [seeds, n])}."""
-    need([a for lines in panels.values() for a in lines], "attempts", "eval/pass@2")
-    figure, axes = canvas(title, panels=len(panels), height=4.3, width=4.6 * len(panels) + 0.8)
+    """Draw pass@k and cons@k against k. ``panels`` is {estimator: {model: (k [n], values [seeds, n])}}."""
+    require_data([a for lines in panels.values() for a in lines], "attempts", "eval/pass@2")
+    figure, axes = new_figure(title, panels=len(panels), height=4.3, width=4.6 * len(panels) + 0.8)
     names = list(dict.fromkeys(n for lines in panels.values() for n in lines))
     for ax, (estimator, lines) in zip(axes, panels.items(), strict=True):
         ends, most = [], 1
         for name, (k, values) in lines.items():
-            mean, low, high = bands(values)
+            mean, low, high = interval_curves(values)
             color, x = CYCLE[names.index(name) % len(CYCLE)], np.log2(np.asarray(k, float))
             ax.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
             ax.plot(x, mean, color=color, linewidth=2, marker="o", markersize=3.5, clip_on=False)
             ends.append((float(mean[-1]), f"{name}  {mean[-1]:.0%}", color))
             most = max(most, int(x[-1]))
-        finish(ax, ends, estimator, xlabel="k, attempts at each problem")
+        finish_axes(ax, ends, estimator, xlabel="k, attempts at each problem")
         ax.set_xticks(range(most + 1), [str(2**i) for i in range(most + 1)])
         ax.set_xlim(0, most)
-    save(figure, path)
+    save_figure(figure, path)
 
 
-def arm_grid(
+def draw_arm_grid(
     panels: Mapping[str, np.ndarray], rows: Sequence[str], columns: Sequence[str], path: str | Path, title: str,
     labels: tuple[str, str],
 ) -> None:  # fmt: skip
-    """A heat map a panel of means [rows, columns] between 0 and 1, each written in its cell; nan: not run."""
-    need(list(panels), "grid", "eval/pass@1")
+    """Draw heat maps of means [rows, columns] between 0 and 1, each written in its cell; nan: not run."""
+    require_data(list(panels), "grid", "eval/pass@1")
     width = (0.62 * len(columns) + 0.6) * len(panels) + 1.6
-    figure, axes = canvas(title, panels=len(panels), height=0.5 * len(rows) + 1.7, width=max(width, 6.0))
+    figure, axes = new_figure(title, panels=len(panels), height=0.5 * len(rows) + 1.7, width=max(width, 6.0))
     for ax, (name, cells) in zip(axes, panels.items(), strict=True):
         ax.imshow(cells, vmin=0, vmax=1, cmap="cividis", aspect="auto")
         for (i, j), value in np.ndenumerate(cells):
@@ -128,4 +129,4 @@ def arm_grid(
         if ax is axes[0]:
             ax.set_ylabel(labels[0], fontsize=9.5, color=MUTED)
         ax.set_title(name, loc="left", fontsize=9.5, color=MUTED)
-    save(figure, path)
+    save_figure(figure, path)

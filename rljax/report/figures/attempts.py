@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 
 from rljax.errors import UserError
-from rljax.report.figures.parts import DPI, INK, MUTED, RIGHT, WRONG, Sample, save
+from rljax.report.figures.drawing import DPI, INK, MUTED, RIGHT, WRONG, save_figure
+from rljax.report.records import Sample
 
 
-def attempts(before: Sequence[Sample], after: Sequence[Sample], path: str | Path, count: int = 15) -> None:
-    """One prompt's attempts as the lecture draws them: before RL on the left, after it on the right.
+def draw_attempts(before: Sequence[Sample], after: Sequence[Sample], path: str | Path, count: int = 15) -> None:
+    """Draw one prompt's attempts as the lecture does: before RL on the left, after RL on the right.
 
     A cell is a token, on the same scale left and right; green attempts are right, orange ones wrong, and the cells of
     the final answer darker. Raises UserError without attempts on both sides.
@@ -21,7 +22,7 @@ def attempts(before: Sequence[Sample], after: Sequence[Sample], path: str | Path
     if not before or not after:
         raise UserError("figure attempts: there is no sample before RL or none after it; evaluate both first")
     columns = [list(before)[:count], list(after)[:count]]
-    longest = [max(len(pieces(s)) for s in column) for column in columns]
+    longest = [max(len(token_texts(s)) for s in column) for column in columns]
     width, height = 1200, 150 + 40 * max(map(len, columns))
     room = width - 2 * 28 - 36  # pixels: margins and gutter
     share = min(max(longest[0] / sum(longest), 0.28), 0.72)
@@ -31,7 +32,7 @@ def attempts(before: Sequence[Sample], after: Sequence[Sample], path: str | Path
     ax.set(xlim=(0, width), ylim=(height, 0))
     ax.axis("off")
     write = {"va": "center", "color": INK, "parse_math": False}
-    prompt, size = tidy(before[0]["prompt"]), 12.5
+    prompt, size = clean_text(before[0]["prompt"]), 12.5
     if len(prompt) > 75:
         prompt, size = shorten(prompt, 105), 9
     ax.text(28, 36, prompt, fontsize=size, family="monospace", fontweight="bold", **write)
@@ -40,7 +41,7 @@ def attempts(before: Sequence[Sample], after: Sequence[Sample], path: str | Path
         ("after RL", 28 + room * share + 36, room * (1 - share), columns[1]),
     ):
         right = sum(s["reward"] > 0.5 for s in column)
-        tokens = np.mean([len(pieces(s)) for s in column])
+        tokens = np.mean([len(token_texts(s)) for s in column])
         ax.text(x, 84, name, fontsize=10.5, fontweight="bold", **write)
         ax.text(
             x,
@@ -51,39 +52,39 @@ def attempts(before: Sequence[Sample], after: Sequence[Sample], path: str | Path
             color=MUTED,
         )
         for row, sample in enumerate(column):
-            strip(ax, sample, x, 142 + 40 * row, cell, span)
-    save(figure, path)
+            draw_attempt(ax, sample, x, 142 + 40 * row, cell, span)
+    save_figure(figure, path)
 
 
-def strip(ax: Any, sample: Mapping[str, Any], x: float, y: float, cell: float, span: float) -> None:
-    """One attempt at pixel (x, y): a tick or a cross, its text, and below it a cell a token."""
+def draw_attempt(ax: Any, sample: Mapping[str, Any], x: float, y: float, cell: float, span: float) -> None:
+    """Draw one attempt at pixel (x, y): a tick or a cross, its text, and below it a cell for each token."""
     right = sample["reward"] > 0.5
-    tokens = pieces(sample)
+    tokens = token_texts(sample)
     pale, dark = RIGHT if right else WRONG
     words = [t.strip() for t in tokens]
     start = sample.get("think_tokens")
-    if start is None:  # of a run that did not say it yet
+    if start is None:  # samples of older runs do not have it
         start = len(words) - words[::-1].index("answer") - 1 if "answer" in words else len(words) - 1
     colors = [pale] * start + [dark] * (len(words) - start)
     ax.text(x + 6, y, "✓" if right else "✗", fontsize=8.5, color=dark, va="center", ha="center", fontweight="bold")
-    text = shorten(tidy(sample["response"]), int((span - 24) / 6.85))  # pixels a character
+    text = shorten(clean_text(sample["response"]), int((span - 24) / 6.85))  # pixels a character
     ax.text(x + 20, y - 8, text, fontsize=5.8, family="monospace", color=INK, va="center", parse_math=False)
     gap = 1.2 if cell > 4 else 0.0
     ax.broken_barh([(x + 20 + i * cell, cell - gap) for i in range(len(words))], (y + 1, 12), facecolors=colors)
 
 
-def pieces(sample: Mapping[str, Any]) -> list[str]:
-    """The text of each token; words where a sample has none."""
+def token_texts(sample: Mapping[str, Any]) -> list[str]:
+    """The text of each token; the words of the response where a sample does not have its tokens."""
     return list(sample.get("pieces") or sample["response"].split() or [""])
 
 
-def tidy(text: str) -> str:
-    """On one line, without the marks of the beginning and the end."""
+def clean_text(text: str) -> str:
+    """The text on one line, without <bos> and <eos>."""
     return " ".join(text.split()).removeprefix("<bos> ").removesuffix("<eos>").rstrip()
 
 
 def shorten(text: str, width: int) -> str:
-    """At most ``width`` characters: the middle gives way to an ellipsis, so that the answer at the end stays."""
+    """The text in at most ``width`` characters: an ellipsis replaces its middle, so that the answer at its end stays."""
     if len(text) <= width:
         return text
     head, tail = text[: width - width // 3 - 2], text[len(text) - width // 3 :]

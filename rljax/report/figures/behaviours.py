@@ -1,11 +1,21 @@
-"""What responses do, counted in three ways, over RL steps."""
+"""Counted behaviours over RL steps, in three ways."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rljax.metrics.behaviours import REFLECTION
-from rljax.report.figures.parts import CYCLE, INK, Ends, Run, canvas, curve, finish, keys_like, need, save
+from rljax.report.figures.drawing import (
+    CYCLE,
+    INK,
+    EndLabels,
+    draw_curve,
+    finish_axes,
+    new_figure,
+    require_data,
+    save_figure,
+)
+from rljax.report.records import Run, find_keys
 
 KINDS = {  # end of the key: what it counts, how its last value is written
     "": ("Share of responses", "{:.0%}"),
@@ -15,55 +25,56 @@ KINDS = {  # end of the key: what it counts, how its last value is written
 SHORT = 8  # letters of a name that has room beside its curve
 
 
-def behaviours(
-    runs: Sequence[Run], path: str | Path, title: str = "What the responses say", aha: int | None = None
+def draw_behaviours(
+    runs: Sequence[Run], path: str | Path, title: str = "Counted behaviours", aha: int | None = None
 ) -> None:
-    """Each counted behaviour: share of responses that show it, times per response, and times in 1,000 tokens.
+    """Draw each counted behaviour: share of responses that show it, times per response, and times in 1,000 tokens.
 
     ``aha`` is the step of a first aha, marked by a thin line. Where a run sums R1's reflective words, only "wait" of them is
     drawn beside the sum.
     """
-    found = {end: keys_like(runs, rf"eval/behaviour/([^/]+){end}") for end in KINDS}
+    found = {end: find_keys(runs, rf"eval/behaviour/([^/]+){end}") for end in KINDS}
     names = sorted({name for keys in found.values() for name in keys})
     if "reflection" in names:
         names = [n for n in names if n == "wait" or n not in REFLECTION]
     panels = [end for end in KINDS if found[end]]
-    need(panels, "behaviours", "eval/behaviour/...")
+    require_data(panels, "behaviours", "eval/behaviour/...")
     colors = dict(zip(names, CYCLE * len(names), strict=False))
     beside = max(map(len, names)) <= SHORT
-    figure, axes = canvas(title, panels=len(panels), height=3.8 if beside else 4.6, width=9.2)
+    figure, axes = new_figure(title, panels=len(panels), height=3.8 if beside else 4.6, width=9.2)
     for ax, end in zip(axes, panels, strict=True):
         note, form = KINDS[end]
-        ends: Ends = []
+        ends: EndLabels = []
         for name in names:
-            last = curve(ax, runs, found[end][name], colors[name]) if name in found[end] else None
+            last = draw_curve(ax, runs, found[end][name], colors[name]) if name in found[end] else None
             if last is not None:
                 ends.append((last, f"{name}\n{form.format(last)}" if beside else form.format(last), colors[name]))
-        finish(ax, ends, note, share=not end)
+        finish_axes(ax, ends, note, share=not end)
         ax.set_ylim(bottom=0)
         if aha is not None:
-            mark(ax, aha, f"first aha\nstep {aha}" if ax is axes[0] else "")
+            mark_step(ax, aha, f"first aha\nstep {aha}" if ax is axes[0] else "")
     if not beside:
         from matplotlib.lines import Line2D
 
         lines = [Line2D([], [], color=colors[name], linewidth=2) for name in names]
         labels = [name.replace("_", " ") for name in names]
         figure.legend(lines, labels, loc="outside lower left", ncols=4, frameon=False, fontsize=9.5, labelcolor=INK)
-    save(figure, path)
+    save_figure(figure, path)
 
 
-def mark(ax: Any, step: int, text: str) -> None:
-    """A thin vertical line at a step, and a label at its top, on the side that has room."""
+def mark_step(ax: Any, step: int, text: str) -> None:
+    """Draw a thin vertical line at a step, with a label at its bottom on the side that has room."""
     left = step > sum(ax.get_xlim()) / 2
     ax.axvline(step, color=INK, linewidth=0.9, alpha=0.7, zorder=1)
     ax.annotate(
         text,
-        (step, 1),
+        (step, 0),
         xycoords=("data", "axes fraction"),
-        xytext=(-4 if left else 4, -2),
+        xytext=(-4 if left else 4, 4),
         textcoords="offset points",
         ha="right" if left else "left",
-        va="top",
+        va="bottom",
         fontsize=8.5,
         color=INK,
+        bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1},
     )

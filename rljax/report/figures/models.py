@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rljax.errors import UserError
-from rljax.report.figures.parts import BLUE, GRID, MUTED, RED, canvas, finish, save
+from rljax.report.figures.drawing import BLUE, GRID, MUTED, RED, finish_axes, new_figure, save_figure
 
 
 class Bar(NamedTuple):
@@ -18,20 +18,22 @@ class Bar(NamedTuple):
     apart: bool = False  # a gap before it
 
 
-def models(rows: Sequence[Bar], path: str | Path, title: str = "Every model of the recipe") -> None:
-    """Bars of pass@1 with their intervals, and a dot for the share of words in the language asked for.
+def draw_models(rows: Sequence[Bar], path: str | Path, title: str = "Every model of the recipe") -> None:
+    """Draw bars of pass@1 with their 95 % intervals, and a dot for the share of words in the language asked for.
 
     Raises UserError where there is no model.
     """
     if not rows:
         raise UserError("figure models: there is no model to draw; evaluate some first")
-    figure, (ax,) = canvas(title, height=4.8)
+    figure, (ax,) = new_figure(title, height=4.8)
     places = [n + 0.6 * sum(r.apart for r in rows[: n + 1]) for n in range(len(rows))]
     ax.bar(places, [r.value for r in rows], color=GRID, edgecolor=BLUE, linewidth=1.2, width=0.6)
     ax.errorbar(places, [r.value for r in rows], [r.half for r in rows], fmt="none", color=MUTED, capsize=3)
     ax.plot(places, [r.language for r in rows], color=RED, linestyle="none", marker="D", markersize=5, clip_on=False)
     ends = [(rows[-1].value, "pass@1", BLUE), (rows[-1].language, "language", RED)]
-    finish(ax, ends, "Bars: pass@1, 95 % intervals over questions. Dots: share of words in the language", xlabel="")
+    finish_axes(
+        ax, ends, "Bars: pass@1, 95 % intervals over questions. Dots: share of words in the language", xlabel=""
+    )
     ax.set_xlim(-0.6, places[-1] + 0.6)
     ax.set_xticks(places, [r.name for r in rows], rotation=35, ha="right", rotation_mode="anchor")
-    save(figure, path)
+    save_figure(figure, path)

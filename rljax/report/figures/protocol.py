@@ -1,4 +1,4 @@
-"""One evaluation of one policy: what more attempts buy, and where it is strong and weak."""
+"""One evaluation of one policy: pass@k and cons@k, and pass@1 by level or data set."""
 
 import re
 from collections.abc import Mapping
@@ -9,24 +9,28 @@ import numpy as np
 
 from rljax.errors import UserError
 from rljax.metrics import half_width
-from rljax.report.figures.parts import BLUE, GRID, MUTED, RED, canvas, finish, save
+from rljax.report.figures.drawing import BLUE, GRID, MUTED, RED, finish_axes, new_figure, save_figure
 
 
-def evaluation(metrics: Mapping[str, float], path: str | Path, title: str = "Held-out problems") -> None:
-    """pass@k and cons@k over k; beside it pass@1 by level (or by data set) with its 95 % interval over questions.
+def draw_evaluation(
+    metrics: Mapping[str, float], path: str | Path, title: str = "Held-out problems", questions: int | None = None
+) -> None:
+    """Draw pass@k and cons@k over k, and beside them pass@1 by level (or by data set) with its 95 % interval over questions.
 
-    ``metrics`` are those of ``rljax.evaluation``. Raises UserError where they hold no pass@1.
+    ``metrics`` are those of ``rljax.evaluation``, on this number of ``questions``. Raises UserError where there is no pass@1.
     """
     if "eval/pass@1" not in metrics:
         raise UserError("figure evaluation: there is no eval/pass@1; run the evaluation first")
-    field = "level" if groups(metrics, "level") else "dataset"
-    rows = groups(metrics, field)
-    figure, panels = canvas(title, panels=2 if rows else 1, height=4.1)
+    field = "level" if group_scores(metrics, "level") else "dataset"
+    rows = group_scores(metrics, field)
+    figure, panels = new_figure(title, panels=2 if rows else 1, height=4.1)
     ax = panels[0]
     at = {int(found[1]): v for k, v in metrics.items() if (found := re.fullmatch(r"eval/pass@([0-9]+)", k))}
     k = sorted(at)
     ax.plot(range(len(k)), [at[x] for x in k], color=BLUE, linewidth=2.2, marker="o", markersize=4)
-    ax.errorbar([0], [at[1]], np.nan_to_num(1.96 * metrics.get("eval/pass@1/se", 0.0)), color=BLUE, capsize=3)
+    ax.errorbar(
+        [0], [at[1]], np.nan_to_num(half_width(metrics.get("eval/pass@1/se", 0.0), questions)), color=BLUE, capsize=3
+    )
     ends = [(at[k[-1]], f"pass@{k[-1]}  {at[k[-1]]:.0%}", BLUE)]
     votes = {int(found[1]): v for k, v in metrics.items() if (found := re.fullmatch(r"eval/cons@([0-9]+)", k))}
     if votes:
@@ -41,22 +45,22 @@ def evaluation(metrics: Mapping[str, float], path: str | Path, title: str = "Hel
             markersize=3,
         )
         ends.append((votes[most], f"cons@{most}  {votes[most]:.0%}", RED))
-    finish(ax, ends, "Share solved by the best of k attempts, and by their vote", xlabel="k")
+    finish_axes(ax, ends, "Share solved by the best of k attempts, and by their vote", xlabel="k")
     ax.set_xlim(-0.2, max(len(k) - 1, np.log2(max(votes, default=1)), 0.8))
     ax.set_xticks(range(len(k)), [str(x) for x in k])
     if rows:
-        bars(panels[1], rows, field)
-    save(figure, path)
+        draw_bars(panels[1], rows, field)
+    save_figure(figure, path)
 
 
-def groups(metrics: Mapping[str, float], field: str) -> list[tuple[str, float, float, int]]:
+def group_scores(metrics: Mapping[str, float], field: str) -> list[tuple[str, float, float, int]]:
     """(value of the field, pass@1, its standard error, questions) of each level or data set."""
     names = [found[1] for k in metrics if (found := re.fullmatch(rf"eval/{field}/(.+)/pass@1", k))]
     of = lambda name, key: metrics.get(f"eval/{field}/{name}/{key}", float("nan"))
     return [(name, of(name, "pass@1"), of(name, "pass@1/se"), int(of(name, "questions"))) for name in names]
 
 
-def bars(ax: Any, rows: list[tuple[str, float, float, int]], field: str) -> None:
+def draw_bars(ax: Any, rows: list[tuple[str, float, float, int]], field: str) -> None:
     places = range(len(rows))
     ax.bar(places, [r[1] for r in rows], color=GRID, edgecolor=BLUE, linewidth=1.2, width=0.6)
     ax.errorbar(
@@ -67,6 +71,6 @@ def bars(ax: Any, rows: list[tuple[str, float, float, int]], field: str) -> None
         color=MUTED,
         capsize=3,
     )
-    finish(ax, [], f"pass@1 by {field}, 95 % intervals over questions", xlabel="")
+    finish_axes(ax, [], f"pass@1 by {field}, 95 % intervals over questions", xlabel="")
     ax.set_xlim(-0.6, len(rows) - 0.4)
     ax.set_xticks(places, [f"{name}\nn={count}" for name, _, _, count in rows])

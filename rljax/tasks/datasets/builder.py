@@ -1,12 +1,14 @@
-"""Data sets kept as TensorFlow Datasets keeps them, in array_record files, without TensorFlow; read by random access.
+"""Prepared data sets in array_record files, as TensorFlow Datasets writes them, without TensorFlow.
 
-A set is prepared once: downloaded (size and checksum must be the published ones) or read from a folder of your own, parsed,
-and written below ``data_dir``. A folder whose files change is another set, so nothing stale is ever read.
+A data set is prepared once: it is downloaded (size and checksum must match) or read from your own files, parsed, and written
+below ``data_dir``. The name of a prepared set holds a hash of your files, so changed files are prepared again.
 """
 
+import contextlib
 import fcntl
 import gzip
 import hashlib
+import io
 import json
 import logging
 import os
@@ -25,42 +27,43 @@ from rljax.tasks.datasets.sources import FIELDS, Row, Source
 from rljax.verifiers import answers
 
 LOG = logging.getLogger(__name__)
-GENERATED = ("train", "test")
+GENERATED_SPLITS = ("train", "test")
 
 
-def prepared(name: str, source: Source, path: str = "", data_dir: str = "") -> Any:
-    """The TFDS builder of a set, its files written. ``path`` is a folder (or one file) of your own.
+def prepare_dataset(name: str, source: Source, path: str = "", data_dir: str = "") -> Any:
+    """The TFDS builder of a data set whose files are written. ``path`` is your own folder or file; "": download.
 
-    Raises UserError where a file is missing or damaged, a row cannot be read, or a download fails, saying how to go on.
+    Raises UserError where a file is missing or damaged, a row cannot be read, or a download fails.
     """
-    local = local_files(name, source, path) if path else {}
-    key = f"rljax_{name}" + (f"_{content_hash(local)[:12]}" if path else "")
+    local = find_local_files(name, source, path) if path else {}
+    key = f"rljax_{name}" + (f"_{files_hash(local)[:12]}" if path else "")
     try:
         # the default format needs TensorFlow; parquet loses rows
-        builder = builder_class(key, source, local)(
+        builder = make_builder_class(key, source, local)(
             data_dir=data_dir or os.environ.get("TFDS_DATA_DIR"), file_format="array_record"
         )
         folder = Path(builder.data_dir)
         folder.parent.mkdir(parents=True, exist_ok=True)
         if not folder.exists() and not local:
             check_network(source)
-        with (folder.parent / ".lock").open("w") as lock:  # two runs that start together prepare it once
+        with (folder.parent / ".lock").open("w") as lock:  # two runs that start at the same time prepare it once
             fcntl.flock(lock, fcntl.LOCK_EX)
-            builder.download_and_prepare()
+            with contextlib.redirect_stdout(io.StringIO()):  # the library announces sizes that it does not know
+                builder.download_and_prepare()
     except UserError:
         raise
-    except Exception as e:  # no network, no disk, a broken cache: the way out is the same
-        cause = next((c for c in causes(e) if isinstance(c, UserError)), None)
+    except Exception as e:  # no network, no disk space, a broken cache: the hint is the same
+        cause = next((c for c in exception_chain(e) if isinstance(c, UserError)), None)
         if cause:
             raise cause from None
         said = (str(e).strip() or "no reason given").splitlines()[0][:200]
         raise UserError(
-            f"data set {name}: could not be {'read' if local else 'downloaded'} ({type(e).__name__}: {said}); {hint(source)}"
+            f"data set {name}: could not be {'read' if local else 'downloaded'} ({type(e).__name__}: {said}); {folder_hint(source)}"
         ) from None
     return builder
 
 
-def rows(builder: Any, split: str) -> list[Row]:
+def read_rows(builder: Any, split: str) -> list[Row]:
     """All records of a split, in the order of the original."""
     source = builder.as_data_source(split=split)
     found = source.__getitems__(range(len(source))) if len(source) else []
@@ -69,34 +72,35 @@ def rows(builder: Any, split: str) -> list[Row]:
         | {"tests": [t.decode() for t in r["tests"]], "number": int(r["number"])}
         for r in found
     ]
-    return sorted(read, key=lambda r: r["number"])  # on disk they are shuffled
+    return sorted(read, key=lambda r: r["number"])  # the files are shuffled
 
 
 def check_network(source: Source) -> None:
-    """Raise OSError at once where the host of a set's files has no address; the library would try for minutes."""
+    """Raise OSError at once where the host of the files has no address. The library would retry for minutes."""
     hosts = {urllib.parse.urlsplit(f.url).hostname for f in source.files.values()}
-    if not urllib.request.getproxies():  # a proxy looks names up by itself
+    if not urllib.request.getproxies():  # with a proxy, the proxy resolves the names
         for host in hosts:
             socket.getaddrinfo(host, None)
 
 
-def hint(source: Source) -> str:
+def folder_hint(source: Source) -> str:
+    """What a user can do where a download fails."""
     names = " and ".join(f.name for f in source.files.values())
     if not names:
         return "is there room where --config.task.options.data_dir says?"
     return f"give a folder of your own with --config.task.options.path=FOLDER ({names})"
 
 
-def causes(e: BaseException) -> Iterator[BaseException]:
-    """An exception and what it came from."""
+def exception_chain(e: BaseException) -> Iterator[BaseException]:
+    """An exception, its cause, the cause of that, and so on."""
     seen: BaseException | None = e
     while seen is not None:
         yield seen
         seen = seen.__cause__ or seen.__context__
 
 
-def builder_class(key: str, source: Source, local: dict[str, Path]) -> Any:
-    """A builder of this one set, named by its key."""
+def make_builder_class(key: str, source: Source, local: dict[str, Path]) -> Any:
+    """The TFDS builder class of one data set, named by its key."""
     import tensorflow_datasets as tfds  # most of a second
     from tensorflow_datasets.core import registered
     from tensorflow_datasets.core.download import checksums
@@ -111,7 +115,7 @@ def builder_class(key: str, source: Source, local: dict[str, Path]) -> Any:
         class Questions(tfds.core.GeneratorBasedBuilder):
             name = key
             VERSION = tfds.core.Version(sources.VERSION)
-            # what the library would else read from a file of checksums beside this one
+            # TFDS would read these from a file of checksums beside this one
             url_infos = {f.url: known(f.size, f.sha256, f.name) for f in source.files.values() if f.sha256}
 
             def _info(self) -> Any:
@@ -120,9 +124,9 @@ def builder_class(key: str, source: Source, local: dict[str, Path]) -> Any:
 
             def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
                 if source.generate:
-                    return {split: numbered(source.generate(split)) for split in GENERATED}
+                    return {split: number_rows(source.generate(split)) for split in GENERATED_SPLITS}
                 files = local or {split: Path(dl_manager.download(f.url)) for split, f in source.files.items()}
-                return {split: numbered(parsed(source, split, file)) for split, file in files.items()}
+                return {split: number_rows(parse_file(source, split, file)) for split, file in files.items()}
 
             def _generate_examples(self, *args: Any) -> Any:
                 raise AssertionError("the splits hold their examples")
@@ -130,17 +134,18 @@ def builder_class(key: str, source: Source, local: dict[str, Path]) -> Any:
     return Questions
 
 
-def numbered(found: Iterator[Row]) -> Iterator[tuple[int, Row]]:
+def number_rows(found: Iterator[Row]) -> Iterator[tuple[int, Row]]:
+    """(key, record) as TFDS wants them; the key is the place in the file."""
     for n, row in enumerate(found):
         yield n, row | {"number": n}
 
 
-def parsed(source: Source, split: str, file: Path) -> Iterator[Row]:
-    """Records of a file of JSON lines, or of one JSON list. Raises UserError naming the line that is bad.
+def parse_file(source: Source, split: str, file: Path) -> Iterator[Row]:
+    """The records of a file of JSON lines, or of one JSON list. Raises UserError with the number of a bad line.
 
-    A record whose right answer cannot be read keeps its place with an empty answer: whoever loads it drops and counts it.
+    A record whose right answer cannot be read gets an empty answer; ``library.drop_unreadable`` drops it.
     """
-    for n, line in enumerate(json_rows(file), 1):
+    for n, line in enumerate(read_json_rows(file), 1):
         try:
             given = json.loads(line) if isinstance(line, bytes) else line
             if not isinstance(given, dict):
@@ -151,12 +156,12 @@ def parsed(source: Source, split: str, file: Path) -> Iterator[Row]:
         except (ValueError, RecursionError) as e:
             raise UserError(f"data set: {file}, line {n}: {e}") from None
         if found is not None:
-            readable = found["kind"] != "math" or answers.readable(found["answer"])
+            readable = found["kind"] != "math" or answers.is_readable(found["answer"])
             yield found if readable else found | {"answer": ""}
 
 
-def json_rows(file: Path) -> list[Any]:
-    """Lines of a JSON lines file (bytes, not yet read), or the elements of one JSON list; .gz is unpacked."""
+def read_json_rows(file: Path) -> list[Any]:
+    """The lines of a JSON lines file, as bytes, or the elements of one JSON list; .gz is unpacked."""
     try:
         data = file.read_bytes()
         data = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
@@ -167,14 +172,14 @@ def json_rows(file: Path) -> list[Any]:
             return json.loads(data)
         except ValueError as e:
             raise UserError(f"data set: {file}: {e}") from None
-    # not splitlines: JSON allows other line separators within a string
+    # not splitlines: strings in JSON may hold other line separators
     return [line for line in data.split(b"\n") if line.strip()]
 
 
-def local_files(name: str, source: Source, path: str) -> dict[str, Path]:
-    """The user's own file of each split: a folder with the published names, or one file for the only split.
+def find_local_files(name: str, source: Source, path: str) -> dict[str, Path]:
+    """The user's own file for each split: from a folder with the published names, or one file for the first split.
 
-    Raises UserError where one is missing. A file that is not the published one is used, and said to be another.
+    Raises UserError where one is missing. A file that differs from the published one is used, with a warning.
     """
     folder = Path(path).expanduser()
     if folder.is_file():
@@ -185,23 +190,29 @@ def local_files(name: str, source: Source, path: str) -> dict[str, Path]:
         there = next((folder / name for name in names if (folder / name).is_file()), None)
         if there:
             out[split] = there
-            if file.sha256 and there.name.endswith(".gz") == file.name.endswith(".gz") and sha256(there) != file.sha256:
+            if (
+                file.sha256
+                and there.name.endswith(".gz") == file.name.endswith(".gz")
+                and file_sha256(there) != file.sha256
+            ):
                 LOG.warning(f"data set {name}: {there} is not the published file (its checksum differs)")
-    missing = [f.name for split, f in source.files.items() if split not in out and split in required(source)]
+    missing = [f.name for split, f in source.files.items() if split not in out and split in required_splits(source)]
     if missing or not out:
         looked = folder / (missing or [next(iter(source.files.values())).name])[0]
-        raise UserError(f"data set {name}: cannot read {looked}: No such file; {hint(source)}")
+        raise UserError(f"data set {name}: cannot read {looked}: No such file; {folder_hint(source)}")
     return out
 
 
-def required(source: Source) -> set[str]:
-    """Splits that a folder must have: the test of a published set, which nothing can stand for."""
+def required_splits(source: Source) -> set[str]:
+    """The splits that a folder must have: the test split of a published data set, which nothing can replace."""
     return {split for split, f in source.files.items() if f.url and split == "test"}
 
 
-def sha256(file: Path) -> str:
+def file_sha256(file: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal digits."""
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def content_hash(files: dict[str, Path]) -> str:
-    return hashlib.sha256("".join(f"{s}{sha256(f)}" for s, f in sorted(files.items())).encode()).hexdigest()
+def files_hash(files: dict[str, Path]) -> str:
+    """A hash of the contents of files by split, in hexadecimal digits."""
+    return hashlib.sha256("".join(f"{s}{file_sha256(f)}" for s, f in sorted(files.items())).encode()).hexdigest()

@@ -1,9 +1,9 @@
-"""Problems that reasoning-gym makes, of the tasks that passed our audit; an optional extra.
+"""Problems that reasoning-gym generates, from the tasks that passed our audit; an optional extra.
 
-    rows("chain_sum", "train")  ->  records of kind "gym", checked by ``right(answer, record["setup"])``
+    make_rows("chain_sum", "train")  ->  records of kind "gym", checked by ``is_right(answer, record["setup"])``
 
-``python -m tools.audit_gym`` is the audit: problems depend on the seed alone, the scorer gives full marks to no
-junk, runs no part of an answer as code, never raises, and is quick. It was done with each task's default options.
+``python -m tools.audit_gym`` is the audit: problems depend on the seed alone; the scorer gives full marks to no junk, runs no
+part of an answer as code, never raises, and is quick. Each task was audited with its default options.
 """
 
 import contextlib
@@ -25,9 +25,9 @@ LOG = logging.getLogger(__name__)
 AUDITED = "0.1.25"
 ROWS = {"train": 2_000, "test": 200}
 SEEDS = {"train": 0, "test": 1 << 30}  # far apart: item i of seed s is mostly item i - 1 of seed s + 1
-DRAWS = 4  # problems drawn, at most, for each one wanted
+DRAWS = 4  # at most so many problems are drawn for each one that is needed
 LONGEST = 2_000  # characters of an answer
-FULL = 1 - 1e-9  # full marks; partial credit is none, as most of it can be had without solving anything
+FULL = 1 - 1e-9  # full marks; partial credit counts as 0, because most of it needs no solution
 
 # fmt: off
 ALLOWED: tuple[str, ...] = (
@@ -43,7 +43,7 @@ ALLOWED: tuple[str, ...] = (
 )
 # fmt: on
 
-REFUSED: dict[str, str] = {  # and why
+REFUSED: dict[str, str] = {  # task -> why it failed the audit
     "acre": "its problems depend on how many are made",
     "advanced_geometry": "a right answer among wrong ones earns full marks",
     "arc_agi": "its records cannot be scored once they are JSON",
@@ -98,63 +98,63 @@ REFUSED: dict[str, str] = {  # and why
 }
 
 
-def rows(name: str, split: str, options: Mapping[str, Any] = {}) -> Iterator[Row]:
-    """Different problems of one task, none of them in both splits; a function of the arguments alone.
+def make_rows(name: str, split: str, options: Mapping[str, Any] = {}) -> Iterator[Row]:
+    """Records of different problems of one task, no problem in both splits; a function of the arguments alone.
 
-    Raises UserError for a task that did not pass the audit, for options that it does not take, and where reasoning-gym
-    is not installed.
+    Raises UserError for a task that did not pass the audit, for options that do not fit it, and where reasoning-gym is not
+    installed.
     """
     check_allowed(name)
     check_version()
-    asked = set() if split == "test" else {entry["question"] for entry in entries(name, "test", options, set())}
-    for number, entry in enumerate(entries(name, split, options, asked)):
-        about = {"id": f"{name}/{split}/{number}", "subject": name, "setup": pack(name, entry, options)}
-        yield sources.row(entry["question"], entry["answer"], kind="gym", **about)
+    asked = set() if split == "test" else {entry["question"] for entry in draw_entries(name, "test", options, set())}
+    for number, entry in enumerate(draw_entries(name, split, options, asked)):
+        about = {"id": f"{name}/{split}/{number}", "subject": name, "setup": pack_setup(name, entry, options)}
+        yield sources.make_row(entry["question"], entry["answer"], kind="gym", **about)
 
 
-def right(answer: str, setup: str) -> bool:
-    """Whether this, the content of a response's final region, earns full marks. Whatever the scorer raises is a no."""
+def is_right(answer: str, setup: str) -> bool:
+    """Whether the final answer of a response earns full marks. An exception of the scorer counts as no."""
     answer = answer.strip()
     if len(answer) > LONGEST:
         return False
     try:
-        check_allowed(json.loads(setup)["task"])  # a file may name any task: some scorers run answers as code
-        return score(answer, setup) >= FULL
+        check_allowed(json.loads(setup)["task"])  # a data file may name any task, and some scorers run answers as code
+        return score_answer(answer, setup) >= FULL
     except UserError:
         raise
     except Exception:
         return False
 
 
-def score(answer: str, setup: str) -> float:
-    """What reasoning-gym gives for this answer, as it is."""
+def score_answer(answer: str, setup: str) -> float:
+    """The score that reasoning-gym gives to this answer."""
     held = json.loads(setup)
-    scorer = task_of(held["task"], json.dumps(held.get("options", {})))
+    scorer = scoring_task(held["task"], json.dumps(held.get("options", {})))
     return float(scorer.score_answer(answer, held["entry"]))
 
 
-def pack(name: str, entry: Mapping[str, Any], options: Mapping[str, Any] = {}) -> str:
-    """What scoring needs, as JSON. The question is left out: the record has it, and no scorer looks at it."""
+def pack_setup(name: str, entry: Mapping[str, Any], options: Mapping[str, Any] = {}) -> str:
+    """What the scorer needs, as JSON. The question is not in it: the record has it, and no scorer reads it."""
     held = {"task": name, "entry": {"answer": entry["answer"], "metadata": entry["metadata"]}}
-    return json.dumps(held | ({"options": dict(options)} if options else {}), default=plain)
+    return json.dumps(held | ({"options": dict(options)} if options else {}), default=plain_json)
 
 
-def plain(value: Any) -> Any:
-    """NumPy's numbers and arrays as JSON has them."""
+def plain_json(value: Any) -> Any:
+    """NumPy numbers and arrays as numbers and lists."""
     if hasattr(value, "tolist"):
         return value.tolist()
     raise TypeError(f"JSON has no {type(value).__name__}")
 
 
-def entries(name: str, split: str, options: Mapping[str, Any], seen: set[str]) -> Iterator[dict[str, Any]]:
-    """As many problems as the split has, that can be solved, with questions not in ``seen``, where they are noted."""
+def draw_entries(name: str, split: str, options: Mapping[str, Any], seen: set[str]) -> Iterator[dict[str, Any]]:
+    """Solvable problems, as many as the split has. Their questions are not in ``seen``, and are added to it."""
     wanted = ROWS[split]
-    task, left = create(name, {"seed": SEEDS[split], "size": DRAWS * wanted}, options), wanted
+    task, left = create_gym_task(name, {"seed": SEEDS[split], "size": DRAWS * wanted}, options), wanted
     for i in range(DRAWS * wanted):
         with contextlib.redirect_stdout(io.StringIO()):  # bf prints dots
             entry = task[i]
-        if entry["question"] in seen or not right(entry["answer"], pack(name, entry, options)):
-            continue  # the latter where the answer is to say nothing, once in 2,000 of string_manipulation's
+        if entry["question"] in seen or not is_right(entry["answer"], pack_setup(name, entry, options)):
+            continue  # where the right answer is empty: once in 2,000 problems of string_manipulation
         seen.add(entry["question"])
         yield entry
         left -= 1
@@ -166,31 +166,32 @@ def entries(name: str, split: str, options: Mapping[str, Any], seen: set[str]) -
 
 
 @functools.lru_cache(maxsize=256)
-def task_of(name: str, options: str) -> Any:
-    """The task that scores; the options are JSON."""
-    return create(name, {"seed": 0, "size": 1}, json.loads(options))
+def scoring_task(name: str, options: str) -> Any:
+    """The reasoning-gym task that scores answers; the options are JSON."""
+    return create_gym_task(name, {"seed": 0, "size": 1}, json.loads(options))
 
 
-def create(name: str, own: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
-    module = library()
+def create_gym_task(name: str, own: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
+    """A task of reasoning-gym. Raises UserError where the options do not fit it."""
+    module = import_reasoning_gym()
     try:
         return module.create_dataset(name, **own, **options)
-    except (TypeError, ValueError, AssertionError) as e:  # what its configs raise
+    except (TypeError, ValueError, AssertionError) as e:  # raised by the configs of reasoning-gym
         said = " ".join(str(e).split()) or type(e).__name__
         raise UserError(f"gym task {name}: options {dict(options)} do not fit it: {said}") from None
 
 
 @functools.cache
-def library() -> Any:
+def import_reasoning_gym() -> Any:
     """The module reasoning_gym. Raises UserError where it is not installed."""
     try:
-        return importlib.import_module("reasoning_gym")  # seconds, and an extra: only where it is asked for
+        return importlib.import_module("reasoning_gym")  # it takes seconds to import, and is optional
     except ImportError as e:
         raise UserError(f"gym tasks need reasoning-gym ({e}): pip install -r requirements-gym.txt") from None
 
 
 def check_allowed(name: str) -> None:
-    """Raise UserError for a task that is not in ALLOWED."""
+    """Raise UserError for a task that is not in ``ALLOWED``."""
     if name in ALLOWED:
         return
     choose = f"choose one of rljax.tasks.datasets.gym.ALLOWED ({len(ALLOWED)} tasks)"
@@ -205,7 +206,7 @@ def check_allowed(name: str) -> None:
 @functools.cache
 def check_version() -> None:
     """Log a warning, once, where another version is installed than the one audited."""
-    library()
+    import_reasoning_gym()
     version = importlib.metadata.version("reasoning-gym")
     if version != AUDITED:
         LOG.warning(

@@ -1,6 +1,18 @@
-"""Where programs run: who locks them in, who watches them, and who judges them. The door is ``verifiers.sandbox``.
+"""The processes in which programs run, and the side that controls them. Use it through ``verifiers.sandbox``.
 
-A zygote (``pool``, ``zygote``) forks inmates: the program (``inmate``) and, apart from it, its examiner (``examiner``), each
-behind ``confinement`` (limits, another user, Landlock, ``seccomp``). ``warden`` judges what they send, as ``plain`` data,
-while ``watch`` keeps the clocks.
+On the trusted side:
+    cases              test cases, limits and outcomes
+    pool               the zygotes of this process, one per core
+    supervisor         runs programs and tests in the jail, and decides the verdicts
+    monitor            limits of running processes: CPU time, output, files
+
+In the other processes:
+    zygote             forks every jailed process from a clean Python that has the standard library loaded
+    stdlib_import      loads the standard library for them
+    confinement        gives up rights: resource limits, another user, Landlock, capabilities
+    seccomp            the filter of allowed system calls
+    program_process    runs the program
+    assertion_process  runs the tests, apart from the program, whose functions it calls
+    messages           what the two send to each other
+    plain_data         encodes and decodes plain data, the content of messages
 """

@@ -1,4 +1,4 @@
-"""The zygotes of a process as it sees them: started when needed, one a core, replaced when they die, gone when it ends."""
+"""The pool of zygotes of this process: one per core, started when needed, replaced when they die, ended at exit."""
 
 import atexit
 import contextlib
@@ -21,29 +21,29 @@ from rljax.errors import UserError
 from rljax.verifiers.jail import confinement
 from rljax.verifiers.jail.cases import Limits
 
-PATIENCE = 60.0  # seconds that a zygote has to start, or to do the little that it is asked
-START = (
+REPLY_TIMEOUT_SECONDS = 60.0  # for a zygote to start or to answer
+START_CODE = (
     "import sys; sys.path.insert(0, sys.argv[1]); from rljax.verifiers.jail import zygote; del sys.path[0]; "
     "zygote.main(*sys.argv[2:])"
 )
 
 
-class Died(Exception):
-    """A zygote is no more."""
+class ZygoteDied(Exception):
+    """A zygote has ended unexpectedly."""
 
 
-class Zygote:
-    """One zygote process, started when first asked and again whenever it has died; one caller at a time."""
+class ZygoteClient:
+    """A client of one zygote process, which is started at the first use and after it died. One caller at a time."""
 
     def __init__(self, isolation: confinement.Isolation):
         self.isolation = isolation
         self.process: subprocess.Popen[bytes] | None = None
         self.folder, self.control = "", socket.socket()
         self.pending, self.ended = b"", False
-        self.exits: dict[int, tuple[int, float]] = {}  # process number -> its status, seconds of CPU time
+        self.exits: dict[int, tuple[int, float]] = {}  # process id -> (exit status, seconds of CPU time)
 
     def start(self) -> None:
-        """See that it runs."""
+        """Start the zygote if it does not run. Raises UserError if this machine cannot jail programs."""
         if self.process is not None and self.process.poll() is None:
             return
         self.stop()
@@ -53,28 +53,30 @@ class Zygote:
         self.pending, self.ended, self.exits = b"", False, {}
         work = os.path.join(self.folder, "work")
         env = {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "LC_ALL": "C.UTF-8", "TZ": "UTC", "HOME": work, "TMPDIR": work}
-        env["MALLOC_ARENA_MAX"] = "1"  # or each thread of a program takes 64 MiB of its address space
-        env |= {name: os.environ[name] for name in ["LD_LIBRARY_PATH"] if name in os.environ}  # of Python itself
-        command = [sys.executable, "-S", "-s", "-P", "-B", "-c", START, str(Path(__file__).parents[3])]
+        env["MALLOC_ARENA_MAX"] = "1"  # otherwise each thread takes 64 MiB of address space
+        env |= {
+            name: os.environ[name] for name in ["LD_LIBRARY_PATH"] if name in os.environ
+        }  # Python itself may need it
+        command = [sys.executable, "-S", "-s", "-P", "-B", "-c", START_CODE, str(Path(__file__).parents[3])]
         command += [self.folder, json.dumps(self.isolation)]
         with theirs:
             self.process = subprocess.Popen(
                 command, stdin=theirs.fileno(), stdout=subprocess.DEVNULL, env=env, cwd="/", start_new_session=True
             )
-        self.control.settimeout(PATIENCE)
+        self.control.settimeout(REPLY_TIMEOUT_SECONDS)
         try:
-            problem = self.hear()["problem"]
-        except Died:
+            problem = self.receive_message()["problem"]
+        except ZygoteDied:
             problem = f"{sys.executable} does not start without its environment"
         if problem:
             self.stop()
             raise UserError(f"programs cannot be jailed here: {problem}")
 
     def stop(self) -> None:
-        """End it and all that it has started."""
+        """End the zygote and all processes that it has started."""
         if self.process is None:
             return
-        self.control.close()  # it sees the end, and cleans up
+        self.control.close()  # the zygote notices, and cleans up
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(5)
         self.process.kill()
@@ -82,15 +84,15 @@ class Zygote:
         self.process = None
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def hear(self) -> dict[str, Any]:
-        """Its next message."""
+    def receive_message(self) -> dict[str, Any]:
+        """The next message of the zygote. Raises ZygoteDied."""
         while b"\n" not in self.pending:
             try:
                 data = self.control.recv(1 << 16)
             except OSError as e:
-                raise Died from e
+                raise ZygoteDied from e
             if not data:
-                raise Died
+                raise ZygoteDied
             self.pending += data
         line, _, self.pending = self.pending.partition(b"\n")
         message = json.loads(line)
@@ -99,55 +101,55 @@ class Zygote:
         self.ended |= "ended" in message
         return message
 
-    def hear_rest(self) -> None:
-        """The messages that came together with others."""
+    def receive_pending(self) -> None:
+        """Process the messages that have arrived already."""
         while b"\n" in self.pending:
-            self.hear()
+            self.receive_message()
 
-    def tell(self, message: dict[str, Any], files: list[int]) -> None:
+    def send_message(self, message: dict[str, Any], files: list[int]) -> None:
         try:
             socket.send_fds(self.control, [json.dumps(message).encode() + b"\n"], files)
         except OSError as e:
-            raise Died from e
+            raise ZygoteDied from e
 
     def fork(self, role: str, files: list[int], limits: Limits, times: int) -> int:
-        """Process number of a new inmate."""
+        """Fork a jailed process with these open files; returns its process id. It gets ``times`` the CPU time."""
         seconds = math.ceil(limits.cpu_seconds * times) + 1
         bounds = {"cpu_seconds": seconds, "memory": limits.memory, "file_size": limits.folder}
-        self.tell({"fork": role, "limits": bounds}, files)
+        self.send_message({"fork": role, "limits": bounds}, files)
         while True:
-            message = self.hear()
+            message = self.receive_message()
             if "status" not in message:
                 return message["pid"]
 
-    def end(self) -> None:
-        """End all inmates; their exits are known then."""
+    def kill_all(self) -> None:
+        """Kill all jailed processes of the zygote. Their exits are known afterwards."""
         self.ended = False
-        self.tell({"end": True}, [])
+        self.send_message({"end": True}, [])
         while not self.ended:
-            self.hear()
+            self.receive_message()
 
 
 class Pool(NamedTuple):
     size: int
-    free: "queue.LifoQueue[Zygote]"
+    free: "queue.LifoQueue[ZygoteClient]"
 
 
-STARTING = threading.Lock()
+POOL_LOCK = threading.Lock()
 
 
-def pool(isolation: confinement.Isolation) -> Pool:
-    """The zygotes of this process."""
-    with STARTING:
-        return pool_of(os.getpid(), isolation)
+def get_pool(isolation: confinement.Isolation) -> Pool:
+    """The pool of this process."""
+    with POOL_LOCK:
+        return make_pool(os.getpid(), isolation)
 
 
 @functools.cache
-def pool_of(pid: int, isolation: confinement.Isolation) -> Pool:
-    """The zygotes of a process, one a core; a forked copy of it gets its own."""
+def make_pool(pid: int, isolation: confinement.Isolation) -> Pool:
+    """The pool of the process ``pid``, with one zygote per core. A forked child gets its own."""
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    zygotes = [Zygote(isolation) for _ in range(cores)]
-    free: queue.LifoQueue[Zygote] = queue.LifoQueue()
+    zygotes = [ZygoteClient(isolation) for _ in range(cores)]
+    free: queue.LifoQueue[ZygoteClient] = queue.LifoQueue()
     for zygote in zygotes:
         free.put(zygote)
     atexit.register(lambda: os.getpid() == pid and [z.stop() for z in zygotes])
@@ -155,14 +157,14 @@ def pool_of(pid: int, isolation: confinement.Isolation) -> Pool:
 
 
 @contextlib.contextmanager
-def borrowed(isolation: confinement.Isolation) -> Iterator[Zygote]:
-    """A zygote for a while; waits for one that is free."""
-    free = pool(isolation).free
+def borrow_zygote(isolation: confinement.Isolation) -> Iterator[ZygoteClient]:
+    """Borrow a free zygote; waits until there is one."""
+    free = get_pool(isolation).free
     zygote = free.get()
     try:
         zygote.start()
         yield zygote
-    except BaseException:  # whatever it was, it may be in the midst of something
+    except BaseException:  # after any error, the state of the zygote is unknown
         zygote.stop()
         raise
     finally:

@@ -1,17 +1,17 @@
-"""Which system calls a jailed program may make: an allow-list, compiled into the filter that the kernel runs.
+"""The system calls that a jailed program may make: an allow-list, compiled into a filter (BPF) that the kernel runs.
 
-Whatever is not on the list fails with EPERM, as if the program had no right to it: no process, no program, no socket, no
-signal to another, no mount, no change of owner or mode of a file, no tracing, no kernel interface that few use. A call by
-the numbers of another machine (32-bit code, x32) ends the process.
+Any other call fails with EPERM. So a program cannot start processes or programs, open sockets, send signals to other
+processes, mount, change the owner or mode of files, trace, or use rare interfaces of the kernel. A call by the numbers
+of another machine (32-bit code, x32) kills the process.
 """
 
 import functools
 import platform
 import struct
 
-# name, number on x86-64, number on aarch64 ("-": the machine has no such call)
+# name, number on x86-64, number on aarch64 ("-": the machine does not have the call)
 
-FREE = """
+ALLOWED_CALLS = """
 read 0 63; write 1 64; readv 19 65; writev 20 66; pread64 17 67; pwrite64 18 68; preadv 295 69; pwritev 296 70
 close 3 57; close_range 436 436; lseek 8 62; sendfile 40 71; copy_file_range 326 285; open 2 -; openat 257 56
 creat 85 -; stat 4 -; fstat 5 80; lstat 6 -; fstatat 262 79; statx 332 291; access 21 -; faccessat 269 48
@@ -33,23 +33,31 @@ getpgrp 111 -; getsid 124 156; getrlimit 97 163; setrlimit 160 164; getrusage 98
 uname 63 160; getrandom 318 278; exit 60 93; exit_group 231 94; wait4 61 260; waitid 247 95
 """
 
-OWN_PID = 0x7FFEFDFC  # stands for the number of the process itself; no process has it
+OWN_PID = 0x7FFEFDFC  # stands for the id of the process itself; no process has this id
 
-# Calls that are allowed where one argument has one of these values: name x86-64 aarch64, which argument, its values
+# Calls that are allowed if one argument has one of these values: name x86-64 aarch64, index of the argument, values
 
-ONE_ARGUMENT = [
+CALLS_WITH_ALLOWED_ARGUMENT = [
     ("kill 62 129", 0, [OWN_PID]),
     ("tgkill 234 131", 0, [OWN_PID]),
     ("prlimit64 302 261", 0, [0, OWN_PID]),
-    ("prctl 157 167", 0, [15, 16]),  # the name of a thread
-    ("socketpair 53 199", 0, [1]),  # AF_UNIX: an event loop wakes itself by one
-    ("fcntl 72 25", 1, [0, 1, 2, 3, 4, 5, 6, 7, 1030, 1032, 1034]),  # F_SETOWN would let the kernel send signals
-    ("ioctl 16 29", 1, [0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451]),  # of a terminal, non-blocking, close on exec
+    ("prctl 157 167", 0, [15, 16]),  # PR_SET_NAME, PR_GET_NAME: of a thread
+    ("socketpair 53 199", 0, [1]),  # AF_UNIX: event loops wake themselves with a pair
+    ("fcntl 72 25", 1, [0, 1, 2, 3, 4, 5, 6, 7, 1030, 1032, 1034]),  # not F_SETOWN, by which the kernel sends signals
+    (
+        "ioctl 16 29",
+        1,
+        [0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451],
+    ),  # terminal size and mode, non-blocking, close on exec
 ]
-NO_ADDRESS = ("sendto 44 206", 4)  # only along what is connected already
-THREAD, NAMESPACES = 0x10000, 0x7E020080  # flags of clone: a thread is allowed, a process or namespace is not
+CALL_WITHOUT_ADDRESS = ("sendto 44 206", 4)  # only through a connected socket
+CLONE_THREAD, CLONE_NAMESPACES = (
+    0x10000,
+    0x7E020080,
+)  # flags of clone: threads are allowed, processes and namespaces are not
 CLONE = "clone 56 220"
-ABSENT = "clone3 435 435; openat2 437 437"  # ENOSYS: glibc falls back to the older call, which can be checked
+# These fail with ENOSYS, so that glibc uses older calls, whose arguments can be checked
+MISSING_CALLS = "clone3 435 435; openat2 437 437"
 
 AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 ALLOW, KILL, EPERM, ENOSYS = 0x7FFF0000, 0x80000000, 0x50001, 0x50026
@@ -57,56 +65,78 @@ LOAD, EQUAL, AT_LEAST, ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 X32 = 0x40000000
 
 
-def known() -> bool:
-    """Is there a table for this machine?"""
+def is_supported() -> bool:
+    """True if this machine is in the tables."""
     return struct.calcsize("P") == 8 and platform.machine() in AUDIT_ARCH
 
 
-def numbers(table: str) -> list[int]:
-    """The numbers of the calls in a table on this machine."""
+def call_numbers(table: str) -> list[int]:
+    """The call numbers of a table on this machine."""
     column = 1 + list(AUDIT_ARCH).index(platform.machine())
     words = [entry.split() for entry in table.replace("\n", ";").split(";") if entry.strip()]
     return [int(w[column]) for w in words if w[column] != "-"]
 
 
-def step(code: int, value: int, if_so: int = 0, if_not: int = 0) -> bytes:
-    """One instruction; ``if_so`` and ``if_not`` say how many of the next are skipped."""
+def instruction(code: int, value: int, if_so: int = 0, if_not: int = 0) -> bytes:
+    """One BPF instruction. ``if_so`` and ``if_not`` are the numbers of instructions to skip."""
     return struct.pack("<HBBI", code, if_so, if_not, value)
 
 
-def argument(n: int, high: bool = False) -> bytes:
-    """Load half of an argument of the call."""
-    return step(LOAD, 16 + 8 * n + 4 * high)
+def load_argument(n: int, high: bool = False) -> bytes:
+    """The instruction that loads the low or high half of argument ``n`` of the call."""
+    return instruction(LOAD, 16 + 8 * n + 4 * high)
 
 
-def program(pid: int) -> bytes:
-    """The filter for process ``pid``."""
-    return template().replace(struct.pack("<I", OWN_PID), struct.pack("<I", pid))
+def filter_for_process(pid: int) -> bytes:
+    """The filter for the process ``pid``."""
+    return filter_template().replace(struct.pack("<I", OWN_PID), struct.pack("<I", pid))
 
 
 @functools.cache
-def template() -> bytes:
-    """The filter for any process."""
-    out = [step(LOAD, 4), step(EQUAL, AUDIT_ARCH[platform.machine()], 1, 0), step(RETURN, KILL), step(LOAD, 0)]
+def filter_template() -> bytes:
+    """The filter with ``OWN_PID`` in place of the process id."""
+    out = [
+        instruction(LOAD, 4),
+        instruction(EQUAL, AUDIT_ARCH[platform.machine()], 1, 0),
+        instruction(RETURN, KILL),
+        instruction(LOAD, 0),
+    ]
     if platform.machine() == "x86_64":
-        out += [step(AT_LEAST, X32, 0, 1), step(RETURN, KILL)]
-    for number in numbers(FREE):
-        out += [step(EQUAL, number, 0, 1), step(RETURN, ALLOW)]
-    for number in numbers(ABSENT):
-        out += [step(EQUAL, number, 0, 1), step(RETURN, ENOSYS)]
-    for name, n, values in ONE_ARGUMENT:
-        checks = [step(EQUAL, v, 0, 1) + step(RETURN, ALLOW) for v in values]
-        out += only_for(name, [argument(n), *checks])
-    name, n = NO_ADDRESS
-    out += only_for(name, [argument(n), step(EQUAL, 0, 0, 3), argument(n, high=True), step(EQUAL, 0, 0, 1), ALLOWED])
-    out += only_for(CLONE, [argument(0), step(ANY_BIT, NAMESPACES, 2, 0), step(ANY_BIT, THREAD, 0, 1), ALLOWED])
-    return b"".join([*out, step(RETURN, EPERM)])
+        out += [instruction(AT_LEAST, X32, 0, 1), instruction(RETURN, KILL)]
+    for number in call_numbers(ALLOWED_CALLS):
+        out += [instruction(EQUAL, number, 0, 1), instruction(RETURN, ALLOW)]
+    for number in call_numbers(MISSING_CALLS):
+        out += [instruction(EQUAL, number, 0, 1), instruction(RETURN, ENOSYS)]
+    for name, n, values in CALLS_WITH_ALLOWED_ARGUMENT:
+        checks = [instruction(EQUAL, v, 0, 1) + instruction(RETURN, ALLOW) for v in values]
+        out += rules_for_call(name, [load_argument(n), *checks])
+    name, n = CALL_WITHOUT_ADDRESS
+    out += rules_for_call(
+        name,
+        [
+            load_argument(n),
+            instruction(EQUAL, 0, 0, 3),
+            load_argument(n, high=True),
+            instruction(EQUAL, 0, 0, 1),
+            RETURN_ALLOW,
+        ],
+    )
+    out += rules_for_call(
+        CLONE,
+        [
+            load_argument(0),
+            instruction(ANY_BIT, CLONE_NAMESPACES, 2, 0),
+            instruction(ANY_BIT, CLONE_THREAD, 0, 1),
+            RETURN_ALLOW,
+        ],
+    )
+    return b"".join([*out, instruction(RETURN, EPERM)])
 
 
-ALLOWED = step(RETURN, ALLOW)
+RETURN_ALLOW = instruction(RETURN, ALLOW)
 
 
-def only_for(name: str, steps: list[bytes]) -> list[bytes]:
-    """Steps that are taken for one call, which fails where they end without a verdict."""
-    body = b"".join([*steps, step(RETURN, EPERM)])
-    return [step(EQUAL, numbers(name)[0], 0, len(body) // 8), body]
+def rules_for_call(name: str, instructions: list[bytes]) -> list[bytes]:
+    """Instructions that run for one call only. The call fails with EPERM if they do not return."""
+    body = b"".join([*instructions, instruction(RETURN, EPERM)])
+    return [instruction(EQUAL, call_numbers(name)[0], 0, len(body) // 8), body]

@@ -1,8 +1,8 @@
-"""The process that inmates are copied from: a clean Python with the standard library at hand, one a core.
+"""The zygote: a clean Python process with the standard library loaded, from which jailed processes are forked.
 
-Its memory is what every program can read, so it holds nothing: texts and tests come to the inmates themselves, as open
-files that are only passed on. It kills and buries what it has forked, empties the folder after each, and ends when the
-one who started it does.
+Every program can read the memory that it inherits from the zygote, so the zygote holds no secret: programs and tests
+are passed on to the jailed processes as open files. The zygote kills and reaps what it has forked, empties the folder
+after each run, and ends when its parent ends.
 
     control socket, one JSON object a line:  {"fork": role, ...} + files -> {"pid": n}, later {"pid": n, "status": ...}
                                              {"end": true} -> {"ended": true}
@@ -10,208 +10,139 @@ one who started it does.
 
 import contextlib
 import gc
-import importlib
-import importlib.machinery
-import importlib.util
 import json
 import os
-import re
 import resource
 import select
 import signal
 import socket
-import sys
-import sysconfig
 from typing import Any
 
-from rljax.verifiers.jail import confinement, examiner, inmate
+from rljax.verifiers.jail import assertion_process, confinement, program_process
+from rljax.verifiers.jail.stdlib_import import STDLIB_FD, STDLIB_PATH, preload_stdlib
 
-MODULES = """abc argparse array ast asyncio base64 binascii bisect bz2 calendar cmath codecs collections collections.abc
-contextlib contextvars copy csv ctypes dataclasses datetime decimal difflib enum fractions functools gc hashlib heapq
-html inspect io itertools json keyword linecache locale logging lzma math numbers operator pickle pprint queue random
-re secrets shutil site statistics string struct sys tempfile textwrap threading time timeit tokenize traceback types
-typing unicodedata unittest uuid warnings weakref xml.etree.ElementTree zipfile zlib zoneinfo encodings.idna"""
-UNWANTED = re.compile(
-    r"_?test|_ctypes_test|_test|_tkinter|_curses|readline|nis|ossaudiodev|xx|_xx|_dbm|_gdbm|_ssl|_sqlite3"
-)
-STDLIB, RULESET, FOLDER = 60, 61, 62  # file descriptors of an inmate, above those that it is given
-ROLES = {"script": inmate.script, "module": inmate.module, "examiner": examiner.examine}
-WATCH = 2000  # milliseconds between looks whether the parent is alive
+RULESET_FD, FOLDER_FD = 61, 62  # file descriptors of a jailed process, above those that it is given
+ROLES = {
+    "script": program_process.run_script,
+    "module": program_process.serve_module,
+    "assertions": assertion_process.run_assertions,
+}
+PARENT_CHECK_MILLISECONDS = 2000  # it checks so often whether the parent is alive
 
 
-# The standard library by file descriptor: a user of its own may have no way to the folder
-
-
-class Reader(importlib.machinery.SourceFileLoader):
-    """Reads modules relative to an open folder."""
-
-    def get_data(self, path: str) -> bytes:
-        fd = os.open(os.path.relpath(path, HOME), os.O_RDONLY | os.O_CLOEXEC, dir_fd=STDLIB)
-        with open(fd, "rb") as file:
-            return file.read()
-
-    def path_stats(self, path: str) -> dict[str, Any]:
-        found = os.stat(os.path.relpath(path, HOME), dir_fd=STDLIB)
-        return {"mtime": found.st_mtime, "size": found.st_size}
-
-    def set_data(self, path: str, data: bytes, *, _mode: int = 0o666) -> None:
-        """Nothing is to be written."""
-
-
-class Library:
-    """Finds modules in the standard library."""
-
-    @staticmethod
-    def find_spec(name: str, path: Any = None, target: Any = None) -> Any:
-        relative = name.replace(".", "/")
-        for file, package in [(f"{relative}/__init__.py", True), (f"{relative}.py", False)]:
-            with contextlib.suppress(OSError, ValueError):
-                os.stat(file, dir_fd=STDLIB)
-                where = os.path.join(HOME, file)
-                folders = [os.path.dirname(where)] if package else None
-                loader = Reader(name, where)
-                return importlib.util.spec_from_file_location(
-                    name, where, loader=loader, submodule_search_locations=folders
-                )
-        return None
-
-
-HOME = sysconfig.get_path("stdlib")
-
-
-def preload() -> None:
-    """Import what programs use; what is written in C must be loaded now, as later it may be out of reach."""
-    native = os.path.join(HOME, "lib-dynload")
-    files = os.listdir(native) if os.path.isdir(native) else []
-    names = [f.split(".")[0] for f in sorted(files) if not UNWANTED.match(f)]
-    for name in [*MODULES.split(), *names]:
-        with contextlib.suppress(ImportError):
-            importlib.import_module(name)
-    import ctypes
-    import site
-
-    site.setquit()  # exit() and quit()
-    with contextlib.suppress(OSError):
-        ctypes.CDLL("libgcc_s.so.1")  # glibc wants it where a thread is cancelled
-    importlib.import_module("encodings.idna")
-    "".encode("idna")
-    sys.meta_path.insert(2, Library)
-
-
-# Forking
-
-
-class Zygote:
-    """The state of this process: who is alive, and the jails."""
+class ZygoteServer:
+    """The state of the zygote: its living children, and the jails for programs and for tests."""
 
     def __init__(self, control: socket.socket, folder: str, isolation: confinement.Isolation):
-        self.control, self.own = control, os.getpid()
-        self.living: set[int] = set()
+        self.control, self.pid = control, os.getpid()
+        self.children: set[int] = set()
         os.makedirs(folder, mode=0o700, exist_ok=True)
         self.folder = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        self.library = os.open(HOME, getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY)
+        self.stdlib = os.open(STDLIB_PATH, getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY)
         user = 60000 + os.getpid() * 2 % 5000 if isolation.own_user else None
-        self.program = confinement.cell(isolation, self.folder, user)
-        self.test = confinement.cell(isolation, None, None if user is None else user + 1)
-        self.woken, wake = os.pipe()
+        self.program_jail = confinement.prepare_jail(isolation, self.folder, user)
+        self.assertions_jail = confinement.prepare_jail(isolation, None, None if user is None else user + 1)
+        self.wakeup_fd, wake = os.pipe()
         os.set_blocking(wake, False)
-        os.set_blocking(self.woken, False)
+        os.set_blocking(self.wakeup_fd, False)
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
 
-    def say(self, **message: Any) -> None:
-        with contextlib.suppress(OSError):  # nobody listens any more: ``serve`` will see it
+    def send_message(self, **message: Any) -> None:
+        """Send a JSON object to the parent."""
+        with contextlib.suppress(OSError):  # the parent has ended; ``serve`` notices it
             self.control.sendall(json.dumps(message).encode() + b"\n")
 
     def fork(self, role: str, files: list[int], limits: dict[str, int]) -> None:
+        """Fork a jailed process with these open files, and tell the parent its process id."""
         pid = os.fork()
         if pid == 0:
-            self.become(role, files, limits)
-        self.living.add(pid)
+            self.enter_role(role, files, limits)
+        self.children.add(pid)
         for fd in files:
             os.close(fd)
-        self.say(pid=pid)
+        self.send_message(pid=pid)
 
-    def become(self, role: str, files: list[int], limits: dict[str, int]) -> None:
-        """The child's side of a fork; does not return."""
+    def enter_role(self, role: str, files: list[int], limits: dict[str, int]) -> None:
+        """Run in the child after a fork; does not return."""
         with contextlib.suppress(BaseException):
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             os.setsid()
-            where = self.test if role == "examiner" else self.program
-            wanted = dict(enumerate(files)) | {STDLIB: self.library, FOLDER: where.folder}
-            if where.ruleset is not None:
-                wanted[RULESET] = where.ruleset
-            arrange(wanted)
-            confinement.enter(where._replace(folder=FOLDER, ruleset=where.ruleset and RULESET), **limits)
-            os.closerange(RULESET, FOLDER + 1)
-            if os.getppid() != self.own:
-                os._exit(70)  # it ended before it could be the death of us
+            jail = self.assertions_jail if role == "assertions" else self.program_jail
+            wanted = dict(enumerate(files)) | {STDLIB_FD: self.stdlib, FOLDER_FD: jail.folder}
+            if jail.ruleset is not None:
+                wanted[RULESET_FD] = jail.ruleset
+            rearrange_fds(wanted)
+            confinement.enter_jail(jail._replace(folder=FOLDER_FD, ruleset=jail.ruleset and RULESET_FD), **limits)
+            os.closerange(RULESET_FD, FOLDER_FD + 1)
+            if os.getppid() != self.pid:
+                os._exit(70)  # the zygote ended before PDEATHSIG was set
             if role in ROLES:
                 ROLES[role]()
             os._exit(0)
         os._exit(70)
 
-    def reap(self) -> None:
-        """Bury who has died and tell of it."""
+    def reap_children(self) -> None:
+        """Reap the children that have ended, and tell the parent."""
         with contextlib.suppress(BlockingIOError):
-            os.read(self.woken, 4096)
+            os.read(self.wakeup_fd, 4096)
         with contextlib.suppress(ChildProcessError):
             while True:
                 pid, status, usage = os.wait4(-1, os.WNOHANG)
                 if pid == 0:
                     return
-                if pid in self.living:
-                    self.living.remove(pid)
-                    self.say(pid=pid, status=status, cpu=usage.ru_utime + usage.ru_stime)
+                if pid in self.children:
+                    self.children.remove(pid)
+                    self.send_message(pid=pid, status=status, cpu=usage.ru_utime + usage.ru_stime)
 
-    def end(self) -> None:
-        """Nobody is left alive, and nothing in the folder."""
-        for pid in self.living:
-            kill(pid)
-        while self.living:
+    def kill_all(self) -> None:
+        """Kill all children and empty the folder."""
+        for pid in self.children:
+            kill_process(pid)
+        while self.children:
             pid, status, usage = os.wait4(-1, 0)
-            if pid in self.living:
-                self.living.remove(pid)
-                self.say(pid=pid, status=status, cpu=usage.ru_utime + usage.ru_stime)
-        while orphans := children():  # without seccomp there may be some; they have come to us
+            if pid in self.children:
+                self.children.remove(pid)
+                self.send_message(pid=pid, status=status, cpu=usage.ru_utime + usage.ru_stime)
+        while orphans := list_children():  # without seccomp, children may fork; their orphans become ours
             for pid in orphans:
-                kill(pid)
+                kill_process(pid)
                 with contextlib.suppress(ChildProcessError):
                     os.waitpid(pid, 0)
-        empty(self.folder)
+        empty_folder(self.folder)
 
     def serve(self) -> None:
-        """Do what is asked until the parent is gone."""
+        """Handle requests until the parent ends."""
         poll, parent, rest = select.poll(), os.getppid(), b""
         poll.register(self.control, select.POLLIN)
-        poll.register(self.woken, select.POLLIN)
+        poll.register(self.wakeup_fd, select.POLLIN)
         while os.getppid() == parent:
-            ready = {fd for fd, _ in poll.poll(WATCH)}
-            if self.woken in ready:
-                self.reap()
+            ready = {fd for fd, _ in poll.poll(PARENT_CHECK_MILLISECONDS)}
+            if self.wakeup_fd in ready:
+                self.reap_children()
             if self.control.fileno() in ready:
                 data, files, _, _ = socket.recv_fds(self.control, 1 << 16, 16)
                 if not data:
                     return
                 *lines, rest = (rest + data).split(b"\n")
                 for line in lines:
-                    self.obey(json.loads(line), files)
+                    self.handle_request(json.loads(line), files)
 
-    def obey(self, request: dict[str, Any], files: list[int]) -> None:
+    def handle_request(self, request: dict[str, Any], files: list[int]) -> None:
         if "end" in request:
-            self.end()
-            self.say(ended=True)
+            self.kill_all()
+            self.send_message(ended=True)
         else:
             self.fork(request["fork"], files, request["limits"])
 
-    def trial(self) -> str:
-        """Go to jail once to see that it can be done; what went wrong, if anything."""
-        for where in (self.program, self.test):
+    def try_jails(self) -> str:
+        """Enter each jail once in a child; returns a description of the problem, or ""."""
+        for jail in (self.program_jail, self.assertions_jail):
             pid = os.fork()
             if pid == 0:
                 with contextlib.suppress(BaseException):
-                    confinement.enter(where, cpu_seconds=10, memory=1 << 28, file_size=1 << 20)
+                    confinement.enter_jail(jail, cpu_seconds=10, memory=1 << 28, file_size=1 << 20)
                     os._exit(0)
                 os._exit(70)
             if os.waitpid(pid, 0)[1] != 0:
@@ -219,8 +150,8 @@ class Zygote:
         return ""
 
 
-def arrange(wanted: dict[int, int]) -> None:
-    """Make these the only open files: number -> the open file that is to have it."""
+def rearrange_fds(wanted: dict[int, int]) -> None:
+    """Make these the only open files of the process. ``wanted`` maps each new descriptor to the present one."""
     high = max(*wanted, *wanted.values()) + 1
     for fd in wanted.values():
         os.dup2(fd, high, inheritable=False)
@@ -229,39 +160,43 @@ def arrange(wanted: dict[int, int]) -> None:
         os.dup2(copy, fd, inheritable=fd < 3)
     last = -1
     for fd in [*sorted(wanted), min(resource.getrlimit(resource.RLIMIT_NOFILE)[0], 1 << 16)]:
-        if last + 1 < fd:  # closerange(0, 0) would close them all
+        if last + 1 < fd:  # not closerange(0, 0), which would close all
             os.closerange(last + 1, fd)
         last = fd
 
 
-def kill(pid: int) -> None:
+def kill_process(pid: int) -> None:
+    """Kill a process and its group."""
     for how in (os.killpg, os.kill):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             how(pid, signal.SIGKILL)
 
 
-def children() -> list[int]:
+def list_children() -> list[int]:
+    """The process ids of the children of this process."""
     with contextlib.suppress(OSError):
         with open("/proc/thread-self/children") as file:
             return [int(pid) for pid in file.read().split()]
     return []
 
 
-def empty(folder: int) -> None:
-    """Remove all that is in a folder, however deep and whatever its modes. One folder is open at a time."""
+def empty_folder(folder: int) -> None:
+    """Remove everything in a folder, of any depth and any mode, with one open folder at a time."""
     os.fchmod(folder, 0o700)
     here = os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=folder)
-    way: list[tuple[str, list[str]]] = [("", strip(here))]  # from the top to here: names, and folders yet to be removed
+    path: list[tuple[str, list[str]]] = [
+        ("", remove_files(here))
+    ]  # from the top to here: (name, folders in it that are not removed yet)
     while True:
-        name, inner = way[-1]
+        name, inner = path[-1]
         if inner:
             os.chmod(inner[-1], 0o700, dir_fd=here)
             there = os.open(inner[-1], os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=here)
-            way.append((inner.pop(), strip(there)))
+            path.append((inner.pop(), remove_files(there)))
         elif name:
             there = os.open("..", os.O_RDONLY | os.O_DIRECTORY, dir_fd=here)
             os.rmdir(name, dir_fd=there)
-            way.pop()
+            path.pop()
         else:
             break
         os.close(here)
@@ -269,8 +204,8 @@ def empty(folder: int) -> None:
     os.close(here)
 
 
-def strip(folder: int) -> list[str]:
-    """Remove the files of a folder; the names of the folders in it."""
+def remove_files(folder: int) -> list[str]:
+    """Remove the files in a folder; returns the names of the folders in it."""
     with os.scandir(folder) as entries:
         found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
     for name, _ in (f for f in found if not f[1]):
@@ -279,20 +214,20 @@ def strip(folder: int) -> list[str]:
 
 
 def main(folder: str, isolation: str) -> None:
-    """Serve the one at the other end of stdin."""
+    """Run a zygote that is controlled through the socket at stdin."""
     control = socket.socket(fileno=os.dup(0))
     os.dup2(os.open(os.devnull, os.O_RDWR), 0)
     confinement.prctl(confinement.SET_SUBREAPER, 1)
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
-        file.write("1000")  # rather an inmate than the training
-    preload()
-    zygote = Zygote(control, os.path.join(folder, "work"), confinement.Isolation(*json.loads(isolation)))
+        file.write("1000")  # kill jailed processes first, not the training
+    preload_stdlib()
+    zygote = ZygoteServer(control, os.path.join(folder, "work"), confinement.Isolation(*json.loads(isolation)))
     gc.collect()
     gc.freeze()
-    zygote.say(problem=zygote.trial())
+    zygote.send_message(problem=zygote.try_jails())
     with contextlib.suppress(ConnectionError):
         zygote.serve()
-    zygote.end()
+    zygote.kill_all()
     with contextlib.suppress(OSError):
         os.rmdir(os.path.join(folder, "work"))
         os.rmdir(folder)

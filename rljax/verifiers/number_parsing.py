@@ -1,6 +1,7 @@
-r"""Numbers as people write them: 1,234.5, -3/4, \frac12, 3\frac12, 1.5\times10^3, 50\%, $20, 72 clips. Exact, no sympy.
+r"""Parses numbers: 1,234.5, -3/4, \frac12, 3\frac12, 1.5\times10^3, 50\%, $20, 72 clips. Exact fractions, no sympy.
 
-``clean`` brings LaTeX and plain writing to one form; ``parse`` reads a number or says None; ``same`` compares two.
+``normalize_notation`` brings LaTeX and plain text to one notation, ``parse_number`` parses a number or returns None,
+and ``numbers_equal`` compares two. Words, times of day and numbers in other bases are compared here as well.
 """
 
 import functools
@@ -8,28 +9,28 @@ import re
 from fractions import Fraction
 from typing import NamedTuple
 
-LONGEST = 300  # characters of an answer: nobody asked for a longer one
+MAX_LENGTH = 300  # characters of an answer; a longer one is rejected
 
-NUMBER = re.compile(r"[+-]?(?:[0-9]+|[0-9]{1,3}(?:,[0-9]{3})+)(?:\.[0-9]+)?")  # the common cases, in one match each
+NUMBER = re.compile(r"[+-]?(?:[0-9]+|[0-9]{1,3}(?:,[0-9]{3})+)(?:\.[0-9]+)?")  # the common cases, for speed
 RATIO = re.compile(r"([+-]?)\\[dt]?frac\{([0-9]+)\}\{([0-9]*[1-9])\}")
 DIGITS = r"[0-9]+|[0-9]{1,3}(?:,[0-9]{3})+"
-SHORT = (  # units that touch their number
+SHORT_UNITS = (  # units that may follow a number without a space
     "cm|mm|km|kg|mg|ml|ft|in|yd|mi|lb|lbs|oz|hr|hrs|min|mins|sec|mph|sq|"
     "cents?|dollars?|units?|inches|feet|meters?|miles?"
 )
-LINK = r" (?:of|in|at|on|by|to|an?)\b"  # never alone: "72 a" is no number, "72 a day" is
+UNIT_LINK = r" (?:of|in|at|on|by|to|an?)\b"  # only with a unit after it: "72 a day" is a number, "72 a" is not
 SQUARED = r"(?: ?\^ ?\{?[23]\}?)?"
-WORD = rf"(?: ?(?:{SHORT})\b|(?: [mghsL]\b)| ?(?<![0-9])[A-Za-z]{{3,}}+)\.?"
-VALUE = re.compile(
+WORD = rf"(?: ?(?:{SHORT_UNITS})\b|(?: [mghsL]\b)| ?(?<![0-9])[A-Za-z]{{3,}}+)\.?"
+NUMBER_WITH_UNIT = re.compile(
     rf"(?P<sign>[+-]?)(?:(?P<whole>{DIGITS})?"
     rf"(?:(?P<decimals>\.[0-9]+)|\.(?P<before>[0-9]{{0,30}})\\overline\{{(?P<again>[0-9]{{1,30}})\}})?"
     rf"(?:(?:[eE]|\*10\^)(?P<power>[+-]?[0-9]{{1,3}}))?"
     rf"|(?:(?P<mixed>[0-9]{{1,9}}) ?)?\\frac\{{(?P<above>[+-]?(?:{DIGITS}))\}}\{{(?P<below>{DIGITS})\}}"
     rf"|(?:(?P<also>[0-9]{{1,9}}) )?(?P<top>{DIGITS}) ?/ ?(?P<bottom>{DIGITS}))"
     rf"(?P<percent> ?(?:%|percent\b))?"
-    rf"(?P<unit>(?:{LINK})?{WORD}{SQUARED}(?:(?:{LINK}|{WORD}){SQUARED}){{0,7}}+(?: ?/{WORD})?)? ?"
+    rf"(?P<unit>(?:{UNIT_LINK})?{WORD}{SQUARED}(?:(?:{UNIT_LINK}|{WORD}){SQUARED}){{0,7}}+(?: ?/{WORD})?)? ?"
 )
-# Words that make of "72 ..." another number, or several, or none: what follows a number must be what it counts.
+# Words that are not units, as they change the number before them or add another one: "72 thousand", "72 or more"
 NOT_UNITS = frozenset(
     "and not nor but minus plus times divided over maybe isn was are than then wait about approximately hundred "
     "hundreds thousand thousands million millions billion billions trillion trillions dozen dozens half halves "
@@ -37,11 +38,11 @@ NOT_UNITS = frozenset(
     "least nan mod base squared cubed root sqrt factorial wrong right perhaps either sin cos tan log gcd lcm max "
     "min actually correction false true except without instead rather unless minimum maximum".split()
 )
-BARE = re.compile(
+DECORATION = re.compile(
     r"(?<![0-9])\$|\$(?![0-9])|\\\(|\\\)|\\\[|\\\]|\\left(?![a-z])|\\right(?![a-z])|\\displaystyle|\\!|\*\*|^ *\\quad|~"
     r"|[\u00a2\u00a3\u20ac]|\\pounds|\\textcent"
 )
-UNICODE = str.maketrans(
+UNICODE_TO_LATEX = str.maketrans(
     {"\u2212": "-", "\u2013": "-", "\u00d7": "*", "\u22c5": "*", "\u00b7": "*", "\u2044": "/", "\u00a0": " "}
     | {
         "\u00b0": " degrees ",
@@ -60,13 +61,15 @@ UNICODE = str.maketrans(
         "\u2248": r"\approx ",
     }
 )
-PLAIN = re.compile(r"(?<![\\A-Za-z])(sqrt(?= ?\()|(?:pi|infty)(?![A-Za-z]))")  # sqrt(2)/2, 3pi/4: as programs write
-ONE = r"(\\pi(?![a-z])|[0-9A-Za-z])"
-FORMS = (
+PROGRAM_NOTATION = re.compile(
+    r"(?<![\\A-Za-z])(sqrt(?= ?\()|(?:pi|infty)(?![A-Za-z]))"
+)  # sqrt(2)/2, 3pi/4: the notation of programs
+ONE_CHARACTER = r"(\\pi(?![a-z])|[0-9A-Za-z])"
+LATEX_REWRITES = (
     (re.compile(r"\\[dtc]frac"), r"\\frac"),
-    (re.compile(rf"\\frac ?{ONE} ?{ONE}(?![0-9])"), r"\\frac{\1}{\2}"),
-    (re.compile(rf"\\frac ?\{{([^{{}}]*)\}} ?{ONE}(?![0-9])"), r"\\frac{\1}{\2}"),
-    (re.compile(rf"\\frac ?{ONE} ?\{{"), r"\\frac{\1}{"),
+    (re.compile(rf"\\frac ?{ONE_CHARACTER} ?{ONE_CHARACTER}(?![0-9])"), r"\\frac{\1}{\2}"),
+    (re.compile(rf"\\frac ?\{{([^{{}}]*)\}} ?{ONE_CHARACTER}(?![0-9])"), r"\\frac{\1}{\2}"),
+    (re.compile(rf"\\frac ?{ONE_CHARACTER} ?\{{"), r"\\frac{\1}{"),
     (re.compile(r"\} *\{"), "}{"),
     (re.compile(r"\{,\}|(?<=[0-9]),\\ ?(?=[0-9]{3})|(?<=[0-9]),? ?\\, ?(?=[0-9]{3}(?![0-9]))"), ","),
     (
@@ -92,11 +95,13 @@ FORMS = (
     (re.compile(r"\s+"), " "),
 )
 ORDINAL = re.compile(r"(?<=[0-9]) ?(?:\^ ?\{? ?)?(?:st|nd|rd|th)\b(?: ?\})?")
-HALF_DAY = re.compile(r"([ap])\. ?m\b\.?|([AP])\.? ?M\b\.?")
+AM_PM = re.compile(r"([ap])\. ?m\b\.?|([AP])\.? ?M\b\.?")
 LABEL = re.compile(r"(?:\\?[A-Za-z]+(?:_\{?[A-Za-z0-9]{1,3}\}?)?'?|[A-Za-z](?:\^\{-1\})?\([A-Za-z]\)) ?= ?(?=[^=])")
 
 WORDS = re.compile(r"[(\"']?[^\W\d_]+(?:[ \-'.,]{1,2}[^\W\d_]+)*[.)\"']*")
-PRODUCT = re.compile(r"(?!yes|no|odd|one|two|six|ten|red)[a-z]{2,3}")  # ab, xyz: letters that are multiplied
+LETTER_PRODUCT = re.compile(
+    r"(?!yes|no|odd|one|two|six|ten|red)[a-z]{2,3}"
+)  # ab, xyz: a product of letters, not a word
 ARTICLE = re.compile(r"^(?:the|an?) (?=[^\W\d_]{2})")
 CLAIM = re.compile(r"^(?:so,? )?(?:the |my )?(?:final |correct )?answer(?: is)?\b[:* ]+", re.IGNORECASE)
 CLOCK = re.compile(r"0?([0-9]{1,2})(?::([0-9]{2}))?(:[0-9]{2})? ?([ap]m)?(?: sharp)?")
@@ -110,58 +115,58 @@ BASES: dict[str, str] = dict(
     )
 )
 UNITS = re.compile(
-    rf"(?<=[0-9)}}])(?<!\\}}) ?(?:(?:{SHORT})\b|(?<= )[A-Za-z]{{3,}})\.?"
+    rf"(?<=[0-9)}}])(?<!\\}}) ?(?:(?:{SHORT_UNITS})\b|(?<= )[A-Za-z]{{3,}})\.?"
     rf"(?: [A-Za-z]{{2,}}\.?){{0,4}}{SQUARED}(?: ?/ ?[A-Za-z]+)?$"
 )
 
 
-class Literal(NamedTuple):
-    """A number, and whether it is said in percent (its value is then the number that is written)."""
+class ParsedNumber(NamedTuple):
+    """A number, and whether it has a percent sign. The value of "50%" is 50."""
 
     value: Fraction
     percent: bool = False
 
 
 @functools.lru_cache(maxsize=1 << 12)
-def clean(text: str) -> str:
-    r"""One way of writing for many: no dollars, no spacing commands, \frac with braces, text as words."""
-    text = BARE.sub("", text.replace("\\$", "").strip())
+def normalize_notation(text: str) -> str:
+    r"""A text in one notation: no dollar signs, no spacing commands, \frac with braces, \text{...} as plain words."""
+    text = DECORATION.sub("", text.replace("\\$", "").strip())
     if not text.isascii():
-        text = text.translate(UNICODE)
+        text = text.translate(UNICODE_TO_LATEX)
     if "sqrt" in text or "pi" in text or "inf" in text:
-        text = PLAIN.sub(r"\\\1", text)
+        text = PROGRAM_NOTATION.sub(r"\\\1", text)
     if "\\" in text or "  " in text or "*" in text or "{" in text or "\n" in text:
-        for pattern, replacement in FORMS:
+        for pattern, replacement in LATEX_REWRITES:
             text = pattern.sub(replacement, text)
     if "M" in text or "m" in text:
-        text = HALF_DAY.sub(lambda found: f"{found[1] or found[2].lower()}m", text)
+        text = AM_PM.sub(lambda found: f"{found[1] or found[2].lower()}m", text)
     return ORDINAL.sub("", text.strip()).removesuffix(".").strip()
 
 
-def unlabelled(text: str) -> str:
-    """The 5 of "x = 5", where there is one equals sign only."""
+def strip_label(text: str) -> str:
+    """The text without a label such as "x =", if there is only one equals sign: "x = 5" -> "5"."""
     label = LABEL.match(text) if text.count("=") == 1 else None
     return text[label.end() :] if label else text
 
 
-def parse(text: str) -> Literal | None:
-    """The number that a short text is; None where it is anything else, several numbers among them."""
+def parse_number(text: str) -> ParsedNumber | None:
+    """The number that a short text consists of; None for anything else, such as two numbers."""
     text = text.strip()
     if len(text) <= 40:
         if NUMBER.fullmatch(text):
-            return Literal(Fraction(text.replace(",", "")))
+            return ParsedNumber(Fraction(text.replace(",", "")))
         if ratio := RATIO.fullmatch(text):
-            return Literal(Fraction(int(ratio[1] + ratio[2]), int(ratio[3])))
-    return read(unlabelled(clean(text))) if len(text) <= LONGEST else None
+            return ParsedNumber(Fraction(int(ratio[1] + ratio[2]), int(ratio[3])))
+    return parse_cleaned_number(strip_label(normalize_notation(text))) if len(text) <= MAX_LENGTH else None
 
 
-def read(text: str) -> Literal | None:
-    """The number that a cleaned text is."""
-    found = VALUE.fullmatch(text)
+def parse_cleaned_number(text: str) -> ParsedNumber | None:
+    """The number that a text in normal notation consists of; None for anything else."""
+    found = NUMBER_WITH_UNIT.fullmatch(text)
     if found is None:
         return None
     part = found.groupdict(default="")
-    if not counted(part["unit"]):
+    if not is_unit(part["unit"]):
         return None
     digits = lambda name: int(part[name].replace(",", "") or 0)
     if part["above"] or part["top"]:
@@ -179,56 +184,57 @@ def read(text: str) -> Literal | None:
         value = Fraction((part["whole"].replace(",", "") or "0") + part["decimals"]) * Fraction(10) ** digits("power")
     else:
         return None
-    return Literal(-value if part["sign"] == "-" else value, bool(part["percent"]))
+    return ParsedNumber(-value if part["sign"] == "-" else value, bool(part["percent"]))
 
 
-def counted(unit: str) -> bool:
-    """Are these words behind a number what it counts?"""
+def is_unit(unit: str) -> bool:
+    """True if these words after a number are its unit or what it counts."""
     first, *more = re.findall(r"[a-z]+", unit.lower()) or [""]
     return first not in NOT_UNITS and NOT_UNITS.isdisjoint(word for word in more if word != "and")
 
 
-def same(gold: Literal, answer: Literal) -> bool:
-    """Are these equal? Where just one is in percent, "50%" is as good as 50, and as 0.5."""
+def numbers_equal(gold: ParsedNumber, answer: ParsedNumber) -> bool:
+    """True if two numbers are equal. If only one has a percent sign, "50%" equals both 50 and 0.5."""
     if gold.value == answer.value:
         return True
-    percent, plain = (answer, gold) if answer.percent else (gold, answer)
-    return gold.percent != answer.percent and percent.value == 100 * plain.value
+    percent, number = (answer, gold) if answer.percent else (gold, answer)
+    return gold.percent != answer.percent and percent.value == 100 * number.value
 
 
 @functools.lru_cache(maxsize=1 << 12)
-def plain(text: str) -> str:
-    """An expression without its dress: cleaned, without "the answer is" before it and units behind it."""
-    text = clean(text) if len(text) <= 2 * LONGEST else ""
+def strip_decoration(text: str) -> str:
+    """An expression in normal notation, without "the answer is" before it and without units after it."""
+    text = normalize_notation(text) if len(text) <= 2 * MAX_LENGTH else ""
     text = CLAIM.sub("", re.sub(r"\bdegrees\b", "", text)).removeprefix("\\approx").strip()
     units = None if is_words(text) else UNITS.search(text.replace("\\pi ", "(pi) "))
-    return text if units is None or not counted(units.group()) else text[: len(text) - len(units.group())].strip()
+    return text if units is None or not is_unit(units.group()) else text[: len(text) - len(units.group())].strip()
 
 
 def is_words(text: str) -> bool:
-    """Letters, at least two together: neither a formula nor a number."""
+    """True if a text consists of words: it is neither a formula nor a number."""
     if "\\" in text or not WORDS.fullmatch(text):
         return False
-    return bool(re.search(r"[^\W\d_]{2}", text)) and not PRODUCT.fullmatch(text)
+    return bool(re.search(r"[^\W\d_]{2}", text)) and not LETTER_PRODUCT.fullmatch(text)
 
 
-def words(text: str) -> str:
+def normalize_words(text: str) -> str:
+    """The words of a text in lower case, without punctuation and without a leading article."""
     return ARTICLE.sub("", " ".join(re.findall(r"[^\W\d_]+", text.casefold())))
 
 
-def squeezed(text: str) -> str:
-    """Without the spaces that say nothing: 1 0 is not 10."""
+def remove_spaces(text: str) -> str:
+    """A text without spaces, except between two letters or digits: "1 0" does not equal "10"."""
     return SPACE.sub("", text)
 
 
-def clock(text: str) -> re.Match[str] | None:
-    """3:45, 3:45 pm, 9 am."""
+def match_clock_time(text: str) -> re.Match[str] | None:
+    """The match of a time of day: 3:45, 3:45 pm, 9 am; None for anything else."""
     found = CLOCK.fullmatch(text)
     return found if found and (found[2] or found[4]) else None
 
 
-def same_time(gold: str, answer: str) -> bool:
-    """The same time of day; one of them may leave out which half of the day."""
+def clock_times_equal(gold: str, answer: str) -> bool:
+    """True if two times of day are equal. One of them may leave out am or pm."""
     a, b = CLOCK.fullmatch(gold), CLOCK.fullmatch(answer)
     if not a or not b:
         return False
@@ -236,8 +242,8 @@ def same_time(gold: str, answer: str) -> bool:
     return same and (a[4] == b[4] or None in (a[4], b[4]))
 
 
-def same_base(gold: str, answer: str) -> bool:
-    """1001_2 is 1001_{two} and, where the question has named the base, 1001; it is not 1001_3."""
+def based_numbers_equal(gold: str, answer: str) -> bool:
+    """True if two numbers have equal digits and bases: 1001_2 equals 1001_{two}, and also 1001 without a base."""
     a, b = (BASE.fullmatch(t) or BASE.fullmatch(t.replace(",", "") + "_0") for t in (gold, answer))
     if not a or not b or a[1] != b[1]:
         return False

@@ -1,0 +1,50 @@
+"""Check a task before a model learns from it: a table, and one line for each fault. Exit status 1 where there is one.
+
+python -m experiments.check_task --task shop
+python -m experiments.check_task --task shop --option prices=4 --option max_price=20
+"""
+
+import ast
+from typing import Any
+
+from rljax import tasks
+from rljax.errors import UserError
+from rljax.tasks import check
+from rljax.training import command_line
+from rljax.training.command_line import Flag
+
+
+def run(task: str, option: list[str], seed: int, problems: int, train_draws: int) -> None:
+    if not task:
+        raise UserError(f"--task says which task to check: one of {', '.join(tasks.TASKS)}")
+    made = tasks.make_task(task, **dict(map(parse_option, option or [])))
+    report = check.check_task(made, seed=seed, num_problems=problems, train_draws=train_draws)
+    print(check.format_report(report))
+    if report.faults:
+        raise SystemExit(1)
+
+
+def parse_option(text: str) -> tuple[str, Any]:
+    """ "key=value" -> (key, value): a Python literal, else the text. Raises UserError for anything else."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.isidentifier():
+        raise UserError(f"--option {text}: write --option key=value, for example --option prices=4")
+    try:
+        return key, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return key, value
+
+
+def main() -> None:
+    command_line.main_without_config(
+        run,
+        task=Flag("", "the task to check"),
+        option=Flag([], "KEY=VALUE, an option of the task"),
+        seed=Flag(0, "of the problems"),
+        problems=Flag(256, "problems to check"),
+        train_draws=Flag(10_000, "training problems that are compared with the test problems"),
+    )
+
+
+if __name__ == "__main__":
+    main()

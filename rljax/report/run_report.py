@@ -1,0 +1,130 @@
+"""The page of one RL run: which figures it has, their captions, and what stands around them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rljax.errors import UserError
+from rljax.report import figures, texts
+from rljax.report.aha import FirstAha, aha_section, aha_tile, find_first_aha
+from rljax.report.attempts import is_right, rank_by_improvement, render_models
+from rljax.report.page import Picture, write_page
+from rljax.report.records import Run, Sample, find_keys, group_by_problem, read_series
+from rljax.report.tables import run_tables
+
+Samples = Sequence[Sample]
+PROBLEMS = 4  # problems whose attempts are listed
+FEW = 3  # evaluations that make a curve worth laying beside another
+
+
+def write_report(
+    records: Run,
+    read_samples: Callable[[int], Samples],
+    config: Mapping[str, Any],
+    folder: str | Path,
+    *,
+    about: Mapping[str, Any] | None = None,
+    timings: Run = (),
+    selection: Mapping[str, Run] | None = None,
+) -> Path:
+    """Draw a run's figures into folder/figures and write folder/report.html; returns its path.
+
+    ``records`` are those of metrics.jsonl, ``timings`` those of timings.jsonl. ``read_samples(step)`` gives the attempts that
+    were written down at one evaluation. ``config`` is the resolved config as a plain dict, ``about`` all of config.json.
+    ``selection`` has the records of runs from the same start with other algorithms, by algorithm. Raises UserError where
+    there are fewer than two evaluations of RL.
+    """
+    rows = texts.evaluations(records)
+    if len(rows) < 2:
+        raise UserError(
+            f"{folder}: there is no RL run to draw yet: run `python -m experiments.rl` with this config first"
+        )
+    folder, questions = Path(folder), config.get("eval", {}).get("problems")
+    aha = find_first_aha(config.get("report", {}).get("aha", {}), records)
+    drawn = draw_run(records, config, folder / "figures", aha, questions)
+    sections = []
+    pairs = pair_attempts(read_samples(rows[0]["step"]), read_samples(rows[-1]["step"]))
+    if pairs:
+        path = folder / "figures" / "attempts.png"
+        figures.draw_attempts(*pairs[0], path)
+        drawn.append((path, "One held-out problem, attempts before and after RL: right ones green."))
+        names = texts.name_start(config), f"RL model, step {rows[-1]['step']}"
+        note = texts.describe_question(*map(pass_rate, pairs[0]))
+        cards = render_models(list(zip(names, pairs[0], strict=True)), note)
+        sections.append(("One question, before and after RL", cards))
+    if aha:
+        sections.append(("First aha", aha_section(aha, read_samples)))
+    rules = compare_rules(records, selection or {}, config)
+    if rules:
+        path = folder / "figures" / "selection.png"
+        figures.draw_selection({rule: [run] for rule, run in rules.items()}, path, questions=questions)
+        drawn.append((path, texts.describe_selection(rules)))
+    write_page(
+        folder / "report.html",
+        f"rljax: learning to reason by reinforcement learning, task “{config.get('task', {}).get('name', '?')}”",
+        texts.headline(records, timings, questions) + ([aha_tile(aha)] if aha else []),
+        drawn,
+        pairs,
+        run_tables(records, texts.name_start(config), questions),
+        about or {},
+        sections,
+    )
+    return folder / "report.html"
+
+
+def draw_run(
+    records: Run, config: Mapping[str, Any], folder: Path, aha: FirstAha | None, questions: int | None
+) -> list[Picture]:
+    """Draw the figures that this run has data for; returns (file, caption) of each."""
+    runs, drawn = [records], []
+
+    def draw(name: str, caption: str, **options: Any) -> None:
+        path = folder / f"{name}.png"
+        try:
+            getattr(figures, f"draw_{name}")(runs, path, **options)
+        except UserError:  # the run measured nothing of this kind
+            path.unlink(missing_ok=True)  # it may be of an earlier run in this folder
+        else:
+            drawn.append((path, caption))
+
+    draw("accuracy", texts.describe_accuracy(config), questions=questions)
+    draw("response_length", texts.describe_response_length(config, records))
+    draw("training", texts.describe_training(records))
+    draw("other_measures", "Further measures on held-out problems.")
+    if min(len(read_series(records, key)) for key in ("eval/pass@1", "eval/response_length/mean")) >= FEW:
+        draw("overlay", OVERLAY, questions=questions)
+    strategies = [
+        n for n, key in find_keys(runs, r"eval/strategy/(\w+)").items() if any(read_series(records, key).values())
+    ]
+    if len(strategies) > 1:
+        draw("strategies", texts.describe_strategies(strategies))
+    draw("behaviours", texts.BEHAVIOURS, aha=aha.step if aha else None)
+    draw("skills", "Calculations and verdicts that are right, verdicts by number of the try, and wrong “yes” verdicts.")
+    return drawn
+
+
+OVERLAY = (
+    "The same two curves beside R1-Zero's own, digitised from arXiv 2501.12948v1: share of training on x, lengths relative to "
+    "the first. Ours are held-out responses, R1-Zero's lengths are of its training set."
+)
+
+
+def pair_attempts(before: Samples, after: Samples) -> list[tuple[list[Sample], list[Sample]]]:
+    """(attempts before, attempts after) of some problems that have both, the most improved first."""
+    first, last = group_by_problem(before), group_by_problem(after)
+    return [(first[q], last[q]) for q in rank_by_improvement(first, last)[:PROBLEMS]]
+
+
+def pass_rate(samples: Samples) -> float:
+    """The share of right attempts."""
+    return sum(map(is_right, samples)) / max(len(samples), 1)
+
+
+def compare_rules(records: Run, selection: Mapping[str, Run], config: Mapping[str, Any]) -> dict[str, Run]:
+    """{label: records} of the other algorithms, and of this run over as many steps; {} where there are no others."""
+    if not any(selection.values()):
+        return {}
+    end = max(r["step"] for run in selection.values() for r in run)
+    mine = [r for r in records if r["stage"] == "rl" and r["step"] <= end]
+    named = {texts.RULES.get(rule, rule): run for rule, run in selection.items() if run}
+    return named | {f"this run ({config.get('rl', {}).get('algorithm', 'RL')})": mine}

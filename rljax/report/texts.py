@@ -1,0 +1,153 @@
+"""Sentences of a run's page, each derived from the run: its config, and what its records and samples hold.
+
+``config`` is the run's resolved config as a plain dict.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rljax import metrics
+from rljax.report.measures import find_measure
+from rljax.report.records import Record, Run, all_keys, read_series
+
+LENGTH_TERMS = {"overlong", "length"}  # terms of rl.reward that read the length of a response
+OTHER_TERMS = {"correct", "format", "language", "repetition"}  # those that do not
+STRATEGIES = {
+    "jump": "jump to an answer",
+    "steps": "take steps",
+    "check": "check an answer",
+    "retry": "retry after a failed check",
+}
+RULES = {
+    "shortest_correct": "imitate the shortest correct attempt",
+    "rejection_sampling": "imitate all correct attempts",
+}
+BEHAVIOURS = (
+    "Counted behaviours: the share of responses that show one, times per response, and times in 1,000 tokens. The first two "
+    "grow by themselves when responses grow, the third does not."
+)
+
+
+def name_start(config: Mapping[str, Any]) -> str:
+    """What the RL run started from, as in "SFT model"."""
+    start = str(config.get("rl", {}).get("start", ""))
+    named = {"sft": "SFT model", "pretrain": "pretrained model", "rl": "RL model", "": "random weights"}
+    if start == "weights":
+        return str(config.get("weights") or "model before RL").rstrip("/").rpartition("/")[2]
+    return named.get(start.rpartition(":")[2].partition("@")[0], "model before RL")
+
+
+def describe_length_reward(config: Mapping[str, Any], records: Run) -> str:
+    """Whether the run's reward or its algorithm read the length of responses; "" where the reward is not known."""
+    rl = config.get("rl", {})
+    reward = str(rl.get("reward") or "")
+    without_options = re.sub(r"\([^()]*\)", "", reward)
+    terms = {t for t in re.split(r"[\s+*-]+", without_options) if t and not re.fullmatch(r"[\d.]+(e\d*)?", t)}
+    algorithm = " ".join(text_values({k: v for k, v in rl.items() if k not in ("reward", "start")}))
+    said = []
+    if terms & LENGTH_TERMS:
+        said.append(f"The reward reads the length: rl.reward is “{reward}”.")
+    if "train/overlong" in all_keys([records]):
+        said.append("Responses near the length limit lose reward (soft overlong punishment).")
+    if found := re.search(r"shortest|longest", algorithm):
+        said.append(f"The algorithm learns from the {found[0]} correct attempts.")
+    if not said and terms and terms <= OTHER_TERMS:
+        said.append(f"No term of the reward reads the length: rl.reward is “{reward}”.")
+    elif not said and reward:
+        said.append(f"rl.reward is “{reward}”.")
+    return " ".join(said)
+
+
+def text_values(tree: Any) -> Iterable[str]:
+    """Every text in a nested dict."""
+    if isinstance(tree, Mapping):
+        for value in tree.values():
+            yield from text_values(value)
+    elif isinstance(tree, str):
+        yield tree
+
+
+def describe_clipping(records: Run) -> str:
+    """A sentence where every ratio of the run was 1, else ""."""
+    largest = read_series(records, "train/ratio/max").values()
+    if largest and max(abs(v - 1) for v in largest) < 1e-3:
+        return " All ratios are 1: every update was on-policy, and nothing was clipped."
+    return ""
+
+
+def describe_training(records: Run) -> str:
+    """The caption of the training figure."""
+    return (
+        "The training batches, as logged at each step. Thin lines are steps; thick lines, and the numbers at their ends, are "
+        f"moving means over a twentieth of the run.{describe_clipping(records)}"
+    )
+
+
+def describe_accuracy(config: Mapping[str, Any]) -> str:
+    """The caption of the accuracy figure."""
+    return (
+        "Accuracy on held-out problems over RL steps, as in DeepSeek-R1's Figure 2. Dashed: pass@1 before RL "
+        f"({name_start(config)}). Bands: 95 % intervals over the questions."
+    )
+
+
+def describe_response_length(config: Mapping[str, Any], records: Run) -> str:
+    """The caption of the figure of response lengths."""
+    return (
+        "Length of held-out responses over RL steps, as in DeepSeek-R1's Figure 3: mean; shade: median to 95th percentile. "
+        f"{describe_length_reward(config, records)}"
+    )
+
+
+def describe_strategies(names: Sequence[str]) -> str:
+    """The caption of the figure of strategies, with those that were seen."""
+    return f"What the attempts do: {', '.join(STRATEGIES.get(n, n) for n in names)}."
+
+
+def describe_selection(runs: Mapping[str, Run]) -> str:
+    """The caption of the figure of selection rules: where each of them ended."""
+    ends = []
+    for rule, records in runs.items():
+        parts = []
+        for name in ("pass@1", "length"):
+            m = find_measure(name)
+            if values := [*read_series(records, m.key).values()]:
+                parts.append(f"{name} {m.format(values[0])} → {m.format(values[-1])}")
+        ends.append(f"{rule[0].upper()}{rule[1:]}: {', '.join(parts)}")
+    return f"From the same start, learning from different attempts. {'. '.join(ends)}."
+
+
+def describe_question(before: float, after: float) -> str:
+    """How the question that is put to both models was chosen, by its pass rates before and after RL."""
+    chosen = "The same question, before RL and after it. Of the questions whose attempts were written down, it is the one on "
+    chosen += "which the share of right attempts "
+    return chosen + ("rose most." if after > before else "fell least: it rose on none.")
+
+
+def evaluations(records: Run) -> list[Record]:
+    """The evaluations of the RL stage that have a pass@1."""
+    return [r for r in records if r.get("stage") == "rl" and r.get("eval/pass@1") is not None]
+
+
+def headline(records: Run, timings: Sequence[Record], questions: int | None) -> list[tuple[str, Any, str]]:
+    """The headline numbers of a run: (label, value, note) each; only what the run has measured."""
+    first, last = (evaluations(records)[i] for i in (0, -1))
+    out: list[tuple[str, Any, str]] = []
+    for name in ("pass@1", metrics.vote_key(last).removeprefix("eval/"), "length", "jumps"):
+        m = find_measure(name)
+        values = read_series(records, m.key)
+        if not name or len(values) < 2 or not any(values.values()) or m.key not in last or m.key not in first:
+            continue
+        note = f"{m.format(first[m.key])} before RL"
+        error = last.get(f"{m.key}/se")
+        if name == "pass@1" and error is not None:
+            note += f", now ± {m.format(metrics.half_width(error, questions))} (95 %)"
+        if name == "length" and first[m.key]:
+            note += f" (tokens), {last[m.key] / first[m.key]:.1f}×"
+        out.append((m.label, m.format(last[m.key]), note))
+    if timings:
+        ends = {r["stage"]: r for r in timings}  # a stage that was continued counts from where it was continued
+        minutes = sum(r["seconds"] for r in ends.values()) / 60
+        out.append(("Minutes", f"{minutes:.1f}", f"{last['step']} RL steps; stages: {', '.join(ends)}"))
+    return out

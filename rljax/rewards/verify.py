@@ -1,0 +1,127 @@
+"""Verifying attempts: on the device, or on the host by worker processes that read text.
+
+    verifier(rollout, problems) -> (correct [B, G] float32, info {name: [B, G] or []})
+
+The device verifier is jnp and may stand inside a jit. The host verifier decodes the rows and has a text verifier read them.
+"""
+
+from collections.abc import Callable, Sequence
+
+import jax.numpy as jnp
+import numpy as np
+
+from rljax.distributed import sharding
+from rljax.rewards.terms import (
+    CORRECT,
+    Term,
+    by_group,
+    language_on_symbols,
+    on_symbols,
+    reward_values,
+    text_terms,
+)
+from rljax.rewards.workers import TIMEOUT, make_scorer
+from rljax.structs import Array, Problems, Rewards, Rollout
+from rljax.tasks import Task, response_text
+
+Verifier = Callable[[Rollout, Problems], tuple[Array, dict[str, Array]]]
+
+
+def device_verifier(task: Task, group_size: int, terms: Sequence[Term] = CORRECT) -> Verifier:
+    """The task's verifier in jnp, with the terms that can be counted on token ids."""
+    assert task.verify_on_device is not None, f"task {task.name} has no device verifier"
+    score = task.verify_on_device
+
+    def verify(rollout: Rollout, problems: Problems) -> tuple[Array, dict[str, Array]]:
+        response, mask, finished = (by_group(x, group_size) for x in (rollout.response, rollout.mask, rollout.finished))
+        info = {
+            f"reward/{t.name}": language_on_symbols(task.tokenizer, response, mask, **t.choice.options)
+            for t in text_terms(terms)
+        }
+        return score(response, mask, finished, problems.facts), info
+
+    return verify
+
+
+def host_verifier(
+    task: Task, group_size: int, workers: int = 1, timeout: float = TIMEOUT, terms: Sequence[Term] = CORRECT
+) -> Verifier:
+    """The task's text verifier, in ``workers`` processes (0: in this one), with the terms that read text.
+
+    A verifier that raises, dies, or takes longer than ``timeout`` seconds for its share of the batch scores 0, and is counted
+    in ``info["verifier_error"]``. The first exception is printed. Raises UserError where the verifier raises for every
+    response of the first batch, and where the verifier does: only a problem or the machine can provoke that.
+    """
+    names = ("correct", "verifier_error", *task.verifier_metrics, *(f"reward/{t.name}" for t in text_terms(terms)))
+    score = make_scorer(task, workers, timeout, text_terms(terms))
+
+    def verify(rollout: Rollout, problems: Problems) -> tuple[Array, dict[str, Array]]:
+        (rows, response), (_, mask), (_, finished) = map(
+            sharding.owned, (rollout.response, rollout.mask, rollout.finished)
+        )
+        texts = [
+            response_text(task.tokenizer, ids[live], ended)
+            for ids, live, ended in zip(response, mask, finished, strict=True)
+        ]
+        records = task.records(sharding.fetch(problems.facts))
+        found = score([(text, records[n // group_size]) for text, n in zip(texts, rows, strict=True)])
+        scores = np.asarray([[s.get(n, 0.0) for n in names] for s in found], np.float32).reshape(-1, len(names))
+        scores = sharding.collected(rows, scores, rollout.mask.shape[0]).reshape(-1, group_size, len(names))
+        info = {n: jnp.asarray(scores[..., i]) for i, n in enumerate(names)}
+        return info.pop("correct"), info
+
+    return verify
+
+
+def needs_host(task: Task, terms: Sequence[Term] = CORRECT) -> bool:
+    """Whether verifying has to read text."""
+    return not task.on_device or not all(on_symbols(task, t) for t in text_terms(terms))
+
+
+def make_verifier(task: Task, group_size: int, workers: int, terms: Sequence[Term] = CORRECT) -> Verifier:
+    """The device verifier where the task has one and no term has to read text, else the host verifier."""
+    if needs_host(task, terms):
+        return host_verifier(task, group_size, workers, terms=terms)
+    return device_verifier(task, group_size, terms)
+
+
+def make_reward_fn(
+    task: Task, group_size: int, workers: int, terms: Sequence[Term], max_new_tokens: int
+) -> Callable[[Rollout, Problems], Rewards]:
+    """``verify(rollout, problems) -> Rewards``: correctness, every term of the reward, and those of greedy responses."""
+    check, check_greedy = (make_verifier(task, n, workers, terms) for n in (group_size, 1))
+
+    def verify(rollout: Rollout, problems: Problems) -> Rewards:
+        correct, info = check(rollout, problems)
+        values, greedy = reward_values(terms, correct, info, rollout, max_new_tokens), None
+        if rollout.greedy is not None:
+            found = check_greedy(rollout.greedy, problems)
+            greedy = reward_values(terms, *found, rollout.greedy, max_new_tokens).sum(-1)[:, 0]
+        return Rewards(correct, values, info, greedy)
+
+    return verify
+
+
+def summarize_rewards(rollout: Rollout, rewards: Rewards) -> dict[str, Array]:
+    """The metrics of a rollout: mean reward, response lengths in tokens, shares of groups by outcome.
+
+    A reward of several terms is logged term by term too, unweighted, as ``reward/NAME``.
+    """
+    lengths, correct = rollout.lengths, rewards.correct
+    best, worst = correct.max(-1) > 0, correct.min(-1) > 0
+    out = {
+        "reward": rewards.terms.sum(-1).mean(),
+        "truncated": 1 - rollout.finished.mean(),
+        "response_length/mean": lengths.mean(),
+        "response_length/median": jnp.median(lengths),
+        "response_length/p95": jnp.percentile(lengths, 95),
+        "response_length/max": lengths.max(),
+        "groups/all_wrong": jnp.mean(~best),
+        "groups/mixed": jnp.mean(best & ~worst),
+        "groups/all_right": jnp.mean(worst),
+        "tokens": lengths.sum(),
+    }
+    if rewards.terms.shape[-1] > 1:
+        out["reward/correct"] = correct.mean()
+    out |= {name: value.mean() for name, value in rewards.info.items()}
+    return out if rewards.greedy is None else out | {"greedy": rewards.greedy.mean()}

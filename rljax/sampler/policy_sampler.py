@@ -1,0 +1,84 @@
+"""The sampler of a run: its settings, declared and bound to a model."""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from rljax import transformer
+from rljax.errors import UserError
+from rljax.options import option
+from rljax.sampler.sampling import sample
+from rljax.structs import Problems, Rollout
+
+Array = jax.Array
+PolicySampler = Callable[..., Rollout]  # (params, problems, key, step=0) -> Rollout
+
+
+@dataclasses.dataclass(frozen=True)
+class LengthLimit:
+    """A shorter maximum response length at the beginning of a run. R1-Zero raised its limit at step 8,200."""
+
+    tokens: int = option(0, "maximum response length until step `until`, in tokens; 0: max_new_tokens", low=0)
+    until: int = option(0, "step from which on max_new_tokens holds; 0: from the start", low=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """How attempts are sampled."""
+
+    group_size: int = option(16, "G: attempts at each prompt", low=1, high=1 << 20)
+    max_new_tokens: int = option(144, "T: maximum response length, in tokens", low=1)
+    temperature: Array | float = option(1.0, "divides the logits", above=0.0)
+    top_k: int = option(0, "keep the k likeliest tokens; 0: all", low=0)
+    top_p: float = option(1.0, "keep the likeliest tokens of this total probability; 1: all", above=0.0, high=1.0)
+    sampler_weights: str = option(
+        "",
+        "how the sampler keeps the layers' matrices: '' as they are, or quantized; see train/sampler_gap",
+        choices=("", *transformer.LIGHTER),
+    )
+    limit: LengthLimit = LengthLimit()
+    stop_ids: tuple[int, ...] = ()  # a response ends with the first of these that is sampled
+
+    @property
+    def truncated(self) -> bool:
+        """Whether top-k or top-p leave tokens out."""
+        return self.top_p < 1 or self.top_k > 0
+
+    def check_limit(self, where: str) -> None:
+        """Raise UserError where the length limit is not below ``max_new_tokens``."""
+        tokens, until = self.limit.tokens, self.limit.until
+        if until and not 0 < tokens < self.max_new_tokens:
+            raise UserError(
+                f"{where}limit.tokens={tokens} until step {until}: must be at least 1 and less than "
+                f"{where}max_new_tokens={self.max_new_tokens}"
+            )
+
+
+def make_sampler(sampling: Sampling, model: transformer.Config, *, greedy: bool = False) -> PolicySampler:
+    """``draw(params, problems, key, step=0) -> Rollout`` of these settings on this model.
+
+    ``greedy`` takes the likeliest token, and one response to each prompt. ``step`` matters to the length limit alone.
+    """
+    limit = sampling.limit
+
+    def draw(params: transformer.Params, problems: Problems, key: Array, step: Array | int = 0) -> Rollout:
+        return sample(
+            params,
+            config=model,
+            prompt=problems.prompt,
+            prompt_mask=problems.prompt_mask,
+            key=key,
+            group_size=1 if greedy else sampling.group_size,
+            max_new_tokens=sampling.max_new_tokens,
+            temperature=sampling.temperature,
+            top_k=sampling.top_k,
+            top_p=sampling.top_p,
+            stop_ids=sampling.stop_ids,
+            greedy=greedy,
+            weights=sampling.sampler_weights,
+            limit=jnp.where(step < limit.until, limit.tokens, sampling.max_new_tokens) if limit.until else None,
+        )
+
+    return draw

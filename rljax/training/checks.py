@@ -1,0 +1,130 @@
+"""Whether the parts of a run fit together. Every check raises UserError, with the keys and a way out, before any long work."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from rljax import policy_gradient as pg
+from rljax import rewards, sampler
+from rljax.distributed import sharding
+from rljax.errors import UserError
+from rljax.transformer import lora
+
+
+def check_run(run: Any, stages: Sequence[str]) -> None:
+    """Raise UserError for what cannot work, in what all stages share and in these stages."""
+    if jax.process_count() > 1 and run.mesh.actors:
+        raise UserError(
+            "mesh.actors: devices that only sample must be in the same process as those that learn: use one"
+        )
+    if run.aha.behaviour not in run.task.behaviours:
+        raise UserError(
+            f"report.aha.behaviour={run.aha.behaviour!r} is not counted in task {run.task.name}, choose from "
+            f"{run.task.behaviours}"
+        )
+    longest = {"sft": run.sft.data.max_new_tokens, "rl": run.rl.sampling.max_new_tokens}
+    sampler.check_window(run.model, run.task.prompt_slots, max(longest[s] for s in {"rl", *run.stages} - {"pretrain"}))
+    check_algorithm(run.rl)
+    run.rl.problems.check(run.task)
+    run.rl.sampling.check_limit("rl.")
+    for name in stages:
+        check_stage(run, run.stage(name))
+    if "sft" in run.stages and not run.sft.data.file and run.sft.data.max_new_tokens < run.task.demonstration_slots:
+        raise UserError(
+            f"sft.max_new_tokens={run.sft.data.max_new_tokens}, but demonstrations of {run.task.name!r} have up to "
+            f"{run.task.demonstration_slots} tokens: raise it (and model.max_length with it), or make the task shorter"
+        )
+
+
+def check_stage(run: Any, stage: Any) -> None:
+    """Raise UserError where a stage cannot start, or cannot learn adapters, as its settings say."""
+    name, rank = stage.name, stage.lora.rank
+    stage.optimizer.check(f"{name}.optimizer.")
+    if stage.start == "weights" and not run.weights:
+        raise UserError(f'{name}.start="weights", but no folder is named: --config.weights=FOLDER')
+    for setting in stage.offloaded.values():
+        sharding.check_host_memory(run.model.layout, setting)
+    if name == "rl":
+        check_ahead(run)
+        sharding.check_rows(stage.problems.prompts, run.sampler_model.layout, "rl.prompts")
+    if not rank:
+        return
+    lora.targets(run.model, stage.lora.targets)
+    if stage.optimizer.name == "muon":
+        raise UserError(f"{name}.optimizer.name=muon knows whole matrices only: use adamw or sgd with {name}.lora")
+    if name == "rl" and stage.algorithm.looks_at("values") and stage.critic.trunk == "own":
+        raise UserError(
+            "rl.lora.rank: a critic of its own would be a whole model that learns: use rl.critic.trunk=policy"
+        )
+    if name == "rl" and stage.update.mix_reference != 1.0:
+        raise UserError("rl.lora.rank: adapters of two policies cannot be mixed: use rl.mix_reference=1")
+
+
+def check_ahead(run: Any) -> None:
+    """Raise UserError where attempts of the policy one step before would be learned from as if they were its own."""
+    if not run.mesh.actors:
+        return
+    algorithm = run.rl.algorithm
+    if not corrects_behaviour(algorithm):
+        raise UserError(
+            "mesh.actors samples one step ahead, with the policy before the update, which rl.algorithm does not correct "
+            'for: add --config.rl.row.correction="token_truncate(hi=2.0)", or another of docs/algorithms.md'
+        )
+    if algorithm.name("groups") == "refill":
+        raise UserError("mesh.actors samples one step ahead: it cannot ask again for groups that agree (groups=refill)")
+
+
+def corrects_behaviour(algorithm: pg.Algorithm) -> bool:
+    """Whether the algorithm weighs the difference between the behaviour policy and the one that learns."""
+    from_sampler = algorithm.option("surrogate", "from_sampler") or algorithm.name("surrogate") == "decoupled_ppo"
+    return bool(from_sampler) or algorithm.name("correction") != "none"
+
+
+def check_algorithm(rl: Any) -> None:
+    """Raise UserError where the algorithm cannot be trained with these groups, this reward and this sampling."""
+    algorithm, sampling, update = rl.algorithm, rl.sampling, rl.update
+    advantage, group_size = algorithm.name("advantage"), sampling.group_size
+    attempts, terms = rl.problems.prompts * group_size, rl.reward
+    if group_size < 2 and advantage in pg.NEEDS_GROUP:
+        raise UserError(
+            f"rl.group_size={group_size}, but the advantage {advantage!r} compares the attempts at one prompt: use a group "
+            "of 2 or more, or rl.row.advantage=raw"
+        )
+    if group_size < 2 and algorithm.name("groups") != "all":
+        raise UserError(
+            f"rl.group_size={group_size} with groups={algorithm.choice('groups')}: a group of one never disagrees"
+        )
+    largest, k = group_size - (algorithm.option("advantage", "baseline") == "loo"), algorithm.option("advantage", "k")
+    if k is not None and not 1 <= k <= largest:
+        raise UserError(
+            f"rl.row.advantage={algorithm.choice('advantage')}: k must be 1 to {largest} at rl.group_size={group_size}"
+        )
+    if advantage in pg.BINARY and terms != rewards.CORRECT:
+        raise UserError(
+            f"rl.reward has more than correct, but the advantage {advantage!r} takes a reward for right or wrong: use "
+            "rl.reward=correct, or another algorithm"
+        )
+    parts = len(terms) + (algorithm.name("truncated") == "soft")
+    if advantage == "gdpo" and (parts < 2 or len(algorithm.option("advantage", "weights")) not in (0, parts)):
+        raise UserError(
+            f"rl.row.advantage={algorithm.choice('advantage')} normalises several rewards and weighs each, but rl.reward "
+            f"with truncated={algorithm.choice('truncated')} has {parts}: add a term to rl.reward, or give as many weights"
+        )
+    if sampling.truncated and not corrects_behaviour(algorithm):
+        raise UserError(
+            f"rl.top_p={sampling.top_p}, rl.top_k={sampling.top_k}: attempts come from a truncated distribution, whose "
+            "log-probabilities are not those of the policy that learns: use top_p=1 and top_k=0, or correct with "
+            "rl.row.correction=token_truncate"
+        )
+    if attempts % update.updates:
+        raise UserError(f"rl.updates={update.updates} must divide the {attempts} attempts of a rollout")
+    if update.updates > 1 and algorithm.name("aggregation") == "prompt_mean":
+        raise UserError(
+            f"rl.updates={update.updates} splits groups over optimiser steps, but the aggregation prompt_mean averages "
+            "within them: use rl.updates=1 or another aggregation"
+        )
+    if algorithm.looks_at("values"):
+        rl.critic_optimizer.check("rl.critic.optimizer.")
+        if rl.critic_optimizer.name == "muon":
+            raise UserError("rl.critic.optimizer.name=muon knows the policy's matrices only: use adamw or sgd")

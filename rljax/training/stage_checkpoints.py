@@ -1,0 +1,82 @@
+"""The checkpoints of a stage: which one a run continues from, and which one another stage or script reads."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from rljax.errors import UserError
+from rljax.structs import TrainState
+from rljax.training import checkpoint, journal
+
+
+def restore_newest(manager: checkpoint.Manager, state: TrainState, name: str) -> tuple[TrainState, int] | None:
+    """(state, step) of the newest checkpoint, in place of ``state``, whose arrays are given up before it is read.
+
+    Raises UserError where adapters would go on from other weights than they began with.
+    """
+    began = None if state.fingerprint is None else np.asarray(state.fingerprint)
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
+    for x in jax.tree.leaves(state.replace(frozen=None)):
+        x.delete()
+    found = checkpoint.restore(manager, like.replace(frozen=state.frozen))
+    if found and began is not None and not np.allclose(found[0].fingerprint, began, rtol=1e-3, atol=1e-5):
+        raise UserError(
+            f"{name}: its adapters were learned on other weights than those that it starts from now: bring these back, or "
+            "use another --workdir"
+        )
+    return found
+
+
+def finished(workdir: str | Path, stage: str, steps: int) -> bool:
+    """Whether a stage has its checkpoint of this step."""
+    return (Path(workdir) / "checkpoints" / stage / str(steps)).is_dir()
+
+
+def load_params(workdir: str | Path, stage: str, steps: int | None, like: Any, step: str = "") -> Any:
+    """The parameters of a stage of a workdir, laid out as ``like``.
+
+    ``step`` is a number, "best" (by pass@1, else by held-out loss, of the checkpoints that are there), "last" or "" (the last
+    one, which must have reached ``steps`` unless that is None). Raises UserError where there is no such checkpoint: another
+    step is never taken in its place.
+    """
+    directory = Path(workdir) / "checkpoints" / stage
+    if not directory.is_dir():
+        raise UserError(f"{workdir}: stage {stage!r} has not run: run `rljax {stage}` with this config first")
+    manager = checkpoint.open_manager(directory, 1, 0)
+    try:
+        kept = sorted(manager.all_steps())
+        if not step and (not kept or (steps and kept[-1] < steps)):
+            raise UserError(
+                f"{workdir}: stage {stage!r} stopped at step {kept[-1] if kept else 0} of {steps or 'its run'}: "
+                f"run `rljax {stage}` with this config again, it continues; or take this one: --step last"
+            )
+        chosen = choose_step(Path(workdir), stage, kept, step)
+        return checkpoint.restore_params(manager, like, chosen)
+    finally:
+        manager.close()
+
+
+def choose_step(workdir: Path, stage: str, kept: list[int], step: str) -> int:
+    """The checkpoint that ``step`` names, of those that are kept. Raises UserError where there is none."""
+    if not kept:
+        raise UserError(f"{workdir}: stage {stage!r} has no checkpoint yet")
+    if step in ("", "last"):
+        return kept[-1]
+    if step == "best":
+        scores = {
+            r["step"]: score_of(r) for r in journal.read_records(workdir / "metrics.jsonl") if r["stage"] == stage
+        }
+        return max(kept, key=lambda number: (scores.get(number, -np.inf), number))
+    if int(step) not in kept:
+        raise UserError(
+            f"{workdir}: stage {stage!r} keeps no checkpoint of step {step}, only of {', '.join(map(str, kept))}"
+        )
+    return int(step)
+
+
+def score_of(record: dict[str, Any]) -> float:
+    """How good an evaluation is: its pass@1, else minus its held-out loss."""
+    loss = record.get("eval/loss")
+    return record.get("eval/pass@1", -np.inf if loss is None else -loss)
