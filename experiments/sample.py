@@ -53,7 +53,9 @@ def run(config: ConfigTree, workdir: Path, stage: str, prompt: str, problem: int
         temperature=run.evaluation.temperature,
         stop_ids=task.tokenizer.stop_ids,
     )
-    rollout = sampler.make_sampler(sampling, run.model)(params, Problems(jnp.asarray(ids), jnp.asarray(mask), ()), jax.random.key(seed))
+    rollout = sampler.make_sampler(sampling, run.model)(
+        params, Problems(jnp.asarray(ids), jnp.asarray(mask), ()), jax.random.key(seed)
+    )
     rollout = sharding.fetch(rollout)
     if processes.writes():
         show(task.tokenizer, rollout, (lambda text: task.verify(text, record)) if record is not None else None)

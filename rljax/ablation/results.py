@@ -14,6 +14,7 @@ from rljax.training import journal, launch
 
 Line = dict[str, Any]
 
+
 def line_of(folder: Path, stage: str, arm: str, seed: int, changes: Sequence[str]) -> Line:
     """What a finished run left behind. Raises UserError where it left no evaluation."""
     records = [r for r in journal.read_records(folder / "metrics.jsonl") if r["stage"] == stage and "eval/pass@1" in r]

@@ -65,7 +65,10 @@ TEXT_TERMS: dict[str, Callable[..., Any]] = {  # (text, **options) -> number
     "language": text_rewards.language_consistency,
     "repetition": text_rewards.repetition_penalty,
 }
-WORDS = {("format", "tags"): tuple(tag_format.TAG_SEQUENCES), ("language", "target"): tuple(text_rewards.LANGUAGE_SCRIPTS)}
+WORDS = {
+    ("format", "tags"): tuple(tag_format.TAG_SEQUENCES),
+    ("language", "target"): tuple(text_rewards.LANGUAGE_SCRIPTS),
+}
 
 
 class Term(NamedTuple):

@@ -54,7 +54,11 @@ def final_region_grader(right: Callable[[str, Record], bool]) -> Callable[[Pairs
             said = answer_extraction.text_after_thinking(response)
             region = answer_extraction.extract_final_region(said)
             answer = region.strip() if region and region.strip() else None
-            out.append(Grade(answer is not None and right(answer, record), answer, answer_extraction.count_marked_answers(said)))
+            out.append(
+                Grade(
+                    answer is not None and right(answer, record), answer, answer_extraction.count_marked_answers(said)
+                )
+            )
         return out
 
     return grade

@@ -30,7 +30,9 @@ def extract_final_answer(said: str, kind: str) -> str | None:
     if kind == "math":
         return answers.extract_answer(said)
     region = (
-        code_blocks.extract_program(said) if kind == "code" else answer_extraction.extract_final_region(answer_extraction.text_after_thinking(said))
+        code_blocks.extract_program(said)
+        if kind == "code"
+        else answer_extraction.extract_final_region(answer_extraction.text_after_thinking(said))
     )
     return region.strip() or None if region else None
 

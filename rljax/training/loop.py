@@ -98,7 +98,9 @@ def train_runs(
             if samples:
                 journal.write_samples(step, samples)
         mean = mean_of([metrics for metrics, _ in evaluations])
-        journals[0].print_line(headline(name, step, steps, mean, journals[0].estimate_seconds_left(step, steps), len(runs), questions))
+        journals[0].print_line(
+            headline(name, step, steps, mean, journals[0].estimate_seconds_left(step, steps), len(runs), questions)
+        )
         if step:
             sign = -1 if score.startswith("-") else 1
             checkpoint.save(manager, step, state, sign * mean[score.lstrip("-")])

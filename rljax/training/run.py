@@ -13,9 +13,9 @@ import numpy as np
 from rljax import learner, options, pretrained, rewards, sampler, tasks, transformer
 from rljax import policy_gradient as pg
 from rljax.distributed import sharding
-from rljax.evaluation import Evaluate, EvaluationOptions, make_evaluator
 from rljax.distributed.options import MeshOptions
 from rljax.errors import UserError
+from rljax.evaluation import Evaluate, EvaluationOptions, make_evaluator
 from rljax.learner.optimizer import OptimizerOptions, make_optimizer
 from rljax.structs import ConfigTree
 from rljax.tasks.curriculum import Levels, ProblemOptions

@@ -65,7 +65,9 @@ def choose_step(workdir: Path, stage: str, kept: list[int], step: str) -> int:
     if step in ("", "last"):
         return kept[-1]
     if step == "best":
-        scores = {r["step"]: score_of(r) for r in journal.read_records(workdir / "metrics.jsonl") if r["stage"] == stage}
+        scores = {
+            r["step"]: score_of(r) for r in journal.read_records(workdir / "metrics.jsonl") if r["stage"] == stage
+        }
         return max(kept, key=lambda number: (scores.get(number, -np.inf), number))
     if int(step) not in kept:
         raise UserError(
