@@ -219,8 +219,8 @@ def test_the_level_of_a_record_is_its_number_of_swaps_and_all_levels_are_equally
         ({"stride": -1}, "stride=-1"),
         ({"jump": 1.5}, "jump=1.5"),
         ({"drill": 0}, "drill=0"),
-        ({"drill": 8}, "give problems away"),
-        ({"fewest": 2, "drill": 2}, "give problems away"),
+        ({"drill": 8}, "would show answers"),
+        ({"fewest": 2, "drill": 2}, "would show answers"),
     ],
 )
 def test_bad_options_are_refused(options, message):

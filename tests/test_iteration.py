@@ -43,7 +43,7 @@ def generous(task):
     number = lambda token: (token >= task.tokenizer.zero) & (token < task.tokenizer.zero + 12)
     score = lambda response, mask, finished, facts: (number(response[..., 0]) & mask[..., 0]).astype(jnp.float32)
     verify = lambda text, record: text.split(" ")[0].isdigit() and int(text.split(" ")[0]) < 12
-    return dataclasses.replace(task, score=score, verify=verify)
+    return dataclasses.replace(task, verify_on_device=score, verify=verify)
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ def test_hosted_and_compiled_are_the_same_run_up_to_rounding(easy, after_three):
         asked = easy.task.problems(seed, index, split)
         return asked.replace(facts=tuple(easy.task.records(asked.facts)))
 
-    text = dataclasses.replace(easy.task, score=None, problems=problems, records=list)
+    text = dataclasses.replace(easy.task, verify_on_device=None, problems=problems, records=list)
     hosted = dataclasses.replace(easy, task=text)
     iteration, state = rl.make_iteration(hosted), state_of(hosted)
     for k in range(3):
@@ -152,7 +152,7 @@ def raises_on_two(text, record):
 
 
 def test_a_verifier_that_raises_scores_zero_and_is_counted(tiny):
-    task = dataclasses.replace(tiny.task, verify=raises_on_two, score=None)
+    task = dataclasses.replace(tiny.task, verify=raises_on_two, verify_on_device=None)
     asked = Problems(
         prompt=jnp.zeros((1, 1)), prompt_mask=jnp.ones((1, 1)), facts=tiny.task.problems(0, jnp.arange(1), "test").facts
     )

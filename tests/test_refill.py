@@ -73,7 +73,7 @@ def easy():
     number = lambda token: (token >= zero) & (token < zero + 12)
     score = lambda response, mask, finished, facts: (number(response[..., 0]) & mask[..., 0]).astype(jnp.float32)
     verify = lambda text, record: (m := re.match(r"\d+", text)) is not None and int(m[0]) < 12
-    return dataclasses.replace(s, task=dataclasses.replace(s.task, score=score, verify=verify))
+    return dataclasses.replace(s, task=dataclasses.replace(s.task, verify_on_device=score, verify=verify))
 
 
 def turns(s, count=2, hosted=False):
@@ -81,7 +81,9 @@ def turns(s, count=2, hosted=False):
     if hosted:
         task = s.task
         problems = lambda *a: (x := task.problems(*a)).replace(facts=tuple(task.records(x.facts)))
-        s = dataclasses.replace(s, task=dataclasses.replace(task, score=None, problems=problems, records=list))
+        s = dataclasses.replace(
+            s, task=dataclasses.replace(task, verify_on_device=None, problems=problems, records=list)
+        )
     params = transformer.init(s.model, jax.random.key(3))
     state = initial_state.new_state(s, s.config.rl, params, settings.algorithm(s.config.rl))
     iteration, seen = rl.make_iteration(s), []

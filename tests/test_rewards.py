@@ -133,7 +133,7 @@ def text_task(prefill=""):
     """A task of words whose verifier looks for "yes"."""
     task = tasks.make_task("shop")
     return dataclasses.replace(
-        task, tokenizer=ByteTokenizer(), score=None, verify=says_yes, records=list, prefill=prefill
+        task, tokenizer=ByteTokenizer(), verify_on_device=None, verify=says_yes, records=list, prefill=prefill
     )
 
 
@@ -193,7 +193,9 @@ def test_a_batch_with_one_response_that_breaks_the_verifier_keeps_the_others_sco
         return [{"correct": float("yes" in text), "noted": 1.0} for text, _ in pairs]
 
     parts, info, _ = rewarded(
-        "correct", ["yes", "bomb yes", "no"], dataclasses.replace(text_task(), judge=judge, notes=("noted",))
+        "correct",
+        ["yes", "bomb yes", "no"],
+        dataclasses.replace(text_task(), verify_batch=judge, verifier_metrics=("noted",)),
     )
     np.testing.assert_array_equal(parts[:, 0, 0], [1, 0, 0])
     np.testing.assert_array_equal(info["verifier_error"][:, 0], [0, 1, 0])
@@ -202,7 +204,7 @@ def test_a_batch_with_one_response_that_breaks_the_verifier_keeps_the_others_sco
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_machine_that_cannot_verify_ends_the_run_instead_of_rewarding_nothing(workers):
-    task = dataclasses.replace(text_task(), judge=no_judge)
+    task = dataclasses.replace(text_task(), verify_batch=no_judge)
     rollout = Rollout(
         *[np.zeros((1, 1), np.int32)] * 2, np.zeros((1, 1), np.int32), *[np.ones((1, 1), bool)] * 2, np.ones(1, bool)
     )
@@ -211,7 +213,7 @@ def test_a_machine_that_cannot_verify_ends_the_run_instead_of_rewarding_nothing(
 
 
 def test_a_batch_whose_worker_dies_scores_nothing_in_any_term_and_the_run_goes_on():
-    task = dataclasses.replace(text_task(), judge=dies, notes=("noted",))
+    task = dataclasses.replace(text_task(), verify_batch=dies, verifier_metrics=("noted",))
     terms = rewards.parse("correct + format")
     ids, mask = np.zeros((1, 1), np.int32), np.ones((1, 1), bool)
     rollout = Rollout(ids, mask, ids, mask, mask, np.ones(1, bool))

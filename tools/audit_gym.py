@@ -1,10 +1,10 @@
-"""Which tasks of reasoning-gym are fit for training: a table on the terminal, and the tuple for rljax.tasks.datasets.gym.ALLOWED.
+"""Audit of reasoning-gym: which tasks are fit for training? A table, and the tuple rljax.tasks.datasets.gym.ALLOWED.
 
     python -m tools.audit_gym [--out FILE] [--tasks chain_sum,lcm] [--size 50] [--seconds 120]
 
-Needs reasoning-gym and no JAX. A task passes where its problems depend on the seed alone, its own answers earn full marks
-on the way that a training run takes, and its scorer gives full marks to no junk, runs no part of an answer as code, never
-raises and is quick. Every task is audited in a process of its own, so that one that hangs is reported as such.
+It needs reasoning-gym, and no JAX. A task passes if its problems depend on the seed alone, if its own answers earn full marks
+as a training run would score them, and if its scorer gives full marks to no junk, runs no part of an answer as code, never
+raises and is quick. Each task is audited in its own process, so a task that hangs is reported.
 """
 
 import argparse
@@ -23,15 +23,15 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rljax.errors import UserError
 from rljax.tasks.datasets import gym
 from rljax.verifiers import answer_extraction
+from tools.gym_probes import CONSTANTS, MARK, make_probes, normalize_answer
 
 SEED = 20_011
-OTHERS = 20  # answers of other problems tried on each
 ITEM_MS, SCORE_MS = 100.0, 50.0
 DRAWN, DISTINCT = sum(gym.ROWS.values()), 0.5  # share of so many questions that are new: few are learnt by heart
 DRAWING = 10.0  # seconds for that
@@ -50,62 +50,6 @@ RUNS = {
     "check_output",
 }
 CLOCK = re.compile(r"\b(?:date|datetime)\.(?:today|now|utcnow)\(|\btime\.time\(")
-MARK = "zqx918273"  # nothing that is compiled by chance contains this
-
-CONSTANTS = (
-    "zzz",
-    "0",
-    "1",
-    "-1",
-    "2",
-    "yes",
-    "no",
-    "Yes",
-    "True",
-    "False",
-    "None",
-    "A",
-    "[]",
-    "{}",
-    "[[]]",
-    '""',
-    "null",
-    "()",
-)
-HOSTILE = (
-    "",
-    " ",
-    "nan",
-    "-nan",
-    "inf",
-    "-inf",
-    "nanj",
-    "nan+nanj",
-    "0/0",
-    "1/0",
-    "1e999",
-    "1e9999999",
-    "9" * 2_000,
-    "9**9**9",
-    '{"a": 1}',
-    "[[1, 2], [3]]",
-    '["a", "b"]',
-    '[["a"], 1, null]',
-    "[" * 1_900,
-    "\u0663\U0001d7d9",
-    "a\x00b",
-    "z" * 10_000,
-    "1 " * 5_000,
-    "9" * 10_000,
-    MARK,
-    f"[{MARK}]",
-    f"{MARK} + 1",
-    f"'{MARK}'",
-    f"['{MARK}', 1]",
-    f"({MARK[3:]} + 1) * 2",
-    f"{MARK[3:]}",
-)
-JOINTS = (" or ", ", ", "\n", " ", " and ", "/")
 
 # What a check may report and is fine all the same, with the reason.
 HARMLESS = {
@@ -123,16 +67,16 @@ SEVERAL = {
 }
 
 
-def audit(name: str, size: int) -> dict[str, Any]:
-    """What one task does: {"task", "reasons", "digest", measurements}; it passed where no reasons are given."""
+def audit_task(name: str, size: int) -> dict[str, Any]:
+    """The report on one task: {"task", "reasons", "digest", measurements}. It passed if there are no reasons."""
     module = gym.import_reasoning_gym()
     report: dict[str, Any] = {"task": name, "reasons": []}
     say = lambda reason: report["reasons"].append(reason) if reason not in report["reasons"] else None
-    runs = [] if name in HARMLESS else called(registry()[name], RUNS)
+    runs = [] if name in HARMLESS else called_names(gym_tasks()[name], RUNS)
     if runs:
         say(f"its scorer runs text as code ({', '.join(runs)})")
         return report  # the rest would run our junk as code
-    if CLOCK.search(inspect.getsource(sys.modules[registry()[name].__module__])):
+    if CLOCK.search(inspect.getsource(sys.modules[gym_tasks()[name].__module__])):
         say("its problems depend on the date")
     make = lambda n: module.create_dataset(name, seed=SEED, size=n)
     state = global_random_state()
@@ -166,16 +110,16 @@ def audit(name: str, size: int) -> dict[str, Any]:
         say("its problems are not a function of the seed")
     if any(text(larger[i]) != text(items[i]) for i in range(size)):
         say("its problems depend on the size")
-    report["distinct"] = distinct(make(DRAWN))
+    report["distinct"] = distinct_share(make(DRAWN))
     if report["distinct"] < DISTINCT:
         say(f"only {report['distinct']:.0%} of its questions are different")
-    own_answers(task, items, setups, say)
-    junk(task, items, setups, report, say)
+    check_own_answers(task, items, setups, say)
+    check_junk(task, items, setups, report, say)
     return report
 
 
-def distinct(task: Any) -> float:
-    """The share of problems that ask something new."""
+def distinct_share(task: Any) -> float:
+    """The share of problems with a question that did not come before."""
     seen, drawn, end = set(), 0, time.monotonic() + DRAWING
     while drawn < DRAWN and time.monotonic() < end:
         seen.add(task[drawn]["question"])
@@ -183,11 +127,11 @@ def distinct(task: Any) -> float:
     return len(seen) / drawn
 
 
-def own_answers(task: Any, items: list[Any], setups: list[str], say: Callable[[str], None]) -> None:
-    """Its own answers must earn full marks, as they are and on the way through a response and a record."""
+def check_own_answers(task: Any, items: list[Any], setups: list[str], say: Callable[[str], None]) -> None:
+    """Check that its own answers earn full marks, directly and after a response and a record in JSON."""
     for item, setup in zip(items, setups, strict=True):
         answer = item["answer"]
-        given, error, _ = marks(task, answer, item)
+        given, error, _ = score_probe(task, answer, item)
         if error or given is None or not gym.FULL <= given <= 2 - gym.FULL:
             say("does not give 1 to its own answer")
         for wrapped in (
@@ -202,28 +146,19 @@ def own_answers(task: Any, items: list[Any], setups: list[str], say: Callable[[s
                 say("its own answer earns less once it is stripped, or has been through JSON")
 
 
-def junk(task: Any, items: list[Any], setups: list[str], report: dict[str, Any], say: Callable[[str], None]) -> None:
-    """No junk may earn full marks, be run, raise, take long, or be scored otherwise from the record."""
+def check_junk(
+    task: Any, items: list[Any], setups: list[str], report: dict[str, Any], say: Callable[[str], None]
+) -> None:
+    """Check that junk earns no full marks, is not run as code, raises nothing, and is scored fast and the same from a record."""
     rng, compiled, answers = random.Random(SEED), [], [x["answer"] for x in items]
     sys.addaudithook(lambda event, args: compiled.append(args) if event == "compile" else None)
     slowest, partial, near, lucky, tried = (0.0, "", items[0]), 0.0, [0, 0], 0, 0
     solved = dict.fromkeys([*CONSTANTS, *answers], 0)
     for item, setup in zip(items, setups, strict=True):
-        right, other = (
-            item["answer"],
-            rng.sample([a for a in answers if alike(a) != alike(item["answer"])] or ["?"], 1)[0],
-        )
-        probes = [("other", a) for a in rng.sample(answers, min(OTHERS, len(answers)))]
-        probes += [("constant", c) for c in CONSTANTS] + [("hostile", h) for h in HOSTILE]
-        probes += [("question", item["question"]), ("question", item["question"].strip().splitlines()[-1])]
-        probes += [("hedged", f"{right}{j}{other}") for j in JOINTS] + [
-            ("hedged", f"{other}{j}{right}") for j in JOINTS
-        ]
-        probes += [("hedged", j.join([right, *dict.fromkeys(answers)])) for j in JOINTS]
-        probes += [("grown", grown) for grown in grown_lists(right)] + [("near", x) for x in mutations(right, rng)]
-        for kind, probe in probes:
+        right = item["answer"]
+        for kind, probe in make_probes(item, answers, rng):
             del compiled[:]
-            given, error, ms = marks(task, probe, item)
+            given, error, ms = score_probe(task, probe, item)
             if error:
                 say(f"its scorer raises {error} on {probe[:24]!r}")
                 continue
@@ -233,12 +168,12 @@ def junk(task: Any, items: list[Any], setups: list[str], report: dict[str, Any],
             if given is None or not 0 <= given <= 1 + 1e-9:
                 say(f"gives {given} to {probe[:24]!r}")
                 continue
-            if len(probe) <= gym.LONGEST and attempt(lambda p=probe, s=setup: gym.score_answer(p, s)) != given:
+            if len(probe) <= gym.LONGEST and score_or_none(lambda p=probe, s=setup: gym.score_answer(p, s)) != given:
                 say("scores otherwise once a problem has been through JSON")
             full = given >= gym.FULL
             if kind in ("constant", "hostile"):
                 partial = max(partial, 0 if full else given)
-            if alike(probe) == alike(right):
+            if normalize_answer(probe) == normalize_answer(right):
                 continue
             if kind == "near":
                 near = [near[0] + full, near[1] + 1]
@@ -255,10 +190,10 @@ def junk(task: Any, items: list[Any], setups: list[str], report: dict[str, Any],
                 say(f"gives full marks to {kind} {probe[:24] if kind in ('constant', 'hostile') else 'answers'!r}")
                 report.setdefault("junk as", f"{probe[:60]!r} for {right[:60]!r}")
         for answer in solved:
-            solved[answer] += (marks(task, answer, item)[0] or 0) >= gym.FULL
+            solved[answer] += (score_probe(task, answer, item)[0] or 0) >= gym.FULL
     ms, probe, item = slowest
     report["ms/score"] = round(
-        min([ms] + [marks(task, probe, item)[2] for _ in range(3)]), 2
+        min([ms] + [score_probe(task, probe, item)[2] for _ in range(3)]), 2
     )  # others use the machine too
     if report["ms/score"] > SCORE_MS:
         say(f"{report['ms/score']:.0f} ms to score {probe[:24]!r}")
@@ -269,8 +204,8 @@ def junk(task: Any, items: list[Any], setups: list[str], report: dict[str, Any],
         say(f"the one answer {best[:24]!r} solves {report['constant']:.0%} of its problems")
 
 
-def marks(task: Any, answer: str, item: Any) -> tuple[float | None, str, float]:
-    """(score, name of what it raised, milliseconds)."""
+def score_probe(task: Any, answer: str, item: Any) -> tuple[float | None, str, float]:
+    """(score, name of the exception, milliseconds) of one answer."""
     start = time.perf_counter()
     try:
         given, error = float(task.score_answer(answer, item)), ""
@@ -279,48 +214,16 @@ def marks(task: Any, answer: str, item: Any) -> tuple[float | None, str, float]:
     return given, error, 1e3 * (time.perf_counter() - start)
 
 
-def attempt(f: Callable[[], float]) -> float | None:
+def score_or_none(f: Callable[[], float]) -> float | None:
+    """The score; None where the scorer raises."""
     try:
         return f()
     except Exception:
         return None
 
 
-def alike(answer: str) -> object:
-    """Equal for two ways to write one answer."""
-    try:
-        return float(answer.replace(",", ""))
-    except ValueError:
-        return re.sub(r"\W", "", answer.casefold()) or answer
-
-
-def mutations(answer: str, rng: random.Random) -> list[str]:
-    """Answers that differ in one place: another digit, another letter, a word less, two words swapped."""
-    out = []
-    for pattern, alphabet in ((r"[0-9]", "0123456789"), (r"[a-zA-Z]", "abcdefghijklmnopqrstuvwxyz")):
-        places = [m.start() for m in re.finditer(pattern, answer)]
-        for at in rng.sample(places, min(3, len(places))):
-            letter = rng.choice([c for c in alphabet if c != answer[at].lower()])
-            out.append(answer[:at] + letter + answer[at + 1 :])
-    words = answer.split()
-    if len(words) > 1:
-        out += [" ".join(words[:-1]), " ".join(words[1:]), " ".join([words[-1], *words[1:-1], words[0]])]
-    return out
-
-
-def grown_lists(answer: str) -> Iterator[str]:
-    """The answer, where it is a JSON list, with more in it."""
-    with contextlib.suppress(ValueError):
-        held = json.loads(answer)
-        if isinstance(held, list) and held:
-            yield json.dumps([*held, MARK])
-            yield json.dumps([*held, held[0]])
-            if isinstance(held[0], list):
-                yield json.dumps([[*row, MARK] for row in held])
-
-
-def called(cls: type, wanted: set[str]) -> list[str]:
-    """Which of these names the scorer of a task calls, itself or in what it reaches inside reasoning_gym."""
+def called_names(cls: type, wanted: set[str]) -> list[str]:
+    """Which of these names the scorer of a task calls, directly or through functions of reasoning_gym."""
     todo: list[Any] = [cls.score_answer]
     seen, found = set(), set()
     while todo:
@@ -336,35 +239,37 @@ def called(cls: type, wanted: set[str]) -> list[str]:
         for node in ast.walk(tree):
             name = node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
             target = getattr(module, name, None) or getattr(cls, name, None)
-            if name in wanted and not own(target):  # propositional_logic has a parse_expr of its own
+            if name in wanted and not is_reasoning_gym(target):  # propositional_logic has a parse_expr of its own
                 found.add(name)
-            if inspect.isfunction(target) and own(target):
+            if inspect.isfunction(target) and is_reasoning_gym(target):
                 todo.append(target)
-            elif inspect.isclass(target) and own(target) and not issubclass(target, tuple):
-                todo += [f for f in vars(target).values() if inspect.isfunction(f) and own(f)]
+            elif inspect.isclass(target) and is_reasoning_gym(target) and not issubclass(target, tuple):
+                todo += [f for f in vars(target).values() if inspect.isfunction(f) and is_reasoning_gym(f)]
     return sorted(found)
 
 
-def own(target: Any) -> bool:
+def is_reasoning_gym(target: Any) -> bool:
+    """Whether this is defined in reasoning_gym."""
     return (getattr(target, "__module__", "") or "").startswith("reasoning_gym")
 
 
 def global_random_state() -> object:
+    """The state of the global random numbers of Python and NumPy."""
     numpy = importlib.import_module("numpy")
     return random.getstate(), str(numpy.random.get_state())
 
 
-def registry() -> dict[str, type]:
-    """Every task of reasoning-gym, by name."""
+def gym_tasks() -> dict[str, type]:
+    """{name: class} of every task of reasoning-gym."""
     gym.import_reasoning_gym()
     return {name: pair[0] for name, pair in importlib.import_module("reasoning_gym.factory").DATASETS.items()}
 
 
-def apart(name: str, size: int, seconds: float) -> dict[str, Any]:
-    """``audit`` in a process of its own; what hangs or dies is a reason."""
+def audit_in_process(name: str, size: int, seconds: float) -> dict[str, Any]:
+    """``audit_task`` in a process of its own; a process that hangs or dies is a reason."""
     context = multiprocessing.get_context("fork")  # reasoning-gym takes seconds to import
     receive, send = context.Pipe(duplex=False)
-    process = context.Process(target=child, args=(name, size, send))
+    process = context.Process(target=send_audit, args=(name, size, send))
     process.start()
     send.close()
     try:
@@ -376,18 +281,19 @@ def apart(name: str, size: int, seconds: float) -> dict[str, Any]:
     return {"task": name} | report
 
 
-def child(name: str, size: int, send: Any) -> None:
+def send_audit(name: str, size: int, send: Any) -> None:
+    """The child process: audit a task and send the report."""
     with open(os.devnull, "w") as quiet, contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet):
         try:
-            report = audit(name, size)
+            report = audit_task(name, size)
         except Exception as e:
             report = {"reasons": [f"cannot be audited ({type(e).__name__}: {str(e)[:80]})"]}
     send.send(report)
 
 
-def run(tasks: Sequence[str], size: int, seconds: float, out: str) -> None:
-    """Audit these tasks twice, in processes that hash strings differently, and print what came of it."""
-    names = sorted(registry())
+def run_audits(tasks: Sequence[str], size: int, seconds: float, out: str) -> None:
+    """Audit these tasks twice, in processes with different string hashes, and print the results."""
+    names = sorted(gym_tasks())
     unknown = [t for t in tasks if t not in names]
     if unknown:
         raise UserError(f"--tasks: reasoning-gym has no task {unknown[0]}; it has {', '.join(names)}")
@@ -396,7 +302,7 @@ def run(tasks: Sequence[str], size: int, seconds: float, out: str) -> None:
     command += ["--size", str(size), "--seconds", str(seconds)]
     environment = os.environ | {"PYTHONHASHSEED": "4242"}
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as other:
-        reports = [apart(name, size, seconds) for name in chosen]
+        reports = [audit_in_process(name, size, seconds) for name in chosen]
         digests = json.loads(other.communicate()[0] or "{}")
     for report in reports:
         if report.get("digest") != digests.get(report["task"]):
@@ -410,7 +316,7 @@ def run(tasks: Sequence[str], size: int, seconds: float, out: str) -> None:
         with open(out, "w", encoding="utf-8") as file:
             file.writelines(json.dumps(r) + "\n" for r in reports)
     passed = [r["task"] for r in reports if r["passed"]]
-    print(f"\n{len(passed)} of {len(reports)} passed; for rljax/datasets/gym.py:\n\nALLOWED: tuple[str, ...] = (")
+    print(f"\n{len(passed)} of {len(reports)} passed; for rljax/tasks/datasets/gym.py:\n\nALLOWED: tuple[str, ...] = (")
     print(
         textwrap.fill(" ".join(f'"{name}",' for name in passed), 116, initial_indent="    ", subsequent_indent="    ")
     )
@@ -428,9 +334,9 @@ def main() -> None:
     tasks = [t for t in asked.tasks.split(",") if t]
     try:
         if asked.digests:
-            print(json.dumps({t: apart(t, asked.size, asked.seconds).get("digest") for t in tasks}))
+            print(json.dumps({t: audit_in_process(t, asked.size, asked.seconds).get("digest") for t in tasks}))
         else:
-            run(tasks, asked.size, asked.seconds, asked.out)
+            run_audits(tasks, asked.size, asked.seconds, asked.out)
     except UserError as e:  # as command_line.one_line_errors has it, which needs JAX
         sys.exit(f"error: {e}")
 

@@ -48,7 +48,7 @@ def check_verdicts(report: CheckReport, drawn: Drawn) -> None:
     report.add_fault(
         "verify accepts responses that were cut off: their text does not end in <eos>", int(cut.sum()), len(rows)
     )
-    if not task.on_device:
+    if task.verify_on_device is None:
         report.add_row("device verifier", "none")
         return
     response, mask = pad_batch(rows, slots, task.tokenizer.pad)

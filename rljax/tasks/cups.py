@@ -60,8 +60,10 @@ class Options:
             said = f"cups={self.cups} with {self.shortest} swaps"
             raise UserError(f"task cups: {said} makes fewer than 100 problems: raise cups, or swaps and fewest")
         if not 1 <= self.drill < self.shortest:
-            said = f"drill={self.drill} must be at least 1, and less than the {self.shortest} swaps of a problem"
-            raise UserError(f"task cups: {said}, or the raw text would show answers of problems")
+            raise UserError(
+                f"task cups: drill={self.drill} must be at least 1 and below the {self.shortest} swaps of the shortest "
+                "problem, or the raw text would show answers of problems"
+            )
 
     @property
     def shortest(self) -> int:
