@@ -66,7 +66,7 @@ def train_together(
         evaluate = make_evaluate(run, [c.seed for c in configs], mesh)
         settings = loop.settings(run, run.rl, group)
         settings["keep"] = CheckpointOptions(run.checkpoint.keep_latest, 0)
-        settings |= dict(score="eval/pass@1", known=known, runs=workdirs, stop=stop)
+        settings |= dict(score="eval/pass@1", known=known, runs=workdirs, stop=stop, learning_rate=None)
         state = loop.train_runs("rl", state, train_step, evaluate, **settings)
         stuck = save_each(state, runs, workdirs)
     if stuck:

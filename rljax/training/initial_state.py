@@ -197,8 +197,8 @@ def read_evaluation(run: Run, start: str, workdir: str | Path) -> Evaluation | N
     found = journal.read_config(folder)
     if not rows or step or not found:
         return None
-    asked = found | {"max_new_tokens": found["rl"]["max_new_tokens"]}
-    if any(asked.get(name) != value for name, value in journal.to_plain(dict(run.evaluated)).items()):
+    same = all(found.get(name) == run.record[name] for name in ("seed", "eval", "task", "model", "weights"))
+    if not same or found["rl"]["max_new_tokens"] != run.rl.sampling.max_new_tokens:
         return None
     if found[stage].get("lora", {}).get("rank"):  # merged, the policy is rounded
         return None

@@ -4,7 +4,7 @@ A stage writes its records first and its checkpoint after them. When it continue
 checkpoint: killed anywhere, it goes on and leaves the same bytes as if it had never stopped.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,11 @@ import numpy as np
 from rljax.distributed import processes
 from rljax.errors import UserError
 from rljax.evaluation import Evaluate, EvaluateRuns, Evaluation
+from rljax.learner.optimizer import make_schedule
 from rljax.metrics import half_width, vote_key
 from rljax.structs import TrainState
 from rljax.training import checkpoint
+from rljax.training.heartbeat import start_heartbeat
 from rljax.training.journal import Journal
 from rljax.training.run import Run, Stage
 from rljax.training.schema import CheckpointOptions, LoopOptions
@@ -29,34 +31,32 @@ TrainStep = Callable[[TrainState], tuple[TrainState, dict[str, Any]]]
 
 def settings(run: Run, stage: Stage, workdir: str | Path) -> dict[str, Any]:
     """The arguments of ``train`` that come from a run's settings."""
-    return dict(loop=stage.loop, keep=run.checkpoint, workdir=workdir, questions=run.evaluation.problems)
+    logger_settings = {"project": f"rljax-{run.task.name}", "name": Path(workdir).name, "config": run.record}
+    return dict(
+        loop=stage.loop,
+        keep=run.checkpoint,
+        workdir=workdir,
+        questions=run.evaluation.problems,
+        learning_rate=make_schedule(stage.optimizer, stage.optimizer_steps),
+        updates=stage.optimizer_steps // max(stage.loop.steps, 1),
+        loggers=run.log,
+        logger_settings=logger_settings,
+    )
 
 
-def train(
-    name: str,
-    state: TrainState,
-    train_step: TrainStep,
-    evaluate: Evaluate,
-    *,
-    loop: LoopOptions,
-    keep: CheckpointOptions,
-    workdir: str | Path,
-    score: str,
-    known: Evaluation | None = None,
-    questions: int = 30,
-    stop: int = 0,
-) -> TrainState:
+def train(name: str, state: TrainState, train_step: TrainStep, evaluate: Evaluate, **settings: Any) -> TrainState:
     """Repeat ``train_step`` until ``state.step`` is ``loop.steps`` (or ``stop``); returns the final state.
 
-    Every ``loop.log_every`` steps the metrics go to the journal. Every ``loop.eval_every`` steps and at both ends the policy is
-    evaluated and, after step 0, a checkpoint is written; ``keep`` says how many latest ones and best ones by the metric
-    ``score`` stay (a leading "-": smaller is better). ``known`` is the evaluation of the starting parameters, where the stage
-    before has just made it. Raises UserError after ``loop.max_skipped`` steps in a row without a finite gradient.
+    ``settings`` are those of ``train_runs``. Every ``loop.log_every`` steps the metrics go to the journal. Every
+    ``loop.eval_every`` steps and at both ends the policy is evaluated and, after step 0, a checkpoint is written; ``keep`` says
+    how many latest ones and best ones by the metric ``score`` stay (a leading "-": smaller is better). ``known`` is the
+    evaluation of the starting parameters, where the stage before has just made it. Raises UserError after
+    ``loop.max_skipped`` steps in a row without a finite gradient.
     """
-    settings: dict[str, Any] = dict(loop=loop, keep=keep, workdir=workdir, score=score, questions=questions, stop=stop)
-    settings["known"] = [known] if known else None
+    if known := settings.pop("known", None):
+        settings["known"] = [known]
     evaluate_runs = lambda params: [evaluate(params)]
-    return train_runs(name, state, train_step, evaluate_runs, runs=[Path(workdir)], **settings)
+    return train_runs(name, state, train_step, evaluate_runs, runs=[Path(settings["workdir"])], **settings)
 
 
 def train_runs(
@@ -73,11 +73,16 @@ def train_runs(
     known: list[Evaluation] | None = None,
     questions: int = 30,
     stop: int = 0,
+    learning_rate: Callable[[int], Any] | None = None,
+    updates: int = 1,
+    loggers: Sequence[str] = ("tensorboard",),
+    logger_settings: Mapping[str, Any] | None = None,
 ) -> TrainState:
     """``train`` of R vmapped runs: arrays of the state and of the metrics have a leading axis [R]. A single run has none.
 
     Their one checkpoint lies in ``workdir``, the records of each in a folder of ``runs``. A run whose gradient is not finite
-    stands still and does not stop the others: only when all do is it a UserError.
+    stands still and does not stop the others: only when all do is it a UserError. ``questions`` is how many an evaluation
+    asks, for its interval. ``learning_rate`` of the number of updates, of which a step has ``updates``, goes to the loggers.
     """
     steps = stop or loop.steps
     manager = checkpoint.open_manager(Path(workdir) / "checkpoints" / name, keep.keep_latest, keep.keep_best)
@@ -89,69 +94,79 @@ def train_runs(
     if first == steps:
         manager.close()
         return state
-    journals = [Journal(run, name, first if found else -1, steps, bar=run is runs[0]) for run in runs]
+    begin = first if found else -1
 
-    def evaluate_and_save(state: TrainState, step: int) -> None:
-        evaluations = known if known and step == 0 else evaluate(lora.policy(state.params, state.frozen))
-        for journal, (metrics, samples) in zip(journals, evaluations, strict=True):
-            journal.write_metrics(step, metrics, evaluation=True)
-            if samples:
-                journal.write_samples(step, samples)
-        mean = mean_of([metrics for metrics, _ in evaluations])
-        journals[0].print_line(
-            headline(name, step, steps, mean, journals[0].estimate_seconds_left(step, steps), len(runs), questions)
-        )
-        if step:
-            sign = -1 if score.startswith("-") else 1
-            checkpoint.save(manager, step, state, sign * mean[score.lstrip("-")])
-
-    def record(step: int, metrics: dict[str, Any]) -> None:
-        of_all = {k: np.atleast_1d(v) for k, v in jax.device_get(metrics).items()}
-        by_run = [{k: float(v[r]) for k, v in of_all.items()} for r in range(len(runs))]
-        skipped = min(values.pop("skipped_in_a_row", 0.0) for values in by_run)
-        tokens = [values.pop("tokens", 0.0) for values in by_run]
-        for journal, values, count in zip(journals, by_run, tokens, strict=True):
-            journal.update_progress(step, count, values)
-            if step % loop.log_every == 0:
-                journal.write_metrics(step, {f"train/{k}": v for k, v in values.items()})
-        if skipped >= loop.max_skipped:
-            raise UserError(
-                f"{name}: the gradient was not finite {int(skipped)} steps in a row (the last is step {step}); "
-                f"the newest checkpoint is step {manager.latest_step()}. Lower {name}.optimizer.learning_rate, or raise "
-                f"{name}.max_skipped"
+    with start_heartbeat(speaks=processes.writes()) as heartbeat:
+        described: dict[str, Any] = dict(loggers=tuple(loggers), logger_settings=dict(logger_settings or {}))
+        journals = [
+            Journal(
+                run, name, begin, steps, run is runs[0], heartbeat=heartbeat if run is runs[0] else None, **described
             )
+            for run in runs
+        ]
 
-    all_here = True  # whether every process comes to the end here: closing checkpoints waits for all
-    try:
-        with stop_requests() as asked:
-            if not found:
-                evaluate_and_save(state, 0)
-            vote = processes.agreement()  # a signal to one process stops all of them after the same step
-            waiting: list[tuple[int, dict[str, Any]]] = []  # the device works on step k while k - 1 is written down
-            for step in range(first + 1, steps + 1):
-                state, metrics = train_step(state)
-                for one in waiting:
-                    record(*one)
-                waiting = [(step, metrics)]
-                due, stopping = step % loop.eval_every == 0 or step == steps, vote(asked.is_set())
-                if due or stopping:
-                    record(*waiting.pop())
-                if due:
-                    evaluate_and_save(state, step)
-                if stopping and step < steps:
-                    checkpoint.save(manager, step, state)
-                    raise Interrupted(
-                        f"{name}: stopped at step {step} of {steps}, all is saved: the same command continues"
-                    )
-        manager.wait_until_finished()
-    except Exception as e:
-        all_here = jax.process_count() == 1 or isinstance(e, Interrupted)
-        raise
-    finally:
-        for journal in journals:
-            journal.close()
-        if all_here:
-            manager.close()
+        def evaluate_and_save(state: TrainState, step: int) -> None:
+            with heartbeat.phase(f"{name} {step}/{steps}: evaluating"):
+                evaluations = known if known and step == 0 else evaluate(lora.policy(state.params, state.frozen))
+            for journal, (metrics, samples) in zip(journals, evaluations, strict=True):
+                journal.write_metrics(step, metrics, evaluation=True)
+                if samples:
+                    journal.write_samples(step, samples)
+            mean = mean_of([metrics for metrics, _ in evaluations])
+            seconds_left = journals[0].estimate_seconds_left(step, steps)
+            journals[0].print_line(headline(name, step, steps, mean, seconds_left, len(runs), questions))
+            if step:
+                sign = -1 if score.startswith("-") else 1
+                checkpoint.save(manager, step, state, sign * mean[score.lstrip("-")])
+
+        def record(step: int, metrics: dict[str, Any]) -> None:
+            of_all = {k: np.atleast_1d(v) for k, v in jax.device_get(metrics).items()}
+            by_run = [{k: float(v[r]) for k, v in of_all.items()} for r in range(len(runs))]
+            skipped = min(values.pop("skipped_in_a_row", 0.0) for values in by_run)
+            tokens = [values.pop("tokens", 0.0) for values in by_run]
+            rate = {"train/learning_rate": float(learning_rate((step - 1) * updates))} if learning_rate else {}
+            for journal, values, count in zip(journals, by_run, tokens, strict=True):
+                journal.update_progress(step, count, values)
+                if step % loop.log_every == 0:
+                    journal.write_metrics(step, {f"train/{k}": v for k, v in values.items()}, only_logged=rate)
+            if skipped >= loop.max_skipped:
+                raise UserError(
+                    f"{name}: the gradient was not finite {int(skipped)} steps in a row (the last is step {step}); "
+                    f"the newest checkpoint is step {manager.latest_step()}. Lower {name}.optimizer.learning_rate, or "
+                    f"raise {name}.max_skipped"
+                )
+
+        all_here = True  # whether every process comes to the end here: closing checkpoints waits for all
+        try:
+            with stop_requests() as asked, heartbeat.phase(f"{name}: compiling and running the first step"):
+                if not found:
+                    evaluate_and_save(state, 0)
+                vote = processes.agreement()  # a signal to one process stops all of them after the same step
+                waiting: list[tuple[int, dict[str, Any]]] = []  # the device works on step k while k - 1 is recorded
+                for step in range(first + 1, steps + 1):
+                    state, metrics = train_step(state)
+                    for one in waiting:
+                        record(*one)
+                    waiting = [(step, metrics)]
+                    due, stopping = step % loop.eval_every == 0 or step == steps, vote(asked.is_set())
+                    if due or stopping:
+                        record(*waiting.pop())
+                    if due:
+                        evaluate_and_save(state, step)
+                    if stopping and step < steps:
+                        checkpoint.save(manager, step, state)
+                        raise Interrupted(
+                            f"{name}: stopped at step {step} of {steps}, all is saved: the same command continues"
+                        )
+            manager.wait_until_finished()
+        except Exception as e:
+            all_here = jax.process_count() == 1 or isinstance(e, Interrupted)
+            raise
+        finally:
+            for journal in journals:
+                journal.close()
+            if all_here:
+                manager.close()
     return state
 
 

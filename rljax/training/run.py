@@ -22,6 +22,8 @@ from rljax.tasks.curriculum import Levels, ProblemOptions
 from rljax.tasks.stage_data import PretrainingData, SFTData
 from rljax.text.hf_tokenizer import load as load_tokenizer
 from rljax.training import checks
+from rljax.training.journal import to_plain
+from rljax.training.loggers import check_loggers
 from rljax.training.schema import (
     STAGES,
     AhaOptions,
@@ -109,7 +111,7 @@ class Run:
     rl: Reinforcement
     selection: SelectionOptions
     aha: AhaOptions
-    evaluated: Mapping[str, Any]  # what an evaluation depends on, as config.json says it
+    record: Mapping[str, Any]  # the config as config.json says it, for records and loggers alone
 
     def stage(self, name: str) -> Any:
         """The settings of one stage."""
@@ -160,6 +162,7 @@ def resolve(config: ConfigTree, running: str = "") -> Run:
     check_config(config)
     shared = build_section(RunOptions, config, "")
     options.load_plugins(shared.plugins)
+    check_loggers(shared.log)
     if unknown := [name for name in shared.stages if name not in STAGES]:
         raise UserError(f"stages={shared.stages}: {unknown[0]!r} is not a stage, choose from {STAGES}")
     task, model = make_world(config, shared.weights)
@@ -226,8 +229,6 @@ def build_run(config: ConfigTree, task: Any, model: transformer.Config, sampler_
     shared = build_section(RunOptions, config, "")
     asked = build_section(EvaluationOptions, config, "eval")
     known = getattr(task, "num_questions", lambda split: None)(asked.split)  # asked twice, a question would count twice
-    plain = config.to_dict()
-    evaluated = {name: plain[name] for name in ("seed", "eval", "task", "model", "weights")}
     return Run(
         seed=shared.seed,
         workers=shared.workers,
@@ -249,7 +250,7 @@ def build_run(config: ConfigTree, task: Any, model: transformer.Config, sampler_
         rl=build_rl(config, task, model),
         selection=build_section(SelectionOptions, config, "selection"),
         aha=build_section(AhaOptions, config, "report.aha"),
-        evaluated=evaluated | {"max_new_tokens": config.rl.max_new_tokens},
+        record=to_plain(config.to_dict()),
     )
 
 
