@@ -36,7 +36,7 @@ def around_attention(config):
     mask, positions = jnp.ones((4, 40), bool), jnp.zeros((4, 40), int)
 
     def both(q, k, v):
-        out, back = jax.vjp(lambda q, k, v: attention.attend(q, k, v, mask, positions, 0, config), q, k, v)
+        out, back = jax.vjp(lambda q, k, v: attention.attend_sequence(q, k, v, mask, positions, 0, config), q, k, v)
         return out, back(out)
 
     compiled = jax.jit(both, compiler_options=QUICK).lower(*qkv).compile()
