@@ -570,5 +570,5 @@ def test_exported_bytes_keep_every_text(tmp_path):
 
 
 def test_the_room_imports_neither_jax_nor_transformers():
-    code = "import sys, rljax.text, rljax.text.export; print(sorted({'jax', 'transformers'} & set(sys.modules)))"
+    code = "import sys, rljax.text, rljax.text.hf_files; print(sorted({'jax', 'transformers'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"

@@ -106,7 +106,7 @@ def test_specials_in_the_parts_of_a_prompt_are_bytes_or_refused_trusted_or_not()
         assert BYTES.encode_parts(parts) == list(b"a<eos>")
         assert prompt_ids(BYTES, [("<bos>a", trusted)]) == [BYTES.bos, *b"<bos>a"]
         with pytest.raises(UserError, match="<eos>"):
-            SYMBOLS.join([("apple", False), ("<eos>", trusted)])
+            SYMBOLS.encode_parts([("apple", False), ("<eos>", trusted)])
 
 
 @pytest.mark.parametrize("tokenizer", [SYMBOLS, BYTES], ids=["symbols", "bytes"])
