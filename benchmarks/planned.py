@@ -104,7 +104,7 @@ def measure(name: str) -> dict[str, Any]:
     asked = lowering.rows((jnp.ones((n, slots), jnp.int32), jnp.ones((n, slots), bool)), s.actor.layout)
     prompt, mask = (put(jnp.ones(x.shape, x.dtype), x) for x in asked)
     for _ in range(2):
-        policy = lora.policy(state.params, state.frozen)
+        policy = lora.policy_params(state.params, state.frozen)
         placed = jax.tree.map(jax.device_put, (policy, prompt, mask, state.key), run["sample"].input_shardings[0])
         rollout = jax.block_until_ready(run["sample"](*placed))
         reward = jnp.arange(n * c.rl.group_size, dtype=jnp.float32).reshape(n, -1) % 2

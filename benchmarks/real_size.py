@@ -35,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--folder", required=True)
     for name, default in dict(adapters=0, prompts=32, group=8, tokens=512, prompt=512, micro=4).items():
         p.add_argument(f"--{name}", type=int, default=default)
-    p.add_argument("--sampler", default="", choices=("", *transformer.LIGHTER))
+    p.add_argument("--sampler", default="", choices=("", *transformer.WEIGHT_FORMATS))
     return p
 
 
@@ -44,7 +44,7 @@ def configured(a: argparse.Namespace) -> tuple[transformer.Config, Any]:
     c: Any = common.base()
     data = argparse.Namespace(weights="", data="gsm8k", adapters=a.adapters, template="plain")
     common.real_model(c, data)
-    computed: dict[str, Any] = {name: c.model[name] for name in pretrained.COMPUTED}
+    computed: dict[str, Any] = {name: c.model[name] for name in pretrained.COMPUTE_FIELDS}
     return dataclasses.replace(SHAPES[a.shape], **computed), c
 
 
@@ -64,7 +64,7 @@ def write(folder: Path, shape: str) -> None:
 def run(a) -> None:
     model, c = configured(a)
     start = time.perf_counter()
-    computed = {name: getattr(model, name) for name in pretrained.COMPUTED}
+    computed = {name: getattr(model, name) for name in pretrained.COMPUTE_FIELDS}
     model = pretrained.read_config(a.folder, **computed)
     params = jax.block_until_ready(pretrained.read_params(a.folder, model, model.weight_dtype))
     report("load", start, parameters=transformer.count(params))
@@ -72,14 +72,14 @@ def run(a) -> None:
     start, key, frozen = time.perf_counter(), jax.random.key(0), None
     if a.adapters:
         frozen = lora.Base(params, jnp.float32(1))
-        params = lora.init(model, tuple(c.rl.lora.targets), a.adapters, key)
+        params = lora.init_adapters(model, tuple(c.rl.lora.targets), a.adapters, key)
     tx, zero = optimizer.make(c.rl.optimizer, model, 100), jnp.zeros((), jnp.int32)
     state = TrainState(
         params=params, frozen=frozen, opt_state=jax.jit(tx.init)(params), key=key, step=zero + 50, cursor=zero
     )
     tokens = np.random.default_rng(0).integers(model.vocab_size, size=(a.prompts, a.prompt))
     draw = dict(group_size=a.group, max_new_tokens=a.tokens, stop_ids=(), weights=a.sampler)
-    policy = lora.policy(state.params, state.frozen)
+    policy = lora.policy_params(state.params, state.frozen)
     rollout = sampler.sample(policy, model, tokens, np.ones(tokens.shape, bool), key, **draw)
     jax.block_until_ready(rollout)
     report("sample", start, tokens=int(rollout.lengths.sum()))

@@ -26,14 +26,14 @@ def run(config: ConfigTree, workdir: Path, stage: str, to: str, dtype: str) -> N
         raise UserError("--to FOLDER: say where the exported policy shall lie")
     if dtype not in ("", "float32", "bfloat16", "float16"):
         raise UserError(f"--dtype {dtype}: choose from float32, bfloat16 and float16")
-    pretrained.vacant(to)
+    pretrained.check_empty_folder(to)
     run = resolve(config)
-    pretrained.family_of(run.model)  # before anything is read
+    pretrained.choose_model_type(run.model)  # before anything is read
     params = initial_state.start_params(run, stage, workdir)
     if dtype:
         kept = lambda w, x: x.astype(jnp.dtype(w.dtype or dtype))  # a router's bias stays precise
         params = jax.tree.map(
-            kept, transformer.weights(run.model), params, is_leaf=lambda x: isinstance(x, transformer.Weight)
+            kept, transformer.weight_specs(run.model), params, is_leaf=lambda x: isinstance(x, transformer.WeightSpec)
         )
     family = pretrained.save(to, run.model, params, run.task.tokenizer)
     print(f"{stage} of {workdir}, {transformer.count(params):,} parameters, written to {to} as {family}")

@@ -77,10 +77,10 @@ def params_of(config):
     def one(path, w):
         seed = zlib.crc32(jax.tree_util.keystr(path).encode())
         noise = np.random.default_rng(seed).normal(size=w.shape)
-        return jnp.asarray(w.spread * noise if w.spread else 0.7 + 0.3 * noise, jnp.float32)
+        return jnp.asarray(w.init_std * noise if w.init_std else 0.7 + 0.3 * noise, jnp.float32)
 
     return jax.tree_util.tree_map_with_path(
-        one, transformer.weights(config), is_leaf=lambda x: isinstance(x, transformer.Weight)
+        one, transformer.weight_specs(config), is_leaf=lambda x: isinstance(x, transformer.WeightSpec)
     )
 
 

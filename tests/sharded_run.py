@@ -82,7 +82,7 @@ def on_mesh(axes: str, row: str) -> dict[str, object]:
     if state.reference is not None:
         state = state.replace(reference=jax.tree.map(lambda x: 1.05 * x, state.reference))
     before, problems = jax.device_get(state.params), verbs.ask(state.cursor)
-    rollout, _ = verbs.sample(lora.policy(state.params, state.frozen), problems, state.step_key())
+    rollout, _ = verbs.sample(lora.policy_params(state.params, state.frozen), problems, state.step_key())
     reward, _, _ = verbs.verify(rollout, None, problems)
     whole = state.frozen.params if state.frozen else state.params
     spread = {str(x.sharding.spec) for x in jax.tree.leaves(whole)}
@@ -119,7 +119,7 @@ def loaded_in_parts() -> dict[str, object]:
         config, parts, _ = pretrained.load(f"{folder}/model", layout=layout)
         in_stacks = dataclasses.replace(config, scan_layers=True)
         stacked = pretrained.read_params(f"{folder}/model", in_stacks)
-    again, _ = transformer.unstack(jax.device_get(stacked), in_stacks)
+    again, _ = transformer.unstack_layers(jax.device_get(stacked), in_stacks)
     equal = lambda a, b: all(jax.tree.leaves(jax.tree.map(lambda x, y: bool(np.array_equal(x, y)), a, b)))
     gate = parts["layers"][0]["experts"]["gate"]
     return {

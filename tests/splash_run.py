@@ -13,7 +13,9 @@ from rljax import transformer
 from rljax.distributed import sharding
 from rljax.transformer import attention
 
-COLLECTIVE = re.compile(r" (all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute)\(.*groups=(?!\{\{0\},)")
+COLLECTIVE = re.compile(r" (all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute)\((.*)")
+ALONE = re.compile(r"groups=\{\{0\},")  # groups of one device each: nothing is sent
+NEWER = re.compile(r"groups=mesh\[([^\]]*)\] ?\{([^}]*)\}")  # as JAX 0.12 writes them: the mesh, and the axes of a group
 MESH = sharding.make_mesh(data=2, fsdp=2, tensor=2)
 QUICK = {"xla_backend_optimization_level": 0}
 RULES = {"rows": "data fsdp", "heads": "tensor", "kv_heads": "tensor", "ff": "tensor", "embed": "fsdp"}
@@ -36,12 +38,21 @@ def around_attention(config):
     mask, positions = jnp.ones((4, 40), bool), jnp.zeros((4, 40), int)
 
     def both(q, k, v):
-        out, back = jax.vjp(lambda q, k, v: attention.attend(q, k, v, mask, positions, 0, config), q, k, v)
+        out, back = jax.vjp(lambda q, k, v: attention.attend_sequence(q, k, v, mask, positions, 0, config), q, k, v)
         return out, back(out)
 
     compiled = jax.jit(both, compiler_options=QUICK).lower(*qkv).compile()
     spec = compiled.output_shardings[0].spec
-    return {"split": str(spec), "collectives": sorted(set(COLLECTIVE.findall(compiled.as_text())))}
+    found = [kind for kind, rest in COLLECTIVE.findall(compiled.as_text()) if sends(rest)]
+    return {"split": str(spec), "collectives": sorted(set(found))}
+
+
+def sends(instruction):
+    """Whether a collective sends anything: some group of it has more than one device."""
+    if newer := NEWER.search(instruction):
+        sizes = dict(axis.split("=") for axis in newer[1].replace("'", "").split(","))
+        return any(int(sizes[axis]) > 1 for axis in newer[2].replace("'", "").split(","))
+    return not ALONE.search(instruction)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from rljax.errors import UserError
-from rljax.text import render
+from rljax.text import render_chat
 
 CHATML = """\
 {%- if messages[0].role != 'system' %}
@@ -85,35 +85,35 @@ HEAD = "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nToday Dat
 
 
 def test_chatml_gives_the_string_of_transformers():
-    assert render(CHATML, ASK) == (
+    assert render_chat(CHATML, ASK) == (
         "<|im_start|>system\nYou are helpful.<|im_end|>\n<|im_start|>user\n What is 2+2? \n<|im_end|>\n"
         "<|im_start|>assistant\n"
     )
-    assert render(CHATML, TALK, add_generation_prompt=False) == (
+    assert render_chat(CHATML, TALK, add_generation_prompt=False) == (
         '<|im_start|>system\n Be brief. <|im_end|>\n<|im_start|>user\n1 < 2 & "é"?<|im_end|>\n'
         "<|im_start|>assistant\n<think>\nhm\n</think>\n\nyes<|im_end|>\n<|im_start|>user\nSure?<|im_end|>\n"
     )
-    silent = render(CHATML, ASK, enable_thinking=False)
+    silent = render_chat(CHATML, ASK, enable_thinking=False)
     assert silent.endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
 
 
 def test_gemma_trims_and_gives_the_string_of_transformers():
-    assert render(GEMMA, ASK, bos_token="<bos>") == (
+    assert render_chat(GEMMA, ASK, bos_token="<bos>") == (
         "<bos><start_of_turn>user\nWhat is 2+2?<end_of_turn>\n<start_of_turn>model\n"
     )
-    assert render(GEMMA, TALK[1:], bos_token="<bos>", add_generation_prompt=False) == (
+    assert render_chat(GEMMA, TALK[1:], bos_token="<bos>", add_generation_prompt=False) == (
         '<bos><start_of_turn>user\n1 < 2 & "é"?<end_of_turn>\n<start_of_turn>model\n<think>\nhm\n</think>\n\nyes'
         "<end_of_turn>\n<start_of_turn>user\nSure?<end_of_turn>\n"
     )
 
 
 def test_llama_gives_the_string_of_transformers_with_its_date_and_tools():
-    assert render(LLAMA, TALK, **DATED) == (
+    assert render_chat(LLAMA, TALK, **DATED) == (
         f"{HEAD}Be brief.<|eot_id|><|start_header_id|>user<|end_header_id|>\n\n"
         '1 < 2 & "é"?<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n<think>\nhm\n</think>\n\nyes<|eot_id|>'
         "<|start_header_id|>user<|end_header_id|>\n\nSure?<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
     )
-    assert render(LLAMA, ASK, tools=TOOL, add_generation_prompt=False, **DATED) == (
+    assert render_chat(LLAMA, ASK, tools=TOOL, add_generation_prompt=False, **DATED) == (
         f'{HEAD}{{\n  "type": "function",\n  "function": {{\n    "name": "f",\n    "description": "<é> & \'x\'"\n  }}\n}}\n\n'
         "<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nWhat is 2+2?<|eot_id|>"
     )
@@ -121,12 +121,12 @@ def test_llama_gives_the_string_of_transformers_with_its_date_and_tools():
 
 def test_a_template_may_ask_for_the_date():
     year = str(datetime.datetime.now().year)
-    assert year in render(LLAMA, ASK) or str(int(year) + 1) in render(LLAMA, ASK)
+    assert year in render_chat(LLAMA, ASK) or str(int(year) + 1) in render_chat(LLAMA, ASK)
 
 
 def test_r1_begins_the_thought_and_forgets_earlier_ones_as_in_transformers():
-    assert render(R1, ASK, **BEGIN) == "<｜begin▁of▁sentence｜><｜User｜> What is 2+2? \n<｜Assistant｜><think>\n"
-    assert render(R1, TALK, add_generation_prompt=False, **BEGIN) == (
+    assert render_chat(R1, ASK, **BEGIN) == "<｜begin▁of▁sentence｜><｜User｜> What is 2+2? \n<｜Assistant｜><think>\n"
+    assert render_chat(R1, TALK, add_generation_prompt=False, **BEGIN) == (
         '<｜begin▁of▁sentence｜> Be brief. <｜User｜>1 < 2 & "é"?<｜Assistant｜>\n\nyes<｜end▁of▁sentence｜><｜User｜>Sure?'
     )
 
@@ -169,7 +169,7 @@ def test_r1_begins_the_thought_and_forgets_earlier_ones_as_in_transformers():
     ids=["blanks", "generation", "loop controls", "no bos", "None and thoughts", "tojson", "dict", "namespace"],
 )
 def test_what_surrounds_a_template_is_what_transformers_has(template, messages, expected):
-    assert render(template, messages) == expected
+    assert render_chat(template, messages) == expected
 
 
 def test_a_template_sees_plain_data_only():
@@ -178,7 +178,7 @@ def test_a_template_sees_plain_data_only():
 
     message = {"role": Role.USER, "content": [1, np.float32(0.5), object()], "right": np.bool_(False)}
     shown = "{{ messages[0].role }} {{ messages[0].content }} {{ messages[0].right }} {{ extra }}"
-    assert render(shown, [message], extra=(True,)) == "user [1, 0.5, '<object>'] False (True,)"
+    assert render_chat(shown, [message], extra=(True,)) == "user [1, 0.5, '<object>'] False (True,)"
 
 
 @pytest.mark.parametrize(
@@ -200,21 +200,21 @@ def test_a_template_sees_plain_data_only():
 )
 def test_a_template_that_fails_is_an_error_of_one_line(template, said):
     with pytest.raises(UserError, match=f"^chat template: .*{said}") as e:
-        render(template, TALK)
+        render_chat(template, TALK)
     assert "\n" not in str(e.value)
 
 
 def test_roles_that_a_template_refuses_are_an_error_of_one_line():
     with pytest.raises(UserError, match="roles must alternate"):
-        render(GEMMA, TALK[2:])
+        render_chat(GEMMA, TALK[2:])
 
 
 def test_a_conversation_without_messages_is_an_error():
     with pytest.raises(UserError, match="no message"):
-        render(CHATML, [])
+        render_chat(CHATML, [])
 
 
 def test_rendering_leaves_the_messages_as_they_were():
     talk = [dict(m, reasoning="why") for m in TALK]
-    render(CHATML, talk)
+    render_chat(CHATML, talk)
     assert talk == [dict(m, reasoning="why") for m in TALK]

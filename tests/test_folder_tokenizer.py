@@ -146,12 +146,16 @@ def whole(library: Tokenizer, text: str) -> list[int]:
 
 
 def control_ids(tokenizer: FolderTokenizer) -> set[int]:
-    return {i for i in map(tokenizer.token, tokenizer.marks) if i is not None}
+    return {i for i in map(tokenizer.token, tokenizer.control_tokens) if i is not None}
 
 
 def texts(tokenizer: FolderTokenizer) -> st.SearchStrategy[str]:
     """Texts of everything, with marks, broken marks and blanks more often than chance has them."""
-    pieces = [*tokenizer.marks, *(m[1:] for m in tokenizer.marks), *(m[:-1] for m in tokenizer.marks)]
+    pieces = [
+        *tokenizer.control_tokens,
+        *(m[1:] for m in tokenizer.control_tokens),
+        *(m[:-1] for m in tokenizer.control_tokens),
+    ]
     pieces += [" ", "  ", "\n", "\n\n", "\t", "<h1>", "</h1>", "▁▁", "Nata", "lia", " clips", "7", "数学", "e\u0301"]
     return st.lists(st.one_of(st.sampled_from(pieces), st.text(max_size=6)), max_size=12).map("".join)
 
@@ -190,18 +194,18 @@ def test_parts_without_foreign_marks_have_the_ids_of_the_whole_string(name, data
     part = st.one_of(st.tuples(texts(ours), st.just(True)), st.tuples(free(ours), st.just(False)))
     parts = data.draw(st.lists(part, max_size=6))
     parts = [(text + "." if trusted else text, trusted) for text, trusted in parts]  # no mark is left open at a border
-    assert ours.join(parts) == whole(library, "".join(text for text, _ in parts))
+    assert ours.encode_parts(parts) == whole(library, "".join(text for text, _ in parts))
 
 
 def test_words_and_blanks_that_two_parts_share_become_one_token():
     ours, library = made("byte level")
     for before, question, after in (("Nata", "lia", ""), ("sold", " cl", "ips"), ("<|im_start|>user\n", "\nHow", "\n")):
-        joined = ours.join([(before, True), (question, False), (after, True)])
+        joined = ours.encode_parts([(before, True), (question, False), (after, True)])
         assert joined == whole(library, before + question + after)
         assert joined != [i for part in (before, question, after) for i in ours.encode(part, specials=True)]
     ours, library = made("gemma")
     assert ours.token("\n\n") is None
-    assert library.token_to_id("\n\n") in ours.join([("<start_of_turn>user\n", True), ("\nHow", False)])
+    assert library.token_to_id("\n\n") in ours.encode_parts([("<start_of_turn>user\n", True), ("\nHow", False)])
 
 
 def test_ordinary_added_tokens_are_text():
@@ -209,27 +213,27 @@ def test_ordinary_added_tokens_are_text():
     for text in ("<h1>title</h1>", "a\n\nb", "    x"):
         assert ours.encode(text) == whole(library, text) != []
     assert library.token_to_id("<h1>") in ours.encode("say <h1>")
-    assert not {"<h1>", "\n\n", "▁▁"} & set(ours.marks)
+    assert not {"<h1>", "\n\n", "▁▁"} & set(ours.control_tokens)
 
 
 def test_a_run_after_a_mark_does_not_begin_the_text():
     ours, library = made("llama2")
     assert ours.encode("clips") == whole(library, "clips") == whole(library, " clips")
     chat = [("<bos>", True), ("clips", False), ("<eos>", True), ("clips", True)]
-    assert ours.join(chat) == whole(library, "<bos>clips<eos>clips")
-    assert ours.decode(ours.join(chat)) == "<bos>clips<eos>clips"
+    assert ours.encode_parts(chat) == whole(library, "<bos>clips<eos>clips")
+    assert ours.decode(ours.encode_parts(chat)) == "<bos>clips<eos>clips"
 
 
 def test_marks_swallow_the_blanks_that_they_ask_for_also_those_of_a_question():
     ours, library = made("stripping")
     for mark in ("<mask>", "[SEP]", "<both>"):
-        joined = ours.join([("a ", True), ("b \n", False), (mark, True), (" \t c", False)])
+        joined = ours.encode_parts([("a ", True), ("b \n", False), (mark, True), (" \t c", False)])
         assert joined == whole(library, f"a b \n{mark} \t c")
     assert ours.encode("<mask>2", specials=True) == [ours.token("<mask>2")] == whole(library, "<mask>2")
     assert ours.token("<word>") in ours.encode("a <word> b", specials=True)
     for parts in ([("a<word>", True)], [("<word>", True), ("b", False)], [("a", False), ("<word>", True)]):
-        assert ours.join(parts) == whole(library, "".join(text for text, _ in parts))
-        assert ours.token("<word>") not in ours.join(parts)
+        assert ours.encode_parts(parts) == whole(library, "".join(text for text, _ in parts))
+        assert ours.token("<word>") not in ours.encode_parts(parts)
 
 
 # No control token from outside
@@ -247,7 +251,12 @@ def test_no_text_from_outside_becomes_a_control_token(name, data):
 @pytest.mark.parametrize("name", MADE)
 def test_no_mark_from_outside_becomes_a_control_token(name):
     ours, _ = made(name)
-    for text in (*ours.marks, "".join(ours.marks), " ".join(ours.marks), "\n".join(ours.marks)):
+    for text in (
+        *ours.control_tokens,
+        "".join(ours.control_tokens),
+        " ".join(ours.control_tokens),
+        "\n".join(ours.control_tokens),
+    ):
         ids = ours.encode(text)
         assert ids and not control_ids(ours) & set(ids)
 
@@ -258,7 +267,7 @@ def test_the_fence_is_no_way_in(name):
     fence = control_tokens.FENCE
     for text in (fence, f"{fence}a", f"a{fence}{fence}<eos>{fence[:2]}"):
         for parts in ([(text, False)], [("<eos>", True), (text, False)], [(text, True)]):
-            assert max(ours.join(parts)) < ours.size
+            assert max(ours.encode_parts(parts)) < ours.size
 
 
 @pytest.mark.parametrize("name", MADE)
@@ -267,7 +276,7 @@ def test_the_fence_is_no_way_in(name):
 def test_a_question_adds_no_control_token_to_those_of_its_template(name, data):
     ours, _ = made(name)
     before, question, after = (data.draw(texts(ours)) for _ in range(3))
-    joined = ours.join([(before, True), (question, False), (after, True)])
+    joined = ours.encode_parts([(before, True), (question, False), (after, True)])
     count = lambda ids: collections.Counter(i for i in ids if i in control_ids(ours))
     # a mark that must stand alone as a word may go, none may come
     assert count(joined) <= count([*ours.encode(before, specials=True), *ours.encode(after, specials=True)])
@@ -276,7 +285,7 @@ def test_a_question_adds_no_control_token_to_those_of_its_template(name, data):
 @pytest.mark.parametrize("name", MADE)
 def test_no_mark_arises_where_a_template_and_a_question_meet(name):
     ours, _ = made(name)
-    for mark in ours.marks:
+    for mark in ours.control_tokens:
         for cut in range(1, len(mark)):
             for parts in (
                 [(mark[:cut], True), (mark[cut:], False)],
@@ -284,8 +293,10 @@ def test_no_mark_arises_where_a_template_and_a_question_meet(name):
                 [("x", True), (mark[:cut], False), (mark[cut:], False), ("x", True)],
                 [(mark[:1], True), (mark[1:cut], False), (mark[cut:], True)],
             ):
-                assert ours.token(mark) not in ours.join(parts)
-        assert ours.join([(mark[:1], True), (mark[1:], True)]) == [ours.token(mark)]  # trusted neighbours are one
+                assert ours.token(mark) not in ours.encode_parts(parts)
+        assert ours.encode_parts([(mark[:1], True), (mark[1:], True)]) == [
+            ours.token(mark)
+        ]  # trusted neighbours are one
 
 
 def test_a_mark_that_is_a_word_of_the_vocabulary_is_broken_up():
@@ -301,18 +312,23 @@ def test_a_mark_that_is_a_word_of_the_vocabulary_is_broken_up():
 def test_a_mark_of_one_character_that_is_in_the_vocabulary_is_left_out_of_foreign_text(tmp_path):
     library = known_marks()
     library.add_special_tokens(["~"])
-    ours = hf_tokenizer.load(write(tmp_path / "f", library, {"eos_token": "<eos>"}))
+    ours = hf_tokenizer.load_tokenizer(write(tmp_path / "f", library, {"eos_token": "<eos>"}))
     assert ours.decode(ours.encode("a~b")) == "ab"
     assert ours.decode(ours.encode("a~b", specials=True)) == "a~b"
 
 
 def test_control_tokens_are_the_special_ones_and_those_that_the_chat_template_speaks_of(tmp_path):
     ours, _ = made("byte level")
-    assert ours.marks == ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "<tool_call>", "[TOOL]")
+    assert ours.control_tokens == ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "<tool_call>", "[TOOL]")
     assert ours.token("<think>") == ours.encode("<think>", specials=True)[0]
     assert ours.token("</think>") is None and ours.token("clips") is None
-    bare = hf_tokenizer.load(write(tmp_path / "f", byte_level(), {"eos_token": "<|fim|>"}))
-    assert bare.marks == ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|fim|>")  # what has a name is special
+    bare = hf_tokenizer.load_tokenizer(write(tmp_path / "f", byte_level(), {"eos_token": "<|fim|>"}))
+    assert bare.control_tokens == (
+        "<|endoftext|>",
+        "<|im_start|>",
+        "<|im_end|>",
+        "<|fim|>",
+    )  # what has a name is special
 
 
 def test_what_the_vocabulary_does_not_have_may_be_the_unknown_token():
@@ -331,21 +347,21 @@ def test_what_the_vocabulary_does_not_have_may_be_the_unknown_token():
 def test_fields_of_a_tokenizer_without_a_beginning():
     ours, library = made("byte level")
     assert ours.size == library.get_vocab_size() == max(library.get_vocab().values()) + 1
-    assert (ours.bos, ours.bos_token, ours.begin) == (None, "", ())
+    assert (ours.bos, ours.bos_token, ours.begin_ids) == (None, "", ())
     assert ours.decode([ours.eos]) == ours.eos_token == "<|im_end|>" and ours.decode([ours.pad]) == "<|endoftext|>"
     assert ours.stop_ids == (ours.eos,)
 
 
 def test_fields_of_a_tokenizer_with_a_beginning_and_without_padding():
     ours, _ = made("llama2")
-    assert ours.begin == (ours.bos,) == (ours.token("<bos>"),) and ours.bos_token == "<bos>"
+    assert ours.begin_ids == (ours.bos,) == (ours.token("<bos>"),) and ours.bos_token == "<bos>"
     assert ours.pad == ours.eos == ours.token("<eos>")
 
 
 def test_ids_that_end_a_response_are_those_of_the_generation_config_then_the_config_then_eos(tmp_path):
     library, config = gemma(), {"eos_token": "<eos>"}
     eos, turn = (library.token_to_id(t) for t in ("<eos>", "<end_of_turn>"))
-    stops = lambda name, **files: hf_tokenizer.load(write(tmp_path / name, library, config, **files)).stop_ids
+    stops = lambda name, **files: hf_tokenizer.load_tokenizer(write(tmp_path / name, library, config, **files)).stop_ids
     assert stops("a") == (eos,)
     assert stops("b", config_json={"eos_token_id": [turn]}) == (turn, eos)
     assert stops("c", generation_config_json={"eos_token_id": turn}) == (turn, eos)
@@ -354,18 +370,20 @@ def test_ids_that_end_a_response_are_those_of_the_generation_config_then_the_con
 
 
 def test_a_tokenizer_without_an_eos_takes_that_of_the_generation_config_or_says_what_is_missing(tmp_path):
-    given = hf_tokenizer.load(write(tmp_path / "a", gemma(), {}, generation_config_json={"eos_token_id": [5, 1]}))
+    given = hf_tokenizer.load_tokenizer(
+        write(tmp_path / "a", gemma(), {}, generation_config_json={"eos_token_id": [5, 1]})
+    )
     assert given.eos == 5 and given.eos_token == "<end_of_turn>" and given.stop_ids == (5, 1)
     with pytest.raises(UserError, match="eos_token"):
-        hf_tokenizer.load(write(tmp_path / "b", gemma(), {}))
+        hf_tokenizer.load_tokenizer(write(tmp_path / "b", gemma(), {}))
 
 
 def test_a_beginning_can_come_from_the_config_alone(tmp_path):
     library = known_marks()
     names = {"bos_token": {"content": "<bos>", "__type": "AddedToken"}, "eos_token": "<eos>"}
-    with_bos = hf_tokenizer.load(write(tmp_path / "a", library, names | {"add_bos_token": True}))
-    without = hf_tokenizer.load(write(tmp_path / "b", library, names | {"add_bos_token": False}))
-    assert with_bos.begin == (with_bos.bos,) and without.begin == () and without.bos == with_bos.bos
+    with_bos = hf_tokenizer.load_tokenizer(write(tmp_path / "a", library, names | {"add_bos_token": True}))
+    without = hf_tokenizer.load_tokenizer(write(tmp_path / "b", library, names | {"add_bos_token": False}))
+    assert with_bos.begin_ids == (with_bos.bos,) and without.begin_ids == () and without.bos == with_bos.bos
 
 
 def test_a_prompt_has_exactly_one_beginning():
@@ -381,7 +399,7 @@ def test_names_may_stand_in_the_special_tokens_map_and_new_ones_are_added(tmp_pa
     library = gemma()
     names = {"eos_token": {"content": "<eos>"}, "bos_token": "<bos>", "additional_special_tokens": ["<new>"]}
     config = {"bos_token": None, "added_tokens_decoder": {"9": {"content": "▁▁▁▁", "lstrip": False, "special": False}}}
-    ours = hf_tokenizer.load(write(tmp_path / "f", library, config, special_tokens_map_json=names))
+    ours = hf_tokenizer.load_tokenizer(write(tmp_path / "f", library, config, special_tokens_map_json=names))
     assert ours.eos_token == "<eos>" and ours.bos is None  # tokenizer_config.json has the last word
     assert ours.token("<new>") == library.get_vocab_size() == ours.size - 1
     assert not control_ids(ours) & set(ours.encode("<new>"))
@@ -391,7 +409,7 @@ def test_a_length_limit_in_the_file_cuts_nothing(tmp_path):
     library = gemma()
     library.enable_truncation(3)
     library.enable_padding(length=50)
-    ours = hf_tokenizer.load(write(tmp_path / "f", library, {"eos_token": "<eos>"}))
+    ours = hf_tokenizer.load_tokenizer(write(tmp_path / "f", library, {"eos_token": "<eos>"}))
     assert ours.encode("Natalia sold clips") == whole(gemma(), "Natalia sold clips")
 
 
@@ -403,7 +421,7 @@ def test_ids_with_gaps_are_read_to_the_largest():
             (("tokenizer.json", library.to_str()), ("tokenizer_config.json", '{"eos_token": "<eos>"}'))
         )
         assert ours.size == 10
-        assert ours.join([("a<eos>b", True)]) == [letters["a"], letters["<eos>"], letters["b"]]
+        assert ours.encode_parts([("a<eos>b", True)]) == [letters["a"], letters["<eos>"], letters["b"]]
         assert ours.decode(range(12)).split() == list(letters)
 
 
@@ -424,7 +442,7 @@ def test_what_was_encoded_is_decoded(name, data):
 def test_control_tokens_appear_by_name_and_ids_beyond_the_vocabulary_not_at_all():
     for name in MADE:
         ours, _ = made(name)
-        for mark in ours.marks:
+        for mark in ours.control_tokens:
             assert ours.decode([ours.token(mark), ours.size, 10**9, -1]) == mark
         assert ours.decode([]) == ours.decode([ours.size]) == ""
         assert ours.decode(np.asarray(ours.encode("clips"))) == "clips"
@@ -456,7 +474,7 @@ def test_the_chat_template_is_found_wherever_it_stands(tmp_path):
     library, eos = gemma(), {"eos_token": "<eos>"}
 
     def found(name, config, **files):
-        return hf_tokenizer.load(write(tmp_path / name, library, eos | config, **files)).chat_template
+        return hf_tokenizer.load_tokenizer(write(tmp_path / name, library, eos | config, **files)).chat_template
 
     several = [{"name": "tool_use", "template": "T"}, {"name": "default", "template": "D"}]
     assert found("none", {}) is None
@@ -469,10 +487,10 @@ def test_the_chat_template_is_found_wherever_it_stands(tmp_path):
 
 def test_a_folder_without_a_tokenizer_is_an_error_of_one_line(tmp_path):
     with pytest.raises(UserError, match="has no tokenizer.json$"):
-        hf_tokenizer.load(tmp_path)
+        hf_tokenizer.load_tokenizer(tmp_path)
     (tmp_path / "tokenizer.model").write_bytes(b"\x00")
     with pytest.raises(UserError, match=r"only tokenizer\.model: convert it") as e:
-        hf_tokenizer.load(str(tmp_path))
+        hf_tokenizer.load_tokenizer(str(tmp_path))
     assert "\n" not in str(e.value)
 
 
@@ -494,7 +512,7 @@ def test_a_damaged_file_is_an_error_of_one_line_that_names_it(tmp_path, file, co
     write(tmp_path, gemma(), {"eos_token": "<eos>"})
     (tmp_path / file).write_bytes(content)
     with pytest.raises(UserError, match=f"{file}") as e:
-        hf_tokenizer.load(tmp_path)
+        hf_tokenizer.load_tokenizer(tmp_path)
     assert "\n" not in str(e.value)
 
 
@@ -506,16 +524,16 @@ def test_a_folder_is_exported_to_the_letter(tmp_path):
     path = write(tmp_path / "f", gemma(), config, config_json={"model_type": "x"}, special_tokens_map_json={})
     (path / "chat_template.jinja").write_bytes("{{ 'é' }}\r\n".encode())
     (path / "unread.txt").write_text("")
-    exported = hf_files.files(hf_tokenizer.load(path))
+    exported = hf_files.tokenizer_files(hf_tokenizer.load_tokenizer(path))
     names = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"}
     assert set(exported) == names
     assert all((path / name).read_bytes() == text.encode() for name, text in exported.items())
 
 
 def export(tokenizer, path) -> FolderTokenizer:
-    for name, text in hf_files.files(tokenizer).items():
+    for name, text in hf_files.tokenizer_files(tokenizer).items():
         (path / name).write_text(text)
-    return hf_tokenizer.load(path)
+    return hf_tokenizer.load_tokenizer(path)
 
 
 SYMBOLS = SymbolTokenizer(("apple", "orange", "$", ".", ",", "?", ";", "#", "+", "-", "*", "/", "="), numbers=12)
@@ -524,7 +542,7 @@ SYMBOLS = SymbolTokenizer(("apple", "orange", "$", ".", ",", "?", ";", "#", "+",
 @pytest.mark.parametrize("tokenizer", [SYMBOLS, ByteTokenizer()], ids=["symbols", "bytes"])
 def test_our_own_tokenizers_are_exported_with_their_ids(tokenizer, tmp_path):
     read = export(tokenizer, tmp_path)
-    for field in ("size", "pad", "bos", "eos", "stop_ids", "begin", "marks"):
+    for field in ("size", "pad", "bos", "eos", "stop_ids", "begin_ids", "control_tokens"):
         assert getattr(read, field) == getattr(tokenizer, field)
     specials, rng = (tokenizer.pad, tokenizer.bos, tokenizer.eos), np.random.default_rng(0)
     for _ in range(300):
@@ -533,7 +551,7 @@ def test_our_own_tokenizers_are_exported_with_their_ids(tokenizer, tmp_path):
         text, plain = tokenizer.decode(ids), tokenizer.decode([i for i in ids if i not in specials])
         assert read.encode(plain) == tokenizer.encode(plain)
         assert read.encode(text, specials=True) == tokenizer.encode(text, specials=True)
-    assert json.loads(hf_files.files(tokenizer)["generation_config.json"])["eos_token_id"] == tokenizer.eos
+    assert json.loads(hf_files.tokenizer_files(tokenizer)["generation_config.json"])["eos_token_id"] == tokenizer.eos
 
 
 def test_exported_symbols_refuse_what_ours_refuse(tmp_path):
@@ -552,5 +570,5 @@ def test_exported_bytes_keep_every_text(tmp_path):
 
 
 def test_the_room_imports_neither_jax_nor_transformers():
-    code = "import sys, rljax.text, rljax.text.export; print(sorted({'jax', 'transformers'} & set(sys.modules)))"
+    code = "import sys, rljax.text, rljax.text.hf_files; print(sorted({'jax', 'transformers'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"

@@ -34,48 +34,50 @@ def moved(adapters):
 @EACH
 def test_fresh_adapters_change_nothing_and_moved_ones_what_they_add(config):
     params = params_of(config)
-    adapters = lora.init(config, names_of(config), 3, jax.random.key(0))
+    adapters = lora.init_adapters(config, names_of(config), 3, jax.random.key(0))
     base, tokens = lora.Base(params, jnp.float32(2.0)), tokens_of(2, 9)
     plain = forward(params, config, tokens)
-    near(forward(lora.policy(adapters, base), config, tokens), plain, 1e-5)
+    near(forward(lora.policy_params(adapters, base), config, tokens), plain, 1e-5)
     changed = moved(adapters)
-    beside, added = (forward(f(changed, base), config, tokens) for f in (lora.policy, lora.merge))
+    beside, added = (forward(f(changed, base), config, tokens) for f in (lora.policy_params, lora.merge_adapters))
     near(beside, added, 1e-3)
     assert np.abs(beside - plain).max() > 0.05
 
 
 def test_stacked_layers_and_experts_have_an_adapter_each():
     scanned = dataclasses.replace(DEEPSEEK, scan_layers=True)
-    adapters = moved(lora.init(scanned, OF[DEEPSEEK], 2, jax.random.key(0)))
+    adapters = moved(lora.init_adapters(scanned, OF[DEEPSEEK], 2, jax.random.key(0)))
     experts = next(x for path, x in adapters.items() if "experts" in path and "gate" in path)
     assert experts["down"].shape == (1, 6, 16, 2) and experts["up"].shape == (1, 6, 2, 14)
-    base = lora.Base(transformer.stack(params_of(DEEPSEEK), scanned), jnp.float32(1.0))
-    beside, added = (forward(f(adapters, base), scanned, tokens_of(2, 9)) for f in (lora.policy, lora.merge))
+    base = lora.Base(transformer.stack_layers(params_of(DEEPSEEK), scanned), jnp.float32(1.0))
+    beside, added = (
+        forward(f(adapters, base), scanned, tokens_of(2, 9)) for f in (lora.policy_params, lora.merge_adapters)
+    )
     near(beside, added, 1e-3)
 
 
 def test_only_the_named_matrices_are_adapted():
-    adapters = lora.init(SMALL, ("query", "down"), 4, jax.random.key(0))
+    adapters = lora.init_adapters(SMALL, ("query", "down"), 4, jax.random.key(0))
     assert {path.split("'")[-2] if "kernel" not in path else path.split("'")[-4] for path in adapters} == {
         "query",
         "down",
     }
     assert len(adapters) == 2 * SMALL.layers
-    policy = lora.policy(adapters, lora.Base(params_of(SMALL), jnp.float32(1.0)))
-    assert isinstance(policy["layers"][0]["query"]["kernel"], transformer.Adapted)
+    policy = lora.policy_params(adapters, lora.Base(params_of(SMALL), jnp.float32(1.0)))
+    assert isinstance(policy["layers"][0]["query"]["kernel"], transformer.LoraMatrix)
     assert policy["layers"][0]["key"]["kernel"] is params_of(SMALL)["layers"][0]["key"]["kernel"]
 
 
 def test_a_matrix_that_no_layer_has_is_refused_with_those_it_has():
     with pytest.raises(UserError, match="no matrix called 'querry' in a layer, choose from .*'query'"):
-        lora.init(SMALL, ("querry",), 2, jax.random.key(0))
+        lora.init_adapters(SMALL, ("querry",), 2, jax.random.key(0))
 
 
 @pytest.mark.parametrize("way", ["bfloat16", "int8"])
 def test_lighter_weights_leave_a_low_rank_change_exact(way):
-    adapters = moved(lora.init(SMALL, EVERY, 3, jax.random.key(0)))
-    policy = lora.policy(adapters, lora.Base(params_of(SMALL), jnp.float32(1.0)))
-    light = transformer.lighter(policy, SMALL, way)
+    adapters = moved(lora.init_adapters(SMALL, EVERY, 3, jax.random.key(0)))
+    policy = lora.policy_params(adapters, lora.Base(params_of(SMALL), jnp.float32(1.0)))
+    light = transformer.quantize_params(policy, SMALL, way)
     kernel = light["layers"][0]["query"]["kernel"]
     assert kernel.up is policy["layers"][0]["query"]["kernel"].up
     assert light["embedding"] is policy["embedding"] and light["layers"][0]["mlp_norm"].dtype == jnp.float32
@@ -124,11 +126,11 @@ def test_the_optimiser_sees_adapters_alone_and_what_they_hang_on_stays(finished)
     whole = transformer.init(s.model, jax.random.key(0))
     state = initial_state.new_state(s, c.rl, whole, settings.algorithm(c.rl))
     c.rl.row.kl = None
-    assert set(state.params) == set(state.reference) == set(lora.targets(s.model, ("query", "value", "gate")))
+    assert set(state.params) == set(state.reference) == set(lora.target_matrices(s.model, ("query", "value", "gate")))
     sizes = {x.size for x in jax.tree.leaves(state.opt_state) if x.ndim}
     assert sizes == {x.size for x in jax.tree.leaves(state.params)}
     problems = verbs.ask(state.cursor)
-    rollout, _ = verbs.sample(lora.policy(state.params, state.frozen), problems, state.step_key())
+    rollout, _ = verbs.sample(lora.policy_params(state.params, state.frozen), problems, state.step_key())
     shown = jnp.asarray(np.random.default_rng(0).normal(size=(c.rl.prompts, c.rl.group_size)), jnp.float32)
     experience, _ = verbs.compare(state, rollout, shown)
     before = jax.device_get(state.params)
@@ -196,7 +198,7 @@ def test_a_stage_that_goes_on_does_not_hold_what_it_started_from_as_well(finishe
 
 
 def test_every_matrix_but_the_router_is_adapted_where_none_is_named():
-    paths = lora.targets(DEEPSEEK, ())
+    paths = lora.target_matrices(DEEPSEEK, ())
     assert len(paths) > 3 and not any("router" in path or "norm" in path for path in paths)
     assert any("experts" in path for path in paths) and any("kv_up" in path for path in paths)
 

@@ -45,8 +45,8 @@ def small(**changes):
 
 @pytest.mark.parametrize("name", planning.SHAPES)
 def test_published_models_have_the_published_number_of_parameters(name):
-    described = transformer.weights(planning.SHAPES[name])
-    leaves = jax.tree.leaves(described, is_leaf=lambda x: isinstance(x, transformer.Weight))
+    described = transformer.weight_specs(planning.SHAPES[name])
+    leaves = jax.tree.leaves(described, is_leaf=lambda x: isinstance(x, transformer.WeightSpec))
     count = sum(jnp.prod(jnp.asarray(w.shape, jnp.float32)) for w in leaves)
     assert float(count) / 1e9 == pytest.approx(BILLIONS[name], rel=1e-3)
 

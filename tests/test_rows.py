@@ -102,7 +102,7 @@ def state_of(params, r, plan):
     if r.adapts_entropy:
         state = state.replace(entropy_coef=jnp.zeros(()))
     if plan.critic:
-        value = wide(value_head.init(params, "own"))
+        value = wide(value_head.init_critic(params, "own"))
         value["head"] = value["head"] + 0.1
         state = state.replace(critic=value, critic_opt_state=SGD.init(value))
     return state
@@ -264,21 +264,21 @@ def test_a_new_critic_says_zero_and_its_own_trunk_is_a_copy(params, rollout):
     tokens = jnp.concatenate([rollout.prompt, rollout.response], 1)
     mask = jnp.concatenate([rollout.prompt_mask, rollout.mask], 1)
     for trunk in value_head.TRUNKS:
-        fresh = value_head.init(params, trunk)
-        assert (value_head.values(fresh, params, MODEL, tokens, mask, P) == 0).all()
+        fresh = value_head.init_critic(params, trunk)
+        assert (value_head.critic_values(fresh, params, MODEL, tokens, mask, P) == 0).all()
         fresh["head"] = fresh["head"] + jnp.arange(16.0)
-        before = value_head.values(fresh, params, MODEL, tokens, mask, P)
+        before = value_head.critic_values(fresh, params, MODEL, tokens, mask, P)
         assert before.shape == (B * G, T) and (before[~np.asarray(rollout.mask)] == 0).all()
         changed = jax.tree.map(lambda x: x * 1.1, params)
-        same = np.allclose(before, value_head.values(fresh, changed, MODEL, tokens, mask, P))
+        same = np.allclose(before, value_head.critic_values(fresh, changed, MODEL, tokens, mask, P))
         assert same == (trunk == "own")
 
 
 def test_a_value_does_not_see_the_token_it_comes_before(params, rollout):
     tokens = jnp.concatenate([rollout.prompt, rollout.response], 1)
     mask = jnp.ones(tokens.shape, bool)
-    value = value_head.init(params) | {"head": jnp.arange(16.0)}
-    see = lambda x: value_head.values(value, params, MODEL, x, mask, P)
+    value = value_head.init_critic(params) | {"head": jnp.arange(16.0)}
+    see = lambda x: value_head.critic_values(value, params, MODEL, x, mask, P)
     other = tokens.at[:, P + 2].set((tokens[:, P + 2] + 1) % V)
     change = np.abs(np.asarray(see(other) - see(tokens))).max(0)
     assert (change[:3] == 0).all() and change[3] > 1e-6
@@ -288,7 +288,7 @@ def test_a_value_does_not_see_the_token_it_comes_before(params, rollout):
 def test_the_critic_learns_the_returns_while_the_policy_waits(trunk, params, rollout):
     r, tx = pg.ALGORITHMS["orz_ppo"], optax.adam(0.03)
     plan = learner.PolicyUpdate(T, G, critic=learner.CriticUpdate(tx, clip=0.0, warmup=50))
-    value = wide(value_head.init(params, trunk))
+    value = wide(value_head.init_critic(params, trunk))
     state = state_of(params, r, plan).replace(critic=value, critic_opt_state=tx.init(value))
     how = dict(row=r, model=MODEL, plan=plan, split=learner.Split(8))
 

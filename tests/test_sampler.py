@@ -28,9 +28,11 @@ token_logprobs = jax.jit(transformer.token_logprobs, static_argnums=(1, 5), comp
 def params():
     """Random parameters with a head large enough that some tokens are ten times likelier than others."""
     rng = np.random.default_rng(0)
-    leaves, tree = jax.tree.flatten(transformer.weights(CONFIG), is_leaf=lambda x: isinstance(x, transformer.Weight))
+    leaves, tree = jax.tree.flatten(
+        transformer.weight_specs(CONFIG), is_leaf=lambda x: isinstance(x, transformer.WeightSpec)
+    )
     made = jax.tree.unflatten(
-        tree, [jnp.asarray(rng.normal(size=w.shape) * (w.spread or 1), jnp.float32) for w in leaves]
+        tree, [jnp.asarray(rng.normal(size=w.shape) * (w.init_std or 1), jnp.float32) for w in leaves]
     )
     return made | {"head": made["head"] * 1.5}
 
@@ -64,7 +66,9 @@ def table_model(logits):
     size = len(logits)
     config = transformer.Config(vocab_size=size, layers=1, width=size, heads=1, kv_heads=1, head_width=2, ff_width=2)
     empty = jax.tree.map(
-        lambda w: jnp.zeros(w.shape), transformer.weights(config), is_leaf=lambda x: isinstance(x, transformer.Weight)
+        lambda w: jnp.zeros(w.shape),
+        transformer.weight_specs(config),
+        is_leaf=lambda x: isinstance(x, transformer.WeightSpec),
     )
     one_hot_size = (1 / size + config.norm_eps) ** 0.5  # the last norm divides by it
     head = jnp.asarray(logits, jnp.float32)

@@ -120,7 +120,7 @@ def test_a_vocabulary_and_key_heads_that_do_not_divide_lie_whole():
     assert found["embedding"].spec == PartitionSpec(None, None)
     assert layer["key"]["kernel"].spec == PartitionSpec(None, None, None)
     assert layer["query"]["kernel"].spec == PartitionSpec(None, "tensor", None)
-    assert model.key_copies == 2
+    assert model.kv_head_copies == 2
 
 
 def test_every_weight_has_logical_axes_and_a_sharding():

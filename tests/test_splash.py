@@ -31,7 +31,7 @@ def attended(config, columns):
     mask, positions = jnp.ones((2, columns), bool), jnp.tile(jnp.arange(columns), (2, 1))
 
     def total(q, k, v):
-        out = attention.attend(q, k, v, mask, positions, 0, config)
+        out = attention.attend_sequence(q, k, v, mask, positions, 0, config)
         return jnp.sum(weight * out), out
 
     q, k, v = (jnp.asarray(x, config.dtype) for x in (q * e**-0.5, k, v))
@@ -56,7 +56,7 @@ SLIDING = dataclasses.replace(GROUPED, window=70, sliding=(True,))
 )
 def test_the_kernel_is_our_attention(config, columns, monkeypatch):
     """Several blocks, some of which are seen in part and some not at all; odd lengths and widths."""
-    monkeypatch.setattr(splash, "LARGEST", 128)
+    monkeypatch.setattr(splash, "MAX_BLOCK", 128)
     ours, theirs = (attended(c, columns) for c in (config, dataclasses.replace(config, **INTERPRETED)))
     assert [x.shape for x in theirs] == [x.shape for x in ours]
     for a, b in zip(theirs, ours, strict=True):
@@ -86,7 +86,7 @@ LATENT = dataclasses.replace(DEEPSEEK, layers=2, sliding=(False, True), experts=
 def test_padding_changes_neither_logits_nor_gradients(config):
     """Windows count positions, of which pads have none, wherever they stand."""
     params, tokens = params_of(dataclasses.replace(config, scan_layers=False)), tokens_of(*MASK.shape)
-    params = transformer.stack(params, config) if config.scan_layers else params
+    params = transformer.stack_layers(params, config) if config.scan_layers else params
     weight = np.random.default_rng(0).normal(size=(*MASK.shape, config.vocab_size)) * MASK[..., None]
 
     def pushed(config):
@@ -115,18 +115,18 @@ def test_a_row_of_pads_stays_finite_with_its_gradient():
     "columns, expected", [(1, (128, 128)), (128, (128, 128)), (300, (384, 384)), (512, (512, 512))]
 )
 def test_one_block_while_it_is_small_enough(columns, expected):
-    assert splash.blocks(columns) == expected
+    assert splash.block_size(columns) == expected
 
 
 @pytest.mark.parametrize("columns", [513, 1000, 1025, 4096, 4097, 32768])
 def test_blocks_are_equal_small_enough_and_not_many(columns):
-    size, padded = splash.blocks(columns)
-    assert size % 128 == 0 and size <= splash.LARGEST and padded % size == 0 and padded >= columns
-    assert padded // size == -(-columns // splash.LARGEST)
+    size, padded = splash.block_size(columns)
+    assert size % 128 == 0 and size <= splash.MAX_BLOCK and padded % size == 0 and padded >= columns
+    assert padded // size == -(-columns // splash.MAX_BLOCK)
 
 
 def test_wider_heads_have_smaller_blocks():
-    assert [splash.blocks(4096, wide)[0] for wide in (512, 1024, 2048, 4096, 8192)] == [512, 512, 256, 128, 128]
+    assert [splash.block_size(4096, wide)[0] for wide in (512, 1024, 2048, 4096, 8192)] == [512, 512, 256, 128, 128]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -151,7 +151,7 @@ def test_nothing_is_collected_for_the_kernel(on_devices):
 
 def test_columns_that_are_split_are_refused():
     layout = transformer.Layout(AbstractMesh((2,), ("context",)), (("columns", ("context",)),))
-    with pytest.raises(UserError, match="attention='splash' does not know columns that are split: use own"):
+    with pytest.raises(UserError, match="attention='splash' does not support sharded columns: use own"):
         dataclasses.replace(EVERYTHING, attention="splash", layout=layout)
 
 

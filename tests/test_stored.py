@@ -15,22 +15,22 @@ DEEP = dataclasses.replace(EVERYTHING, layers=5)  # sliding, global, sliding, gl
 
 
 def test_layers_of_one_kind_are_stacked_pattern_by_pattern():
-    pattern = lambda **kw: transformer.Config(vocab_size=5, window=4, **kw).stacks()
+    pattern = lambda **kw: transformer.Config(vocab_size=5, window=4, **kw).layer_stacks()
     assert pattern(layers=4) == [(0, 1, 4)]
     assert pattern(layers=1) == [(0, 1, 1)]
     assert pattern(layers=26, sliding=(True,) * 5 + (False,)) == [(0, 6, 4), (24, 1, 2)]
     experts = dict(experts=4, expert_width=8, routed=(False,) * 3 + (True,) * 4)
     assert pattern(layers=7, **experts) == [(0, 1, 3), (3, 1, 4)]
-    assert DEEP.stacks() == [(0, 2, 2), (4, 1, 1)]
+    assert DEEP.layer_stacks() == [(0, 2, 2), (4, 1, 1)]
 
 
 @pytest.mark.parametrize("config", [SMALL, DEEP, DEEPSEEK], ids=["small", "deep", "deepseek"])
 def test_stacked_layers_are_the_same_function_with_the_same_gradient(config):
     scanned, params = dataclasses.replace(config, scan_layers=True, remat="layer"), params_of(config)
     tokens, mask = tokens_of(2, 9), np.arange(9) < np.array([[9], [7]])
-    stacked = transformer.stack(params, scanned)
+    stacked = transformer.stack_layers(params, scanned)
     assert jax.tree.structure(stacked) == jax.tree.structure(transformer.init(scanned, jax.random.key(0)))
-    again, plain = transformer.unstack(stacked, scanned)
+    again, plain = transformer.unstack_layers(stacked, scanned)
     assert plain == dataclasses.replace(config, remat="layer")
     jax.tree.map(np.testing.assert_array_equal, again, params)
 
@@ -41,18 +41,18 @@ def test_stacked_layers_are_the_same_function_with_the_same_gradient(config):
     (_, ours), grads = jit(jax.value_and_grad(total, has_aux=True))(stacked, scanned)
     (_, expected), expected_grads = jit(jax.value_and_grad(total, has_aux=True))(params, config)
     near(ours, expected, 1e-5)
-    jax.tree.map(lambda a, b: near(a, b, 1e-4), transformer.unstack(grads, scanned)[0], expected_grads)
+    jax.tree.map(lambda a, b: near(a, b, 1e-4), transformer.unstack_layers(grads, scanned)[0], expected_grads)
 
 
 @EACH
 def test_random_parameters_are_the_same_however_they_are_stacked(config):
     scanned = dataclasses.replace(config, scan_layers=True)
     expected = transformer.init(config, jax.random.key(1))
-    ours, _ = transformer.unstack(transformer.init(scanned, jax.random.key(1)), scanned)
+    ours, _ = transformer.unstack_layers(transformer.init(scanned, jax.random.key(1)), scanned)
     jax.tree.map(np.testing.assert_array_equal, ours, expected)
-    described = transformer.weights(scanned)
-    shapes = jax.tree.map(lambda w: w.shape, described, is_leaf=lambda x: isinstance(x, transformer.Weight))
-    assert shapes == jax.tree.map(jnp.shape, transformer.stack(expected, scanned))
+    described = transformer.weight_specs(scanned)
+    shapes = jax.tree.map(lambda w: w.shape, described, is_leaf=lambda x: isinstance(x, transformer.WeightSpec))
+    assert shapes == jax.tree.map(jnp.shape, transformer.stack_layers(expected, scanned))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -74,36 +74,36 @@ def noise(*shape, seed=0):
 def test_int8_is_within_half_a_step_of_the_matrix_and_multiplies_like_it(spec):
     of_x, of_w, axes = SPECS[spec]
     w = noise(*of_w).at[(slice(None),) * len(axes) + (0,) * (len(of_w) - len(axes))].set(0.0)  # a column of zeros
-    small = weight_formats.quantize(w, axes)
+    small = weight_formats.quantize_matrix(w, axes)
     assert small.values.dtype == jnp.int8 and int(jnp.abs(small.values).max()) == 127
-    error = jnp.abs(weight_formats.whole(small) - w)
+    error = jnp.abs(weight_formats.to_dense(small) - w)
     assert (error <= small.scale / 2 + 1e-6).all() and error.max() > 1e-4
     x = noise(*of_x)
-    near(weight_formats.product(spec, x, small), weight_formats.product(spec, x, weight_formats.whole(small)), 1e-4)
+    near(weight_formats.einsum(spec, x, small), weight_formats.einsum(spec, x, weight_formats.to_dense(small)), 1e-4)
 
 
 @pytest.mark.parametrize("spec", SPECS)
-@pytest.mark.parametrize("base_of", [lambda w, axes: w, weight_formats.quantize], ids=["whole", "int8"])
+@pytest.mark.parametrize("base_of", [lambda w, axes: w, weight_formats.quantize_matrix], ids=["whole", "int8"])
 def test_a_low_rank_change_multiplies_like_the_sum(spec, base_of):
     of_x, of_w, axes = SPECS[spec]
     base = base_of(noise(*of_w), axes)
-    w = weight_formats.Adapted(base, noise(*of_w[: len(axes)], 3), noise(3, *of_w[len(axes) :], seed=1))
-    added = weight_formats.low_rank(w.down, w.up, of_w)
+    w = weight_formats.LoraMatrix(base, noise(*of_w[: len(axes)], 3), noise(3, *of_w[len(axes) :], seed=1))
+    added = weight_formats.low_rank_product(w.down, w.up, of_w)
     assert jnp.abs(added).max() > 1
     x = noise(*of_x)
-    near(weight_formats.product(spec, x, w), weight_formats.product(spec, x, weight_formats.whole(base) + added), 1e-3)
-    near(weight_formats.whole(w), weight_formats.whole(base) + added, 1e-5)
+    near(weight_formats.einsum(spec, x, w), weight_formats.einsum(spec, x, weight_formats.to_dense(base) + added), 1e-3)
+    near(weight_formats.to_dense(w), weight_formats.to_dense(base) + added, 1e-5)
 
 
 def test_grouped_rows_meet_their_own_matrix_however_it_is_kept():
     x, w, sizes = noise(7, 8), noise(3, 8, 6), jnp.array([4, 0, 3])
     rows = np.repeat(np.arange(3), sizes)
     by_hand = lambda w: np.einsum("md,mdf->mf", x, np.asarray(w)[rows])
-    small = weight_formats.quantize(w, (1,))
-    adapted = weight_formats.Adapted(w, noise(3, 8, 2), noise(3, 2, 6))
+    small = weight_formats.quantize_matrix(w, (1,))
+    adapted = weight_formats.LoraMatrix(w, noise(3, 8, 2), noise(3, 2, 6))
     for kept in (w, small, adapted):
-        near(weight_formats.grouped(x, kept, sizes), by_hand(weight_formats.whole(kept)), 1e-4)
-    assert jnp.abs(weight_formats.whole(adapted) - w).max() > 1
+        near(weight_formats.grouped_matmul(x, kept, sizes), by_hand(weight_formats.to_dense(kept)), 1e-4)
+    assert jnp.abs(weight_formats.to_dense(adapted) - w).max() > 1
 
 
 def test_a_token_passes_the_same_experts_whoever_else_is_in_the_batch():

@@ -93,9 +93,9 @@ def test_broken_utf8_becomes_the_replacement_character():
 
 @pytest.mark.parametrize("tokenizer", [SYMBOLS, BYTES], ids=["symbols", "bytes"])
 def test_a_prompt_is_bos_and_its_parts_one_after_the_other(tokenizer):
-    assert tokenizer.begin == (tokenizer.bos,) and tokenizer.marks == SPECIALS
+    assert tokenizer.begin_ids == (tokenizer.bos,) and tokenizer.control_tokens == SPECIALS
     parts = [("apple + ", True), ("3 ", False), ("= 12", True)]
-    assert tokenizer.join(parts) == tokenizer.encode("apple + 3 = 12")
+    assert tokenizer.encode_parts(parts) == tokenizer.encode("apple + 3 = 12")
     assert prompt_ids(tokenizer, parts) == [tokenizer.bos, *tokenizer.encode("apple + 3 = 12")]
     assert prompt_ids(tokenizer, []) == [tokenizer.bos]
 
@@ -103,10 +103,10 @@ def test_a_prompt_is_bos_and_its_parts_one_after_the_other(tokenizer):
 def test_specials_in_the_parts_of_a_prompt_are_bytes_or_refused_trusted_or_not():
     for trusted in (True, False):
         parts = [("a", False), ("<eos>", trusted)]
-        assert BYTES.join(parts) == list(b"a<eos>")
+        assert BYTES.encode_parts(parts) == list(b"a<eos>")
         assert prompt_ids(BYTES, [("<bos>a", trusted)]) == [BYTES.bos, *b"<bos>a"]
         with pytest.raises(UserError, match="<eos>"):
-            SYMBOLS.join([("apple", False), ("<eos>", trusted)])
+            SYMBOLS.encode_parts([("apple", False), ("<eos>", trusted)])
 
 
 @pytest.mark.parametrize("tokenizer", [SYMBOLS, BYTES], ids=["symbols", "bytes"])

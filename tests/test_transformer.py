@@ -34,14 +34,14 @@ def test_decoding_with_the_cache_equals_the_full_forward(config):
     expected = forward(params, config, whole, whole_mask)[:, slots - 1 :]
 
     prefill = lambda params, config, *xs: [
-        transformer.grow(x, 4) if n else x for n, x in enumerate(transformer.prefill(params, config, *xs, group))
+        transformer.grow_cache(x, 4) if n else x for n, x in enumerate(transformer.prefill(params, config, *xs, group))
     ]
     decode = jit(transformer.decode)
     logits, cache = jit(prefill)(params, config, prompt, mask)
     out = [np.repeat(logits, group, 0)]
     for step in range(steps):
         if step == 4:
-            cache = transformer.grow(cache, steps)
+            cache = transformer.grow_cache(cache, steps)
         logits, cache = decode(params, config, response[:, step], cache)
         out.append(logits)
     near(np.stack(out, 1), expected, 1e-4)
@@ -108,8 +108,8 @@ def test_a_sliding_layer_sees_window_columns_its_own_included():
 
 
 def test_the_pattern_of_sliding_layers_repeats():
-    assert [EVERYTHING.slides(layer) for layer in range(5)] == [True, False, True, False, True]
-    assert not any(SMALL.slides(layer) for layer in range(5))
+    assert [EVERYTHING.is_sliding(layer) for layer in range(5)] == [True, False, True, False, True]
+    assert not any(SMALL.is_sliding(layer) for layer in range(5))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -229,7 +229,7 @@ def test_bfloat16_changes_the_logits_slightly(field):
 def test_a_bfloat16_cache_changes_decoded_logits_slightly():
     def decoded(params, config):
         _, cache = transformer.prefill(params, config, tokens_of(2, 6), jnp.ones((2, 6), bool), 1)
-        cache = transformer.grow(cache, 2)
+        cache = transformer.grow_cache(cache, 2)
         assert {str(x.dtype) for x in jax.tree.leaves((cache.prompt, cache.response))} == {config.cache_dtype}
         return transformer.decode(params, config, jnp.array([1, 2]), cache)[0]
 
@@ -332,7 +332,7 @@ def test_yarn_frequencies_follow_the_published_formula():
             expected.append(frequency * (1 - divided) + frequency / factor * divided)
         assert expected[0] == 1 and expected[-1] == pytest.approx(base ** (-14 / 16) / factor)
         np.testing.assert_allclose(blocks.rope_frequencies(config, 0), expected, rtol=1e-6)
-        assert blocks.rope_stretch(config, 0) == 1.3
+        assert blocks.rope_attention_factor(config, 0) == 1.3
 
 
 def test_sliding_layers_have_their_own_unscaled_base():
@@ -344,7 +344,9 @@ def test_sliding_layers_have_their_own_unscaled_base():
 
 def test_rope_turns_the_pair_of_halves_by_position_times_frequency():
     x, angle = jnp.array([[1.0, 0.0, 0.0, 2.0]]), 3 * 0.5
-    turned = blocks.rope(x, jnp.array([3]), jnp.array([0.5, 0.0]))  # pairs (0, 2) and (1, 3); the second stands still
+    turned = blocks.apply_rope(
+        x, jnp.array([3]), jnp.array([0.5, 0.0])
+    )  # pairs (0, 2) and (1, 3); the second stands still
     near(turned, [[np.cos(angle), 0, np.sin(angle), 2]], 1e-6)
 
 
@@ -406,7 +408,7 @@ def numpy_forward(p, c, tokens):
         for head in range(c.heads):
             shared = head // (c.heads // c.kv_heads)
             for s in range(len(tokens)):
-                first = max(0, s - c.window + 1) if c.slides(index) else 0
+                first = max(0, s - c.window + 1) if c.is_sliding(index) else 0
                 query = turn(q[s, head], s, freq) * (c.attention_scale or c.head_width**-0.5)
                 score = np.array(
                     [cap(query @ turn(k[t, shared], t, freq), c.attention_softcap) for t in range(first, s + 1)]
@@ -430,17 +432,17 @@ def test_the_forward_equals_a_plain_loop_over_heads_and_columns(config):
 
 @EACH
 def test_init_axes_and_weights_describe_the_same_tree(config):
-    is_weight = lambda x: isinstance(x, transformer.Weight)
-    described = jax.tree.leaves_with_path(transformer.weights(config), is_leaf=is_weight)
+    is_weight = lambda x: isinstance(x, transformer.WeightSpec)
+    described = jax.tree.leaves_with_path(transformer.weight_specs(config), is_leaf=is_weight)
     made = jax.tree.leaves_with_path(transformer.init(config, jax.random.key(0)))
     axes = jax.tree.leaves_with_path(transformer.logical_axes(config), is_leaf=lambda x: isinstance(x, tuple))
     assert len(made) == len(described) == len(axes)
     for (path, w), (made_path, x), (axes_path, names) in zip(described, made, axes, strict=True):
         assert path == made_path == axes_path
         assert w.shape == x.shape and w.axes == names and len(names) == x.ndim, path
-        assert jnp.std(x) == pytest.approx(w.spread, rel=0.4), path
-        if not w.spread:
-            assert (x == w.fill).all(), path
+        assert jnp.std(x) == pytest.approx(w.init_std, rel=0.4), path
+        if not w.init_std:
+            assert (x == w.init_value).all(), path
 
 
 def test_parameters_are_counted():

@@ -68,7 +68,7 @@ def test_the_architecture_and_the_tokenizer_are_the_folders(config, folder):
     assert s.model == pretrained.read_config(folder, layout=s.model.layout, **how)
     assert same_files(s.task.tokenizer, tiny_folder.tokenizer()) and s.task.tokenizer.size < s.model.vocab_size
     first = initial_state.start_params(s, "weights", "nowhere")
-    plain, _ = transformer.unstack(first, s.model)
+    plain, _ = transformer.unstack_layers(first, s.model)
     jax.tree.map(np.testing.assert_array_equal, plain, pretrained.load(folder)[1])
 
 
@@ -102,7 +102,7 @@ def test_a_stage_with_adapters_on_the_folder_learns_and_logs_what_int8_costs(fin
 def test_the_policy_goes_back_to_a_folder_and_samples_from_there(finished, config, folder, tmp_path, capsys):
     export.run(config, finished, stage="rl", to=str(tmp_path / "out"), dtype="")
     s = settings.resolve(config)
-    merged, _ = transformer.unstack(initial_state.start_params(s, "rl", finished), s.model)
+    merged, _ = transformer.unstack_layers(initial_state.start_params(s, "rl", finished), s.model)
     again, params, tokenizer = pretrained.load(tmp_path / "out")
     jax.tree.map(np.testing.assert_array_equal, params, merged)
     before = pretrained.load(folder)[1]
@@ -171,9 +171,9 @@ def test_control_tokens_in_a_question_stay_words():
 def test_a_template_that_begins_to_think_is_answered_from_there():
     words = prompting.make_prompt_format("own", tiny_folder.tokenizer(THINKING))
     assert words.template.prefill == "<think>\n" and words.template.prompt.endswith("assistant\n<think>\n")
-    said = words.template.answer("2+2 = 4", "4")
+    said = words.template.format_response("2+2 = 4", "4")
     assert said == "2+2 = 4\n</think>\n\n\\boxed{4}"
-    ids = words.response_ids(words.template.parts("</think>", "4"))
+    ids = words.response_ids(words.template.response_parts("</think>", "4"))
     think = words.tokenizer.token("</think>")
     assert ids.count(think) == 1 and ids[-1] == words.tokenizer.token("<|im_end|>")
 

@@ -136,7 +136,7 @@ def stopped_groups_in(folder: Path) -> list[tuple[Path, list[Path]]]:
 
 def beside_others(run: Run) -> Run:
     """The same run, whose decisions about loops and branches are shared with those beside it."""
-    shared = lambda model: dataclasses.replace(model, layout=dataclasses.replace(model.layout, runs=RUNS))
+    shared = lambda model: dataclasses.replace(model, layout=dataclasses.replace(model.layout, run_axis=RUNS))
     model = shared(run.model)
     batching = dataclasses.replace(run.rl.micro_batching, layout=model.layout)
     rl = dataclasses.replace(run.rl, micro_batching=batching)

@@ -79,7 +79,7 @@ def place_rows(x: Any, layout: Layout) -> Any:
 
     What is not an array (the records of a text task) is left as it is.
     """
-    if not layout.split:
+    if not layout.is_sharded:
         return x
 
     def place(y: Any) -> jax.Array:
@@ -141,12 +141,12 @@ def place_whole(x: Any, layout: Layout) -> Any:
 
 def place_policy(params: Any, model: transformer.Config) -> Any:
     """The policy's parameters, in whatever form they are kept, on the devices of another mesh."""
-    where = transformer.stored_shardings(params, model)
+    where = transformer.param_shardings(params, model)
     return jax.device_put(params, where)
 
 
 def is_weight(x: Any) -> bool:
-    return isinstance(x, transformer.Weight)
+    return isinstance(x, transformer.WeightSpec)
 
 
 def weight_shardings(model: transformer.Config) -> Any:
@@ -157,17 +157,17 @@ def weight_shardings(model: transformer.Config) -> Any:
     layout, mesh = model.layout, model.layout.mesh
     assert mesh is not None
 
-    def one(w: transformer.Weight) -> NamedSharding:
+    def one(w: transformer.WeightSpec) -> NamedSharding:
         used = [axis for name in w.axes for axis in layout.axes(name)]
         if len(set(used)) < len(used):
             raise UserError(f"mesh: a weight with the axes {w.axes} would be split over {used[0]!r} twice")
         for size, name in zip(w.shape, w.axes, strict=True):
-            if name not in (None, "kv_heads", "vocab") and size % layout.ways(name):
+            if name not in (None, "kv_heads", "vocab") and size % layout.num_shards(name):
                 over = " x ".join(f"{axis}={mesh.shape[axis]}" for axis in layout.axes(name))
                 raise UserError(f"mesh: a weight of {size} along {name!r} cannot be split over {over}")
         return layout.sharding(w.axes, w.shape)
 
-    return jax.tree.map(one, transformer.weights(model), is_leaf=is_weight)
+    return jax.tree.map(one, transformer.weight_specs(model), is_leaf=is_weight)
 
 
 def state_shardings(state: Any, model: transformer.Config, on_host: Collection[str] = ()) -> Any:
@@ -177,7 +177,7 @@ def state_shardings(state: Any, model: transformer.Config, on_host: Collection[s
     """
     assert model.layout.mesh is not None
     by_path, whole = {}, NamedSharding(model.layout.mesh, PartitionSpec())
-    described = jax.tree_util.tree_flatten_with_path(transformer.weights(model), is_leaf=is_weight)[0]
+    described = jax.tree_util.tree_flatten_with_path(transformer.weight_specs(model), is_leaf=is_weight)[0]
     for (path, w), sharding in zip(described, jax.tree.leaves(weight_shardings(model)), strict=True):
         by_path[jax.tree_util.keystr(path)] = w.shape, sharding
 
@@ -197,7 +197,7 @@ def state_shardings(state: Any, model: transformer.Config, on_host: Collection[s
 
 def constrain_state(state: Any, model: transformer.Config) -> Any:
     """Inside a jit: a state, or a gradient, laid out as the state that a stage starts from."""
-    if not model.layout.split:
+    if not model.layout.is_sharded:
         return state
     lay = lambda x, where: x if is_key(x) else jax.lax.with_sharding_constraint(x, where)
     return jax.tree.map(lay, state, state_shardings(state, model))
@@ -228,10 +228,10 @@ def is_key(x: Any) -> bool:
 
 def check_rows(rows: int, layout: Layout, what: str) -> None:
     """Raise UserError where rows cannot be split evenly over the devices."""
-    if rows % layout.ways("rows"):
+    if rows % layout.num_shards("rows"):
         over = " x ".join(f"{axis}={layout.mesh.shape[axis]}" for axis in layout.axes("rows")) if layout.mesh else ""
         raise UserError(
-            f"mesh: {what}={rows} is not a multiple of the {layout.ways('rows')} parts ({over}) it is split in"
+            f"mesh: {what}={rows} is not a multiple of the {layout.num_shards('rows')} parts ({over}) it is split in"
         )
 
 
@@ -240,7 +240,7 @@ def by_rows(make: Callable[[int, int], Any], start: int, count: int, layout: Lay
 
     Of several processes each makes the rows that its devices hold, and no others.
     """
-    if jax.process_count() == 1 or not layout.split:
+    if jax.process_count() == 1 or not layout.is_sharded:
         return place_rows(make(start, count), layout)
     where = layout.sharding(("rows",), (count,))
     parts: Any = where.addressable_devices_indices_map((count,))

@@ -81,7 +81,7 @@ def make_evaluators(
         asked = [problems_of(seed, jnp.arange(problems), options.split) for seed in seeds]
         return [(a, task.records(a.facts)) for a in asked]
 
-    shards = model.layout.ways("rows")
+    shards = model.layout.num_shards("rows")
     at_once = -(-max(1, min(problems, ROWS_AT_ONCE // attempts)) // shards) * shards
     sampling = Sampling(
         group_size=attempts,

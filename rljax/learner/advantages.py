@@ -112,8 +112,8 @@ def score_before_updates(learner: PolicyLearner, state: TrainState, batch: Batch
         estimate = pg.kl.ESTIMATORS[algorithm.name("kl")]
         out["penalty"] = algorithm.option("kl", "coef") * estimate(out["old_logprobs"], out["ref_logprobs"])
     if algorithm.looks_at("values"):
-        policy = lora.policy(state.params, state.frozen)
-        value = lambda b: value_head.values(
+        policy = lora.policy_params(state.params, state.frozen)
+        value = lambda b: value_head.critic_values(
             state.critic, policy, learner.model, b["tokens"], b["mask"], learner.prompt_slots
         )
         out["values"] = scored(value)

@@ -40,7 +40,7 @@ class MicroBatching:
     @classmethod
     def of(cls, options: MicroBatchOptions, prompt_slots: int, layout: Layout) -> "MicroBatching":
         """The micro-batching of a stage whose rows begin with ``prompt_slots`` columns of prompt."""
-        shards = layout.ways("rows")
+        shards = layout.num_shards("rows")
         rows = -(-options.micro_batch // shards) * shards
         return cls(rows, tuple(prompt_slots + width for width in options.widths), layout)
 
@@ -61,7 +61,7 @@ class MicroBatching:
 
         longest = to_micro_batches(lengths[order]).max(-1)
         width = jnp.sum(longest[:, None] > jnp.asarray(self.all_widths(columns)[:-1], jnp.int32), -1)
-        width = self.layout.most(width)  # vmapped runs are all computed at the width that the widest needs
+        width = self.layout.max_over_runs(width)  # vmapped runs are all computed at the width that the widest needs
         return width, jax.tree.map(lambda x: to_micro_batches(x[order]), batch), to_micro_batches(order, count)
 
     def all_widths(self, columns: int) -> tuple[int, ...]:

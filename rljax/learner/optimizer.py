@@ -97,13 +97,13 @@ def muon_dimensions(model: transformer.Config) -> Any:
     """Which axes of each weight Muon treats as a matrix's rows and columns; None leaves the weight to AdamW."""
     from optax.contrib import MuonDimensionNumbers
 
-    def dimensions(w: transformer.Weight) -> Any:
-        if "vocab" in w.axes or not w.spread:
+    def dimensions(w: transformer.WeightSpec) -> Any:
+        if "vocab" in w.axes or not w.init_std:
             return None
         held = [i for i, axis in enumerate(w.axes) if axis in ("layer", "expert")]  # each matrix of a stack by itself
-        inputs = range(len(held), len(held) + w.inputs)
+        inputs = range(len(held), len(held) + w.input_axes)
         inward = tuple(i for i, axis in enumerate(w.axes) if axis == "embed") or tuple(inputs)
         other = tuple(i for i in range(len(w.shape)) if i not in (*held, *inward))
         return MuonDimensionNumbers(inward, other)
 
-    return jax.tree.map(dimensions, transformer.weights(model), is_leaf=lambda x: isinstance(x, transformer.Weight))
+    return jax.tree.map(dimensions, transformer.weight_specs(model), is_leaf=lambda x: isinstance(x, transformer.WeightSpec))

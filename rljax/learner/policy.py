@@ -68,7 +68,7 @@ class PolicyLearner:
 
         ``params`` are adapters where ``frozen`` holds the weights that they are attached to.
         """
-        policy = lora.policy(params, frozen)
+        policy = lora.policy_params(params, frozen)
         return transformer.token_logprobs(
             policy, self.model, batch["tokens"], batch["mask"], self.temperature, self.prompt_slots
         )

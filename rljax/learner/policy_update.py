@@ -145,8 +145,8 @@ def make_policy_loss(
             metrics["kl"] = jnp.sum(mean_weight * pg.k3(logp, ref_logprobs))
             metrics["kl/k1"] = jnp.sum(mean_weight * pg.k1(logp, ref_logprobs))
         if learner.critic:
-            policy, clip = lora.policy(params["policy"], frozen), learner.critic.options.clip or None
-            v = value_head.values(params["critic"], policy, learner.model, batch["tokens"], batch["mask"], start)
+            policy, clip = lora.policy_params(params["policy"], frozen), learner.critic.options.clip or None
+            v = value_head.critic_values(params["critic"], policy, learner.model, batch["tokens"], batch["mask"], start)
             value = jnp.sum(mean_weight * pg.value_clipped(v, b["values"], b["returns"], clip=clip))
             total += learner.critic.options.coef * value
             metrics["value/loss"] = value

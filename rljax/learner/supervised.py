@@ -58,7 +58,7 @@ def make_next_token_loss(
     """The loss of a micro-batch and its share of the logged means; ``params`` may be adapters of something ``frozen``."""
 
     def loss(params: Any, b: Batch) -> tuple[Array, Metrics]:
-        policy = lora.policy(params, frozen)
+        policy = lora.policy_params(params, frozen)
         logp, entropy = transformer.token_logprobs(policy, model, b["tokens"], b["mask"])
         weight = b["weight"][:, 1:]
         return -jnp.sum(weight * logp), {"entropy": jnp.sum(weight * jax.lax.stop_gradient(entropy))}

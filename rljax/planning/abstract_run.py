@@ -27,7 +27,7 @@ def resolve_abstract(config: ConfigTree, model_name: str = "", devices: Any = No
         config[stage].start = ""  # whatever it starts from, its weights have these shapes
     name, slots, stop_ids = model_name or config.weights, config.task.options.get("prompt_slots", 512), (0,)
     said = config.model.to_dict()
-    computed = {field: said[field] for field in pretrained.COMPUTED}
+    computed = {field: said[field] for field in pretrained.COMPUTE_FIELDS}
     if not name:
         if tasks.takes_tokenizer(config.task.name):
             raise UserError(

@@ -75,7 +75,7 @@ def lower_programs(run: Run) -> dict[str, Any]:
     asked = abstract_rows((kind("int32", prompts, slots), kind("bool", prompts, slots)), run.sampler_model.layout)
     policy = state.params
     if rl.lora.rank:
-        policy = place_adapted(jax.eval_shape(lora.policy, state.params, state.frozen), run.model)
+        policy = place_adapted(jax.eval_shape(lora.policy_params, state.params, state.frozen), run.model)
 
     rows = prompts * sampling.group_size
     rollout = jax.eval_shape(lambda: Rollout.empty(rows, slots, sampling.max_new_tokens))
@@ -104,8 +104,8 @@ def place_adapted(policy: Any, model: transformer.Config) -> Any:
     on: Any = lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at)
 
     def one(at: Any, x: Any) -> Any:
-        if isinstance(x, transformer.Adapted):
-            return transformer.Adapted(on(x.base, at), on(x.down, whole), on(x.up, whole))
+        if isinstance(x, transformer.LoraMatrix):
+            return transformer.LoraMatrix(on(x.base, at), on(x.down, whole), on(x.up, whole))
         return on(x, at)
 
     return jax.tree.map(one, where, policy)
@@ -155,12 +155,12 @@ def sizes(program: Any, turns: tuple[float, ...]) -> Sizes:
 
 def with_layers(run: Run, turns: int) -> Run:
     """The same with so many turns of the longest run of like layers."""
-    first, period, repeats = max(run.model.stacks(), key=lambda run: run[1] * run[2])
+    first, period, repeats = max(run.model.layer_stacks(), key=lambda run: run[1] * run[2])
     left = [i for i in range(run.model.layers) if not first + turns * period <= i < first + repeats * period]
 
     def cut(model: transformer.Config) -> transformer.Config:
-        sliding = tuple(model.slides(i) for i in left) if model.sliding else ()
-        routed = tuple(model.routes(i) for i in left) if model.routed else ()
+        sliding = tuple(model.is_sliding(i) for i in left) if model.sliding else ()
+        routed = tuple(model.has_experts(i) for i in left) if model.routed else ()
         return dataclasses.replace(model, layers=len(left), sliding=sliding, routed=routed)
 
     return dataclasses.replace(run, model=cut(run.model), sampler_model=cut(run.sampler_model))

@@ -43,9 +43,9 @@ def experts(model: Config) -> float:
 
 
 def counted(model: Config, which: Any) -> float:
-    is_weight = lambda x: isinstance(x, transformer.Weight)
-    leaves = jax.tree.leaves(transformer.weights(model)["layers"], is_leaf=is_weight)
-    return float(sum(math.prod(w.shape) for w in leaves if w.spread and which(w)))
+    is_weight = lambda x: isinstance(x, transformer.WeightSpec)
+    leaves = jax.tree.leaves(transformer.weight_specs(model)["layers"], is_leaf=is_weight)
+    return float(sum(math.prod(w.shape) for w in leaves if w.init_std and which(w)))
 
 
 def head(model: Config) -> float:
@@ -90,9 +90,9 @@ def sampling(rl: Reinforcement, model: Config, prompt_slots: int, devices: int) 
 
 def weights_read(model: Config, devices: int, tokens: float) -> float:
     """Weights that all devices together read in one pass: each the part that it computes with, of experts those in use."""
-    copies = devices / max(model.layout.ways("heads"), 1)
+    copies = devices / max(model.layout.num_shards("heads"), 1)
     used = min(1.0, tokens * model.experts_per_token / model.experts) if model.experts else 0.0
-    return copies * (dense(model) + head(model) + used * experts(model) / model.layout.ways("expert"))
+    return copies * (dense(model) + head(model) + used * experts(model) / model.layout.num_shards("expert"))
 
 
 def updating(run: Run, prompt_slots: int, held: float) -> Work:

@@ -1,12 +1,12 @@
-"""A Hugging Face config.json, field by field: what is read, what was asked for and is not there, what nobody read."""
+"""The fields of a Hugging Face config.json that the families share: read and written, and those that nothing reads."""
 
 import math
 from typing import Any
 
 from rljax.errors import UserError
 
-# Fields that change nothing when a model is run; whatever is neither here nor read is named in a warning.
-HARMLESS = {
+# Fields that do not change what a model computes. Any other field that is not read is named in a warning.
+IGNORED_FIELDS = {
     *("architectures", "model_type", "transformers_version", "_name_or_path", "auto_map", "dtype", "torch_dtype"),
     *("use_cache", "initializer_range", "attention_dropout", "pretraining_tp", "cache_implementation", "hidden_act"),
     *("bos_token_id", "eos_token_id", "pad_token_id", "output_router_logits", "router_aux_loss_coef", "aux_loss_alpha"),
@@ -27,40 +27,43 @@ ACTIVATIONS = {
 
 
 class Fields:
-    """The fields of a config.json. Calling it reads one; a field that is null counts as missing."""
+    """The fields of a config.json. A call reads one field. A field that is null counts as missing."""
 
     def __init__(self, data: dict[str, Any], where: str):
         self.data, self.where, self.seen = data, where, set()
 
     def __call__(self, name: str, *default: Any) -> Any:
-        """The field, or the default. Raises UserError for a field that is missing and has none."""
+        """The field, or the default. Raises UserError for a missing field without a default."""
         self.seen.add(name)
         value = self.data.get(name)
         if value is None and not default:
             raise UserError(f"{self.where}: the field {name!r} is missing")
         return default[0] if value is None else value
 
-    def or_null(self, name: str, default: Any) -> Any:
-        """The field, null where it says null; the default only where it is missing."""
+    def get_nullable(self, name: str, default: Any) -> Any:
+        """The field, None where it is null; the default only where it is missing."""
         self.seen.add(name)
         return self.data.get(name, default)
 
-    def refuse(self, name: str, only: Any) -> None:
-        """Raise UserError where a field asks for what no model here computes."""
+    def require(self, name: str, only: Any) -> None:
+        """Raise UserError where a field has another value than the only one that is computed here."""
         value = self(name, only)
         if value != only:
             raise UserError(f"{self.where}: {name}={value!r} is not supported, only {only!r}")
 
-    def unread(self) -> list[str]:
-        return sorted(set(self.data) - self.seen - HARMLESS)
+    def unread_names(self) -> list[str]:
+        """Names of the fields that nothing has read and that may change what the model computes."""
+        return sorted(set(self.data) - self.seen - IGNORED_FIELDS)
 
 
-def common(f: Fields, *, activation: str = "hidden_act", head_width: int | None = None, tied: bool = False) -> dict:
-    """What every family has, as keyword arguments of a ``Config``."""
+def common_from_hf(
+    f: Fields, *, activation: str = "hidden_act", head_width: int | None = None, tied: bool = False
+) -> dict:
+    """The fields that every family has, as keyword arguments of a ``Config``."""
     width, heads, act = f("hidden_size"), f("num_attention_heads"), f(activation, "silu")
     if act not in ACTIVATIONS:
         raise UserError(f"{f.where}: {activation}={act!r} is unknown, choose from {sorted(ACTIVATIONS)}")
-    f.refuse("use_bidirectional_attention", False)
+    f.require("use_bidirectional_attention", False)
     return dict(
         vocab_size=f("vocab_size"),
         layers=f("num_hidden_layers"),
@@ -76,8 +79,8 @@ def common(f: Fields, *, activation: str = "hidden_act", head_width: int | None 
     )
 
 
-def written(c: Any) -> dict[str, Any]:
-    """The inverse of ``common``."""
+def common_to_hf(c: Any) -> dict[str, Any]:
+    """The inverse of ``common_from_hf``."""
     return dict(
         vocab_size=c.vocab_size,
         num_hidden_layers=c.layers,
@@ -96,11 +99,13 @@ def written(c: Any) -> dict[str, Any]:
 # Rotary positions
 
 
-def rope(f: Fields, kind: str = "", base: float = 10_000.0, legacy_base: str = "rope_theta") -> tuple[float, dict]:
-    """(base, the fields of the scaling) of all layers or of those of a ``kind``; {} where nothing is scaled.
+def rope_from_hf(
+    f: Fields, kind: str = "", base: float = 10_000.0, legacy_base: str = "rope_theta"
+) -> tuple[float, dict]:
+    """(base, fields of the scaling) of all layers, or of the layers of one ``kind``; {} where nothing is scaled.
 
-    Current files say ``rope_parameters``, for each kind of layer where these differ; older ones ``rope_theta`` and
-    ``rope_scaling``, which wins where both are there.
+    Current files have ``rope_parameters``, one dict for each kind of layer where these differ. Older files have
+    ``rope_theta`` and ``rope_scaling``, which wins where both exist.
     """
     old, new = f("rope_scaling", {}), f("rope_parameters", {})
     nested = any(isinstance(v, dict) for v in new.values())
@@ -118,8 +123,8 @@ def rope(f: Fields, kind: str = "", base: float = 10_000.0, legacy_base: str = "
     return float(theta), ({} if rope_type == "default" else {"rope_type": rope_type} | said)
 
 
-def scaling(f: Fields, said: dict[str, Any]) -> tuple:
-    """A scaling's fields as ``Config.rope_scaling``. Raises UserError for a kind that is not known."""
+def rope_scaling_from_hf(f: Fields, said: dict[str, Any]) -> tuple:
+    """The fields of a scaling as ``Config.rope_scaling``. Raises UserError for an unknown kind."""
     if not said:
         return ()
     kind, factor = said["rope_type"], said.get("factor")
@@ -134,21 +139,25 @@ def scaling(f: Fields, said: dict[str, Any]) -> tuple:
         if stretch is None:
             every, some = said.get("mscale_all_dim"), said.get("mscale")
             stretch = (
-                yarn_stretch(factor, some) / yarn_stretch(factor, every) if every and some else yarn_stretch(factor)
+                yarn_attention_factor(factor, some) / yarn_attention_factor(factor, every)
+                if every and some
+                else yarn_attention_factor(factor)
             )
         fast, slow = said.get("beta_fast") or 32, said.get("beta_slow") or 1
         whole = said.get("truncate", True)
         return ("yarn", float(factor), float(fast), float(slow), int(original), float(stretch), bool(whole))
-    raise UserError(f"{f.where}: rope_type={kind!r} with factor={factor} is not supported: linear, llama3, yarn are")
+    raise UserError(
+        f"{f.where}: rope_type={kind!r} with factor={factor} is not supported, only linear, llama3 and yarn"
+    )
 
 
-def yarn_stretch(factor: float, m: float = 1.0) -> float:
-    """YaRN's temperature, arXiv 2309.00071, section 3.4."""
+def yarn_attention_factor(factor: float, m: float = 1.0) -> float:
+    """YaRN's factor of sine and cosine (arXiv 2309.00071, section 3.4)."""
     return 0.1 * m * math.log(factor) + 1.0 if factor > 1 else 1.0
 
 
-def rope_written(base: float, scaled: tuple, **more: Any) -> dict[str, Any]:
-    """``rope_parameters`` of a base and a ``Config.rope_scaling``."""
+def rope_to_hf(base: float, scaled: tuple, **more: Any) -> dict[str, Any]:
+    """``rope_parameters`` for a base and a ``Config.rope_scaling``."""
     out: dict[str, Any] = {"rope_type": scaled[0] if scaled else "default", "rope_theta": base}
     if scaled:
         out["factor"] = scaled[1]
@@ -160,8 +169,8 @@ def rope_written(base: float, scaled: tuple, **more: Any) -> dict[str, Any]:
     return out | more
 
 
-def both_forms(parameters: dict[str, Any]) -> dict[str, Any]:
-    """The same rotary positions as current and as older readers look for them."""
+def with_legacy_rope(parameters: dict[str, Any]) -> dict[str, Any]:
+    """``rope_parameters``, and the fields ``rope_theta`` and ``rope_scaling`` that older readers look for."""
     scaled = {k: v for k, v in parameters.items() if k != "rope_theta"}
     old = {"rope_theta": parameters["rope_theta"]}
     if parameters["rope_type"] != "default":
@@ -169,5 +178,6 @@ def both_forms(parameters: dict[str, Any]) -> dict[str, Any]:
     return {"rope_parameters": parameters} | old
 
 
-def layer_kinds(sliding: list[bool]) -> list[str]:
+def layer_types_to_hf(sliding: list[bool]) -> list[str]:
+    """``layer_types`` of a config.json."""
     return ["sliding_attention" if s else "full_attention" for s in sliding]

@@ -1,7 +1,7 @@
-"""Read a Hugging Face folder: its architecture, and its tensors onto the mesh.
+"""Read a Hugging Face folder: its architecture, and its tensors onto the devices.
 
-Weights are mapped, not read: each device's part of each weight is copied from the file straight to it, so that a host
-holds no more than one part at a time beside the devices, whatever the size of the model.
+Files are mapped into memory. Each device's part of each weight is read alone and sent to the device. So a host holds one part
+at a time beside what the devices hold, whatever the size of the model.
 """
 
 import json
@@ -18,59 +18,61 @@ from jax.sharding import SingleDeviceSharding
 from rljax import transformer
 from rljax.distributed import sharding
 from rljax.errors import UserError
-from rljax.pretrained import deepseek, gemma, llama, qwen, tensors
+from rljax.pretrained import deepseek, gemma, llama, qwen
 from rljax.pretrained.config_fields import Fields
-from rljax.pretrained.tensor_names import LAYER, TOP, Key
-from rljax.pretrained.tensors import Place
-from rljax.transformer import Config, Params, Weight
+from rljax.pretrained.safetensors_files import StoredTensor, list_tensors, open_file
+from rljax.pretrained.tensor_names import LAYER, TOP, TensorKey
+from rljax.text.hub import resolve_folder
+from rljax.transformer import Config, Params, WeightSpec
 
 LOG = logging.getLogger(__name__)
 FAMILIES: dict[str, ModuleType] = {
     name: module for module in (llama, qwen, gemma, deepseek) for name in module.ARCHITECTURES
 }
-# How a model is computed, which no folder says; every other field of a Config is the architecture.
-COMPUTED = ("weight_dtype", "dtype", "cache_dtype", "remat", "scan_layers", "logprob_chunk")
-COMPUTED += ("attention", "attention_chunk", "expert_chunk")
+# Fields of a Config that say how a model is computed, which no folder says. Every other field is the architecture.
+COMPUTE_FIELDS = ("weight_dtype", "dtype", "cache_dtype", "remat", "scan_layers", "logprob_chunk")
+COMPUTE_FIELDS += ("attention", "attention_chunk", "expert_chunk")
 
 
-class Leaf(NamedTuple):
-    """A weight of ours: where it stands in the parameters, and the tensors that it is made of."""
+class WeightTensors(NamedTuple):
+    """A weight of ours, and the names of the tensors that it is made of."""
 
-    weight: Weight
-    key: Key
-    names: dict[tuple[int, ...], str]  # by number within the axes that run over layers and experts; {(): name} without
+    weight: WeightSpec
+    key: TensorKey
+    names: dict[tuple[int, ...], str]  # by index along its axes over layers and experts; {(): name} where it has none
 
 
 # Architecture
 
 
-def read_config(path: str | Path, **how: Any) -> Config:
-    """The architecture of a folder; ``how`` sets the fields that say how it is computed.
+def read_config(path: str | Path, **options: Any) -> Config:
+    """The Config of a folder or a hub name. ``options`` set the fields that say how it is computed.
 
-    The dtype of weights and activations is the folder's unless given. Raises UserError for a folder that is not there, an
-    unknown architecture, or a field that no model here computes.
+    The dtype of weights and activations is the folder's unless given. Raises UserError for a missing folder, an unknown
+    architecture, or a field that is not computed here.
     """
-    about, model_type = read_about(path)
-    fields = Fields(about, str(Path(path) / "config.json"))
+    path = resolve_folder(path)
+    about, model_type = read_config_json(path)
+    fields = Fields(about, str(path / "config.json"))
     try:
-        found = FAMILIES[model_type].read(fields)
+        found = FAMILIES[model_type].config_from_hf(fields)
     except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as e:
         raise UserError(f"{fields.where}: a field cannot be read ({type(e).__name__}: {e})") from None
-    if unread := fields.unread():
-        LOG.warning(f"{fields.where}: nothing here knows {', '.join(unread)}: left out")
+    if unread := fields.unread_names():
+        LOG.warning(f"{fields.where}: unknown fields are ignored: {', '.join(unread)}")
     dtype = str(about.get("dtype") or about.get("torch_dtype") or "float32").removeprefix("torch.")
-    computed: dict[str, Any] = {"weight_dtype": dtype, "dtype": dtype} | how
+    computed: dict[str, Any] = {"weight_dtype": dtype, "dtype": dtype} | options
     for name in ("weight_dtype", "dtype"):
         if computed[name] not in ("float32", "bfloat16", "float16"):
-            raise UserError(f"{path}: {name}={computed[name]!r}: choose from float32, bfloat16 and float16")
+            raise UserError(f"{path}: {name}={computed[name]!r} is unknown, choose from float32, bfloat16 and float16")
     return Config(**found, **computed)
 
 
-def read_about(path: str | Path) -> tuple[dict[str, Any], str]:
+def read_config_json(folder: Path) -> tuple[dict[str, Any], str]:
     """(the fields of config.json that describe the language model, its model type)."""
-    folder = Path(path).expanduser()
+    path = folder
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
-        raise UserError(f"{path} holds a LoRA adapter alone: merge it into its model first (peft's merge_and_unload)")
+        raise UserError(f"{path} holds only a LoRA adapter: merge it into its model first (peft's merge_and_unload)")
     if not (folder / "config.json").is_file():
         raise UserError(f"{path}: there is no config.json in it: give the folder of a Hugging Face model")
     try:
@@ -78,7 +80,7 @@ def read_about(path: str | Path) -> tuple[dict[str, Any], str]:
         model_type = about["model_type"]
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise UserError(f"{path}/config.json cannot be read ({type(e).__name__}: {e})") from None
-    if model_type == "gemma3" and "text_config" in about:  # the language model of one that sees images too
+    if model_type == "gemma3" and "text_config" in about:  # the language model inside a model of text and images
         outside = {k: v for k, v in about.items() if k in ("dtype", "torch_dtype", "tie_word_embeddings")}
         about = outside | about["text_config"]
         model_type = about["model_type"] = "gemma3_text"
@@ -94,56 +96,67 @@ def read_about(path: str | Path) -> tuple[dict[str, Any], str]:
 
 
 def read_params(path: str | Path, config: Config, dtype: str | None = None) -> Params:
-    """The parameters of a folder, where ``config.layout`` has them, as ``dtype`` (None: as each tensor is stored).
+    """The parameters of a folder or a hub name, sharded as ``config.layout`` says.
 
-    Raises UserError, before anything is read, for a tensor that is missing, has another shape than the config says, or
-    belongs to nothing, and for a file that is cut off.
+    ``dtype``: the dtype of the weights (None: as each tensor is stored). Raises UserError, before any weight is read, for a
+    damaged file, and for a tensor that is missing, unknown, or of another shape than the config says.
     """
-    about, model_type = read_about(path)
-    found = find_tensors(Path(path).expanduser())
+    path = resolve_folder(path)
+    about, model_type = read_config_json(path)
+    found = find_tensors(path)
     family = FAMILIES[model_type]
-    more = {"interleaved": about.get("rope_interleave") is not False} if family is deepseek else {}
-    root, described = root_of(found, path), transformer.weights(config)
-    leaves = plan(config, family.KEYS(config, **more), root)
-    check(found, leaves, config, about, root, str(path))
-    is_weight = lambda x: isinstance(x, Weight)
-    tree = jax.tree.structure(described, is_leaf=is_weight)
-    one = SingleDeviceSharding(jax.devices()[0])
-    whole = jax.tree.map(lambda _: one, described, is_leaf=is_weight)
-    layout = sharding.weight_shardings(config) if config.layout.mesh else whole
-    placed = [read_leaf(found, leaf, where, dtype) for leaf, where in zip(leaves, jax.tree.leaves(layout), strict=True)]
+    options = {"interleaved": about.get("rope_interleave") is not False} if family is deepseek else {}
+    prefix, specs = name_prefix(found, path), transformer.weight_specs(config)
+    leaves = tensors_of_weights(config, family.tensor_keys(config, **options), prefix)
+    check_tensors(found, leaves, config, about, prefix, str(path))
+    is_spec = lambda x: isinstance(x, WeightSpec)
+    tree = jax.tree.structure(specs, is_leaf=is_spec)
+    device = SingleDeviceSharding(jax.devices()[0])
+    single = jax.tree.map(lambda _: device, specs, is_leaf=is_spec)
+    shardings = sharding.weight_shardings(config) if config.layout.mesh else single
+    placed = [
+        read_weight(found, leaf, where, dtype) for leaf, where in zip(leaves, jax.tree.leaves(shardings), strict=True)
+    ]
     return jax.tree.unflatten(tree, placed)
 
 
-def read_leaf(found: dict[str, Place], leaf: Leaf, where: jax.sharding.Sharding, dtype: str | None) -> jax.Array:
-    """One weight: each device's part is copied out of the mapped file."""
-    w, key = leaf.weight, leaf.key
-    kept = tensors.DTYPES[found[next(iter(leaf.names.values()))].dtype]
-    wanted = np.dtype(jax.numpy.dtype((w.dtype or dtype) if dtype else kept))
+def read_weight(
+    found: dict[str, StoredTensor], tensors: WeightTensors, sharding: jax.sharding.Sharding, dtype: str | None
+) -> jax.Array:
+    """One weight with this sharding: each device's part is read from the file alone."""
+    w, key = tensors.weight, tensors.key
+    stored_dtype = found[next(iter(tensors.names.values()))].dtype
+    wanted = np.dtype(jax.numpy.dtype((w.dtype or dtype) if dtype else stored_dtype))
 
-    def part(index: Any) -> np.ndarray:
-        """The part of the weight at this tuple of slices, copied once."""
-        places = [range(*s.indices(n)) for s, n in zip(index, w.shape, strict=True)]
-        out = np.empty([len(r) for r in places], wanted)
-        for at in np.ndindex(*out.shape[: w.held]):
-            name = leaf.names[tuple(r[i] for r, i in zip(places, at, strict=False))]
-            out[at] = key.ours(found[name].view(), w)[index[w.held :]]
+    def read_part(index: Any) -> np.ndarray:
+        """The part of the weight at this tuple of slices. One that is not stacked is not copied after it is read."""
+        inner = index[w.stacked_axes :]
+        if not w.stacked_axes:
+            return read_matrix(tensors.names[()], inner)
+        ranges = [range(*s.indices(n)) for s, n in zip(index, w.shape, strict=True)]
+        out = np.empty([len(r) for r in ranges], wanted)
+        for at in np.ndindex(*out.shape[: w.stacked_axes]):
+            out[at] = read_matrix(tensors.names[tuple(r[i] for r, i in zip(ranges, at, strict=False))], inner)
         return out
 
-    return jax.make_array_from_callback(w.shape, where, part)
+    def read_matrix(name: str, index: tuple[slice, ...]) -> np.ndarray:
+        with open_file(found[name].file) as opened:  # opened for each part: a file kept open would stay in memory
+            return key.from_hf(opened.get_slice(name), w, index).astype(wanted, copy=False)
+
+    return jax.make_array_from_callback(w.shape, sharding, read_part)
 
 
-def find_tensors(folder: Path) -> dict[str, Place]:
-    """Every tensor of a folder by name, from one file or from those that an index names."""
+def find_tensors(folder: Path) -> dict[str, StoredTensor]:
+    """Every tensor of a folder by name, from one file or from the files that an index names."""
     index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
     if not index.is_file():
         if single.is_file():
-            return tensors.places(single)
+            return list_tensors(single)
         there = sorted(folder.glob("*.safetensors"))
         if len(there) == 1:
-            return tensors.places(there[0])
+            return list_tensors(there[0])
         old = " (only pickled weights: save them with safe_serialization=True)" if list(folder.glob("*.bin")) else ""
-        raise UserError(f"{folder}: there is no model.safetensors and no model.safetensors.index.json in it{old}")
+        raise UserError(f"{folder}: it has neither model.safetensors nor model.safetensors.index.json{old}")
     try:
         by_name = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         files = sorted(set(by_name.values()))
@@ -154,87 +167,98 @@ def find_tensors(folder: Path) -> dict[str, Place]:
         raise UserError(
             f"{folder}: {missing[0]} is missing, {len(missing)} of the {len(files)} files that the index names"
         )
-    found = {name: place for file in files for name, place in tensors.places(folder / file).items()}
+    found = {name: tensor for file in files for name, tensor in list_tensors(folder / file).items()}
     if absent := sorted(set(by_name) - set(found)):
         raise UserError(f"{folder}: the index says {by_name[absent[0]]} holds {absent[0]}, but it does not")
     return found
 
 
-def root_of(found: dict[str, Place], path: str | Path) -> str:
-    """What stands before the names of the language model: "model." or, in one that sees images, more."""
+def name_prefix(found: dict[str, StoredTensor], path: str | Path) -> str:
+    """The prefix of the language model's tensor names: "model.", or a longer one in a model of text and images."""
     tables = [name for name in found if name.endswith("embed_tokens.weight") and ".layers." not in name]
-    roots = [name.removesuffix("embed_tokens.weight") for name in tables]
-    if len(roots) != 1:
-        raise UserError(f"{path}: {len(roots)} tensors are called embed_tokens.weight, there must be one")
-    return roots[0]
+    prefixes = [name.removesuffix("embed_tokens.weight") for name in tables]
+    if len(prefixes) != 1:
+        raise UserError(f"{path}: {len(prefixes)} tensors are called embed_tokens.weight, there must be exactly one")
+    return prefixes[0]
 
 
-def plan(config: Config, of_layer: dict[tuple[str, ...], Key], root: str = "model.") -> list[Leaf]:
-    """For each weight of ``config``, in the order of its leaves, the tensors that it is made of."""
-    described = transformer.weights(config)
-    flat = jax.tree_util.tree_flatten_with_path(described, is_leaf=lambda x: isinstance(x, Weight))[0]
-    return [leaf_of(path, w, config, of_layer, root) for path, w in flat]
+def tensors_of_weights(
+    config: Config, keys: dict[tuple[str, ...], TensorKey], prefix: str = "model."
+) -> list[WeightTensors]:
+    """The tensors that each weight of ``config`` is made of, in the order of the leaves of the parameters."""
+    described = transformer.weight_specs(config)
+    flat = jax.tree_util.tree_flatten_with_path(described, is_leaf=lambda x: isinstance(x, WeightSpec))[0]
+    return [tensors_of_weight(path, w, config, keys, prefix) for path, w in flat]
 
 
-def leaf_of(path: Any, w: Weight, config: Config, of_layer: dict[tuple[str, ...], Key], root: str) -> Leaf:
+def tensors_of_weight(
+    path: Any, w: WeightSpec, config: Config, keys: dict[tuple[str, ...], TensorKey], prefix: str
+) -> WeightTensors:
     first, *rest = [step.key if isinstance(step, jax.tree_util.DictKey) else step.idx for step in path]
     if first == "head":
-        return Leaf(w, Key("lm_head.weight"), {(): head_of(root)})
+        return WeightTensors(w, TensorKey("lm_head.weight"), {(): head_name(prefix)})
     if first != "layers":
-        return Leaf(w, TOP[(first,)], {(): root + TOP[(first,)].name})
+        return WeightTensors(w, TOP[(first,)], {(): prefix + TOP[(first,)].name})
     numbers = [n for n in rest if isinstance(n, int)]
-    key = of_layer[tuple(n for n in rest if isinstance(n, str))]
+    key = keys[tuple(n for n in rest if isinstance(n, str))]
     if config.scan_layers:
-        start, period, repeats = config.stacks()[numbers[0]]
+        start, period, repeats = config.layer_stacks()[numbers[0]]
         layers = {(n,): start + numbers[1] + n * period for n in range(repeats)}
     else:
         layers = {(): numbers[0]}
     many = [(e,) for e in range(config.experts)] if "{expert}" in key.name else [()]
-    name = lambda layer, expert: root + (LAYER + key.name).format(layer=layer, expert=expert[0] if expert else "")
-    return Leaf(w, key, {(*at, *e): name(layer, e) for at, layer in layers.items() for e in many})
+    name = lambda layer, expert: prefix + (LAYER + key.name).format(layer=layer, expert=expert[0] if expert else "")
+    return WeightTensors(w, key, {(*at, *e): name(layer, e) for at, layer in layers.items() for e in many})
 
 
-def head_of(root: str) -> str:
-    """The head stands beside the model."""
-    return "language_model.lm_head.weight" if root == "language_model.model." else "lm_head.weight"
+def head_name(prefix: str) -> str:
+    """The name of the head, which is beside the model and not inside."""
+    return "language_model.lm_head.weight" if prefix == "language_model.model." else "lm_head.weight"
 
 
-def check(
-    found: dict[str, Place], leaves: list[Leaf], config: Config, about: dict[str, Any], root: str, path: str
+def check_tensors(
+    found: dict[str, StoredTensor],
+    leaves: list[WeightTensors],
+    config: Config,
+    about: dict[str, Any],
+    prefix: str,
+    path: str,
 ) -> None:
     """Raise UserError unless the folder's tensors are exactly those of the config."""
-    wanted = {name: leaf.key.shape(leaf.weight) for leaf in leaves for name in leaf.names.values()}
+    wanted = {name: leaf.key.hf_shape(leaf.weight) for leaf in leaves for name in leaf.names.values()}
     if missing := [name for name in wanted if name not in found]:
-        raise UserError(f"{path}: the tensor {missing[0]} is missing{more(missing)}")
+        raise UserError(f"{path}: the tensor {missing[0]} is missing{and_more(missing)}")
     for name, shape in wanted.items():
         if found[name].shape != shape:
             raise UserError(
                 f"{path}: the tensor {name} has the shape {list(found[name].shape)}, the config says {list(shape)}"
             )
-        if found[name].dtype not in tensors.DTYPES:
-            found[name].view()
-    if extra := list(unknown(found, wanted, config, about, root)):
-        raise UserError(f"{path}: the tensor {extra[0]} belongs to nothing that the config describes{more(extra)}")
+        _ = found[name].dtype  # raises UserError for a dtype that cannot be read
+    if extra := list(unknown_tensors(found, wanted, config, about, prefix)):
+        raise UserError(
+            f"{path}: the tensor {extra[0]} is not part of the model that the config describes{and_more(extra)}"
+        )
 
 
-def more(names: list[str]) -> str:
+def and_more(names: list[str]) -> str:
+    """How many names there are beside the first, in brackets."""
     return f" (and {len(names) - 1} more)" if len(names) > 1 else ""
 
 
-def unknown(
-    found: dict[str, Place], wanted: dict[str, Any], config: Config, about: dict[str, Any], root: str
+def unknown_tensors(
+    found: dict[str, StoredTensor], wanted: dict[str, Any], config: Config, about: dict[str, Any], prefix: str
 ) -> Iterator[str]:
-    """Names of tensors that are neither used nor known to be of no use."""
+    """Names of tensors that are neither read nor known to be unnecessary."""
     spare = about.get("num_nextn_predict_layers", about.get("num_mtp_layers", 0)) or 0
     for name in sorted(set(found) - set(wanted)):
-        layer = name.removeprefix(f"{root}layers.").partition(".")[0]
-        of_no_use = (
+        layer = name.removeprefix(f"{prefix}layers.").partition(".")[0]
+        unnecessary = (
             name.endswith("rotary_emb.inv_freq")  # computed here
-            or (config.tied_head and name == head_of(root))  # the embedding once more
-            or (root != "model." and not name.startswith(root))  # the part that sees images
+            or (config.tied_head and name == head_name(prefix))  # a copy of the embedding
+            or (prefix != "model." and not name.startswith(prefix))  # the part that reads images
             or (
                 spare and layer.isdigit() and config.layers <= int(layer) < config.layers + spare
-            )  # predicts two tokens
+            )  # layers that predict a second token
         )
-        if not of_no_use:
+        if not unnecessary:
             yield name

@@ -9,15 +9,15 @@ from rljax.transformer import Config
 ARCHITECTURES = {"qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM", "qwen3_moe": "Qwen3MoeForCausalLM"}
 
 
-def read(f: Fields) -> dict[str, Any]:
+def config_from_hf(f: Fields) -> dict[str, Any]:
     model_type = f("model_type")
-    f.refuse("use_mrope", False)
-    base, said = config_fields.rope(f)
-    out = config_fields.common(f, head_width=128 if model_type == "qwen3" else None)
-    sliding = slides(f, out["layers"], model_type)
+    f.require("use_mrope", False)
+    base, said = config_fields.rope_from_hf(f)
+    out = config_fields.common_from_hf(f, head_width=128 if model_type == "qwen3" else None)
+    sliding = sliding_layers(f, out["layers"], model_type)
     out |= dict(
         rope_base=base,
-        rope_scaling=config_fields.scaling(f, said),
+        rope_scaling=config_fields.rope_scaling_from_hf(f, said),
         sliding=sliding if any(sliding) else (),
         window=f("sliding_window", 4096) if any(sliding) else None,
     )
@@ -39,10 +39,10 @@ def read(f: Fields) -> dict[str, Any]:
     )
 
 
-def slides(f: Fields, layers: int, model_type: str) -> tuple[bool, ...]:
-    """Which layers slide: none unless ``use_sliding_window``, then what ``layer_types`` says, or the last ones.
+def sliding_layers(f: Fields, layers: int, model_type: str) -> tuple[bool, ...]:
+    """Which layers have a sliding window: none without ``use_sliding_window``; else as ``layer_types`` says, or the last.
 
-    Qwen 3 with experts knows no kinds of layers: there all slide, or none.
+    Qwen 3 with experts has no kinds of layers: all its layers slide, or none.
     """
     on = f("use_sliding_window", False) and f("sliding_window", 4096) is not None
     kinds, first = f("layer_types", None), f("max_window_layers", 28)
@@ -53,13 +53,15 @@ def slides(f: Fields, layers: int, model_type: str) -> tuple[bool, ...]:
     return tuple(on and i >= first for i in range(layers))
 
 
-def write(c: Config, model_type: str) -> dict[str, Any]:
-    sliding = [c.slides(i) for i in range(c.layers)]
-    out = config_fields.written(c) | config_fields.both_forms(config_fields.rope_written(c.rope_base, c.rope_scaling))
+def config_to_hf(c: Config, model_type: str) -> dict[str, Any]:
+    sliding = [c.is_sliding(i) for i in range(c.layers)]
+    out = config_fields.common_to_hf(c) | config_fields.with_legacy_rope(
+        config_fields.rope_to_hf(c.rope_base, c.rope_scaling)
+    )
     out |= dict(use_sliding_window=any(sliding), sliding_window=c.window if any(sliding) else None)
     if model_type != "qwen3_moe":
         first = sliding.index(True) if any(sliding) else c.layers
-        out |= dict(layer_types=config_fields.layer_kinds(sliding), max_window_layers=first)
+        out |= dict(layer_types=config_fields.layer_types_to_hf(sliding), max_window_layers=first)
     if model_type == "qwen2":
         return out
     out["attention_bias"] = c.qkv_bias
@@ -71,9 +73,9 @@ def write(c: Config, model_type: str) -> dict[str, Any]:
         moe_intermediate_size=c.expert_width,
         norm_topk_prob=c.router_normalise,
         decoder_sparse_step=1,
-        mlp_only_layers=[i for i in range(c.layers) if not c.routes(i)],
+        mlp_only_layers=[i for i in range(c.layers) if not c.has_experts(i)],
     )
 
 
-def KEYS(c: Config) -> dict[tensor_names.Path, tensor_names.Key]:
-    return tensor_names.dense(c) | (tensor_names.experts() if c.experts else {})
+def tensor_keys(c: Config) -> dict[tensor_names.Path, tensor_names.TensorKey]:
+    return tensor_names.dense_keys(c) | (tensor_names.expert_keys() if c.experts else {})

@@ -36,7 +36,7 @@ class Sampling:
     sampler_weights: str = option(
         "",
         "how the sampler keeps the layers' matrices: '' as they are, or quantized; see train/sampler_gap",
-        choices=("", *transformer.LIGHTER),
+        choices=("", *transformer.WEIGHT_FORMATS),
     )
     limit: LengthLimit = LengthLimit()
     stop_ids: tuple[int, ...] = ()  # a response ends with the first of these that is sampled

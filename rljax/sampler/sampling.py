@@ -57,8 +57,8 @@ def sample(
     """
     check_window(config, prompt.shape[1], max_new_tokens)
     constrain = config.layout.constrain
-    params = transformer.laid_out(transformer.lighter(params, config, weights or config.dtype), config)
-    params, config = transformer.unstack(params, config)
+    params = transformer.constrain_params(transformer.quantize_params(params, config, weights or config.dtype), config)
+    params, config = transformer.unstack_layers(params, config)
     prompt, prompt_mask = constrain(align_left_padding(prompt, prompt_mask), "rows")
     rows = prompt.shape[0] * group_size
     stops = jnp.asarray(stop_ids, jnp.int32)
@@ -96,11 +96,11 @@ def sample(
     )
     carry = constrain_carry((out, cache, jnp.repeat(logits, group_size, 0)))
     for columns in stage_sizes(max_new_tokens):
-        carry = carry[0], constrain_cache(transformer.grow(carry[1], columns), config), carry[2]
-        last = columns if limit is None else jnp.minimum(columns, config.layout.most(limit))
+        carry = carry[0], constrain_cache(transformer.grow_cache(carry[1], columns), config), carry[2]
+        last = columns if limit is None else jnp.minimum(columns, config.layout.max_over_runs(limit))
 
         def is_running(carry, last=last):
-            return (carry[1].column < last) & config.layout.most(~jnp.all(carry[0].finished))
+            return (carry[1].column < last) & config.layout.max_over_runs(~jnp.all(carry[0].finished))
 
         carry = jax.lax.while_loop(is_running, body, carry)
     return constrain(carry[0], "rows")

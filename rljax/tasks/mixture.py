@@ -72,7 +72,7 @@ class Options:
         if self.curriculum == "pass_rate" and not self.pass_rates:
             raise UserError("task questions: curriculum=pass_rate needs pass_rates=FILE, see experiments.evaluate")
         if self.template != prompting.MODEL_TEMPLATE:
-            templates.find(self.template)
+            templates.find_template(self.template)
 
     def prompt_format(self, tokenizer: Tokenizer) -> PromptFormat:
         """How questions are asked with this tokenizer."""
@@ -246,8 +246,8 @@ def demonstration_parts(prompt_format: PromptFormat, record: Record) -> list[tup
     """A demonstration in parts (text, trusted). A program is put in a code fence, not in a box."""
     template = prompt_format.template
     if record["kind"] != "code":
-        return template.parts(record["solution"], record["answer"])
+        return template.response_parts(record["solution"], record["answer"])
     unboxed = template._replace(
         response=template.response.replace("#### {answer}", "{answer}").replace("\\boxed{{answer}}", "{answer}")
     )
-    return unboxed.parts(record["solution"], f"```python\n{record['answer'].strip()}\n```")
+    return unboxed.response_parts(record["solution"], f"```python\n{record['answer'].strip()}\n```")

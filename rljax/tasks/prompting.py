@@ -10,7 +10,7 @@ from typing import Any
 from rljax import text
 from rljax.errors import UserError
 from rljax.text import FolderTokenizer, Tokenizer, templates
-from rljax.text.hf_tokenizer import load as load_tokenizer
+from rljax.text.hf_tokenizer import load_tokenizer
 from rljax.text.templates import Template
 
 MODEL_TEMPLATE = "own"
@@ -35,11 +35,11 @@ class PromptFormat:
         """Ids of the prompt that asks this question, with exactly one beginning of text."""
         before, *rest = self.template.prompt.split(PLACEHOLDER)
         parts = [(before, True)] + [part for after in rest for part in ((question, False), (after, True))]
-        return self.tokenizer.join(parts) if self.chat else text.prompt_ids(self.tokenizer, parts)
+        return self.tokenizer.encode_parts(parts) if self.chat else text.prompt_ids(self.tokenizer, parts)
 
     def response_ids(self, parts: list[tuple[str, bool]]) -> list[int]:
         """Ids of a demonstration in parts (text, trusted), with its stop token."""
-        return [*self.tokenizer.join(parts), self.stop_id]
+        return [*self.tokenizer.encode_parts(parts), self.stop_id]
 
 
 def make_prompt_format(
@@ -56,7 +56,7 @@ def make_prompt_format(
     """
     if template == MODEL_TEMPLATE:
         return model_prompt_format(tokenizer, instruction, system, thinking)
-    found = templates.find(template)
+    found = templates.find_template(template)
     if isinstance(tokenizer, FolderTokenizer) and found.prompt.endswith(" "):
         # words of a learned vocabulary begin with their space: it belongs to the response
         found = found._replace(prompt=found.prompt.rstrip(" "), response=" " + found.response)
@@ -77,9 +77,9 @@ def model_prompt_format(tokenizer: Tokenizer, instruction: str, system: str, thi
         content = f"{question}\n{instruction}" if instruction else question
         return ([{"role": "system", "content": system}] if system else []) + [{"role": "user", "content": content}]
 
-    prompt = text.render(write, messages(PLACEHOLDER), add_generation_prompt=True, **about)
+    prompt = text.render_chat(write, messages(PLACEHOLDER), add_generation_prompt=True, **about)
     probe = "Is 1 < 2 & \"3\" >= {x}?\n\n  Say 'yes'."
-    if text.render(write, messages(probe), add_generation_prompt=True, **about) != prompt.replace(PLACEHOLDER, probe):
+    if text.render_chat(write, messages(probe), add_generation_prompt=True, **about) != prompt.replace(PLACEHOLDER, probe):
         raise UserError(
             f"template={MODEL_TEMPLATE!r}: the model's chat template rewrites what is asked; write the template out instead"
         )
@@ -87,7 +87,7 @@ def model_prompt_format(tokenizer: Tokenizer, instruction: str, system: str, thi
     prefill = after[after.index("<think>") :] if "<think>" in after else ""
     thinks = "<think>" in write and "</think>" not in prefill
     response = THINKING_RESPONSE.removeprefix(prefill) if thinks else PLAIN_RESPONSE
-    replied = text.render(
+    replied = text.render_chat(
         write, [*messages("Q"), {"role": "assistant", "content": probe}], add_generation_prompt=False, **about
     )
     ends = tokenizer.encode(replied.rpartition(probe)[2], specials=True)
@@ -100,6 +100,6 @@ def template_strings(options: dict[str, Any], weights: str = "") -> dict[str, st
     if "template" not in options:
         return None
     if not weights:
-        return templates.exact(options) if options["template"] != MODEL_TEMPLATE else None
+        return templates.template_strings(options) if options["template"] != MODEL_TEMPLATE else None
     how = {name: options[name] for name in ("instruction", "system", "thinking") if name in options}
     return make_prompt_format(options["template"], load_tokenizer(weights), **how).template._asdict()

@@ -51,7 +51,7 @@ def make(options: Options, tokenizer: Tokenizer | None = None) -> Task:
         aha_behaviour="wait",
         content=content_hash,
         verify_batch=functools.partial(verify_batch, allow_unsafe=options.allow_unsafe),
-        format_question=prompt_format.template.ask,
+        format_question=prompt_format.template.format_prompt,
         prompt_ids=prompt_format.prompt_ids,
         verifier_metrics=("answers/none", "answers/several"),
         same_answer=responses.same_answer,

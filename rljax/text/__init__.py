@@ -1,21 +1,30 @@
-"""Text to token ids and back: one symbol a word or number, one a byte, or as a Hugging Face folder says.
+"""Text to token ids and back, and the chat and prompt templates.
 
-All tokenizers share what the rest of the code reads:
+    word_tokenizer.py   one id for each word or number: the tokenizer of the small tasks
+    byte_tokenizer.py   one id for each byte
+    hf_tokenizer.py     the tokenizer of a Hugging Face folder          hub.py   a folder, or a name on the hub
+    control_tokens.py   its ids, such that only trusted text makes control tokens
+    hf_files.py         any tokenizer as the files of a Hugging Face folder
+    chat.py             a conversation as one text, by a model's chat template
+    templates.py        prompt templates by name: R1-Zero, Oat, ...     padding.py   rows of ids as one array
 
-    size       number of ids                          pad, bos, eos   ids; bos is None where there is none
-    stop_ids   ids that end a response                begin           ids before every text that no chat template wrote
-    encode     text -> ids                            decode          ids -> text, specials by name
-    join       parts (text, trusted) -> ids           marks           the texts of the control tokens
+All tokenizers have these fields and methods:
 
-Text from outside never turns into a control token: ``encode`` makes one only where ``specials=True`` is said, ``join`` only
-from a part that is trusted.
+    size            number of ids                       pad, bos, eos    ids; bos is None where there is none
+    stop_ids        ids that end a response             begin_ids        ids that begin every text without a chat template
+    encode          text -> ids                         decode           ids -> text; control tokens by name
+    encode_parts    parts (text, trusted) -> ids        control_tokens   texts of the control tokens
+
+Text from outside never becomes a control token: ``encode`` makes one only with ``specials=True``, ``encode_parts`` only from
+a trusted part.
 """
 
 from collections.abc import Sequence
 
 from rljax.text.byte_tokenizer import ByteTokenizer
-from rljax.text.chat import render
+from rljax.text.chat import render_chat
 from rljax.text.hf_tokenizer import FolderTokenizer
+from rljax.text.hub import resolve_folder
 from rljax.text.padding import pad_batch
 from rljax.text.word_tokenizer import SPECIALS, SYMBOL, SymbolTokenizer
 
@@ -23,10 +32,10 @@ Tokenizer = SymbolTokenizer | ByteTokenizer | FolderTokenizer
 
 
 def prompt_ids(tokenizer: Tokenizer, parts: Sequence[tuple[str, bool]]) -> list[int]:
-    """Ids of a prompt made of parts (text, trusted), with exactly one beginning.
+    """Ids of a prompt made of parts (text, trusted), with ``begin_ids`` exactly once.
 
-    A text that a chat template wrote has the beginning in it, or is meant to have none: there ``tokenizer.join`` alone
-    says what Hugging Face's ``apply_chat_template`` does.
+    A text from a chat template contains its beginning, or is meant to have none. Use ``tokenizer.encode_parts`` for it, as
+    Hugging Face's ``apply_chat_template`` does.
     """
-    ids, begin = tokenizer.join(parts), list(tokenizer.begin)
+    ids, begin = tokenizer.encode_parts(parts), list(tokenizer.begin_ids)
     return ids if ids[: len(begin)] == begin else begin + ids

@@ -1,6 +1,6 @@
-"""One id a byte: every text can be read, and nothing need be learned first.
+"""A tokenizer with one id for each byte: it encodes every text, and needs no training.
 
-``encode(decode(ids), specials=True) == ids`` for every sequence of ids that is UTF-8 between the specials.
+``encode(decode(ids), specials=True) == ids`` for every sequence of ids that is valid UTF-8 between the special ids.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from rljax.text.word_tokenizer import SPECIALS
 
 @dataclasses.dataclass(frozen=True)
 class ByteTokenizer:
-    """One id a UTF-8 byte; ids past 255 are specials."""
+    """One id for each UTF-8 byte; ids above 255 are special."""
 
     pad: int = 256
     bos: int = 257
@@ -29,11 +29,11 @@ class ByteTokenizer:
         return (self.eos,)
 
     @property
-    def begin(self) -> tuple[int, ...]:
+    def begin_ids(self) -> tuple[int, ...]:
         return (self.bos,)
 
     @property
-    def marks(self) -> tuple[str, ...]:
+    def control_tokens(self) -> tuple[str, ...]:
         return SPECIALS
 
     def encode(self, text: str, specials: bool = False) -> list[int]:
@@ -42,12 +42,12 @@ class ByteTokenizer:
         parts = re.split("(" + "|".join(SPECIALS) + ")", text)
         return [i for p in parts for i in ([256 + SPECIALS.index(p)] if p in SPECIALS else p.encode())]
 
-    def join(self, parts: Sequence[tuple[str, bool]]) -> list[int]:
-        """Bytes of the parts (text, trusted), one after the other; specials are plain bytes in trusted ones too."""
+    def encode_parts(self, parts: Sequence[tuple[str, bool]]) -> list[int]:
+        """Bytes of the parts (text, trusted), one after the other. Specials are plain bytes in trusted parts too."""
         return self.encode("".join(text for text, _ in parts))
 
     def decode(self, ids: "Sequence[int] | np.ndarray") -> str:
-        """The text; bytes that are not UTF-8 become U+FFFD, specials appear by name, ids beyond them are left out."""
+        """The text. Bytes that are not UTF-8 become U+FFFD, specials appear by name, unknown ids are left out."""
         out, run = [], bytearray()
         for i in map(int, ids):
             if 0 <= i < 256:

@@ -1,8 +1,8 @@
-"""A conversation as one text, written by the chat template of a Hugging Face folder: a Jinja program, run in a sandbox.
+"""A conversation as one text, by the chat template of a Hugging Face folder: a Jinja program that runs in a sandbox.
 
-The text is that of transformers' ``apply_chat_template(..., tokenize=False)``, whose surroundings are copied here: what a
-template may call, which blanks it may leave, how messages reach it. Templates come with downloaded folders, so they see
-plain data only, and anything they do wrong is the folder's fault: a UserError.
+The text is the one of transformers' ``apply_chat_template(..., tokenize=False)``. The environment is copied from there: the
+functions that a template may call, the whitespace rules, the form of messages. Templates come with downloaded folders, so
+they see plain data only. Any error in a template is a UserError.
 """
 
 import datetime
@@ -22,10 +22,10 @@ import numpy as np
 
 from rljax.errors import UserError
 
-REASONING = ("reasoning_content", "thinking", "reasoning")  # names that a message's thought goes by
+REASONING = ("reasoning_content", "thinking", "reasoning")  # names of the field that holds the reasoning of a message
 
 
-def render(
+def render_chat(
     template: str,
     messages: Sequence[Mapping[str, Any]],
     *,
@@ -35,13 +35,13 @@ def render(
     tools: Sequence[Mapping[str, Any]] | None = None,
     **more: Any,
 ) -> str:
-    """The messages ({"role": ..., "content": ...}) as the template writes them; ``more`` are its own variables.
+    """The messages ({"role": ..., "content": ...}) as one text; ``more`` are the template's own variables.
 
-    Raises UserError for a template that is no Jinja, that refuses these messages, or that leaves the sandbox.
+    Raises UserError for a template that is not valid Jinja, that refuses these messages, or that tries to leave the sandbox.
     """
     if not messages:
         raise UserError("chat template: there is no message to write")
-    # an empty token is one that the tokenizer does not have: transformers leaves it undefined
+    # An empty token is one that the tokenizer does not have. transformers leaves it undefined.
     tokens = {name: text for name, text in (("bos_token", bos_token), ("eos_token", eos_token)) if text}
     try:
         return _compiled(template).render(
@@ -50,7 +50,9 @@ def render(
             tools=None if tools is None else _plain(tools),
             add_generation_prompt=add_generation_prompt,
         )
-    except Exception as e:  # whatever a template can raise: its own words, a type, a division, a sandbox that is left
+    except (
+        Exception
+    ) as e:  # a template can raise anything: its own message, a TypeError, a SecurityError of the sandbox
         said = " ".join(str(e).split()) or type(e).__name__
         where = f" (line {e.lineno})" if isinstance(e, jinja2.TemplateSyntaxError) else ""
         raise UserError(f"chat template: {said}{where}") from None
@@ -72,14 +74,14 @@ def _compiled(template: str) -> jinja2.Template:
 
 
 def _message(message: Mapping[str, Any]) -> dict[str, Any]:
-    """Without what is None, and with its thought under the names that templates read."""
+    """The message without fields that are None, and with its reasoning under the names that templates read."""
     plain = _plain({key: value for key, value in message.items() if value is not None})
     thought = next((plain[name] for name in REASONING if name in plain), None)
     return plain if thought is None else {"thinking": thought, **plain, "reasoning_content": thought}
 
 
 def _plain(value: Any) -> Any:
-    """Dicts, lists, texts and numbers only: an object's methods are no business of a template's."""
+    """The value as dicts, lists, strings and numbers only: a template must not call methods of other objects."""
     value = value.item() if isinstance(value, np.generic) else value
     if value is None or type(value) in (bool, int, float, str):
         return value
@@ -87,7 +89,7 @@ def _plain(value: Any) -> Any:
         if isinstance(value, kind):
             return kind(value)
     if isinstance(value, str):
-        return str.__str__(value)  # an enum of texts says its own name to str()
+        return str.__str__(value)  # str() of a string enum would return the name of its member
     if isinstance(value, Mapping):
         return {_plain(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -99,14 +101,14 @@ def _plain(value: Any) -> Any:
 
 
 class Generation(jinja2.ext.Extension):
-    """``{% generation %} ... {% endgeneration %}`` says which text is the model's own; here it is just text."""
+    """``{% generation %} ... {% endgeneration %}``, which marks the model's own text; here it is ordinary text."""
 
     tags = {"generation"}
 
     def parse(self, parser: jinja2.parser.Parser) -> jinja2.nodes.Node:
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        # a call block, as in transformers: what is set inside stays inside
+        # a call block, as in transformers: variables that are set inside stay inside
         return jinja2.nodes.CallBlock(self.call_method("_said"), [], [], body).set_lineno(line)
 
     def _said(self, caller: jinja2.runtime.Macro) -> str:
@@ -114,7 +116,7 @@ class Generation(jinja2.ext.Extension):
 
 
 class TemplateDict:
-    """``dict`` without its methods, some of which would change what the sandbox keeps unchanged."""
+    """``dict`` without its methods, some of which could change values that the sandbox protects."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
         return dict(*args, **kwargs)
@@ -124,9 +126,9 @@ class TemplateDict:
 
 
 class TemplateNamespace(jinja2.utils.Namespace):
-    """``namespace`` whose names do not begin with an underscore: those are Python's own."""
+    """``namespace`` that refuses names with a leading underscore: these are Python's own."""
 
-    def __init__(*args: Any, **kwargs: Any):  # no name for self: a template may say namespace(self=...)
+    def __init__(*args: Any, **kwargs: Any):  # no parameter called self: a template may call namespace(self=...)
         self, *given = args
         attributes = dict(*given, **kwargs)
         for name in attributes:
@@ -154,5 +156,5 @@ def _strftime_now(format: str) -> str:
 def _tojson(
     value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
 ) -> str:
-    """JSON as it is, where Jinja's own filter would write < as \\u003c."""
+    """Plain JSON. Jinja's own filter would write < as \\u003c."""
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)

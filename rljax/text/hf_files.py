@@ -1,10 +1,10 @@
 """Any tokenizer as the files of a Hugging Face folder, for export.
 
-transformers' AutoTokenizer loads ours, with the same ids for the same text and the same text for the same ids, but for:
+transformers' AutoTokenizer loads them, with the same ids for a text and the same text for ids. Differences:
 
-    specials   "<eos>" in a text becomes the special there; ours makes it bytes, or refuses it, unless specials=True is said
-    unknown    a symbol that is not in the vocabulary is a bare exception of the library there, not a UserError
-    <bos>      it is put before every text there, unless add_special_tokens=False is said
+    specials   there "<eos>" in a text becomes the special id; here only with specials=True
+    unknown    there a symbol outside the vocabulary raises a plain exception of the library; here a UserError
+    <bos>      there it begins every text, unless add_special_tokens=False is given
 """
 
 import json
@@ -16,8 +16,8 @@ from rljax.text.hf_tokenizer import FolderTokenizer
 from rljax.text.word_tokenizer import SPECIALS, SYMBOL, SymbolTokenizer
 
 
-def files(tokenizer: SymbolTokenizer | ByteTokenizer | FolderTokenizer) -> dict[str, str]:
-    """File name -> text. A folder's are the very texts that were read, without config.json, which is the model's."""
+def tokenizer_files(tokenizer: SymbolTokenizer | ByteTokenizer | FolderTokenizer) -> dict[str, str]:
+    """File name -> text. For a FolderTokenizer: the texts that were read, without config.json, which is the model's."""
     if isinstance(tokenizer, FolderTokenizer):
         return {name: text for name, text in tokenizer.files if name != "config.json"}
     library = _symbols(tokenizer) if isinstance(tokenizer, SymbolTokenizer) else _octets()
@@ -32,7 +32,7 @@ def files(tokenizer: SymbolTokenizer | ByteTokenizer | FolderTokenizer) -> dict[
         "tokenizer_class": "PreTrainedTokenizerFast",
         "add_bos_token": True,
         "clean_up_tokenization_spaces": False,
-        "model_max_length": 10**30,  # transformers' word for none
+        "model_max_length": 10**30,  # transformers' value for no limit
         **names,
     }
     return {
@@ -43,7 +43,7 @@ def files(tokenizer: SymbolTokenizer | ByteTokenizer | FolderTokenizer) -> dict[
 
 
 def _octets() -> Tokenizer:
-    """Byte-level BPE that merges nothing."""
+    """Byte-level BPE without merges."""
     library = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(_letters())}, merges=[]))
     library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     library.decoder = decoders.ByteLevel()
@@ -58,14 +58,14 @@ def _letters() -> list[str]:
 
 
 def _symbols(tokenizer: SymbolTokenizer) -> Tokenizer:
-    """One word a symbol. The word for what is unknown is not in the vocabulary, so that the library refuses it too."""
+    """One word for each symbol. The unknown word is not in the vocabulary, so that the library refuses it too."""
     library = Tokenizer(models.WordLevel(tokenizer.ids, unk_token="<unk>"))
     library.pre_tokenizer = pre_tokenizers.Split(Regex(SYMBOL.pattern), behavior="removed", invert=True)
     library.decoder = decoders.Sequence(
         [
             decoders.WordPiece(prefix="##", cleanup=False),  # a space before every symbol but the first
             decoders.Fuse(),
-            decoders.Replace(Regex(r" (?=[.,;?])"), ""),  # symbols.TIGHT, in two steps
+            decoders.Replace(Regex(r" (?=[.,;?])"), ""),  # word_tokenizer.TIGHT, in two steps
             decoders.Replace(Regex(r"(?<=\$) "), ""),
         ]
     )

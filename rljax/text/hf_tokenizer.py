@@ -1,4 +1,4 @@
-"""The tokenizer of a Hugging Face folder: what its files say, as the fields that all tokenizers share."""
+"""The tokenizer of a Hugging Face folder, with the fields that all tokenizers share."""
 
 import dataclasses
 import functools
@@ -12,7 +12,8 @@ from tokenizers import AddedToken
 from tokenizers import Tokenizer as Library
 
 from rljax.errors import UserError
-from rljax.text.control_tokens import Core
+from rljax.text.control_tokens import ControlledTokenizer
+from rljax.text.hub import resolve_folder
 
 FILES = (
     "tokenizer.json",
@@ -26,54 +27,54 @@ FILES = (
 UNCONVERTED = ("tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "merges.txt", "tekken.json")
 
 
-def load(folder: str | Path) -> "FolderTokenizer":
-    """The tokenizer of a folder. Raises UserError where tokenizer.json is missing, or a file is damaged."""
-    path = Path(folder).expanduser()
+def load_tokenizer(folder: str | Path) -> "FolderTokenizer":
+    """The tokenizer of a folder or a hub name. Raises UserError where tokenizer.json is missing, or a file is damaged."""
+    path = resolve_folder(folder)
     files = tuple((name, _read(path / name)) for name in FILES if (path / name).is_file())
     if "tokenizer.json" not in dict(files):
         old = next((name for name in UNCONVERTED if (path / name).is_file()), None)
         hint = f", only {old}: convert it, transformers' AutoTokenizer loads it and save_pretrained writes one"
         raise UserError(f"tokenizer: {path} has no tokenizer.json{hint if old else ''}")
     tokenizer = FolderTokenizer(files, str(path))
-    for field in ("bos", "eos", "pad", "stop_ids", "begin"):
-        getattr(tokenizer, field)  # what is damaged shows here
+    for field in ("bos", "eos", "pad", "stop_ids", "begin_ids"):
+        getattr(tokenizer, field)  # raises for damaged files now, not later
     return tokenizer
 
 
 def _read(path: Path) -> str:
     try:
-        return path.read_bytes().decode()  # to the letter: newlines stay as they are
+        return path.read_bytes().decode()  # exact: newlines stay as they are
     except (OSError, UnicodeDecodeError) as e:
         raise UserError(f"tokenizer: cannot read {path}: {e}") from None
 
 
 @dataclasses.dataclass(frozen=True)
 class FolderTokenizer:
-    """The texts of a folder's files, so that it pickles, hashes and compares; ``load`` makes one.
+    """A tokenizer that consists of the texts of a folder's files, so that it pickles, hashes and compares.
 
-    The rest is built from them at first use, and raises UserError where they are damaged.
+    ``load_tokenizer`` makes one. The rest is built at first use, and raises UserError where a file is damaged.
     """
 
-    files: tuple[tuple[str, str], ...] = dataclasses.field(repr=False)  # (name, text), to the letter
-    folder: str = dataclasses.field(default="", compare=False)  # where they were, for messages
+    files: tuple[tuple[str, str], ...] = dataclasses.field(repr=False)  # (name, text), the exact texts
+    folder: str = dataclasses.field(default="", compare=False)  # where the files were, for messages
 
     def __reduce__(self):
-        return FolderTokenizer, (self.files, self.folder)  # without what was built
+        return FolderTokenizer, (self.files, self.folder)  # without what was built from the files
 
     # Texts to ids and back
 
     def encode(self, text: str, specials: bool = False) -> list[int]:
-        return self._core.join([(text, specials)])
+        return self._core.encode_parts([(text, specials)])
 
-    def join(self, parts: Sequence[tuple[str, bool]]) -> list[int]:
+    def encode_parts(self, parts: Sequence[tuple[str, bool]]) -> list[int]:
         """Ids of the parts (text, trusted), one after the other; control tokens come from trusted parts only."""
-        return self._core.join(parts)
+        return self._core.encode_parts(parts)
 
     def decode(self, ids: "Sequence[int] | np.ndarray") -> str:
         """The text; bytes that are not UTF-8 become U+FFFD, control tokens appear by name, ids beyond are left out."""
         return self._core.decode(ids)
 
-    # Tokens by their part
+    # Tokens by their role
 
     @property
     def size(self) -> int:
@@ -88,7 +89,9 @@ class FolderTokenizer:
         """Raises UserError where no file names one."""
         i = next(iter(self._ends), None) if self._id("eos_token") is None else self._id("eos_token")
         if i is None:
-            raise UserError(f"tokenizer: {self.folder} does not say what ends a text: tokenizer_config.json, eos_token")
+            raise UserError(
+                f"tokenizer: {self.folder} names no token that ends a text: set eos_token in tokenizer_config.json"
+            )
         return i
 
     @functools.cached_property
@@ -101,9 +104,9 @@ class FolderTokenizer:
         return tuple(dict.fromkeys([*self._ends, self.eos]))
 
     @functools.cached_property
-    def begin(self) -> tuple[int, ...]:
-        """What stands before a text by tokenizer.json, or by ``add_bos_token`` of tokenizer_config.json."""
-        begin = self._core.begin()
+    def begin_ids(self) -> tuple[int, ...]:
+        """Ids that begin every text, by tokenizer.json or by ``add_bos_token`` of tokenizer_config.json."""
+        begin = self._core.begin_ids()
         return (self.bos,) if not begin and self.bos is not None and self._config.get("add_bos_token") else begin
 
     @property
@@ -115,7 +118,7 @@ class FolderTokenizer:
         return self._text("eos_token") or self._core.library.id_to_token(self.eos) or ""
 
     @property
-    def marks(self) -> tuple[str, ...]:
+    def control_tokens(self) -> tuple[str, ...]:
         return tuple(self._core.controls)
 
     def token(self, text: str) -> int | None:
@@ -124,7 +127,7 @@ class FolderTokenizer:
 
     @functools.cached_property
     def chat_template(self) -> str | None:
-        """chat_template.jinja, else what tokenizer_config.json or chat_template.json says; of several, the default."""
+        """The text of chat_template.jinja, or of tokenizer_config.json or chat_template.json; the default one of several."""
         if "chat_template.jinja" in dict(self.files):
             return dict(self.files)["chat_template.jinja"]
         found = self._config.get("chat_template") or self._json("chat_template.json").get("chat_template")
@@ -132,7 +135,7 @@ class FolderTokenizer:
             found = next((t.get("template") for t in found if t.get("name") == "default"), None)
         return found or None
 
-    # What the files say
+    # The contents of the files
 
     @functools.cached_property
     def _config(self) -> dict[str, Any]:
@@ -140,12 +143,12 @@ class FolderTokenizer:
 
     @functools.cached_property
     def _names(self) -> dict[str, Any]:
-        """{"eos_token": ...} and more."""
+        """The named tokens of special_tokens_map.json and tokenizer_config.json: {"eos_token": ...} and so on."""
         return {**self._json("special_tokens_map.json"), **self._config}
 
     @functools.cached_property
     def _ends(self) -> tuple[int, ...]:
-        """Ids of what ends a response, as generation_config.json or else config.json says."""
+        """Ids that end a response: those of generation_config.json, or else of config.json."""
         for name in ("generation_config.json", "config.json"):
             found = self._json(name).get("eos_token_id")
             ends = found if isinstance(found, list) else [] if found is None else [found]
@@ -156,7 +159,7 @@ class FolderTokenizer:
         return ()
 
     def _json(self, name: str) -> dict[str, Any]:
-        """A file of the folder; {} where it is not there. Raises UserError where it is no JSON object."""
+        """The contents of a file of the folder; {} where it is missing. Raises UserError where it is no JSON object."""
         try:
             found = json.loads(dict(self.files).get(name, "{}"))
         except ValueError as e:
@@ -166,23 +169,23 @@ class FolderTokenizer:
         return found
 
     def _text(self, key: str) -> str:
-        """Text of a token that a file names; "" where none does."""
+        """The text of a named token; "" where no file names it."""
         return self._added(self._names[key]).content if self._names.get(key) else ""
 
     def _id(self, key: str) -> int | None:
         return self._core.library.token_to_id(self._text(key)) if self._text(key) else None
 
     def _named(self) -> Iterator[AddedToken]:
-        """Everything that a file calls a special token by giving it a name."""
+        """Every token that a file makes special by naming it."""
         for key, value in self._names.items():
-            if key.endswith("_token") and value and isinstance(value, str | dict):  # add_bos_token is no token
+            if key.endswith("_token") and value and isinstance(value, str | dict):  # add_bos_token is a bool
                 yield self._added(value)
         for key in ("additional_special_tokens", "extra_special_tokens"):
             more = self._names.get(key) or []
             yield from map(self._added, more.values() if isinstance(more, dict) else more)
 
     def _added(self, spec: Any) -> AddedToken:
-        """A token as the files write it: its text, where it is special, or a dict that has that as "content"."""
+        """The token of an entry in the files: its text, which makes it special, or a dict with its text as "content"."""
         if isinstance(spec, str):
             return AddedToken(spec, special=True, normalized=False)
         try:
@@ -193,19 +196,21 @@ class FolderTokenizer:
             raise UserError(f"tokenizer: {self.folder}/{where} is damaged: {spec!r} is no token") from None
 
     @functools.cached_property
-    def _core(self) -> Core:
+    def _core(self) -> ControlledTokenizer:
         try:
             library = Library.from_str(dict(self.files)["tokenizer.json"])
-        except Exception as e:  # the library raises bare ones
+        except Exception as e:  # the library raises plain Exceptions
             raise UserError(f"tokenizer: {self.folder}/tokenizer.json is damaged: {' '.join(str(e).split())}") from None
         library.no_truncation()
         library.no_padding()
-        # as in transformers: tokenizer_config.json has the last word on an added token ...
+        # As in transformers: tokenizer_config.json overrides tokenizer.json on added tokens.
         slots = self._config.get("added_tokens_decoder") or {}
-        library.add_tokens([self._added(slots[i]) for i in sorted(slots, key=lambda i: (len(i), i))])  # by number
-        # ... and what has a name is a token, whether it was in the vocabulary or not
+        library.add_tokens(
+            [self._added(slots[i]) for i in sorted(slots, key=lambda i: (len(i), i))]
+        )  # in numeric order
+        # As in transformers: every named token is added, whether it was in the vocabulary or not.
         known = {t.content for t in library.get_added_tokens_decoder().values()}
         named = {t.content: t for t in self._named()}
         library.add_tokens([t for text, t in named.items() if text not in known])
         vital = map(self._text, ("bos_token", "eos_token", "pad_token"))
-        return Core(library, named, [*vital], self.chat_template or "")
+        return ControlledTokenizer(library, named, [*vital], self.chat_template or "")

@@ -1,7 +1,7 @@
-r"""How a question is put to the model, and how a demonstration answers it: exact strings, by name.
+r"""Prompt templates by name: the exact strings around a question, and around the answer of a demonstration.
 
-A template is chosen by name, or written out: any text with ``{question}`` in it is one. Changing it moves the accuracy of
-a base model by tens of points, so the exact strings go into ``config.json`` beside everything else.
+A template is chosen by name, or written out: any text with ``{question}`` in it is a template. The choice changes the accuracy
+of a base model by tens of points. So the exact strings are recorded in ``config.json``.
 """
 
 from collections.abc import Mapping
@@ -11,21 +11,22 @@ from rljax.errors import UserError
 
 
 class Template(NamedTuple):
-    """``prompt`` has a place for the question; what it ends in from ``prefill`` on is the beginning of the response."""
+    """The strings of a prompt and of a response. The prompt ends with ``prefill``, the beginning of the response."""
 
     prompt: str  # "... {question} ..."
-    response: str  # "... {solution} ... {answer} ...": a demonstration, without what is prefilled
+    response: str  # "... {solution} ... {answer} ...": a demonstration, without ``prefill``
     prefill: str = ""  # the verifier reads prefill + response
 
-    def ask(self, question: str) -> str:
+    def format_prompt(self, question: str) -> str:
+        """The prompt that asks this question."""
         return self.prompt.replace("{question}", question)
 
-    def answer(self, solution: str, answer: str) -> str:
-        """A demonstration of this solution; a problem that has none is answered without one."""
-        return "".join(part for part, _ in self.parts(solution, answer))
+    def format_response(self, solution: str, answer: str) -> str:
+        """A demonstration with this solution and answer; without a solution where it is empty."""
+        return "".join(part for part, _ in self.response_parts(solution, answer))
 
-    def parts(self, solution: str, answer: str) -> list[tuple[str, bool]]:
-        """The same in parts (text, trusted): the template's own words may hold control tokens, the others not."""
+    def response_parts(self, solution: str, answer: str) -> list[tuple[str, bool]]:
+        """``format_response`` in parts (text, trusted): only the template's own words may contain control tokens."""
         before, _, rest = self.response.partition("{solution}")
         between, _, after = rest.partition("{answer}")
         between = between if solution else between.lstrip("\n")
@@ -44,9 +45,9 @@ STEP_BY_STEP = r"Please reason step by step, and put your final answer within \b
 TEMPLATES = {
     "plain": Template("Question: {question}\nAnswer: ", "{solution}\n#### {answer}"),
     "r1_zero": Template(f"{R1_PREAMBLE} User: {{question}} Assistant:", f" {R1_RESPONSE}"),
-    # the printed table has "prompt.": whether the dot belongs to the template cannot be told, so both are here
+    # The printed table has "prompt.": it is unclear whether the dot belongs to the template, so both are here.
     "r1_zero_dot": Template(f"{R1_PREAMBLE} User: {{question}}. Assistant:", f" {R1_RESPONSE}"),
-    # Oat-zero (understand-r1-zero), train_zero_math.py: a newline before each turn, thinking begun for the model
+    # Oat-zero (understand-r1-zero), train_zero_math.py: a newline before each turn, and <think> is already written
     "oat": Template(
         f"{R1_PREAMBLE}\nUser: {{question}}\nAssistant: <think>", R1_RESPONSE.removeprefix("<think>"), "<think>"
     ),
@@ -63,17 +64,15 @@ TEMPLATES = {
 }
 
 
-def find(name: str) -> Template:
-    """The template of this name, or the one that is written out. Raises UserError for neither."""
+def find_template(name: str) -> Template:
+    """The template of this name, or the one that is written out. Raises UserError for anything else."""
     if name in TEMPLATES:
         return TEMPLATES[name]
     if "{question}" in name:
         return TEMPLATES["plain"]._replace(prompt=name)
-    raise UserError(
-        f"template={name!r}: choose from {sorted(TEMPLATES)}, or write a text that says where the {{question}} goes"
-    )
+    raise UserError(f"template={name!r}: choose from {sorted(TEMPLATES)}, or write a text that contains {{question}}")
 
 
-def exact(options: Mapping[str, Any]) -> dict[str, str] | None:
-    """The very strings that a task with these options uses, for the log; None for a task without a template."""
-    return find(options["template"])._asdict() if "template" in options else None
+def template_strings(options: Mapping[str, Any]) -> dict[str, str] | None:
+    """The strings of the template that a task with these options uses; None for a task without a template."""
+    return find_template(options["template"])._asdict() if "template" in options else None

@@ -1,4 +1,4 @@
-"""One symbol a word or number: the tokenizer of the small worlds.
+"""A tokenizer with one id for each word or number: the tokenizer of the small tasks.
 
 ``encode(decode(ids), specials=True) == ids`` for every sequence of ids below ``size``.
 """
@@ -15,12 +15,12 @@ from rljax.errors import UserError
 
 SPECIALS = ("<pad>", "<bos>", "<eos>")
 SYMBOL = re.compile(r"<\w+>|\w+|[^\w\s]")
-TIGHT = re.compile(r" (?=[.,;?])|(?<=\$) ")  # no space before a stop, none after a dollar sign
+TIGHT = re.compile(r" (?=[.,;?])|(?<=\$) ")  # no space before a full stop or comma, none after a dollar sign
 
 
 @dataclasses.dataclass(frozen=True)
 class SymbolTokenizer:
-    """One id for each word, number and punctuation mark of a closed vocabulary; numbers 0..``numbers`` come first."""
+    """One id for each word, number and punctuation mark of a closed vocabulary; numbers 0 to ``numbers`` come first."""
 
     words: tuple[str, ...]
     numbers: int  # the largest number
@@ -45,11 +45,11 @@ class SymbolTokenizer:
         return (self.eos,)
 
     @property
-    def begin(self) -> tuple[int, ...]:
+    def begin_ids(self) -> tuple[int, ...]:
         return (self.bos,)
 
     @property
-    def marks(self) -> tuple[str, ...]:
+    def control_tokens(self) -> tuple[str, ...]:
         return SPECIALS
 
     @property
@@ -58,7 +58,7 @@ class SymbolTokenizer:
         return len(SPECIALS)
 
     def encode(self, text: str, specials: bool = False) -> list[int]:
-        """Ids of a text made of known symbols. Raises UserError naming the first unknown one."""
+        """Ids of a text made of known symbols. Raises UserError that names the first unknown symbol."""
         out = []
         for symbol in SYMBOL.findall(text):
             known = symbol in self.ids and (specials or symbol not in SPECIALS)
@@ -69,10 +69,10 @@ class SymbolTokenizer:
             out.append(self.ids[symbol])
         return out
 
-    def join(self, parts: Sequence[tuple[str, bool]]) -> list[int]:
-        """Ids of the parts (text, trusted), one after the other; specials are refused in trusted ones too."""
+    def encode_parts(self, parts: Sequence[tuple[str, bool]]) -> list[int]:
+        """Ids of the parts (text, trusted), one after the other. Specials are refused in trusted parts too."""
         return self.encode("".join(text for text, _ in parts))
 
     def decode(self, ids: "Sequence[int] | np.ndarray") -> str:
-        """The symbols with spaces between them; ids beyond the vocabulary are left out."""
+        """The symbols with spaces between them. Ids beyond the vocabulary are left out."""
         return TIGHT.sub("", " ".join(self.table[i] for i in ids if 0 <= i < self.size))

@@ -50,7 +50,7 @@ def check_stage(run: Any, stage: Any) -> None:
         sharding.check_rows(stage.problems.prompts, run.sampler_model.layout, "rl.prompts")
     if not rank:
         return
-    lora.targets(run.model, stage.lora.targets)
+    lora.target_matrices(run.model, stage.lora.targets)
     if stage.optimizer.name == "muon":
         raise UserError(f"{name}.optimizer.name=muon knows whole matrices only: use adamw or sgd with {name}.lora")
     if name == "rl" and stage.algorithm.looks_at("values") and stage.critic.trunk == "own":

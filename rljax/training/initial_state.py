@@ -58,13 +58,13 @@ def new_state(run: Run, stage: Stage, params: Any) -> TrainState:
         frozen = lora.Base(params, init(lambda: jnp.asarray(stage.lora.alpha / stage.lora.rank, jnp.float32)))
         names, rank = tuple(stage.lora.targets), stage.lora.rank
         tag = KeyTag.INIT_ADAPTERS
-        params = init(lambda key: lora.init(run.model, names, rank, jax.random.fold_in(key, tag)), key)
+        params = init(lambda key: lora.init_adapters(run.model, names, rank, jax.random.fold_in(key, tag)), key)
 
     def other_parts(params: Any, frozen: Any, key: jax.Array) -> dict[str, Any]:
         zeros = {name: jnp.zeros((), jnp.int32) for name in ("step", "cursor", "skipped", "skipped_total")}
         out: dict[str, Any] = zeros | {"opt_state": tx.init(params), "key": key}
         if frozen:
-            out["fingerprint"] = lora.fingerprint(frozen)
+            out["fingerprint"] = lora.base_fingerprint(frozen)
         return out | (rl_parts(run, params, frozen) if stage.name == "rl" else {})
 
     return TrainState(params=params, frozen=frozen, **init(other_parts, params, frozen, key))
@@ -79,7 +79,7 @@ def rl_parts(run: Run, params: Any, frozen: Any) -> dict[str, Any]:
         out["entropy_coef"] = jnp.zeros(())
     if rl.algorithm.looks_at("values"):
         tx = make_optimizer(rl.critic_optimizer, run.model, rl.optimizer_steps)
-        out["critic"] = value_head.init(lora.policy(params, frozen), rl.critic.trunk)
+        out["critic"] = value_head.init_critic(lora.policy_params(params, frozen), rl.critic.trunk)
         out["critic_opt_state"] = tx.init(out["critic"])
     return out
 
@@ -140,10 +140,10 @@ def stage_params(run: Run, record: RunRecord, stage: str, step: str = "") -> Any
         return stage_checkpoints.load_params(record.workdir, stage, steps, place_abstract(run, shape), step)
     base = stage_start(run, record, stage)
     names, rank = tuple(how.lora.targets), how.lora.rank
-    shape = jax.eval_shape(lambda: lora.init(run.model, names, rank, jax.random.key(0)))
+    shape = jax.eval_shape(lambda: lora.init_adapters(run.model, names, rank, jax.random.key(0)))
     adapters = stage_checkpoints.load_params(record.workdir, stage, steps, place_abstract(run, shape), step)
     scale: Any = np.float32(how.lora.alpha / rank)  # of numpy: an array would be this process's alone
-    merge = jax.jit(lora.merge, out_shardings=sharding.weight_shardings(run.model))
+    merge = jax.jit(lora.merge_adapters, out_shardings=sharding.weight_shardings(run.model))
     return merge(adapters, lora.Base(base, scale))
 
 

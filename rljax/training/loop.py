@@ -107,7 +107,7 @@ def train_runs(
 
         def evaluate_and_save(state: TrainState, step: int) -> None:
             with heartbeat.phase(f"{name} {step}/{steps}: evaluating"):
-                evaluations = known if known and step == 0 else evaluate(lora.policy(state.params, state.frozen))
+                evaluations = known if known and step == 0 else evaluate(lora.policy_params(state.params, state.frozen))
             for journal, (metrics, samples) in zip(journals, evaluations, strict=True):
                 journal.write_metrics(step, metrics, evaluation=True)
                 if samples:

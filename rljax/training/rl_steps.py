@@ -107,7 +107,7 @@ def make_sample(draw: PolicySampler, dynamic: bool) -> Callable[..., tuple[Rollo
 
     def sample(state: TrainState, problems: Problems, round: Array) -> tuple[Rollout, None]:
         key = state.round_key(round) if dynamic else state.step_key()
-        return draw(lora.policy(state.params, state.frozen), problems, key, state.step), None
+        return draw(lora.policy_params(state.params, state.frozen), problems, key, state.step), None
 
     return sample
 
@@ -128,7 +128,7 @@ def make_sample_ahead(
         return draw(policy, there, replicate(state.step_key()), int(state.step))
 
     def sample(state: TrainState, problems: Problems, round: Array) -> tuple[Rollout, Rollout]:
-        policy = sharding.place_policy(lora.policy(state.params, state.frozen), run.sampler_model)
+        policy = sharding.place_policy(lora.policy_params(state.params, state.frozen), run.sampler_model)
         rollout = state.ahead if int(state.step) else draw_there(state, policy, problems)
         following = state.replace(step=state.step + 1)
         ahead = draw_there(following, policy, problems_from(state.cursor + prompts))

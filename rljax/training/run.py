@@ -20,7 +20,7 @@ from rljax.learner.optimizer import OptimizerOptions, make_optimizer
 from rljax.structs import ConfigTree
 from rljax.tasks.curriculum import Levels, ProblemOptions
 from rljax.tasks.stage_data import PretrainingData, SFTData
-from rljax.text.hf_tokenizer import load as load_tokenizer
+from rljax.text.hf_tokenizer import load_tokenizer
 from rljax.training import checks
 from rljax.training.journal import to_plain
 from rljax.training.loggers import check_loggers
@@ -183,21 +183,21 @@ def make_world(config: ConfigTree, weights: str) -> tuple[tasks.Task, transforme
         raise UserError(f"task {name}: {tasks.OWN_VOCABULARY}")
     model = folder_architecture(config, weights)
     task = tasks.make_task(name, tokenizer, **task_options)
-    pretrained.check_together(model, tokenizer, weights)
+    pretrained.check_vocabulary(model, tokenizer, weights)
     return task, model
 
 
 def folder_architecture(config: ConfigTree, weights: str) -> transformer.Config:
     """The folder's architecture, computed as ``config.model`` says. Raises UserError where that says another one."""
     said = config.model.to_dict()
-    model = pretrained.read_config(weights, **{name: said[name] for name in pretrained.COMPUTED})
+    model = pretrained.read_config(weights, **{name: said[name] for name in pretrained.COMPUTE_FIELDS})
     defaults = {f.name: f.default for f in dataclasses.fields(transformer.Config)}
     for name, value in said.items():
-        set_here = name not in (*pretrained.COMPUTED, "max_length") and value != defaults[name]
+        set_here = name not in (*pretrained.COMPUTE_FIELDS, "max_length") and value != defaults[name]
         if set_here and value != getattr(model, name):
             raise UserError(
                 f"model.{name}={value!r}, but the model in weights={weights} has {getattr(model, name)!r}: with "
-                f"weights only {', '.join(pretrained.COMPUTED)} can be chosen"
+                f"weights only {', '.join(pretrained.COMPUTE_FIELDS)} can be chosen"
             )
     return model
 
@@ -220,7 +220,7 @@ def lay_out(
         both.append(dataclasses.replace(model, layout=layout))
         sharding.weight_shardings(both[-1])
         if devices is None:
-            transformer.check_devices(both[-1])
+            transformer.check_attention_kernel(both[-1])
     return both[0], both[1]
 
 

@@ -1,46 +1,72 @@
-"""A decoder-only transformer as pure functions over a pytree of parameters.
+"""A decoder-only transformer as pure functions over a pytree of parameters. A model family is one ``Config``.
 
-One attention serves every family: RMSNorm (also ``1 + w``), RoPE (base and scaling, one base for global and one for
-sliding layers), grouped queries, QK-norm, biases, SwiGLU or GeGLU, tied or untied head, soft-caps, sliding windows by
-layer, norms before and after a block, scaled embeddings. Beside it stand two rooms that a config opens: heads that keep a
-latent (``latent.py``), and mixtures of experts (``experts.py``). A model family is a ``Config``.
+    config.py              Config: the architecture
+    parameters.py          init, and the shape, logical axes and initial values of every weight
+    sequence.py            forward, hidden_states, token_logprobs: whole sequences at once
+    decoding.py            prefill, grow_cache, decode: one token at a time, with a cache
+    layer.py               one layer: its attention, what it caches, its feed-forward block
+    attention.py           scores, softmax and mixing: RoPE, grouped queries, QK-norm, sliding windows, soft-caps
+    latent_attention.py    multi-head latent attention (DeepSeek)
+    mixture_of_experts.py  routed and shared experts
+    splash.py              attention by the TPU's Pallas kernel
+    blocks.py              RMSNorm, RoPE, the dense block, embedding and head
+    weight_formats.py      a matrix as an array, as int8, or with a LoRA change beside it
+    layout.py              the device mesh, and how arrays are sharded over it
+    lora.py                low-rank adapters: the only parameters that learn
+    value_head.py          the critic of PPO
 
-Letters: B rows, S columns, D width, H query heads, K key/value heads, R = H / K queries a key head serves, E head
-width, F feed-forward width, V vocabulary. Weights are stored as ``[in, ..., out]``. Every dot
-accumulates in float32; logits appear, and the log-softmax is taken, in float32 whatever the activations are.
+Letters in shapes: B rows, S columns, D width, H query heads, K key/value heads, R = H / K query heads for each key head,
+E head width, F feed-forward width, V vocabulary. A weight has the shape ``[in, ..., out]``. Every matrix product
+accumulates in float32. Logits and log-softmax are float32, whatever the dtype of the activations is.
 """
 
-from rljax.transformer.attention import check_devices
-from rljax.transformer.config import Config, Params, Weight, count, init, logical_axes, stack, unstack, weights
-from rljax.transformer.decoding import Cache, decode, grow, prefill
+from rljax.transformer.attention import check_attention_kernel
+from rljax.transformer.config import Config, Params
+from rljax.transformer.decoding import Cache, decode, grow_cache, prefill
 from rljax.transformer.layout import Layout
-from rljax.transformer.sequence import features, forward, positions_of, token_logprobs
-from rljax.transformer.weight_formats import LIGHTER, Adapted, Int8, laid_out, lighter, stored_shardings
+from rljax.transformer.parameters import (
+    WeightSpec,
+    count,
+    init,
+    logical_axes,
+    stack_layers,
+    unstack_layers,
+    weight_specs,
+)
+from rljax.transformer.sequence import forward, hidden_states, token_logprobs, token_positions
+from rljax.transformer.weight_formats import (
+    WEIGHT_FORMATS,
+    Int8Matrix,
+    LoraMatrix,
+    constrain_params,
+    param_shardings,
+    quantize_params,
+)
 
 __all__ = [
-    "Adapted",
+    "WEIGHT_FORMATS",
     "Cache",
     "Config",
-    "Int8",
-    "LIGHTER",
+    "Int8Matrix",
     "Layout",
+    "LoraMatrix",
     "Params",
-    "Weight",
-    "check_devices",
+    "WeightSpec",
+    "check_attention_kernel",
+    "constrain_params",
     "count",
     "decode",
-    "features",
     "forward",
-    "grow",
+    "grow_cache",
+    "hidden_states",
     "init",
-    "laid_out",
-    "lighter",
     "logical_axes",
-    "positions_of",
+    "param_shardings",
     "prefill",
-    "stack",
-    "stored_shardings",
+    "quantize_params",
+    "stack_layers",
     "token_logprobs",
-    "unstack",
-    "weights",
+    "token_positions",
+    "unstack_layers",
+    "weight_specs",
 ]

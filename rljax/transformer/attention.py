@@ -1,7 +1,7 @@
-"""The one attention: scores, softmax and mixing; and how an ordinary layer makes its queries, keys and values.
+"""Attention of an ordinary layer: queries, keys and values; scores, softmax and mixing.
 
-What is cached of a layer is a pair of arrays ``kept``. Queries and keys are compared in parts, each a product of its own,
-so that the same code serves heads that keep keys and values and heads that keep a latent (``latent.py``).
+A layer caches a pair of arrays. Queries and keys are compared in parts, one product for each part. So the same code serves
+heads that cache keys and values, and heads that cache a latent (``latent_attention.py``).
 """
 
 import functools
@@ -10,14 +10,21 @@ import jax
 import jax.numpy as jnp
 
 from rljax.errors import UserError
-from rljax.transformer.blocks import dot, full, rms_norm, rope, rope_frequencies, rope_stretch
-from rljax.transformer.config import DEVICES, KERNELS, SPLASH, Array, Config, Params
+from rljax.transformer.blocks import (
+    accumulation_dtype,
+    apply_rope,
+    dot,
+    rms_norm,
+    rope_attention_factor,
+    rope_frequencies,
+)
+from rljax.transformer.config import ATTENTION_KERNELS, KERNEL_PLATFORM, SPLASH_KERNELS, Array, Config, Params
 
-MASKED = -1e30  # large and finite: a row that may attend to nothing stays finite
+MASKED_SCORE = -1e30  # large and finite: a row that may attend to nothing stays finite
 
 
-def qkv(layer: Params, x: Array, positions: Array, index: int, config: Config) -> tuple[Array, Array, Array]:
-    """x [B, S, D] -> queries [B, K, R, S, E] (scaled), keys and values [B, K, S, E], rotated."""
+def project_qkv(layer: Params, x: Array, positions: Array, index: int, config: Config) -> tuple[Array, Array, Array]:
+    """Queries [B, K, R, S, E] (scaled), keys and values [B, K, S, E] of x [B, S, D]; queries and keys are rotated."""
 
     def project(name: str) -> Array:
         y = dot("bsd,dhe->bhse", x, layer[name]["kernel"], config)
@@ -26,109 +33,117 @@ def qkv(layer: Params, x: Array, positions: Array, index: int, config: Config) -
     q, k, v = project("query"), project("key"), project("value")
     if config.qk_norm:
         q, k = rms_norm(q, layer["query_norm"], config), rms_norm(k, layer["key_norm"], config)
-    freq, stretch = rope_frequencies(config, index), rope_stretch(config, index)
-    q, k = (rope(y, positions[:, None], freq, stretch) for y in (q, k))
-    if config.key_copies > 1:
-        k, v = (jnp.repeat(y, config.key_copies, 1) for y in (k, v))
+    frequencies, factor = rope_frequencies(config, index), rope_attention_factor(config, index)
+    q, k = (apply_rope(y, positions[:, None], frequencies, factor) for y in (q, k))
+    if config.kv_head_copies > 1:
+        k, v = (jnp.repeat(y, config.kv_head_copies, 1) for y in (k, v))
     q = (q * score_scale(config)).reshape(q.shape[0], k.shape[1], -1, *q.shape[2:])
     return q, k, v
 
 
 def score_scale(config: Config) -> float:
+    """The factor that q.k is multiplied by."""
     return config.head_width**-0.5 if config.attention_scale is None else config.attention_scale
 
 
-def scores(q: tuple[Array, ...], k: tuple[Array, ...], mask: Array, config: Config) -> Array:
-    """Attention scores in float32: parts q [..., M, E] against k [..., S, E], added up; MASKED where mask is False."""
+def attention_scores(q: tuple[Array, ...], k: tuple[Array, ...], mask: Array, config: Config) -> Array:
+    """float32 scores [..., M, S]: the sum over parts of q [..., M, E] times k [..., S, E].
+
+    Soft-capped where the config says so. MASKED_SCORE where ``mask`` is False.
+    """
     s = sum(
-        jnp.einsum("...me,...se->...ms", a, b.astype(a.dtype), preferred_element_type=full(a))
+        jnp.einsum("...me,...se->...ms", a, b.astype(a.dtype), preferred_element_type=accumulation_dtype(a))
         for a, b in zip(q, k, strict=True)
     )
     if config.attention_softcap:
         s = config.attention_softcap * jnp.tanh(s / config.attention_softcap)
-    return jnp.where(mask, s, MASKED)
+    return jnp.where(mask, s, MASKED_SCORE)
 
 
-def mix(p: Array, v: Array, config: Config) -> Array:
-    """Weighted values: p [..., M, S] float32 and v [..., S, E] -> [..., M, E] float32."""
+def mix_values(p: Array, v: Array, config: Config) -> Array:
+    """Weighted sums of the values: p [..., M, S] float32 and v [..., S, E] -> [..., M, E] float32."""
     dtype = jnp.dtype(config.dtype)
     p = p.astype(dtype)
-    return jnp.einsum("...ms,...se->...me", p, v.astype(dtype), preferred_element_type=full(p))
+    return jnp.einsum("...ms,...se->...me", p, v.astype(dtype), preferred_element_type=accumulation_dtype(p))
 
 
 def within_window(query: Array, key: Array, index: int, config: Config) -> Array | bool:
-    """True where a key position is near enough for this layer; positions broadcast."""
-    return (query - key) < config.window if config.window and config.slides(index) else True
+    """Whether the key position is inside this layer's sliding window of the query position. Positions broadcast."""
+    return (query - key) < config.window if config.window and config.is_sliding(index) else True
 
 
-def attend(q: Array, k: Array, v: Array, mask: Array, positions: Array, index: int, config: Config) -> Array:
+def attend_sequence(q: Array, k: Array, v: Array, mask: Array, positions: Array, index: int, config: Config) -> Array:
     """Causal attention over whole sequences: q [B, K, R, S, E], k and v [B, K, S, .] -> [B, K * R, S, E'] float32.
 
-    mask [B, S] is True on real tokens, positions [B, S] counts them. With ``config.attention_chunk`` the scores of so many
-    queries at a time exist, and are made again in the backward pass: memory grows with S, not with its square.
+    ``mask`` [B, S] is True on real tokens, ``positions`` [B, S] counts them. With ``config.attention_chunk`` only the scores
+    of that many queries exist at once, and the backward pass computes them again: memory grows with S, not with S squared.
     """
-    if config.attention in KERNELS:
-        window = config.window if config.slides(index) else None
-        if config.attention in SPLASH:
+    if config.attention in ATTENTION_KERNELS:
+        window = config.window if config.is_sliding(index) else None
+        if config.attention in SPLASH_KERNELS:
             from rljax.transformer import splash
 
             return splash.attend(q, k, v, window, config)
-        return by_kernel(q, k, v, mask, window, config)
+        return attend_by_jax_kernel(q, k, v, mask, window, config)
     layout, columns = config.layout, jnp.arange(q.shape[3])
-    chunk = -(-config.attention_chunk // layout.ways("columns"))  # each device takes its share of every chunk
-    part = functools.partial(causal, chunk=chunk, index=index, config=config)
-    if layout.split:
-        # Each device its rows, heads and columns, against the keys of all, whose gradient is so summed once and not by chunk.
+    chunk = -(-config.attention_chunk // layout.num_shards("columns"))  # each device takes its share of every chunk
+    attend = functools.partial(attend_in_chunks, chunk=chunk, index=index, config=config)
+    if layout.is_sharded:
+        # Each device takes its rows, heads and query columns against all keys. So the gradient of the keys is summed over
+        # devices once, and not once for each chunk.
         of_q, of_kv = layout.spec(("rows", "heads", None, "columns"), q.shape), layout.spec(("rows", "heads"), k.shape)
         of_rows, of_columns = layout.spec(("rows",), mask.shape), layout.spec(("columns",), columns.shape)
         specs = of_q, of_kv, of_kv, of_rows, of_rows, of_columns
-        part = jax.shard_map(part, mesh=layout.mesh, in_specs=specs, out_specs=of_q, check_vma=False)
-    return flat_heads(part(q, k, v, mask, positions, columns))
+        attend = jax.shard_map(attend, mesh=layout.mesh, in_specs=specs, out_specs=of_q, check_vma=False)
+    return flatten_heads(attend(q, k, v, mask, positions, columns))
 
 
-def causal(
+def attend_in_chunks(
     q: Array, k: Array, v: Array, mask: Array, positions: Array, at: Array, chunk: int, index: int, config: Config
 ) -> Array:
-    """The queries q [B, K, R, M, E] of the columns ``at`` [M], so many at a time: [B, K, R, M, E'] float32."""
+    """Causal attention of the queries q [B, K, R, M, E] of the columns ``at`` [M] -> [B, K, R, M, E'] float32.
+
+    ``chunk`` queries at a time; 0 means all at once.
+    """
     columns, count = jnp.arange(k.shape[2]), at.shape[0]
 
-    def some(q: Array, at: Array) -> Array:
+    def attend_chunk(q: Array, at: Array) -> Array:
         near = within_window(positions[:, at][:, :, None], positions[:, None, :], index, config)
-        seen = (at[:, None] >= columns) & mask[:, None, :] & near
-        p = jax.nn.softmax(scores((q,), (k[:, :, None],), seen[:, None, None], config))
-        return mix(p, v[:, :, None], config)
+        visible = (at[:, None] >= columns) & mask[:, None, :] & near
+        p = jax.nn.softmax(attention_scores((q,), (k[:, :, None],), visible[:, None, None], config))
+        return mix_values(p, v[:, :, None], config)
 
-    def cut(x: Array, axis: int) -> Array:
+    def split_chunks(x: Array, axis: int) -> Array:
         x = jnp.pad(x, [(0, -count % chunk if a == axis else 0) for a in range(x.ndim)])
         return jnp.moveaxis(x.reshape(*x.shape[:axis], -1, chunk, *x.shape[axis + 1 :]), axis, 0)
 
     if not 0 < chunk < count:
-        return some(q, at)
-    out = jax.lax.map(lambda xs: jax.checkpoint(some)(*xs), (cut(q, 3), cut(at, 0)))
+        return attend_chunk(q, at)
+    out = jax.lax.map(lambda xs: jax.checkpoint(attend_chunk)(*xs), (split_chunks(q, 3), split_chunks(at, 0)))
     out = jnp.moveaxis(out, 0, 3)  # [B, K, R, chunks, chunk, E']
     return out.reshape(*out.shape[:3], -1, out.shape[-1])[:, :, :, :count]
 
 
-def flat_heads(x: Array) -> Array:
+def flatten_heads(x: Array) -> Array:
     """[B, K, R, S, E] -> [B, K * R, S, E]."""
     return x.reshape(x.shape[0], -1, *x.shape[3:])
 
 
-def by_kernel(q: Array, k: Array, v: Array, mask: Array, window: int | None, config: Config) -> Array:
-    """The same by ``jax.nn.dot_product_attention``, for rows whose real tokens stand first."""
+def attend_by_jax_kernel(q: Array, k: Array, v: Array, mask: Array, window: int | None, config: Config) -> Array:
+    """Like ``attend_sequence``, by ``jax.nn.dot_product_attention``. The real tokens of every row must come first."""
     dtype, lengths = jnp.dtype(config.dtype), mask.sum(-1).astype(jnp.int32)
-    heads_last = lambda x: flat_heads(x[:, :, None] if x.ndim == 4 else x).swapaxes(1, 2).astype(dtype)
-    near = (window - 1, 0) if window else None
-    how = dict(scale=1.0, is_causal=True, local_window_size=near, implementation=config.attention)
+    heads_last = lambda x: flatten_heads(x[:, :, None] if x.ndim == 4 else x).swapaxes(1, 2).astype(dtype)
+    local = (window - 1, 0) if window else None
+    options = dict(scale=1.0, is_causal=True, local_window_size=local, implementation=config.attention)
     out = jax.nn.dot_product_attention(
-        *map(heads_last, (q, k, v)), query_seq_lengths=lengths, key_value_seq_lengths=lengths, **how
+        *map(heads_last, (q, k, v)), query_seq_lengths=lengths, key_value_seq_lengths=lengths, **options
     )
-    return out.swapaxes(1, 2).astype(full(out))
+    return out.swapaxes(1, 2).astype(accumulation_dtype(out))
 
 
-def check_devices(config: Config) -> None:
-    """Raise UserError where ``config.attention`` is a kernel of devices that are not those of the layout."""
-    wanted, mesh = DEVICES.get(config.attention), config.layout.mesh
+def check_attention_kernel(config: Config) -> None:
+    """Raise UserError where the kernel ``config.attention`` needs devices of another kind than the layout's."""
+    wanted, mesh = KERNEL_PLATFORM.get(config.attention), config.layout.mesh
     if wanted is None:
         return
     here = mesh.devices.flat[0].platform if mesh else jax.default_backend()

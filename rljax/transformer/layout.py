@@ -1,7 +1,7 @@
-"""Where arrays lie: logical axes, rules from them to the axes of a mesh, and constraints on what is computed.
+"""How arrays are sharded over devices: logical axes, rules that map them to mesh axes, and sharding constraints.
 
-The compiler (GSPMD) inserts the communication; what stands here tells it what is to lie where. On one device nothing is
-said, and the program is the same as without a mesh.
+The compiler (GSPMD) inserts the communication. On one device no constraint is added, so the program is the same as
+without a mesh.
 """
 
 import dataclasses
@@ -18,72 +18,77 @@ Rules = tuple[tuple[str, tuple[str, ...]], ...]
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """A mesh, and which of its axes each logical axis is split over; one that has no rule is not split.
+    """A device mesh, and the mesh axes that each logical axis is sharded over. An axis without a rule is replicated.
 
-    Logical axes of weights: embed, vocab, heads, kv_heads, ff, expert. Of what is computed: rows, columns, heads, and drawn:
-    the rows of logits that tokens are drawn from.
+    Logical axes of weights: embed, vocab, heads, kv_heads, ff, expert. Logical axes of activations: rows, columns, heads,
+    and drawn (the rows of the logits that tokens are drawn from).
     """
 
     mesh: Mesh | None = None
     rules: Rules = ()
-    runs: str = ""  # name of the vmapped axis of runs that are computed together; "": one run by itself
+    run_axis: str = ""  # name of the vmapped axis over runs that are computed together; "": a single run
 
     @property
-    def split(self) -> bool:
+    def is_sharded(self) -> bool:
         """Whether there is more than one device."""
         return self.mesh is not None and self.mesh.size > 1
 
     def axes(self, name: str | None) -> tuple[str, ...]:
-        """The mesh axes, longer than 1, that a logical axis is split over."""
+        """The mesh axes, longer than 1, that a logical axis is sharded over."""
         if self.mesh is None:
             return ()
         return tuple(axis for axis in dict(self.rules).get(name or "", ()) if self.mesh.shape[axis] > 1)
 
-    def ways(self, *names: str) -> int:
-        """Parts that these logical axes are split into together."""
+    def num_shards(self, *names: str) -> int:
+        """The number of shards that these logical axes are cut into together."""
         return math.prod(self.mesh.shape[axis] for name in names for axis in self.axes(name)) if self.mesh else 1
 
     def spec(self, names: tuple[str | None, ...], shape: tuple[int, ...]) -> PartitionSpec:
-        """Mesh axes for an array of this shape; a dimension that does not divide is left whole."""
+        """The PartitionSpec of an array with these logical axes. A dimension that does not divide evenly is replicated."""
         parts = [
-            self.axes(name) if name and n % self.ways(name) == 0 else () for name, n in zip(names, shape, strict=False)
+            self.axes(name) if name and n % self.num_shards(name) == 0 else ()
+            for name, n in zip(names, shape, strict=False)
         ]
         return PartitionSpec(*(axes if len(axes) > 1 else axes[0] if axes else None for axes in parts))
 
     def sharding(self, names: tuple[str | None, ...], shape: tuple[int, ...]) -> NamedSharding:
+        """``spec`` together with the mesh."""
         assert self.mesh is not None
         return NamedSharding(self.mesh, self.spec(names, shape))
 
     def constrain(self, x: Any, *names: str | None) -> Any:
-        """Inside a jit: lay every array of x out by these leading logical axes."""
-        if not self.split:
+        """Inside a jit: x, each array of it sharded by these logical axes of its first dimensions."""
+        if not self.is_sharded:
             return x
-        lay = lambda y: jax.lax.with_sharding_constraint(y, self.sharding(names[: y.ndim], y.shape))
-        return jax.tree.map(lay, x)
+        constrain = lambda y: jax.lax.with_sharding_constraint(y, self.sharding(names[: y.ndim], y.shape))
+        return jax.tree.map(constrain, x)
 
-    def most(self, x: Array) -> Array:
-        """The largest of this number over the runs that are computed together; x itself in a run by itself.
+    def max_over_runs(self, x: Array) -> Array:
+        """The maximum of x over the runs that are computed together; x itself in a single run.
 
-        What decides how a program goes on (another turn of a loop, a branch) is taken through here: one decision for all runs,
-        where under ``vmap`` one for each would make both outcomes be computed, and a choice between them.
+        A value that decides how a program continues (one more loop iteration, a branch) goes through here. All runs then
+        take one decision. Under ``vmap``, one decision for each run would compute both branches and select from them.
         """
-        return jax.lax.pmax(x, self.runs) if self.runs else x
+        return jax.lax.pmax(x, self.run_axis) if self.run_axis else x
 
-    def gathered(self, x: Array, names: tuple[str | None, ...]) -> Array:
-        """A weight as it is used: whole along ``embed``, which it is only kept split by; its gradient is split again."""
+    def gather_weight(self, x: Array, names: tuple[str | None, ...]) -> Array:
+        """A weight as a product needs it: complete along ``embed``, where it is stored in shards (FSDP).
+
+        Its gradient is sharded along ``embed`` again.
+        """
         if not self.axes("embed") or "embed" not in names:
             return x
-        used = tuple(None if name == "embed" else name for name in names)
-        return between(x, self.sharding(used, x.shape), self.sharding(names, x.shape))
+        gathered = tuple(None if name == "embed" else name for name in names)
+        return constrain_with_gradient(x, self.sharding(gathered, x.shape), self.sharding(names, x.shape))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def between(x: Array, used: NamedSharding, kept: NamedSharding) -> Array:
-    """x laid out as ``used``, its cotangent as ``kept``: gather on the way forward, reduce and scatter on the way back."""
-    return jax.lax.with_sharding_constraint(x, used)
+def constrain_with_gradient(x: Array, forward: NamedSharding, backward: NamedSharding) -> Array:
+    """x with the sharding ``forward``; its cotangent gets ``backward``: all-gather forward, reduce-scatter backward."""
+    return jax.lax.with_sharding_constraint(x, forward)
 
 
-between.defvjp(
-    lambda x, used, kept: (jax.lax.with_sharding_constraint(x, used), None),
-    lambda used, kept, _, g: (jax.lax.with_sharding_constraint(g, kept),),
+constrain_with_gradient.defvjp(
+    lambda x, forward, backward: (jax.lax.with_sharding_constraint(x, forward), None),
+    lambda forward, backward, _, g: (jax.lax.with_sharding_constraint(g, backward),),
 )

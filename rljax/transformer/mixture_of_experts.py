@@ -1,11 +1,11 @@
 """A mixture of experts: each token goes through a few of many feed-forward blocks, and through the shared one.
 
-Tokens are sorted by expert and every expert multiplies its own run of them (``jax.lax.ragged_dot``): no token is dropped
-and none is padded, so the sampler and the trainer compute the same function whatever else is in the batch.
+Tokens are sorted by expert, and every expert multiplies its own consecutive tokens (``jax.lax.ragged_dot``). No token is
+dropped and none is padded. So the sampler and the trainer compute the same function, whatever else is in the batch.
 
-Over several devices each routes the tokens that it holds. Where the experts are split over devices, these show each other
-their tokens, each applies the experts that it has, and the sums go back to where the tokens live: nothing is dropped
-there either, and no shape depends on who is routed where.
+Over several devices, each device routes its own tokens. Where the experts are sharded, devices exchange their tokens
+(all-gather), each device applies its own experts, and the sums return to the tokens' devices (reduce-scatter). No token is
+dropped there either, and no shape depends on the routing.
 """
 
 import math
@@ -16,22 +16,23 @@ import jax
 import jax.numpy as jnp
 
 from rljax.transformer.blocks import feed_forward
-from rljax.transformer.config import ACTIVATIONS, Array, Config, Params, Weight, expert_weights, is_weight
-from rljax.transformer.weight_formats import full, grouped, stored_axes, whole
+from rljax.transformer.config import ACTIVATIONS, Array, Config, Params
+from rljax.transformer.parameters import WeightSpec, expert_weights, is_weight_spec
+from rljax.transformer.weight_formats import accumulation_dtype, grouped_matmul, is_array, matrix_axes, to_dense
 
 
-def mixture(layer: Params, h: Array, config: Config) -> Array:
-    """[B, S, D] -> [B, S, D]."""
+def mixture_of_experts(layer: Params, h: Array, config: Config) -> Array:
+    """The routed experts plus the shared expert: [B, S, D] -> [B, S, D]."""
     x, own = h.astype(jnp.dtype(config.dtype)), {name: layer[name] for name in ("router", "experts")}
-    if config.layout.split:
-        y = on_devices(own, x, config)
+    if config.layout.is_sharded:
+        y = apply_experts_sharded(own, x, config)
     else:
-        y = in_chunks(lambda some: apply(own, some, config), x, config.expert_chunk)
+        y = map_in_chunks(lambda chunk: apply_experts(own, chunk, config), x, config.expert_chunk)
     return y + feed_forward(layer["shared"], h, config) if config.shared_width else y
 
 
-def in_chunks(f: Callable[[Array], Array], x: Array, chunk: int) -> Array:
-    """f of the tokens x [B, S, D], so many at a time (0: all): memory grows by a chunk, made again in the backward pass."""
+def map_in_chunks(f: Callable[[Array], Array], x: Array, chunk: int) -> Array:
+    """f of the tokens x [B, S, D], ``chunk`` tokens at a time (0: all). The backward pass computes each chunk again."""
     tokens = x.shape[0] * x.shape[1]
     if not 0 < chunk < tokens:
         return f(x)
@@ -40,70 +41,78 @@ def in_chunks(f: Callable[[Array], Array], x: Array, chunk: int) -> Array:
     return y.reshape(-1, y.shape[-1])[:tokens].reshape(x.shape)
 
 
-def apply(own: Params, x: Array, config: Config, first: Array | int = 0) -> Array:
-    """What the experts that are here, number ``first`` and those after it, add for each token of x [B, S, D]."""
+def apply_experts(own: Params, x: Array, config: Config, first: Array | int = 0) -> Array:
+    """The weighted sum of the local experts' outputs for each token of x [B, S, D]. ``first``: number of the first one."""
     flat = x.reshape(-1, x.shape[-1])
-    weight, expert = route(own["router"], flat, config)
+    weight, expert = route_tokens(own["router"], flat, config)
     k, e = config.experts_per_token, own["experts"]
-    here = jax.tree.leaves(e)[0].shape[0]
-    number = expert.reshape(-1) - first  # of the M * k (token, expert) pairs
-    mine = (number >= 0) & (number < here)
-    number = jnp.where(mine, number, here)
+    local_experts = jax.tree.leaves(e)[0].shape[0]
+    # Sort the M * k (token, expert) pairs by local expert; pairs of other devices' experts come last.
+    number = expert.reshape(-1) - first
+    is_local = (number >= 0) & (number < local_experts)
+    number = jnp.where(is_local, number, local_experts)
     order = jnp.argsort(number)
-    sizes = jnp.bincount(number, length=here).astype(jnp.int32)
+    sizes = jnp.bincount(number, length=local_experts).astype(jnp.int32)
+    # Each expert multiplies its own pairs.
     sorted_x = flat[order // k]
-    gate, up = (grouped(sorted_x, e[name], sizes).astype(x.dtype) for name in ("gate", "up"))
-    y = grouped(ACTIVATIONS[config.activation](gate) * up, e["down"], sizes)
-    back = jnp.zeros_like(order).at[order].set(jnp.arange(len(order)))
-    y = y[back].reshape(*weight.shape, -1)
-    if here < config.experts:
-        y = jnp.where(mine.reshape(weight.shape)[..., None], y, 0.0)
-    return jnp.sum(y * weight[..., None], 1).reshape(x.shape).astype(x.dtype if here == config.experts else y.dtype)
+    gate, up = (grouped_matmul(sorted_x, e[name], sizes).astype(x.dtype) for name in ("gate", "up"))
+    y = grouped_matmul(ACTIVATIONS[config.activation](gate) * up, e["down"], sizes)
+    # Back to the order of the tokens, and the weighted sum over the k experts of each.
+    inverse = jnp.zeros_like(order).at[order].set(jnp.arange(len(order)))
+    y = y[inverse].reshape(*weight.shape, -1)
+    if local_experts < config.experts:
+        y = jnp.where(is_local.reshape(weight.shape)[..., None], y, 0.0)
+    total = jnp.sum(y * weight[..., None], 1).reshape(x.shape)
+    return total.astype(x.dtype if local_experts == config.experts else y.dtype)
 
 
-def on_devices(own: Params, x: Array, config: Config) -> Array:
-    """The same, each device with its tokens, its experts and its part of their width."""
-    layout, described = config.layout, expert_weights(config)
+def apply_experts_sharded(own: Params, x: Array, config: Config) -> Array:
+    """``apply_experts`` over several devices: each has its own tokens, its own experts and its part of their width."""
+    layout, specs_of_weights = config.layout, expert_weights(config)
     sizes = dict(layout.mesh.shape) if layout.mesh else {}
-    over, width = layout.axes("expert"), layout.axes("ff")
+    expert_axes, width_axes = layout.axes("expert"), layout.axes("ff")
 
-    def spec(w: Weight, kept: Any) -> Any:
-        lay = lambda y, axes: layout.spec(tuple(None if a == "embed" else a for a in axes), y.shape)
-        if isinstance(kept, Array):
-            return lay(kept, w.axes)
-        return jax.tree.map(lay, kept, stored_axes(w, kept), is_leaf=lambda y: isinstance(y, Array))
+    def partition_spec(w: WeightSpec, matrix: Any) -> Any:
+        spec = lambda y, axes: layout.spec(tuple(None if a == "embed" else a for a in axes), y.shape)
+        if isinstance(matrix, Array):
+            return spec(matrix, w.axes)
+        return jax.tree.map(spec, matrix, matrix_axes(w, matrix), is_leaf=is_array)
 
-    specs = jax.tree.map(spec, {name: described[name] for name in own}, own, is_leaf=is_weight)
-    at = layout.spec(("rows", "columns", None), x.shape)
-    shown = tuple(a for a in over if a in jax.tree.leaves(tuple(at[:1])))  # axes that tokens are split over as well
+    specs = jax.tree.map(partition_spec, {name: specs_of_weights[name] for name in own}, own, is_leaf=is_weight_spec)
+    token_spec = layout.spec(("rows", "columns", None), x.shape)
+    # Mesh axes over which both experts and tokens are sharded: along these, tokens are exchanged.
+    exchanged = tuple(a for a in expert_axes if a in jax.tree.leaves(tuple(token_spec[:1])))
 
-    def some(own: Params, x: Array) -> Array:
-        for axis in reversed(shown):
+    def apply_chunk(own: Params, x: Array) -> Array:
+        for axis in reversed(exchanged):
             x = jax.lax.all_gather(x, axis, axis=0, tiled=True)
-        here = jax.tree.leaves(own["experts"])[0].shape[0]
-        first = jax.lax.axis_index(over) * here if over else 0
-        y = apply(own, x, config, first)
-        for axis in shown:
+        local_experts = jax.tree.leaves(own["experts"])[0].shape[0]
+        first = jax.lax.axis_index(expert_axes) * local_experts if expert_axes else 0
+        y = apply_experts(own, x, config, first)
+        for axis in exchanged:
             y = jax.lax.psum_scatter(y, axis, scatter_dimension=0, tiled=True)
-        sums = tuple(a for a in (*over, *width) if a not in shown)
-        return (jax.lax.psum(y, sums) if sums else y).astype(x.dtype)
+        summed = tuple(a for a in (*expert_axes, *width_axes) if a not in exchanged)
+        return (jax.lax.psum(y, summed) if summed else y).astype(x.dtype)
 
-    def part(own: Params, x: Array) -> Array:
-        chunk = -(-config.expert_chunk // math.prod(sizes[axis] for axis in shown))  # of the tokens that are here
-        return in_chunks(lambda some_x: some(own, some_x), x, chunk)
+    def apply_on_device(own: Params, x: Array) -> Array:
+        chunk = -(-config.expert_chunk // math.prod(sizes[axis] for axis in exchanged))  # of this device's own tokens
+        return map_in_chunks(lambda tokens: apply_chunk(own, tokens), x, chunk)
 
-    return jax.shard_map(part, mesh=layout.mesh, in_specs=(specs, at), out_specs=at, check_vma=False)(own, x)
+    apply = jax.shard_map(
+        apply_on_device, mesh=layout.mesh, in_specs=(specs, token_spec), out_specs=token_spec, check_vma=False
+    )
+    return apply(own, x)
 
 
-def route(router: Params, x: Array, config: Config) -> tuple[Array, Array]:
+def route_tokens(router: Params, x: Array, config: Config) -> tuple[Array, Array]:
     """The experts of each token x [M, D] and their weights: (weight [M, k] float32, expert [M, k] int32).
 
-    "softmax" takes the k likeliest experts (Qwen 3). "sigmoid" adds a bias to the scores, keeps the groups whose best two
-    add up highest, and of these the k best; the bias chooses and does not weigh (DeepSeek-V3, arXiv 2412.19437, section
-    2.1.2).
+    "softmax" takes the k most probable experts (Qwen 3). "sigmoid" adds a bias to the scores, keeps the groups whose two
+    best experts have the highest sum, and takes the k best experts of these groups. The bias affects the choice, not the
+    weights (DeepSeek-V3, arXiv 2412.19437, section 2.1.2).
     """
-    x32 = x.astype(full(x))
-    kernel = whole(router["kernel"]).astype(x32.dtype)
+    x32 = x.astype(accumulation_dtype(x))
+    kernel = to_dense(router["kernel"]).astype(x32.dtype)
     logits = jnp.matmul(x32, kernel, precision=jax.lax.Precision.HIGHEST)
     if config.router == "softmax":
         score = choice = jax.nn.softmax(logits)
@@ -114,8 +123,8 @@ def route(router: Params, x: Array, config: Config) -> tuple[Array, Array]:
         by_group = choice.reshape(len(x), config.router_groups, -1)
         best = jax.lax.top_k(by_group, 2)[0].sum(-1)
         _, groups = jax.lax.top_k(best, config.router_top_groups)
-        open_to = jnp.any(groups[:, :, None] == jnp.arange(config.router_groups), 1)  # [M, groups]
-        choice = jnp.where(open_to[..., None], by_group, -jnp.inf).reshape(choice.shape)
+        is_open = jnp.any(groups[:, :, None] == jnp.arange(config.router_groups), 1)  # [M, groups]
+        choice = jnp.where(is_open[..., None], by_group, -jnp.inf).reshape(choice.shape)
     _, expert = jax.lax.top_k(choice, config.experts_per_token)
     weight = jnp.take_along_axis(score, expert, -1)
     if config.router_normalise:

@@ -1,8 +1,8 @@
-"""The critic of PPO: V(prefix), the expected reward of what has been written so far.
+"""The critic of PPO: V(prefix), the expected reward after what has been written so far.
 
-A critic is a pytree: ``head``, a vector on the residual stream; and, unless it reads the policy's own layers, ``trunk``,
-a transformer of the same architecture without its vocabulary head. V_t is read where token t is about to be chosen, so
-values stand beside the log-probabilities: column j of ``values`` belongs to the token at column start + j.
+A critic is a pytree: ``head``, a vector on the hidden states; and, unless it reads the policy's own layers, ``trunk``, a
+transformer of the same architecture without its vocabulary head. V_t is read where token t is about to be chosen, so values
+stand beside the log-probabilities: column j belongs to the token at column start + j.
 """
 
 from typing import Any
@@ -16,8 +16,8 @@ Array = jax.Array
 TRUNKS = ("own", "policy")
 
 
-def init(params: transformer.Params, trunk: str = "own") -> dict[str, Any]:
-    """A critic that says 0 everywhere: ``trunk`` "own" starts as a copy of the policy's, "policy" reads the policy's."""
+def init_critic(params: transformer.Params, trunk: str = "own") -> dict[str, Any]:
+    """A critic that predicts 0 everywhere. Its trunk: "own" starts as a copy of the policy's, "policy" is the policy's."""
     head = {"head": jnp.zeros(params["norm"].shape, jnp.float32)}
     if trunk == "policy":
         return head
@@ -25,7 +25,7 @@ def init(params: transformer.Params, trunk: str = "own") -> dict[str, Any]:
     return head | {"trunk": jax.tree.map(jnp.copy, copied)}
 
 
-def values(
+def critic_values(
     critic: dict[str, Any],
     params: transformer.Params,
     config: transformer.Config,
@@ -33,18 +33,18 @@ def values(
     mask: Array,
     start: int,
 ) -> Array:
-    """[B, S - start] float32: the value before each token from column ``start`` on; 0 where mask is False.
+    """[B, S - start] float32: the value before each token from column ``start`` on; 0 where the mask is False.
 
-    tokens, mask [B, S]. ``params`` are the policy's; a critic with a trunk of its own does not look at them.
+    tokens, mask [B, S]. ``params`` are the policy's: a critic with a trunk of its own does not read them.
     """
     trunk = critic.get("trunk", params)
-    x = transformer.features(trunk, config, tokens, mask)[:, start - 1 : -1]
+    x = transformer.hidden_states(trunk, config, tokens, mask)[:, start - 1 : -1]
     out = jnp.einsum("bsd,d->bs", x.astype(jnp.promote_types(x.dtype, jnp.float32)), critic["head"])
     return jnp.where(mask[:, start:], out, 0.0)
 
 
 def explained_variance(values: Array, returns: Array, mask: Array) -> Array:
-    """1 - Var(R - V) / Var(R) over the tokens that count: 1 is a perfect critic, 0 one that says the mean."""
+    """1 - Var(R - V) / Var(R) over the tokens of the mask: 1 for a perfect critic, 0 for one that predicts the mean."""
     weight = mask.astype(returns.dtype) / jnp.maximum(mask.sum(), 1)
     variance = lambda x: jnp.sum(weight * (x - jnp.sum(weight * x)) ** 2)
     total = variance(returns)

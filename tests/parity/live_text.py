@@ -8,7 +8,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from rljax import tasks
 from rljax.tasks import prompting
-from rljax.text import ByteTokenizer, hf_files, render
+from rljax.text import ByteTokenizer, hf_files, render_chat
 
 TEXTS = (
     "Ann has 12 clips and gets 25 more. How many?",
@@ -44,7 +44,7 @@ def test_a_conversation_is_rendered_as_transformers_does(both, length, prompt):
     ours, theirs = both
     about = dict(bos_token=ours.bos_token, eos_token=ours.eos_token, add_generation_prompt=prompt)
     expected = theirs.apply_chat_template(TALK[:length], tokenize=False, add_generation_prompt=prompt)
-    assert render(ours.chat_template, TALK[:length], **about) == expected
+    assert render_chat(ours.chat_template, TALK[:length], **about) == expected
 
 
 @pytest.mark.parametrize("question", [t for t in TEXTS if t and t.strip() == t])
@@ -61,7 +61,7 @@ def test_a_prompt_in_the_models_own_words_has_transformers_ids(both, question):
 def test_our_own_tokenizers_are_the_same_in_transformers(name, tmp_path):
     task = None if name == "bytes" else tasks.make_task(name)
     ours = ByteTokenizer() if task is None else task.tokenizer
-    for file, text in hf_files.files(ours).items():
+    for file, text in hf_files.tokenizer_files(ours).items():
         (tmp_path / file).write_text(text, encoding="utf-8")
     theirs = AutoTokenizer.from_pretrained(tmp_path)
     texts = list(TEXTS)
