@@ -49,7 +49,7 @@ def after_three_updates(config: Any) -> Any:
     s = settings.resolve(config, "pretrain")
     state = initial_state.new_state(s, config.pretrain, None)
     tokens = np.arange(96, dtype=np.int32).reshape(4, 24) % s.model.vocab_size
-    batch = sharding.place_rows(dict(tokens=tokens, mask=tokens >= 0, learn=tokens >= 0), s.model.layout)
+    batch = sharding.shard_rows(dict(tokens=tokens, mask=tokens >= 0, learn=tokens >= 0), s.model.layout)
     update: Any = settings.supervised(s, config.pretrain, settings.split(s, config.pretrain, 0))[0]
     step = update.lower(state, batch).compile()
     held = [x.addressable_shards[0].data.nbytes for x in jax.tree.leaves((state.params, state.opt_state))]

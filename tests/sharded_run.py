@@ -115,7 +115,7 @@ def loaded_in_parts() -> dict[str, object]:
     params = transformer.init(model, jax.random.key(0))
     with tempfile.TemporaryDirectory() as folder:
         pretrained.save(f"{folder}/model", model, params)
-        layout = sharding.layout(sharding.make_mesh(2, 4), {"embed": "fsdp"})
+        layout = sharding.make_layout(sharding.make_mesh(2, 4), {"embed": "fsdp"})
         config, parts, _ = pretrained.load(f"{folder}/model", layout=layout)
         in_stacks = dataclasses.replace(config, scan_layers=True)
         stacked = pretrained.read_params(f"{folder}/model", in_stacks)

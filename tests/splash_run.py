@@ -50,7 +50,7 @@ if __name__ == "__main__":
     grouped = dataclasses.replace(EVERYTHING, layers=2, heads=8, kv_heads=4)
     latent = dataclasses.replace(DEEPSEEK, layers=1)
     for name, plain in {"grouped": grouped, "latent": latent}.items():
-        layout = sharding.layout(MESH, RULES)
+        layout = sharding.make_layout(MESH, RULES)
         config = dataclasses.replace(plain, attention="splash_interpreted", layout=layout)
         params = params_of(plain)
         wanted = pushed(plain, params)

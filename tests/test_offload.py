@@ -62,7 +62,7 @@ def test_split_over_devices_moments_keep_their_layout_in_host_memory():
 
 
 def test_where_devices_know_no_such_memory_it_is_refused_before_anything_runs(monkeypatch):
-    monkeypatch.setattr(sharding, "HOST", "elsewhere")
+    monkeypatch.setattr(sharding, "HOST_MEMORY", "elsewhere")
     with pytest.raises(UserError, match="optimizer.offload: devices of the platform 'cpu' know no memory elsewhere"):
         settings.resolve(configured(True), "rl")
     settings.resolve(configured(False), "rl")

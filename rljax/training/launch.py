@@ -15,7 +15,6 @@ import os
 import platform
 import subprocess
 import sys
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -49,11 +48,11 @@ def main(run: Callable[..., None], *, writes: bool = True, **extra: Flag) -> Non
     with one_line_errors():
         assert not extra.keys() & processes.FLAGS.keys(), "two flags of one name"
         config, workdir, more = parse(sys.argv, extra | processes.FLAGS)
-        processes.start(**{name: more.pop(name) for name in processes.FLAGS})
+        processes.initialize(**{name: more.pop(name) for name in processes.FLAGS})
         use_compilation_cache()
         with own(workdir, config) if writes else contextlib.nullcontext():
             run(config, workdir, **more)
-        processes.finish()
+        processes.shutdown()
 
 
 def alone(run: Callable[..., None], **flags_of: Flag) -> None:
@@ -72,22 +71,20 @@ def one_line_errors() -> Iterator[None]:
     try:
         yield
     except UserError as e:
-        processes.leave(f"error: {e}")
+        processes.exit_with_line(f"error: {e}")
     except Interrupted as e:
-        processes.leave(str(e), 130)
+        processes.exit_with_line(str(e), 130, all_alike=True)
     except KeyboardInterrupt:
-        processes.leave("interrupted: the last checkpoint stands, the same command continues from it", 130)
+        processes.exit_with_line("interrupted: the last checkpoint stands, the same command continues from it", 130)
     except Exception as e:
-        processes.blame()
         full = isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         full = full or "No space left" in str(e) or "File too large" in str(e)  # the storage library's own words
         if full:
             line = "error: the disk is full; what was finished is whole: free some space, then run it again"
-            processes.leave(line, at_once=True)  # background writers that failed would print their tracebacks after it
-        if jax.process_count() == 1:
-            raise
-        traceback.print_exc()
-        processes.leave(f"error: {type(e).__name__}: {(str(e).splitlines() or [''])[0]}")
+            processes.exit_with_line(line, at_once=True)  # failed background writers would print tracebacks after it
+        if jax.distributed.is_initialized():
+            processes.exit_with_exception(e)
+        raise
 
 
 def parse(argv: Sequence[str], extra: dict[str, Any]) -> tuple[ConfigTree, Path, dict[str, Any]]:
@@ -224,8 +221,8 @@ def own(workdir: Path, config: ConfigTree) -> Iterator[None]:
 
     Of several processes the first holds it, and the others wait until it does: they go no further where it may not.
     """
-    with held(workdir, config) if processes.writes() else contextlib.nullcontext():
-        processes.meet()
+    with held(workdir, config) if processes.is_primary() else contextlib.nullcontext():
+        processes.barrier("workdir")
         if not (workdir / "config.json").exists():
             raise UserError(
                 f"--workdir: process {jax.process_index()} does not see the {workdir} of process 0: it must be on a file "
