@@ -146,7 +146,7 @@ def in_decode_loop(axes: str, changes: dict[str, object]) -> dict[str, int]:
 
 
 def one_step_ahead() -> dict[str, float]:
-    """Three turns where four devices sample and four learn, beside the same turns written out on one device."""
+    """Three train steps where four devices sample and four learn, beside the same steps written out on one device."""
     changes = {
         "rl.reward": "correct + overlong(share=0.9)",  # an untrained model is never right
         "rl.row.correction": "token_truncate(hi=2.0)",

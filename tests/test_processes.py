@@ -70,7 +70,7 @@ def several(stage: str, *options: str, devices: int = 2, heartbeat: int = 30) ->
 
 def ends(process: subprocess.Popen) -> tuple[int, str, str]:
     """(exit status, its stdout, its stderr without the progress bar); the time limit only guards against a hang."""
-    out, err = process.communicate(timeout=240)
+    out, err = process.communicate(timeout=600)
     said = "".join(line for line in out.splitlines(True) if not line.startswith("[Gloo]"))
     return process.returncode, said, "".join(line for line in err.splitlines(True) if "step/s" not in line)
 
@@ -289,9 +289,7 @@ def test_an_environment_that_speaks_of_one_process_is_one_process(environment, m
     assert not jax.distributed.is_initialized()
 
 
-@pytest.mark.parametrize(
-    "environment", [{"JAX_COORDINATOR_ADDRESS": "127.0.0.1:1"}, {"OMPI_COMM_WORLD_SIZE": "2"}]
-)
+@pytest.mark.parametrize("environment", [{"JAX_COORDINATOR_ADDRESS": "127.0.0.1:1"}, {"OMPI_COMM_WORLD_SIZE": "2"}])
 def test_where_jax_cannot_detect_the_processes_one_line_names_the_flags(environment, tmp_path):
     status, _, said = ends(launch("pretrain", f"--workdir={tmp_path}", devices=1, **environment))
     assert status == 1 and len(said.splitlines()) == 1, said

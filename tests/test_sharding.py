@@ -22,17 +22,17 @@ RUNS = [f"{row} {axes}" for row, meshes in MESHES.items() for axes in meshes]
 
 
 @pytest.mark.parametrize("run", [run for run in RUNS if run.endswith("data=8")])
-def test_along_data_the_sampled_tokens_are_identical(runs, run):
+def test_on_a_mesh_of_data_alone_the_sampled_tokens_are_identical(runs, run):
     assert runs[run]["tokens_equal"] == 1.0 and runs[run]["masks_equal"] == 1.0
 
 
 @pytest.mark.parametrize("run", RUNS)
-def test_with_sharded_weights_at_least_9999_in_10000_tokens_agree(runs, run):
+def test_on_every_mesh_at_least_9999_of_10000_sampled_tokens_agree(runs, run):
     assert runs[run]["tokens_equal"] >= 0.9999 and runs[run]["masks_equal"] >= 0.9999
 
 
 @pytest.mark.parametrize("run", RUNS)
-def test_pitfall_07_the_same_rollout_gives_the_same_gradient_on_every_mesh(runs, run):
+def test_the_same_rollout_gives_the_same_gradient_on_every_mesh(runs, run):
     assert runs[run]["grad_norm"] > 1e-3
     assert runs[run]["gradient_difference"] <= 1e-5
 

@@ -61,7 +61,9 @@ def initialize(
     if num_processes == 1 or not (arguments or detect or announced()):
         return
     with contextlib.suppress(AttributeError):  # a JAX without this option
-        jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM, which the training loop needs
+        jax.config.update(
+            "jax_enable_preemption_service", False
+        )  # it would take SIGTERM, which the training loop needs
     who = f"process {process_id} of {num_processes}" if arguments else "a process of this run"
     print_if_killed(
         f"error: {who} (host {socket.gethostname()}, pid {os.getpid()}) was ended by JAX, because another process was lost "
