@@ -17,7 +17,9 @@ from rljax.training import checkpoint, journal, settings
 
 
 def test_a_compiled_train_step_of_two_updates_leaves_the_same_bytes_a_critic_included():
-    here, there = (after_two_train_steps(configured(offload, **{"rl.algorithm": "orz_ppo"})) for offload in (False, True))
+    here, there = (
+        after_two_train_steps(configured(offload, **{"rl.algorithm": "orz_ppo"})) for offload in (False, True)
+    )
     assert same_bytes(here, there)
     assert kinds(moments(here)) == kinds(there.params) == ["device"] and kinds(moments(there)) == ["pinned_host"]
     scalars = [x for x in jax.tree.leaves(there.opt_state) if not x.ndim]
