@@ -35,7 +35,9 @@ def mesh_sizes(text: str) -> dict[str, int]:
     for part in filter(None, text.split(",")):
         name, _, size = part.partition("=")
         if name not in out or not size.isdigit() or int(size) < 1:
-            raise UserError(f"--mesh={text}: {part!r} is not AXIS=NUMBER with an axis of {', '.join(sharding.MESH_AXES)}")
+            raise UserError(
+                f"--mesh={text}: {part!r} is not AXIS=NUMBER with an axis of {', '.join(sharding.MESH_AXES)}"
+            )
         out[name] = int(size)
     return out
 

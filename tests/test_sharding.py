@@ -113,7 +113,9 @@ def test_rules_that_make_no_sense_are_refused_in_a_line(rules, said):
 
 
 def test_a_vocabulary_and_key_heads_that_do_not_divide_lie_whole():
-    layout = sharding.make_layout(AbstractMesh((4,), ("tensor",)), dict.fromkeys(("vocab", "heads", "kv_heads"), "tensor"))
+    layout = sharding.make_layout(
+        AbstractMesh((4,), ("tensor",)), dict.fromkeys(("vocab", "heads", "kv_heads"), "tensor")
+    )
     model = transformer.Config(vocab_size=51, heads=8, kv_heads=2, layout=layout)
     found = sharding.weight_shardings(model)
     layer = found["layers"][0]
