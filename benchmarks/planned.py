@@ -92,7 +92,7 @@ def measure(name: str) -> dict[str, Any]:
     held = sum(
         x.nbytes
         for y in jax.tree.leaves(state)
-        if not sharding.is_key(y)
+        if not sharding.is_prng_key(y)
         for x in (part.data for part in y.addressable_shards)
     )
     gc.collect()

@@ -50,7 +50,7 @@ def run(
         return
     run = resolve(config)
     _, said = run.evaluator(keep=problems)(initial_state.start_params(run, stage, workdir))
-    if processes.writes():
+    if processes.is_primary():
         lines, dropped = rejection_sampling.filter_attempts(said, keep)
         counts = {"attempts": len(said), "lines": len(lines), "dropped": dropped}
         print(f"kept {len(lines)} of {len(said)} attempts by {workdir}:{stage}; {reasons(dropped)}", flush=True)
@@ -58,7 +58,7 @@ def run(
             raise UserError(f"{path}: no attempt was good enough to keep: ask for more, or for less of them")
         journal.replace_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
         journal.replace_text(path.with_suffix(".json"), json.dumps(about | {"counts": counts}, indent=1) + "\n")
-    processes.meet()
+    processes.barrier("collected")
 
 
 def made(path: Path, about: dict[str, Any]) -> bool:

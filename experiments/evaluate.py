@@ -49,7 +49,7 @@ def run(
     e.problems = min(everything, {-1: e.problems, 0: everything}.get(problems, problems))
     run = resolve(config)
     metrics, said = run.evaluator(KEEP, brief=True)(initial_state.start_params(run, stage, workdir))
-    if processes.writes():
+    if processes.is_primary():
         tell(run, config, workdir, stage, metrics, said)
 
 

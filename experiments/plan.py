@@ -40,11 +40,13 @@ FLAGS: dict[str, Any] = dict(
 
 def mesh_sizes(text: str) -> dict[str, int]:
     """``data=4,tensor=8`` -> sizes of all axes."""
-    out: dict[str, int] = {axis: 1 for axis in sharding.AXES}
+    out: dict[str, int] = {axis: 1 for axis in sharding.MESH_AXES}
     for part in filter(None, text.split(",")):
         name, _, size = part.partition("=")
         if name not in out or not size.isdigit() or int(size) < 1:
-            raise UserError(f"--mesh={text}: {part!r} is not AXIS=NUMBER with an axis of {', '.join(sharding.AXES)}")
+            raise UserError(
+                f"--mesh={text}: {part!r} is not AXIS=NUMBER with an axis of {', '.join(sharding.MESH_AXES)}"
+            )
         out[name] = int(size)
     return out
 

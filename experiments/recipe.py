@@ -66,7 +66,7 @@ def run(config: ConfigTree, workdir: Path) -> None:
         made[name] = arm = arm_of(config, name, stage, begin, changes)
         with hold_workdir(workdir / name, arm):
             if not looked_at(workdir, name).exists():  # else it was finished before
-                if processes.writes():
+                if processes.is_primary():
                     print(f"{MODELS[name]}:", flush=True)
                 STAGES[stage](arm, workdir / name)
             found[name] = look(config, arm, workdir, name)
@@ -96,7 +96,7 @@ def run(config: ConfigTree, workdir: Path) -> None:
     distilled = train("small_distilled", "sft", small, **sample("r1", "distillation.jsonl", r.distil))
     train("small_distilled_rl", "rl", distilled, **language)
 
-    if processes.writes():
+    if processes.is_primary():
         tell(config, workdir, found)
         print(f"{(time.perf_counter() - start) / 60:.1f} min in this session; {(workdir / 'report.html').absolute()}")
 
@@ -132,10 +132,10 @@ def look(config: ConfigTree, arm: ConfigTree, workdir: Path, name: str) -> Numbe
         measured, said = run.evaluator(keep=config.eval.problems)(
             initial_state.start_params(run, stage, workdir / name)
         )
-        if processes.writes():
+        if processes.is_primary():
             numbers = {"asked": asked} | summed_up(measured, said, config.recipe.target)
             journal.replace_text(path, json.dumps(numbers, ensure_ascii=False) + "\n")
-        processes.meet()
+        processes.barrier("recipe evaluation")
     return json.loads(path.read_text(encoding="utf-8"))
 
 

@@ -28,11 +28,11 @@ def run(config: ConfigTree, workdir: Path) -> None:
         return
     for rule in config.selection.rules:
         arm, folder = selection_arm(config, workdir, rule), workdir / "selection" / rule
-        if processes.writes():
+        if processes.is_primary():
             print(f"the same start, learning by {rule}:", flush=True)
         with hold_workdir(folder, arm):
             rl.run(arm, folder, stop=config.selection.steps)
-    if processes.writes():
+    if processes.is_primary():
         plot.run(config, workdir)
         headline(workdir, time.perf_counter() - start)
 

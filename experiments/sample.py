@@ -57,8 +57,8 @@ def run(config: ConfigTree, workdir: Path, stage: str, prompt: str, problem: int
     rollout = sampler.make_sampler(sampling, run.model)(
         params, Problems(jnp.asarray(ids), jnp.asarray(mask), ()), jax.random.key(seed)
     )
-    rollout = sharding.fetch(rollout)
-    if processes.writes():
+    rollout = sharding.gather_to_host(rollout)
+    if processes.is_primary():
         show(task.tokenizer, rollout, (lambda text: task.verify(text, record)) if record is not None else None)
 
 

@@ -19,7 +19,7 @@ def run(config: ConfigTree, workdir: Path) -> None:
     run = resolve(config, "sft")
     stage, size = run.sft, run.sft.data.batch
     make_batch = sft_batches(stage.data, run.task, run.seed)
-    batch = lambda split, start, count: sharding.by_rows(
+    batch = lambda split, start, count: sharding.make_sharded_rows(
         lambda first, rows: make_batch(split, first, rows), start, count, run.model.layout
     )
     update, measure = make_supervised_step(run, stage)

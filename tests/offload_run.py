@@ -15,7 +15,7 @@ from rljax.training import checkpoint, initial_state, settings
 
 
 def configured(offload: bool, mesh: str = "", **changes: Any) -> Any:
-    """A small model with a reward that an untrained one can earn, and two updates a turn in one compiled function."""
+    """A small model with a reward that an untrained one can earn, and two updates a train step in one compiled function."""
     config = shop.get_config("short")
     config.model.layers, config.model.width = 1, 32
     config.rl.update(dict(start="", widths=(), micro_batch=8, max_new_tokens=16, updates=2, steps=3, eval_every=3))
@@ -31,7 +31,7 @@ def configured(offload: bool, mesh: str = "", **changes: Any) -> Any:
     return config
 
 
-def after_two_turns(config: Any) -> Any:
+def after_two_train_steps(config: Any) -> Any:
     """The state of RL."""
     s = settings.resolve(config, "rl")
     state = initial_state.new_state(s, config.rl, None, settings.algorithm(config.rl))
@@ -49,7 +49,7 @@ def after_three_updates(config: Any) -> Any:
     s = settings.resolve(config, "pretrain")
     state = initial_state.new_state(s, config.pretrain, None)
     tokens = np.arange(96, dtype=np.int32).reshape(4, 24) % s.model.vocab_size
-    batch = sharding.place_rows(dict(tokens=tokens, mask=tokens >= 0, learn=tokens >= 0), s.model.layout)
+    batch = sharding.shard_rows(dict(tokens=tokens, mask=tokens >= 0, learn=tokens >= 0), s.model.layout)
     update: Any = settings.supervised(s, config.pretrain, settings.split(s, config.pretrain, 0))[0]
     step = update.lower(state, batch).compile()
     held = [x.addressable_shards[0].data.nbytes for x in jax.tree.leaves((state.params, state.opt_state))]

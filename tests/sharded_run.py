@@ -115,7 +115,7 @@ def loaded_in_parts() -> dict[str, object]:
     params = transformer.init(model, jax.random.key(0))
     with tempfile.TemporaryDirectory() as folder:
         pretrained.save(f"{folder}/model", model, params)
-        layout = sharding.layout(sharding.make_mesh(2, 4), {"embed": "fsdp"})
+        layout = sharding.make_layout(sharding.make_mesh(2, 4), {"embed": "fsdp"})
         config, parts, _ = pretrained.load(f"{folder}/model", layout=layout)
         in_stacks = dataclasses.replace(config, scan_layers=True)
         stacked = pretrained.read_params(f"{folder}/model", in_stacks)
@@ -146,7 +146,7 @@ def in_decode_loop(axes: str, changes: dict[str, object]) -> dict[str, int]:
 
 
 def one_step_ahead() -> dict[str, float]:
-    """Three turns where four devices sample and four learn, beside the same turns written out on one device."""
+    """Three train steps where four devices sample and four learn, beside the same steps written out on one device."""
     changes = {
         "rl.reward": "correct + overlong(share=0.9)",  # an untrained model is never right
         "rl.row.correction": "token_truncate(hi=2.0)",

@@ -15,7 +15,9 @@ from rljax.transformer import attention
 
 COLLECTIVE = re.compile(r" (all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute)\((.*)")
 ALONE = re.compile(r"groups=\{\{0\},")  # groups of one device each: nothing is sent
-NEWER = re.compile(r"groups=mesh\[([^\]]*)\] ?\{([^}]*)\}")  # as JAX 0.12 writes them: the mesh, and the axes of a group
+NEWER = re.compile(
+    r"groups=mesh\[([^\]]*)\] ?\{([^}]*)\}"
+)  # as JAX 0.12 writes them: the mesh, and the axes of a group
 MESH = sharding.make_mesh(data=2, fsdp=2, tensor=2)
 QUICK = {"xla_backend_optimization_level": 0}
 RULES = {"rows": "data fsdp", "heads": "tensor", "kv_heads": "tensor", "ff": "tensor", "embed": "fsdp"}
@@ -61,7 +63,7 @@ if __name__ == "__main__":
     grouped = dataclasses.replace(EVERYTHING, layers=2, heads=8, kv_heads=4)
     latent = dataclasses.replace(DEEPSEEK, layers=1)
     for name, plain in {"grouped": grouped, "latent": latent}.items():
-        layout = sharding.layout(MESH, RULES)
+        layout = sharding.make_layout(MESH, RULES)
         config = dataclasses.replace(plain, attention="splash_interpreted", layout=layout)
         params = params_of(plain)
         wanted = pushed(plain, params)

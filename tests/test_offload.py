@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 import pytest
 import simulated
-from offload_run import after_three_updates, after_two_turns, configured, kinds, moments, same_bytes
+from offload_run import after_three_updates, after_two_train_steps, configured, kinds, moments, same_bytes
 
 from configs import common
 from experiments import rl
@@ -16,8 +16,10 @@ from rljax.learner import optimizer
 from rljax.training import checkpoint, journal, settings
 
 
-def test_a_compiled_turn_of_two_updates_leaves_the_same_bytes_a_critic_included():
-    here, there = (after_two_turns(configured(offload, **{"rl.algorithm": "orz_ppo"})) for offload in (False, True))
+def test_a_compiled_train_step_of_two_updates_leaves_the_same_bytes_a_critic_included():
+    here, there = (
+        after_two_train_steps(configured(offload, **{"rl.algorithm": "orz_ppo"})) for offload in (False, True)
+    )
     assert same_bytes(here, there)
     assert kinds(moments(here)) == kinds(there.params) == ["device"] and kinds(moments(there)) == ["pinned_host"]
     scalars = [x for x in jax.tree.leaves(there.opt_state) if not x.ndim]
@@ -40,7 +42,7 @@ def undisturbed(tmp_path_factory):
 
 
 def left_behind(folder: Path) -> tuple:
-    """(metrics of every turn, checksums of everything in the last checkpoint)."""
+    """(metrics of every train step, checksums of everything in the last checkpoint)."""
     manager = checkpoint.open_manager(folder / "checkpoints" / "rl", 2, 1)
     sums = (Path(manager.directory) / str(manager.latest_step()) / "sums" / "metadata").read_text()
     manager.close()
@@ -62,7 +64,7 @@ def test_split_over_devices_moments_keep_their_layout_in_host_memory():
 
 
 def test_where_devices_know_no_such_memory_it_is_refused_before_anything_runs(monkeypatch):
-    monkeypatch.setattr(sharding, "HOST", "elsewhere")
+    monkeypatch.setattr(sharding, "HOST_MEMORY", "elsewhere")
     with pytest.raises(UserError, match="optimizer.offload: devices of the platform 'cpu' know no memory elsewhere"):
         settings.resolve(configured(True), "rl")
     settings.resolve(configured(False), "rl")

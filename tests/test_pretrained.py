@@ -65,7 +65,7 @@ def test_a_dtype_is_kept_unless_another_is_asked_for(dtype, tmp_path):
 def test_each_device_gets_its_part_and_nothing_else_is_read(tmp_path, monkeypatch):
     """On a mesh of one the layout is the mesh's; parts are asked for by slice, as on many (tests/test_sharding.py)."""
     pretrained.save(tmp_path / "out", FAMILIES["qwen3_moe"], params_of(FAMILIES["qwen3_moe"]))
-    layout = sharding.layout(sharding.make_mesh(), {"embed": "fsdp"})
+    layout = sharding.make_layout(sharding.make_mesh(), {"embed": "fsdp"})
     config, loaded, _ = pretrained.load(tmp_path / "out", layout=layout)
     wanted = sharding.weight_shardings(config)
     assert all(jax.tree.leaves(jax.tree.map(lambda x, where: x.sharding == where, loaded, wanted)))

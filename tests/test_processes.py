@@ -1,4 +1,4 @@
-"""Several processes are one run: the numbers of one process, one writer, and a clear end where one of them is lost.
+"""Several processes are one run: the numbers of one process, one writer, and an end of all where one of them is lost.
 
 The processes are real, on this machine; 2 of 2 devices each are compared with 1 of 4.
 """
@@ -13,13 +13,14 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from rljax.distributed import processes
 from rljax.errors import UserError
 
-PATIENCE = 20
+ABORTED = -signal.SIGABRT  # how JAX ends a process whose peer is lost
 STEPS, LOOK = {"pretrain": 60, "rl": 4}, {"pretrain": 20, "rl": 2}
 SMALL = [
     "--config=configs/shop.py:short",
@@ -36,7 +37,6 @@ SMALL = [
     *(f"--config.{stage}.log_every=1" for stage in STEPS),
 ]
 HOSTED = ["--config.rl.start=", "--config.rl.reward=correct+0.1*format", "--config.mesh.data=2", "--config.mesh.fsdp=2"]
-GONE = "start all of them again with the same command, the run continues from its last checkpoint"
 
 
 def free_port() -> int:
@@ -57,19 +57,20 @@ def launch(stage: str, *options: str, devices: int, **environment: str) -> subpr
     )
 
 
-def several(stage: str, *options: str, processes: int = 2, devices: int = 2, patience=PATIENCE) -> list:
+def several(stage: str, *options: str, devices: int = 2, heartbeat: int = 30) -> list:
+    """Two processes of one run."""
     common = [
         *options,
         f"--coordinator=127.0.0.1:{free_port()}",
-        f"--num_processes={processes}",
-        f"--patience={patience}",
+        "--num_processes=2",
+        f"--heartbeat_timeout={heartbeat}",
     ]
-    return [launch(stage, *common, f"--process_id={i}", devices=devices) for i in range(processes)]
+    return [launch(stage, *common, f"--process_id={i}", devices=devices) for i in range(2)]
 
 
 def ends(process: subprocess.Popen) -> tuple[int, str, str]:
-    """(exit status, what it said, its complaints)."""
-    out, err = process.communicate(timeout=240)
+    """(exit status, its stdout, its stderr without the progress bar); the time limit only guards against a hang."""
+    out, err = process.communicate(timeout=600)
     said = "".join(line for line in out.splitlines(True) if not line.startswith("[Gloo]"))
     return process.returncode, said, "".join(line for line in err.splitlines(True) if "step/s" not in line)
 
@@ -159,24 +160,31 @@ def test_a_run_goes_on_in_another_number_of_processes(began, one, two, tmp_path)
 
 
 def until_it_runs(workdir: Path, lines: int) -> None:
-    give_up = time.time() + 400
-    while len(metrics(workdir)) < lines:
-        assert time.time() < give_up, "the run writes nothing"
+    for _ in range(20_000):
+        if len(metrics(workdir)) >= lines:
+            return
         time.sleep(0.02)
+    raise AssertionError("the run writes nothing")
 
 
-def test_killed_a_process_ends_the_other_within_five_seconds_and_the_run_goes_on_to_the_same_bytes(two, tmp_path):
+def assert_says_how_to_go_on(said: str) -> None:
+    """Our line comes last, after whatever JAX has printed."""
+    last = said.rstrip().splitlines()[-1]
+    assert last.startswith("error: ") and last.endswith(processes.RESTART), said
+
+
+def test_a_killed_process_ends_the_other_and_the_same_command_goes_on_to_the_same_bytes(two, tmp_path):
     options = [f"--workdir={tmp_path}", "--config.rl.start=pretrain"]
     for victim, lines in ((1, 24), (0, 44)):  # each past a checkpoint that the run then goes on from
-        both = several("pretrain", *options)
+        both = several("pretrain", *options, heartbeat=10)
         until_it_runs(tmp_path, lines)
         both[victim].send_signal(signal.SIGKILL)
-        began = time.monotonic()
         status, _, said = ends(both[1 - victim])
-        assert time.monotonic() - began < 5
-        assert status == 1 and len(said.splitlines()) == 1, said
-        assert f"error: process {victim} of 2 (host {socket.gethostname()}) is gone" in said and GONE in said
-        assert ends(both[victim])[0] == -signal.SIGKILL
+        assert status in (1, ABORTED)  # the broken connection raises an error here, unless JAX is faster
+        assert_says_how_to_go_on(said)
+        status, _, said = ends(both[victim])
+        assert status == -signal.SIGKILL
+        assert said.startswith(f"error: process {victim} of 2 (host {socket.gethostname()}, pid {both[victim].pid})")
     well(*several("pretrain", *options))
     mine, theirs = [
         [line for line in (folder / "metrics.jsonl").read_text().splitlines() if '"pretrain"' in line]
@@ -186,17 +194,17 @@ def test_killed_a_process_ends_the_other_within_five_seconds_and_the_run_goes_on
     assert sums(tmp_path, "pretrain") == sums(two, "pretrain")
 
 
-def test_a_process_that_stands_still_ends_the_other_when_its_patience_is_over(tmp_path):
-    both = several("pretrain", f"--workdir={tmp_path}", "--config.pretrain.steps=3000", patience=6)
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_process_that_stands_still_ends_the_other_by_the_heartbeat_timeout(victim, tmp_path):
+    both = several("pretrain", f"--workdir={tmp_path}", "--config.pretrain.steps=3000", heartbeat=5)
     until_it_runs(tmp_path, 3)
-    both[1].send_signal(signal.SIGSTOP)
-    began = time.monotonic()
-    status, _, said = ends(both[0])
-    took = time.monotonic() - began
-    both[1].kill()
-    both[1].communicate()
-    assert status == 1 and 4 < took < 12
-    assert "error: process 1 of 2" in said and "no sign of life for 6 seconds" in said and GONE in said
+    both[victim].send_signal(signal.SIGSTOP)
+    status, _, said = ends(both[1 - victim])
+    both[victim].kill()
+    both[victim].communicate()
+    assert status == ABORTED
+    assert_says_how_to_go_on(said)
+    assert "--heartbeat_timeout=5" in said
 
 
 def test_a_signal_to_any_process_stops_all_after_the_same_step(tmp_path):
@@ -210,61 +218,57 @@ def test_a_signal_to_any_process_stops_all_after_the_same_step(tmp_path):
     assert (tmp_path / "checkpoints" / "pretrain" / str(stopped)).is_dir()
 
 
-def test_those_that_never_came_are_named_in_every_process_that_did(tmp_path):
-    where = [f"--workdir={tmp_path}", f"--coordinator=127.0.0.1:{free_port()}", "--num_processes=4", "--patience=4"]
-    here = [launch("pretrain", *where, f"--process_id={i}", devices=1) for i in (0, 2)]
-    for status, _, said in map(ends, here):
-        assert status == 1 and said.startswith("error: processes 1, 3 of 4 never came to 127.0.0.1"), said
-        assert len(said.splitlines()) == 1
-    alone = launch("pretrain", *where[:3], "--patience=2", "--process_id=3", devices=1)
-    assert "error: process 0 of 4 never came" in ends(alone)[2]
+@pytest.mark.parametrize("came", [0, 1])
+def test_a_process_that_never_comes_ends_those_that_came(came, tmp_path):
+    flags = [f"--coordinator=127.0.0.1:{free_port()}", "--num_processes=2", "--initialization_timeout=2"]
+    status, _, said = ends(launch("pretrain", f"--workdir={tmp_path}", *flags, f"--process_id={came}", devices=1))
+    assert status == ABORTED
+    assert_says_how_to_go_on(said)
+    assert "never came (--initialization_timeout=2)" in said
 
 
-def test_what_process_0_refuses_is_said_once_and_ends_all(two):
-    (status, _, said), (other, _, silent) = [ends(p) for p in several("pretrain", f"--workdir={two}")]
-    assert (status, other) == (1, 1)
-    assert said.startswith("error: --workdir:") and len(said.splitlines()) == 1 and not silent
+def test_what_process_0_refuses_is_one_line_there_and_ends_the_other(two):
+    (status, _, said), (other, _, also) = [ends(p) for p in several("pretrain", f"--workdir={two}")]
+    assert status == 1 and said.startswith("error: --workdir:") and len(said.splitlines()) == 1
+    assert other in (1, ABORTED)
+    assert_says_how_to_go_on(also)
 
 
-SAID = {
-    "slurm": {
+def test_an_error_of_the_user_in_process_1_alone_is_one_line_there_and_ends_process_0(tmp_path):
+    flags = [f"--workdir={tmp_path}", f"--coordinator=127.0.0.1:{free_port()}", "--num_processes=2"]
+    flags.append("--heartbeat_timeout=5")
+    healthy = launch("pretrain", *flags, "--process_id=0", devices=1)
+    wrong = launch("pretrain", *flags, "--process_id=1", "--config.mesh.data=7", devices=1)
+    status, _, said = ends(wrong)
+    assert status == 1 and said.startswith("error: mesh: data=7 needs 7 devices") and len(said.splitlines()) == 1
+    status, _, said = ends(healthy)
+    assert status in (1, ABORTED)
+    assert_says_how_to_go_on(said)
+
+
+LAUNCHERS = {  # what they set in the environment of process i
+    "srun": {
         "SLURM_JOB_ID": "7",
         "SLURM_STEP_NODELIST": "localhost",
         "SLURM_NTASKS": "2",
         "SLURM_STEP_NUM_TASKS": "2",
         "SLURM_PROCID": "{i}",
         "SLURM_LOCALID": "{i}",
-        "JAX_COORDINATOR_PORT": "{port}",
     },
-    "ompi": {
+    "mpirun of Open MPI 4": {
         "OMPI_MCA_orte_hnp_uri": "1531576320.0;tcp://127.0.0.1:34911",
         "OMPI_COMM_WORLD_SIZE": "2",
         "OMPI_COMM_WORLD_RANK": "{i}",
         "OMPI_COMM_WORLD_LOCAL_RANK": "{i}",
-        "JAX_COORDINATOR_PORT": "{port}",
-    },
-    "jobset": {
-        "JAX_COORDINATOR_ADDRESS": "127.0.0.1:{port}",
-        "JAX_NUM_PROCESSES": "2",
-        "JOB_COMPLETION_INDEX": "{i}",
     },
 }
 
 
-@pytest.mark.parametrize("launcher", SAID)
-def test_what_a_launcher_says_in_the_environment_is_read(launcher, monkeypatch):
-    for name, value in SAID[launcher].items():
-        monkeypatch.setenv(name, value.format(i=1, port=1234))
-    assert processes.announced()
-    address, count, me, devices = processes.detected(1)
-    assert (address.rpartition(":")[2], count, me) == ("1234", 2, 1)
-    assert devices == (None if launcher == "jobset" else [1])
-
-
-def test_under_srun_the_same_command_without_flags_is_one_run(tmp_path):
-    said = lambda i, port: {name: value.format(i=i, port=port) for name, value in SAID["slurm"].items()}
-    short, port = [f"--workdir={tmp_path}", "--config.pretrain.steps=1"], free_port()
-    first, second = well(*(launch("pretrain", *short, devices=1, **said(i, port)) for i in (0, 1)))
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_under_a_launcher_the_same_command_without_flags_is_one_run(launcher, tmp_path):
+    short, port = [f"--workdir={tmp_path}", "--config.pretrain.steps=1"], str(free_port())
+    said = [{name: value.format(i=i) for name, value in LAUNCHERS[launcher].items()} for i in (0, 1)]
+    first, second = well(*(launch("pretrain", *short, devices=1, JAX_COORDINATOR_PORT=port, **env) for env in said))
     assert "1/1  held-out loss" in first and not second
     assert len(json.loads((tmp_path / "config.json").read_text())["devices"]) == 2
 
@@ -281,21 +285,29 @@ def test_under_srun_the_same_command_without_flags_is_one_run(tmp_path):
 def test_an_environment_that_speaks_of_one_process_is_one_process(environment, monkeypatch):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    processes.start("", 0, -1, 60)
-    assert not processes._run
+    processes.initialize("", 0, -1, 60, 300)
+    assert not jax.distributed.is_initialized()
+
+
+@pytest.mark.parametrize("environment", [{"JAX_COORDINATOR_ADDRESS": "127.0.0.1:1"}, {"OMPI_COMM_WORLD_SIZE": "2"}])
+def test_where_jax_cannot_detect_the_processes_one_line_names_the_flags(environment, tmp_path):
+    status, _, said = ends(launch("pretrain", f"--workdir={tmp_path}", devices=1, **environment))
+    assert status == 1 and len(said.splitlines()) == 1, said
+    assert said.startswith("error: JAX could not start several processes (") and "give --coordinator=HOST:PORT" in said
 
 
 @pytest.mark.parametrize(
     "flags, answer",
     [
-        (("127.0.0.1:1", 0, -1, 60), "give all three"),
-        (("", 2, 0, 60), "give all three"),
-        (("127.0.0.1:1", 2, 2, 60), "there are 2, numbered from 0"),
-        (("here", 2, 1, 60), "write HOST:PORT"),
-        (("127.0.0.1:1", 2, 0, 0), "at least 1 second"),
+        (("127.0.0.1:1", 0, -1, 60, 300), "give all three"),
+        (("", 2, 0, 60, 300), "give all three"),
+        (("127.0.0.1:1", 2, 2, 60, 300), "there are 2 processes, numbered from 0"),
+        (("here", 2, 1, 60, 300), "write HOST:PORT"),
+        (("127.0.0.1:1", 2, 0, 0, 300), "heartbeat_timeout=0: must be at least 1 second"),
+        (("127.0.0.1:1", 2, 0, 60, 0), "initialization_timeout=0: must be at least 1 second"),
     ],
 )
 def test_flags_that_do_not_belong_together_are_refused_in_a_line(flags, answer):
     with pytest.raises(UserError, match=answer) as e:
-        processes.start(*flags)
+        processes.initialize(*flags)
     assert "\n" not in str(e.value)

@@ -22,17 +22,17 @@ RUNS = [f"{row} {axes}" for row, meshes in MESHES.items() for axes in meshes]
 
 
 @pytest.mark.parametrize("run", [run for run in RUNS if run.endswith("data=8")])
-def test_along_data_the_sampled_tokens_are_identical(runs, run):
+def test_on_a_mesh_of_data_alone_the_sampled_tokens_are_identical(runs, run):
     assert runs[run]["tokens_equal"] == 1.0 and runs[run]["masks_equal"] == 1.0
 
 
 @pytest.mark.parametrize("run", RUNS)
-def test_with_sharded_weights_at_least_9999_in_10000_tokens_agree(runs, run):
+def test_on_every_mesh_at_least_9999_of_10000_sampled_tokens_agree(runs, run):
     assert runs[run]["tokens_equal"] >= 0.9999 and runs[run]["masks_equal"] >= 0.9999
 
 
 @pytest.mark.parametrize("run", RUNS)
-def test_pitfall_07_the_same_rollout_gives_the_same_gradient_on_every_mesh(runs, run):
+def test_the_same_rollout_gives_the_same_gradient_on_every_mesh(runs, run):
     assert runs[run]["grad_norm"] > 1e-3
     assert runs[run]["gradient_difference"] <= 1e-5
 
@@ -77,7 +77,7 @@ def test_sampling_ahead_without_a_correction_is_refused_with_the_way_out(changes
     with pytest.raises(UserError, match=said):
         settings.check_ahead(config.rl)
     with pytest.raises(UserError, match="mesh.actors=1: of the 1 devices at least one must sample and one learn"):
-        sharding.make_meshes(1)
+        sharding.make_learn_and_sample_meshes(1)
 
 
 def test_a_folder_is_read_onto_the_mesh_part_by_part(runs):
@@ -91,9 +91,9 @@ def test_a_mesh_that_does_not_fit_the_devices_is_refused_with_the_way_out():
 
 def test_rows_that_do_not_divide_over_the_devices_are_refused():
     mesh = AbstractMesh((2, 4), ("data", "fsdp"))
-    layout = sharding.layout(mesh, {"rows": "data fsdp"})
+    layout = sharding.make_layout(mesh, {"rows": "data fsdp"})
     with pytest.raises(UserError, match="rl.prompts=12 is not a multiple of the 8 parts .data=2 x fsdp=4."):
-        sharding.check_rows(12, layout, "rl.prompts")
+        sharding.check_rows_divide(12, layout, "rl.prompts")
 
 
 @pytest.mark.parametrize(
@@ -106,14 +106,16 @@ def test_rows_that_do_not_divide_over_the_devices_are_refused():
     ],
 )
 def test_rules_that_make_no_sense_are_refused_in_a_line(rules, said):
-    mesh = AbstractMesh((1, 1, 2, 3, 1), sharding.AXES)
+    mesh = AbstractMesh((1, 1, 2, 3, 1), sharding.MESH_AXES)
     with pytest.raises(UserError, match=said):
-        model = transformer.Config(vocab_size=16, layout=sharding.layout(mesh, rules))
+        model = transformer.Config(vocab_size=16, layout=sharding.make_layout(mesh, rules))
         sharding.weight_shardings(model)
 
 
 def test_a_vocabulary_and_key_heads_that_do_not_divide_lie_whole():
-    layout = sharding.layout(AbstractMesh((4,), ("tensor",)), dict.fromkeys(("vocab", "heads", "kv_heads"), "tensor"))
+    layout = sharding.make_layout(
+        AbstractMesh((4,), ("tensor",)), dict.fromkeys(("vocab", "heads", "kv_heads"), "tensor")
+    )
     model = transformer.Config(vocab_size=51, heads=8, kv_heads=2, layout=layout)
     found = sharding.weight_shardings(model)
     layer = found["layers"][0]
@@ -124,7 +126,7 @@ def test_a_vocabulary_and_key_heads_that_do_not_divide_lie_whole():
 
 
 def test_every_weight_has_logical_axes_and_a_sharding():
-    layout = sharding.layout(sharding.make_mesh(), common.base().mesh.learn)
+    layout = sharding.make_layout(sharding.make_mesh(), common.base().mesh.learn)
     model = transformer.Config(vocab_size=16, qkv_bias=True, qk_norm=True, post_norms=True, layout=layout)
     shardings = sharding.weight_shardings(model)
     assert jax.tree.structure(shardings) == jax.tree.structure(transformer.init(model, jax.random.key(0)))

@@ -84,7 +84,7 @@ def resolve_one(config: ConfigTree) -> Run:
     if jax.process_count() > 1:
         raise UserError(f"runs together are one process, not {jax.process_count()}: start a process a group of runs")
     config = config.copy_and_resolve_references()
-    for axis in sharding.AXES:
+    for axis in sharding.MESH_AXES:
         if config.mesh[axis] not in (1, -1 if axis == "data" else 1):
             raise UserError(
                 f"mesh.{axis}={config.mesh[axis]}: runs together have one device each, a larger mesh is for one run"
@@ -204,7 +204,7 @@ def save_each(state: TrainState, runs: Sequence[Run], workdirs: Sequence[Path]) 
         if skipped[r] >= run.rl.loop.max_skipped:
             stuck.append(folder)
             continue
-        one = sharding.place_whole(jax.tree.map(lambda x, r=r: x[r], state), run.model.layout)
+        one = sharding.replicate(jax.tree.map(lambda x, r=r: x[r], state), run.model.layout)
         scores = [row["eval/pass@1"] for row in journal.read_records(folder / "metrics.jsonl") if "eval/pass@1" in row]
         keep = run.checkpoint
         manager = checkpoint.open_manager(folder / "checkpoints" / "rl", keep.keep_latest, keep.keep_best)

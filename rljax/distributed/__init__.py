@@ -1,5 +1,5 @@
 """Many devices and many processes as one run.
 
-sharding.py   the mesh, and where arrays lie on it
-processes.py  several processes: who writes, barriers, broadcasts
+sharding.py   the device mesh, and where arrays lie on it
+processes.py  several processes: start, end, barriers, broadcasts
 """

@@ -1,306 +1,221 @@
-"""Several processes as one run: JAX's own distributed runtime, and a clear end where one of them is lost.
+"""Several processes as one run: a thin layer over ``jax.distributed`` and ``jax.experimental.multihost_utils``.
 
-Every process runs the same script; the devices of all are one mesh; process 0 writes and speaks. Beside JAX's connections each
-has one to process 0 (``lines``), with a sign of life every second. When one dies, that breaks and the others end within 5
-seconds; one that is stopped, or a machine that is cut off, ends them after ``patience`` seconds, and a few. They say which it
-was. One that ends by an error of its own says so, and the others end with it. Nobody goes on alone: what is lost is what came
-after the last checkpoint.
+Every process runs the same command, and the devices of all are one mesh. Process 0 is the primary: it writes files and
+prints. JAX watches the processes by heartbeats and ends all of them when one is lost; the scheduler (SLURM, a Kubernetes
+JobSet, a TPU pod) starts them again, and the run continues from its last checkpoint. See docs/scaling.md.
 """
 
 import contextlib
-import itertools
 import multiprocessing
 import os
+import socket
+import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+import traceback
+from collections.abc import Callable
 from typing import Any, NoReturn
-from unittest import mock
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from rljax.distributed import coordinator
-from rljax.distributed.lines import Line, roll_call, wait
 from rljax.errors import UserError
 
-PATIENCE = 60  # seconds
-BEAT = 1.0  # seconds between signs of life
-GRACE = 3.0  # seconds that those who are told to end have for it
-A_DAY = 86_400_000  # milliseconds: process 0 may write a long report while the others wait; a lost one ends the wait
-FLAGS: dict[str, Any] = dict(coordinator="", num_processes=0, process_id=-1, patience=PATIENCE)
+FLAGS: dict[str, Any] = dict(
+    coordinator="", num_processes=0, process_id=-1, heartbeat_timeout=60, initialization_timeout=300
+)
+FROM_ENVIRONMENT = "auto"  # the value of --coordinator that asks JAX to detect the processes
+RESTART = "start all processes again with the same command, the run continues from its last checkpoint"
+GRACE = 3.0  # seconds; see exit_with_line
+
+# The shell of print_if_killed. A process has at most one, as it has one connection to JAX's coordination service.
+_observers: list[subprocess.Popen[bytes]] = []
 
 
-class Run:
-    """What this process knows of the others; there is one, from ``start`` on, where there are several processes.
+# Start and end
 
-    Of two threads one works, and the other listens, speaks, and ends both.
+
+def initialize(
+    coordinator: str, num_processes: int, process_id: int, heartbeat_timeout: int, initialization_timeout: int
+) -> None:
+    """Join the other processes by ``jax.distributed.initialize``. Do nothing for a run of one process.
+
+    There are several processes if the flags say so, if ``coordinator`` is "auto", or if a launcher has announced them in
+    the environment; in the last two cases JAX detects the number and the address. Timeouts are in seconds. Must be called
+    before anything else uses a JAX device.
+
+    Raises UserError for flags that do not belong together and where JAX cannot detect the processes. A process that does
+    not come within ``initialization_timeout`` makes JAX end all the others.
     """
-
-    def __init__(self, me: int, count: int, lines: dict[int, Line], patience: float):
-        self.me, self.count, self.lines, self.patience = me, count, lines, patience
-        self.last_words: tuple[str, int] | None = None  # of the thread that works: a line, and an exit status
-        self.over = threading.Event()
-        self.meetings = itertools.count()
-
-    def name(self, n: int) -> str:
-        return f"process {n} of {self.count} (host {self.lines[n].host})"
-
-    def watch(self) -> None:
-        """Listen and speak until the process leaves, or must end."""
-        spoken = 0.0
-        while not self.over.is_set():
-            for n, messages in self.listen(BEAT / 4):
-                if messages is None:
-                    self.lost(n, "its connection broke")
-                for kind, *more in messages or ():
-                    if kind == "left":
-                        del self.lines[n]
-                    elif kind == "end":  # process 0 has said why in its own output
-                        out("" if more[2] else more[1], more[0])
-                    elif kind == "ended":
-                        self.heard_of(n, *more)
-            if self.last_words:
-                self.leave(*self.last_words)
-            now = time.monotonic()
-            if now - spoken > BEAT:
-                spoken = now
-                for line in self.lines.values():
-                    line.send("here")
-            for n, line in list(self.lines.items()):
-                if now - line.heard > self.patience:
-                    self.lost(n, f"no sign of life for {self.patience:.0f} seconds")
-
-    def listen(self, seconds: float) -> list[tuple[int, list[list[Any]] | None]]:
-        """(process, its messages; None where it is gone), of those that something has come from."""
-        if not self.lines:
-            time.sleep(seconds)
-        ready = wait(list(self.lines.values()), seconds) if self.lines else []
-        return [(n, line.receive()) for n, line in list(self.lines.items()) if line in ready]
-
-    def lost(self, n: int, why: str) -> NoReturn:
-        line = (
-            f"error: {self.name(n)} is gone: {why}; all end with it. What was finished is whole: start all of them again with "
-            "the same command, the run continues from its last checkpoint"
-        )
-        del self.lines[n]
-        self.end_all(line, 1, said=False)
-
-    def heard_of(self, n: int, status: int, line: str) -> NoReturn:
-        """Process n has ended by an error: often by the same as this one, which then says it."""
-        end = time.monotonic() + BEAT
-        while not self.last_words and time.monotonic() < end:
-            time.sleep(BEAT / 20)
-        line, status = self.last_words or (f"{self.name(n)}: {line}", status)
-        self.end_all(line, status, said=True)
-
-    def leave(self, line: str, status: int) -> NoReturn:
-        """End by what the working thread said last: process 0 says it for all."""
-        if self.me == 0:
-            self.end_all(line, status, said=True)
-        self.lines[0].send("ended", status, line)
-        end = time.monotonic() + 2 * GRACE
-        while time.monotonic() < end:
-            for _, messages in self.listen(BEAT / 4):
-                if messages is None:
-                    out(line, status)
-                if any(kind == "end" and more[2] for kind, *more in messages):
-                    out("", status)
-        out(line, status)
-
-    def end_all(self, line: str, status: int, said: bool) -> NoReturn:
-        """Say why, tell the others to end, and end; ``said``: they need not say it once more."""
-        print(line, file=sys.stderr, flush=True)
-        for other in self.lines.values():
-            other.send("end", status, line, said)
-        end = time.monotonic() + GRACE
-        while self.lines and time.monotonic() < end:  # what they still send must be read, or they would not hear this
-            for n, messages in self.listen(BEAT / 4):
-                if messages is None:
-                    del self.lines[n]
-        out("", status)
-
-
-_run: list[Run] = []  # the one there is
-
-
-def start(coordinator: str, num_processes: int, process_id: int, patience: int) -> None:
-    """Join the run that the flags or the environment describe; for one process nothing happens.
-
-    Must come before anything else asks JAX for its devices. Raises UserError for flags that do not belong together, and
-    where not all processes came within ``patience`` seconds.
-    """
-    count, me = num_processes, process_id
-    given = bool(coordinator), count > 0, me >= 0
-    if patience < 1:
-        raise UserError(f"--patience={patience}: must be at least 1 second")
-    if any(given) and not all(given):
-        raise UserError(
-            f"--coordinator={coordinator} --num_processes={count} --process_id={me}: give all three, HOST:PORT of process 0, how "
-            "many there are, and which this is; or none, where SLURM, Open MPI or a TPU pod says so"
-        )
-    if all(given) and me >= count:
-        raise UserError(f"--process_id={me}: there are {count}, numbered from 0")
-    if count == 1 or not (any(given) or announced()):
+    for name, seconds in (("heartbeat", heartbeat_timeout), ("initialization", initialization_timeout)):
+        if seconds < 1:
+            raise UserError(f"--{name}_timeout={seconds}: must be at least 1 second")
+    detect = coordinator == FROM_ENVIRONMENT
+    given = bool(coordinator), num_processes > 0, process_id >= 0
+    arguments: dict[str, Any] = {}
+    if any(given) and not detect:
+        check_flags(coordinator, num_processes, process_id)
+        arguments = dict(coordinator_address=coordinator, num_processes=num_processes, process_id=process_id)
+    if num_processes == 1 or not (arguments or detect or announced()):
         return
-    address, count, me, devices = (coordinator, count, me, None) if all(given) else detected(patience)
-    if count == 1:
-        return
-    run = Run(me, count, roll_call(address, count, me, patience), patience)
-    with contextlib.suppress(AttributeError):  # a JAX without it
-        jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM for itself
-    threading.Thread(target=run.watch, daemon=True).start()
-    _run.append(run)
-    with outliving_service():
+    with contextlib.suppress(AttributeError):  # a JAX without this option
+        jax.config.update(
+            "jax_enable_preemption_service", False
+        )  # it would take SIGTERM, which the training loop needs
+    who = f"process {process_id} of {num_processes}" if arguments else "a process of this run"
+    print_if_killed(
+        f"error: {who} (host {socket.gethostname()}, pid {os.getpid()}) was ended by JAX, because another process was lost "
+        f"(--heartbeat_timeout={heartbeat_timeout}) or never came (--initialization_timeout={initialization_timeout}), "
+        f"or it was killed from outside: {RESTART}"
+    )
+    try:
         jax.distributed.initialize(
-            address, count, me, devices, initialization_timeout=10 * patience, heartbeat_timeout_seconds=10 * patience
+            **arguments,
+            initialization_timeout=initialization_timeout,
+            heartbeat_timeout_seconds=heartbeat_timeout,
         )
+    except Exception as e:  # JAX, its detection and the Kubernetes client raise errors of many types here
+        dismiss_observer()
+        raise UserError(
+            f"JAX could not start several processes ({type(e).__name__}: {first_line(e)}): give --coordinator=HOST:PORT "
+            "--num_processes=N --process_id=I"
+        ) from None
 
 
-@contextlib.contextmanager
-def outliving_service() -> Iterator[None]:
-    """Let JAX start its coordination service in a process of its own."""
-    from jax._src import distributed  # there is no public door; another JAX keeps its service where it does
-
-    inner = getattr(distributed, "_jax", None)
-    if not hasattr(inner, "get_distributed_runtime_service"):
-        yield
-        return
-    with mock.patch.object(inner, "get_distributed_runtime_service", coordinator.Service):
-        yield
+def check_flags(coordinator: str, num_processes: int, process_id: int) -> None:
+    """Raise UserError unless the three flags describe one process of several."""
+    if not (coordinator and num_processes > 0 and process_id >= 0):
+        raise UserError(
+            f"--coordinator={coordinator} --num_processes={num_processes} --process_id={process_id}: give all three "
+            "(the HOST:PORT of process 0, the number of processes, the number of this process), or none of them where "
+            "SLURM, Open MPI or a TPU pod starts the processes"
+        )
+    if process_id >= num_processes:
+        raise UserError(f"--process_id={process_id}: there are {num_processes} processes, numbered from 0")
+    host, _, port = coordinator.rpartition(":")
+    if not host or not port.isdigit():
+        raise UserError(f"--coordinator={coordinator}: write HOST:PORT, the host of process 0 and a free port there")
 
 
 def announced() -> bool:
-    """Whether the environment says that there are several processes: srun, Open MPI, a TPU pod, a Kubernetes job."""
-    say = os.environ.get
-    hosts = say("TPU_WORKER_HOSTNAMES") or say("TPU_PROCESS_ADDRESSES") or ""
-    counts = [say(name, "1") for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "MEGASCALE_NUM_SLICES")]
-    job = bool(say("KUBERNETES_SERVICE_HOST") and say("JOB_COMPLETION_INDEX"))
-    return (
-        any(c.isdigit() and int(c) > 1 for c in counts) or "," in hosts or job or bool(say("JAX_COORDINATOR_ADDRESS"))
-    )
+    """Whether a launcher says in the environment that there are several processes.
 
-
-def detected(patience: int) -> tuple[str, int, int, Any]:
-    """(HOST:PORT of process 0, how many, which this is, its devices or None) as JAX reads them from the environment.
-
-    ``JAX_NUM_PROCESSES`` and ``JAX_PROCESS_ID`` beside ``JAX_COORDINATOR_ADDRESS`` say it where nothing else does.
+    Launchers: srun, mpirun of Open MPI, a TPU pod or several TPU slices, or whoever sets ``JAX_COORDINATOR_ADDRESS``.
     """
-    from jax._src.clusters import ClusterEnv  # JAX has no public door to what it finds
-
-    say = os.environ.get
-    count = say("JAX_NUM_PROCESSES", "")
-    index = say("JOB_COMPLETION_INDEX", "") if count else ""  # without a count it may number one slice's hosts only
-    me = say("JAX_PROCESS_ID", index)
-    known = say("JAX_COORDINATOR_ADDRESS"), int(count) if count.isdigit() else None, int(me) if me.isdigit() else None
-    try:
-        found = known + (None,) if None not in known else None
-        found = found or ClusterEnv.auto_detect_unset_distributed_params(*known, None, None, patience)
-        address, number, process, devices = found
-    except Exception as e:
-        raise UserError(
-            f"the environment speaks of several processes, but JAX cannot read it ({type(e).__name__}: {e}): give "
-            "--coordinator=HOST:PORT --num_processes=N --process_id=I"
-        ) from None
-    if address is None or number is None or process is None:
-        raise UserError(
-            "the environment speaks of several processes, but not of all that is needed: give --coordinator=HOST:PORT "
-            "--num_processes=N --process_id=I"
-        )
-    return address, number, process, devices
+    env = os.environ
+    counts = [env.get(name, "") for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "MEGASCALE_NUM_SLICES")]
+    hosts = env.get("TPU_WORKER_HOSTNAMES") or env.get("TPU_PROCESS_ADDRESSES") or ""
+    many = any(count.isdigit() and int(count) > 1 for count in counts)
+    return many or "," in hosts or bool(env.get("JAX_COORDINATOR_ADDRESS"))
 
 
-def client() -> Any:
-    from jax._src import distributed  # JAX has no public door to the service that it runs
+def shutdown() -> None:
+    """Leave the run in good order. Every process must call this; it waits for all of them."""
+    if jax.distributed.is_initialized():
+        barrier("shutdown")
+        jax.distributed.shutdown()
+        dismiss_observer()
 
-    return distributed.global_state.client
+
+# While the run goes on
 
 
-# While it runs
-
-
-def writes() -> bool:
-    """Whether this process is the one that writes and speaks."""
+def is_primary() -> bool:
+    """Whether this is process 0, the one that writes files and prints."""
     return jax.process_index() == 0
 
 
-def meet() -> None:
-    """Wait until every process is here. All must come by here equally often."""
-    for run in _run:
-        client().wait_at_barrier(f"rljax/meeting/{next(run.meetings)}", A_DAY)
+def barrier(name: str) -> None:
+    """Wait until every process is here. All must pass the same barriers in the same order."""
+    if jax.distributed.is_initialized():
+        multihost_utils.sync_global_devices(name)
 
 
-def first_says(yes: bool) -> bool:
-    """What process 0 passes, in all of them: others may see a file later than it does. All must come by here equally often."""
-    for run in _run:
-        key = f"rljax/said/{next(run.meetings)}"
-        if run.me == 0:
-            client().key_value_set(key, str(int(yes)))
-        yes = client().blocking_key_value_get(key, A_DAY) == "1"
-    return yes
+def broadcast_from_primary(value: Any) -> Any:
+    """The value (numbers or arrays, as a pytree) that process 0 passes, as numpy arrays, in every process.
+
+    What process 0 knows must decide where files do: other processes may see a file later. Every process must call this,
+    with arrays of the same shapes.
+    """
+    return multihost_utils.broadcast_one_to_all(value)
 
 
-def agreement() -> Callable[[bool], bool]:
-    """A vote that is called once a step: whether any process has said yes, the same answer in all of them.
+def make_stop_vote() -> Callable[[bool], bool]:
+    """A function to call once a step with "this process wants to stop": whether any process does, the same answer in all.
 
-    With several processes it is what they said a step earlier: the answer is not waited for while the devices are busy.
+    With several processes the answer is that of the step before, so that nobody waits while the devices are busy.
     """
     if jax.process_count() == 1:
-        return lambda yes: yes
+        return lambda stop: stop
     mesh = Mesh(np.asarray(jax.devices()), ("all",))
-    parts, whole = NamedSharding(mesh, PartitionSpec("all")), NamedSharding(mesh, PartitionSpec())
+    split, whole = NamedSharding(mesh, PartitionSpec("all")), NamedSharding(mesh, PartitionSpec())
     count = jax.jit(lambda votes: votes.any(), out_shardings=whole)
     asked: list[jax.Array] = []
 
-    def vote(yes: bool) -> bool:
-        mine = jax.make_array_from_callback((mesh.size,), parts, lambda part: np.full(1, yes))
+    def vote(stop: bool) -> bool:
+        mine = jax.make_array_from_callback((mesh.size,), split, lambda part: np.full(1, stop))
         asked.append(count(mine))
         return bool(asked.pop(0)) if len(asked) > 1 else False
 
     return vote
 
 
-# The end
+# The end of a process by an error or a signal
 
 
-def finish() -> None:
-    """Leave together, process 0 last: a line that breaks before would be taken for a loss."""
-    for run in _run:
-        meet()
-        jax.distributed.shutdown()
-        if run.me:
-            run.lines[0].send("left")
-        end = time.monotonic() + GRACE
-        while run.me == 0 and run.lines and time.monotonic() < end:
-            time.sleep(BEAT / 20)
-        run.over.set()
+def exit_with_line(line: str, status: int = 1, *, at_once: bool = False, all_alike: bool = False) -> NoReturn:
+    """Print a line on stderr and end this process with an exit status.
 
-
-def blame() -> None:
-    """Something failed here. Where the reason is that another process is lost, this one ends with a line that says so."""
-    if _run:
-        time.sleep(2 * BEAT)  # the other thread ends the process meanwhile
-
-
-def leave(line: str, status: int = 1, at_once: bool = False) -> NoReturn:
-    """End this process with a line on stderr, and the others with it; process 0 says it for all."""
-    for run in _run:
-        run.last_words = line, status
-        time.sleep(10 * GRACE)  # the other thread ends the process meanwhile
-    if at_once:
-        out(line, status)
-    print(line, file=sys.stderr)
-    sys.exit(status)
-
-
-def out(line: str, status: int) -> NoReturn:
-    """The line, and out, with whatever this process started: at exit JAX would wait for whoever is missing."""
+    ``at_once`` skips Python's exit handlers, as several processes always do: JAX's would wait for the other processes.
+    ``all_alike`` says that every process ends here with this line: then they leave together and only process 0 prints it.
+    """
+    several = jax.distributed.is_initialized()
+    if several and all_alike:
+        line = line if is_primary() else ""
+        shutdown()
     if line:
         print(line, file=sys.stderr, flush=True)
+    if not several and not at_once:
+        sys.exit(status)
+    dismiss_observer()
+    if jax.distributed.is_initialized() and is_primary():
+        # JAX ends the other processes when process 0 goes. Most errors are raised in all of them: let them say theirs.
+        time.sleep(GRACE)
     for child in multiprocessing.active_children():
         child.kill()
     sys.stdout.flush()
-    sys.stderr.flush()
     os._exit(status)
+
+
+def exit_with_exception(e: Exception) -> NoReturn:
+    """End one of several processes by an exception: one line where another process was lost, else the traceback and a line."""
+    if any(name in str(e) for name in ("Gloo", "NCCL", "coordination service")):
+        exit_with_line(f"error: the connection to another process broke ({first_line(e)}): {RESTART}")
+    traceback.print_exception(e)
+    exit_with_line(f"error: {type(e).__name__}: {first_line(e)}")
+
+
+def print_if_killed(line: str) -> None:
+    """Have a line printed on stderr if this process ends without ``dismiss_observer``, by SIGKILL or by JAX.
+
+    JAX ends a process by SIGABRT from a thread of C++, and has no public hook for it in 0.10 to 0.12. So a shell waits for
+    a word on a pipe, and prints the line where the pipe closes without one.
+    """
+    command = ["/bin/sh", "-c", 'read -r word || printf "%s\\n" "$0" >&2', line]
+    _observers.append(
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
+    )
+
+
+def dismiss_observer() -> None:
+    """Tell the shell of ``print_if_killed`` that this process ends in good order."""
+    for shell in _observers:
+        with contextlib.suppress(OSError):
+            shell.communicate(b"ended\n")
+    _observers.clear()
+
+
+def first_line(e: Exception) -> str:
+    return (str(e).splitlines() or [""])[0]

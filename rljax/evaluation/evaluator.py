@@ -115,8 +115,10 @@ def make_evaluators(
         """(reward [Q, n], everything else that ``attempt`` returns of the Q problems) of each run."""
         parts = []
         for start in range(0, problems, at_once):
-            part = join([sharding.place_rows(take_problems(asked, start, at_once), model.layout) for asked, _ in ask()])
-            done = sharding.fetch(attempt(params, part, join([jax.random.fold_in(key, start) for key in keys])))
+            part = join([sharding.shard_rows(take_problems(asked, start, at_once), model.layout) for asked, _ in ask()])
+            done = sharding.gather_to_host(
+                attempt(params, part, join([jax.random.fold_in(key, start) for key in keys]))
+            )
             live = min(at_once, problems - start)
             parts.append({k: by_run(v)[:, :live] for k, v in done.items()})
         merged = {k: np.concatenate([p[k] for p in parts], 1) for k in parts[0]}

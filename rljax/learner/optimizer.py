@@ -106,4 +106,6 @@ def muon_dimensions(model: transformer.Config) -> Any:
         other = tuple(i for i in range(len(w.shape)) if i not in (*held, *inward))
         return MuonDimensionNumbers(inward, other)
 
-    return jax.tree.map(dimensions, transformer.weight_specs(model), is_leaf=lambda x: isinstance(x, transformer.WeightSpec))
+    return jax.tree.map(
+        dimensions, transformer.weight_specs(model), is_leaf=lambda x: isinstance(x, transformer.WeightSpec)
+    )

@@ -41,7 +41,7 @@ def apply(
     Moments that lie in host memory come to the device, and go back: each array by itself.
     """
     safe = jax.tree.map(lambda g, p: jnp.where(really, g, 0.0).astype(p.dtype), grads, params)
-    before = sharding.on_device(opt_state)
+    before = sharding.to_device_memory(opt_state)
     updates, after = optimizer.update(safe, before, params)
     keep = lambda new, old: jax.tree.map(lambda a, b: jnp.where(really, a, b), new, old)
-    return keep(optax.apply_updates(params, updates), params), sharding.back(keep(after, before), opt_state)
+    return keep(optax.apply_updates(params, updates), params), sharding.to_memory_of(keep(after, before), opt_state)

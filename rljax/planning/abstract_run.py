@@ -47,5 +47,5 @@ def resolve_abstract(config: ConfigTree, model_name: str = "", devices: Any = No
     sampler.check_window(model, slots, found.rl.sampling.max_new_tokens)
     checks.check_algorithm(found.rl)
     checks.check_stage(found, found.rl)
-    sharding.check_rows(found.rl.problems.prompts, found.sampler_model.layout, "rl.prompts")
+    sharding.check_rows_divide(found.rl.problems.prompts, found.sampler_model.layout, "rl.prompts")
     return found

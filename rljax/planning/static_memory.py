@@ -14,7 +14,7 @@ from rljax.training.run import Run
 
 def on_each(tree: Any, host: bool = False) -> float:
     """Bytes of abstract arrays on each device; or of those that lie in the host's memory, for each device."""
-    there = lambda x: (x.sharding.memory_kind == sharding.HOST) == host
+    there = lambda x: (x.sharding.memory_kind == sharding.HOST_MEMORY) == host
     size = lambda x: math.prod(x.sharding.shard_shape(x.shape)) * itemsize(x)
     return float(sum(size(x) for x in jax.tree.leaves(tree) if there(x)))
 

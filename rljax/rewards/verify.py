@@ -57,16 +57,16 @@ def host_verifier(
 
     def verify(rollout: Rollout, problems: Problems) -> tuple[Array, dict[str, Array]]:
         (rows, response), (_, mask), (_, finished) = map(
-            sharding.owned, (rollout.response, rollout.mask, rollout.finished)
+            sharding.rows_of_this_process, (rollout.response, rollout.mask, rollout.finished)
         )
         texts = [
             response_text(task.tokenizer, ids[live], ended)
             for ids, live, ended in zip(response, mask, finished, strict=True)
         ]
-        records = task.records(sharding.fetch(problems.facts))
+        records = task.records(sharding.gather_to_host(problems.facts))
         found = score([(text, records[n // group_size]) for text, n in zip(texts, rows, strict=True)])
         scores = np.asarray([[s.get(n, 0.0) for n in names] for s in found], np.float32).reshape(-1, len(names))
-        scores = sharding.collected(rows, scores, rollout.mask.shape[0]).reshape(-1, group_size, len(names))
+        scores = sharding.gather_rows(rows, scores, rollout.mask.shape[0]).reshape(-1, group_size, len(names))
         info = {n: jnp.asarray(scores[..., i]) for i, n in enumerate(names)}
         return info.pop("correct"), info
 

@@ -79,7 +79,9 @@ def model_prompt_format(tokenizer: Tokenizer, instruction: str, system: str, thi
 
     prompt = text.render_chat(write, messages(PLACEHOLDER), add_generation_prompt=True, **about)
     probe = "Is 1 < 2 & \"3\" >= {x}?\n\n  Say 'yes'."
-    if text.render_chat(write, messages(probe), add_generation_prompt=True, **about) != prompt.replace(PLACEHOLDER, probe):
+    if text.render_chat(write, messages(probe), add_generation_prompt=True, **about) != prompt.replace(
+        PLACEHOLDER, probe
+    ):
         raise UserError(
             f"template={MODEL_TEMPLATE!r}: the model's chat template rewrites what is asked; write the template out instead"
         )

@@ -111,9 +111,9 @@ def first_line(e: Exception) -> str:
 
 def discard_after(manager: Manager, step: int) -> None:
     """Delete the steps after ``step``: they are damaged, and will be written again. Every process must call it."""
-    for later in [s for s in manager.all_steps() if s > step and processes.writes()]:
+    for later in [s for s in manager.all_steps() if s > step and processes.is_primary()]:
         shutil.rmtree(Path(manager.directory) / str(later), ignore_errors=True)
-    processes.meet()
+    processes.barrier("discard checkpoints")
     manager.reload()
 
 

@@ -47,7 +47,7 @@ def check_stage(run: Any, stage: Any) -> None:
         sharding.check_host_memory(run.model.layout, setting)
     if name == "rl":
         check_ahead(run)
-        sharding.check_rows(stage.problems.prompts, run.sampler_model.layout, "rl.prompts")
+        sharding.check_rows_divide(stage.problems.prompts, run.sampler_model.layout, "rl.prompts")
     if not rank:
         return
     lora.target_matrices(run.model, stage.lora.targets)

@@ -9,7 +9,6 @@ import errno
 import inspect
 import os
 import sys
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -21,7 +20,8 @@ from rljax.distributed import processes
 from rljax.errors import UserError
 from rljax.structs import ConfigTree
 from rljax.training import config_files, workdir
-from rljax.training.loop import Interrupted
+from rljax.training.quiet import quiet_third_parties
+from rljax.training.signals import Interrupted
 
 Value = str | int | float | list[str]
 
@@ -60,11 +60,12 @@ def main(run: Callable[..., None], *, use: Use = "hold", also: Mapping[str, Flag
         if use == "none":
             run(config, **values)
             return
-        processes.start(**{name: values.pop(name) for name in distributed})
+        quiet_third_parties()
+        processes.initialize(**{name: values.pop(name) for name in distributed})
         use_compilation_cache()
         with workdir.hold_workdir(folder, config) if use == "hold" else contextlib.nullcontext():
             run(config, folder, **values)
-        processes.finish()
+        processes.shutdown()
 
 
 def main_without_config(run: Callable[..., None], **own: Any) -> None:
@@ -76,6 +77,7 @@ def main_without_config(run: Callable[..., None], **own: Any) -> None:
         values = flags.FlagValues()
         define_flags(own, values)
         read_flags(values, sys.argv, own)
+        quiet_third_parties()
         use_compilation_cache()
         run(**{name: values[name].value for name in own})
 
@@ -86,22 +88,20 @@ def one_line_errors() -> Iterator[None]:
     try:
         yield
     except UserError as e:
-        processes.leave(f"error: {e}")
+        processes.exit_with_line(f"error: {e}")
     except Interrupted as e:
-        processes.leave(str(e), 130)
+        processes.exit_with_line(str(e), 130, all_alike=True)
     except KeyboardInterrupt:
-        processes.leave("interrupted: the last checkpoint stands, the same command continues from it", 130)
+        processes.exit_with_line("interrupted: the last checkpoint stands, the same command continues from it", 130)
     except Exception as e:
-        processes.blame()
         full = isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         full = full or "No space left" in str(e) or "File too large" in str(e)  # the storage library's own words
         if full:
             line = "error: the disk is full; what was finished is whole: free some space, then run it again"
-            processes.leave(line, at_once=True)  # background writers that failed would print their tracebacks after it
-        if jax.process_count() == 1:
-            raise
-        traceback.print_exc()
-        processes.leave(f"error: {type(e).__name__}: {(str(e).splitlines() or [''])[0]}")
+            processes.exit_with_line(line, at_once=True)  # failed background writers would print tracebacks after it
+        if jax.distributed.is_initialized():
+            processes.exit_with_exception(e)
+        raise
 
 
 def use_compilation_cache() -> None:

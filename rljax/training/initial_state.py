@@ -45,7 +45,7 @@ def new_state(run: Run, stage: Stage, params: Any) -> TrainState:
     For reinforcement learning it also holds what the algorithm needs: a reference, a critic, an entropy coefficient.
     Parameters that lie where they should, as those of ``start_params`` do, are taken over: they are gone after the first step.
     """
-    sharding.check_processes(run.model.layout)
+    sharding.check_every_process_has_devices(run.model.layout)
     tx = make_optimizer(stage.optimizer, run.model, stage.optimizer_steps)
     key, frozen = jax.random.key(run.seed), None
     init = make_layout_init(run, stage)
@@ -111,7 +111,7 @@ def start_params(run: Run, start: str, workdir: str | Path) -> Any:
     """
     if not start:
         return None
-    sharding.check_processes(run.model.layout)
+    sharding.check_every_process_has_devices(run.model.layout)
     folder, stage, step = parse_start(start)
     if stage == "weights":
         if not run.weights:
@@ -185,8 +185,8 @@ def known_evaluation(run: Run, start: str, workdir: str | Path) -> Evaluation | 
 
     None where there is none, or where that stage was evaluated otherwise. Of several processes only the first has the numbers.
     """
-    found = read_evaluation(run, start, workdir) if processes.writes() else None
-    return (found or ({}, [])) if processes.first_says(found is not None) else None
+    found = read_evaluation(run, start, workdir) if processes.is_primary() else None
+    return (found or ({}, [])) if processes.broadcast_from_primary(found is not None) else None
 
 
 def read_evaluation(run: Run, start: str, workdir: str | Path) -> Evaluation | None:

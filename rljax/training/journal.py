@@ -47,7 +47,7 @@ class Journal:
         heartbeat: Heartbeat | None = None,
     ):
         self.workdir, self.stage, self.step, self.steps = Path(workdir), stage, step, steps
-        self.silent = not processes.writes()
+        self.silent = not processes.is_primary()
         self.heartbeat = heartbeat or Heartbeat()
         self.loggers: dict[str, OpenLogger] = {}
         recorded = Logged()

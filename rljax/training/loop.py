@@ -96,7 +96,7 @@ def train_runs(
         return state
     begin = first if found else -1
 
-    with start_heartbeat(speaks=processes.writes()) as heartbeat:
+    with start_heartbeat(speaks=processes.is_primary()) as heartbeat:
         described: dict[str, Any] = dict(loggers=tuple(loggers), logger_settings=dict(logger_settings or {}))
         journals = [
             Journal(
@@ -141,7 +141,7 @@ def train_runs(
             with stop_requests() as asked, heartbeat.phase(f"{name}: compiling and running the first step"):
                 if not found:
                     evaluate_and_save(state, 0)
-                vote = processes.agreement()  # a signal to one process stops all of them after the same step
+                vote = processes.make_stop_vote()  # a signal to one process stops all of them after the same step
                 waiting: list[tuple[int, dict[str, Any]]] = []  # the device works on step k while k - 1 is recorded
                 for step in range(first + 1, steps + 1):
                     state, metrics = train_step(state)

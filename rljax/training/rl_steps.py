@@ -51,7 +51,7 @@ def make_steps(run: Run) -> Steps:
     without_ahead = lambda x: x.replace(ahead=None)  # it lies on other devices
 
     def ask(state: TrainState, round: Array) -> Problems:
-        return sharding.place_rows(problems_from(state.cursor + round * prompts), where)
+        return sharding.shard_rows(problems_from(state.cursor + round * prompts), where)
 
     return Steps(
         ask=ask,
@@ -121,18 +121,18 @@ def make_sample_ahead(
     further ahead; the algorithm's correction weighs the difference.
     """
     layout, prompts = run.sampler_model.layout, run.rl.problems.prompts
-    replicate = lambda x: sharding.place_whole(x, layout)
+    replicate = lambda x: sharding.replicate(x, layout)
 
     def draw_there(state: TrainState, policy: Any, problems: Problems) -> Rollout:
-        there = sharding.place_rows(problems.replace(facts=()), layout)
+        there = sharding.shard_rows(problems.replace(facts=()), layout)
         return draw(policy, there, replicate(state.step_key()), int(state.step))
 
     def sample(state: TrainState, problems: Problems, round: Array) -> tuple[Rollout, Rollout]:
-        policy = sharding.place_policy(lora.policy_params(state.params, state.frozen), run.sampler_model)
+        policy = sharding.reshard_params(lora.policy_params(state.params, state.frozen), run.sampler_model)
         rollout = state.ahead if int(state.step) else draw_there(state, policy, problems)
         following = state.replace(step=state.step + 1)
         ahead = draw_there(following, policy, problems_from(state.cursor + prompts))
-        return sharding.place_rows(rollout, run.model.layout), ahead
+        return sharding.shard_rows(rollout, run.model.layout), ahead
 
     return sample
 
@@ -144,7 +144,7 @@ def empty_rollout(run: Run) -> Rollout:
     rollout = empty(run.rl.problems.prompts * sampling.group_size)
     if run.rl.algorithm.looks_at("greedy"):
         rollout = rollout.replace(greedy=empty(run.rl.problems.prompts))
-    return sharding.place_rows(jax.tree.map(np.asarray, rollout), run.sampler_model.layout)
+    return sharding.shard_rows(jax.tree.map(np.asarray, rollout), run.sampler_model.layout)
 
 
 def compile_train_step(make_train_step: Callable[[Run], TrainStep], run: Run) -> TrainStep:

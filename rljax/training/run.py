@@ -123,7 +123,7 @@ class Run:
         evaluate = make_evaluator(self.task, self.sampler_model, self.evaluation, seed=self.seed, **settings)
         if not self.mesh.actors:
             return evaluate
-        return lambda params: evaluate(sharding.place_policy(params, self.sampler_model))
+        return lambda params: evaluate(sharding.reshard_params(params, self.sampler_model))
 
     def numbers(self) -> dict[str, np.ndarray]:
         """{path: value, a scalar array} of what may be an argument of a compiled train step."""
@@ -211,12 +211,12 @@ def lay_out(
     """
     mesh = build_section(MeshOptions, config, "mesh")
     if devices is None:
-        meshes = sharding.make_meshes(mesh.actors, **mesh.sizes)
+        meshes = sharding.make_learn_and_sample_meshes(mesh.actors, **mesh.sizes)
     else:
-        meshes = (sharding.mesh_of(list(devices), **mesh.sizes),) * 2
+        meshes = (sharding.mesh_from_devices(list(devices), **mesh.sizes),) * 2
     both = []
     for name, one in zip(("learn", "sample"), meshes, strict=True):
-        layout = sharding.layout(one, config.mesh[name], f"mesh.{name}")
+        layout = sharding.make_layout(one, config.mesh[name], f"mesh.{name}")
         both.append(dataclasses.replace(model, layout=layout))
         sharding.weight_shardings(both[-1])
         if devices is None:

@@ -30,8 +30,8 @@ def hold_workdir(workdir: Path, config: ConfigTree) -> Iterator[None]:
 
     Of several processes the first holds it. The others wait until it does, and go no further where it may not.
     """
-    with lock_workdir(workdir, config) if processes.writes() else contextlib.nullcontext():
-        processes.meet()
+    with lock_workdir(workdir, config) if processes.is_primary() else contextlib.nullcontext():
+        processes.barrier("workdir")
         if not (workdir / "config.json").exists():
             raise UserError(
                 f"--workdir: process {jax.process_index()} does not see the {workdir} of process 0: it must be on a file "
