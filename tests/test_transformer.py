@@ -567,5 +567,5 @@ def test_scores_in_chunks_take_less_memory():
     [({"attention_softcap": 5.0}, "a soft-cap"), ({"latent": 8, "rope_width": 4, "value_width": 8}, "latent")],
 )
 def test_a_kernel_that_cannot_compute_the_model_is_refused(other, said):
-    with pytest.raises(UserError, match=f"attention='cudnn' does not know {said}"):
+    with pytest.raises(UserError, match=f"attention='cudnn' does not support {said}"):
         dataclasses.replace(LONG, attention="cudnn", **other)

@@ -262,7 +262,7 @@ def test_right_attempts_are_green_and_wrong_ones_red(folder, capsys, monkeypatch
         ({"prompt": ""}, "--model needs a question"),
         ({"attempts": 0}, "--attempts=0"),
         ({"temperature": 0.0}, "--temperature=0.0 must be above 0"),
-        ({"model": "/nowhere"}, "there is no config.json"),
+        ({"model": "/nowhere"}, "there is no folder /nowhere"),
         ({"tokens": 5000}, "the model's window is 512"),
     ],
     ids=str,
