@@ -19,7 +19,7 @@ def batch(seed=0):
     rewards = rng.normal(size=(B, G))
     rewards[2:] = np.array([0.0, 1.0, 0.1])[:, None]
     rewards[0] = [1, 0, 0, 1]
-    names = ("logp", "old", "ref", "sampler")
+    names = ("logp", "old_logprobs", "ref_logprobs", "behaviour_logprobs")
     out = {name: (-1 + 0.4 * rng.normal(size=mask.shape)) * mask for name in names}
     return out | dict(mask=mask, rewards=rewards, values=rng.normal(size=mask.shape) * mask, greedy=rng.normal(size=B))
 

@@ -126,7 +126,7 @@ def adaptive(d, alpha):
     return gae(d, 1.0, lam)[0]
 
 
-PENALTY = 0.1 * (D["old"] - D["ref"])
+PENALTY = 0.1 * (D["old_logprobs"] - D["ref_logprobs"])
 PARTS = np.stack([D["rewards"], D["values"][..., 0]], -1)
 ADVANTAGES = {
     "mean_center": (lambda d: pg.mean_center(d["rewards"]), centered),

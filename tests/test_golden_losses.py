@@ -120,7 +120,9 @@ def row(surrogate="ppo_clip", aggregation="token_mean", advantage="grpo", **more
 
 def by_function(function, mode="token_mean", **options):
     def tokens(d, a):
-        known = dict(logp=d["logp"], old=d["old"], advantage=a, mask=d["mask"], sampler=d["sampler"])
+        known = dict(
+            logp=d["logp"], old_logprobs=d["old"], advantage=a, mask=d["mask"], behaviour_logprobs=d["sampler"]
+        )
         return function(*(known[name] for name in pg.choices.inputs(function)), **options)
 
     return tokens, mode
@@ -188,7 +190,7 @@ LOSSES = {
 ENTROPY = "entropy_bonus/A"
 
 
-def through_the_row(r, d, rows=slice(None)):
+def through_the_algorithm(r, d, rows=slice(None)):
     """loss(logp [N, T]) of a part of the rows, as the learner sums it up: weights from all rows, losses of these."""
     flat = {name: x.reshape(4, -1) if x.ndim == 3 else x for name, x in d.items()}
     advantage = pg.compute_advantages(r, pg.Attempts(d["rewards"], d["mask"]))[0].reshape(-1)
@@ -199,7 +201,7 @@ def through_the_row(r, d, rows=slice(None)):
 
     def loss(logp):
         part = {name: flat[name][rows] for name in ("old", "mask", "sampler", "ref")}
-        extra = dict(sampler=part["sampler"], ref=part["ref"], correction=fix)
+        extra = dict(behaviour_logprobs=part["sampler"], ref_logprobs=part["ref"], correction=fix)
         return jnp.sum(weight[rows] * pg.token_loss(r, logp[rows], part["old"], advantage[rows], part["mask"], **extra))
 
     return loss
@@ -210,11 +212,12 @@ def test_golden_loss_and_its_gradient(case, bits):
     r, functions = LOSSES[case]
     inputs, expected = CASES[case]["inputs"], CASES[case]["expected"]
     d = data(bits, **({"old": LOWERED} if "old_override" in inputs else {}))
-    value, grad = jax.value_and_grad(through_the_row(r, d))(d["logp"].reshape(4, 3))
+    value, grad = jax.value_and_grad(through_the_algorithm(r, d))(d["logp"].reshape(4, 3))
     close(value, expected["loss"], bits)
     close(grad, np.reshape(expected["grad_logp"], (4, 3)), bits)
     halves = [
-        jax.value_and_grad(through_the_row(r, d, rows))(d["logp"].reshape(4, 3)) for rows in np.split(np.arange(4), 2)
+        jax.value_and_grad(through_the_algorithm(r, d, rows))(d["logp"].reshape(4, 3))
+        for rows in np.split(np.arange(4), 2)
     ]
     close(sum(v for v, _ in halves), expected["loss"], bits)  # micro-batches add up
     close(sum(g for _, g in halves), np.reshape(expected["grad_logp"], (4, 3)), bits)

@@ -9,16 +9,15 @@ import numpy as np
 import optax
 import pytest
 
-from configs import common
 from rljax import learner, rewards, sampler, transformer
 from rljax import policy_gradient as pg
 from rljax.errors import UserError
-from rljax.learner import optimizer
-from rljax.structs import Rollout, TrainState
+from rljax.learner.optimizer import OptimizerOptions, make_optimizer, make_schedule
+from rljax.structs import Experience, Rewards, Rollout, TrainState
 
 B, G, P, T, V = 4, 4, 3, 12, 11
 MODEL = transformer.Config(vocab_size=V, width=16, heads=2, kv_heads=1, head_width=8, ff_width=24, layers=1)
-PLAN = learner.PolicyUpdate(max_new_tokens=T, group_size=G)
+ONCE = learner.UpdateOptions()
 
 
 @pytest.fixture(scope="module")
@@ -50,29 +49,36 @@ def state_of(params, optimizer=None, reference=None):
 
 
 SGD = optax.sgd(1.0)
+NARROW = learner.MicroBatching(4, (P + 6,))
 
 
 @functools.cache  # one compilation for each set of choices, shared by the tests
-def jitted_step(row, split, plan, optimizer):
-    how = dict(row=row, model=MODEL, plan=plan, split=split)
+def jitted_step(algorithm, micro_batching, update, optimizer, group_size, temperature):
+    sizes = dict(prompt_slots=P, max_new_tokens=T, group_size=group_size, temperature=temperature)
+    settings = dict(update=update, micro_batching=micro_batching)
+    policy_learner = learner.PolicyLearner(algorithm, MODEL, optimizer, **sizes, **settings)
 
     @jax.jit
     def step(state, rollout, advantage):
-        """The row's loss on these advantages [N]: with ``raw`` a reward is an advantage."""
-        batch, _ = learner.compare(state, rollout, rewards.by_group(advantage, plan.group_size), **how)
-        return learner.push(state, batch, optimizer=optimizer, start=P, **how)
+        """The algorithm's loss on these advantages [N]: with ``raw`` a reward is an advantage."""
+        earned = rewards.by_group(advantage, group_size)
+        experience = Experience(rollout, Rewards(earned, earned[..., None], {}))
+        batch, _ = learner.compute_advantages(policy_learner, state, experience)
+        return learner.update_policy(policy_learner, state, batch)
 
     return step
 
 
-def step_of(name="dr_grpo", split=learner.Split(4, (P + 6,)), plan=PLAN, optimizer=SGD):  # noqa: B008
-    row = dataclasses.replace(pg.ALGORITHMS[name] if isinstance(name, str) else name, advantage="raw")
-    return jitted_step(row, split, plan, optimizer)
+def step_of(name="dr_grpo", micro_batching=NARROW, update=ONCE, optimizer=SGD, group_size=G, temperature=1.0):
+    algorithm = dataclasses.replace(pg.ALGORITHMS[name] if isinstance(name, str) else name, advantage="raw")
+    return jitted_step(algorithm, micro_batching, update, optimizer, group_size, temperature)
 
 
-def gradient(row, params, rollout, split, plan=PLAN, reference=None):
+def gradient(algorithm, params, rollout, micro_batching, temperature=1.0, reference=None):
     """The gradient that one SGD step of rate 1 took."""
-    state, metrics = step_of(row, split, plan)(state_of(params, reference=reference), rollout, ADVANTAGE)
+    state, metrics = step_of(algorithm, micro_batching, temperature=temperature)(
+        state_of(params, reference=reference), rollout, ADVANTAGE
+    )
     return jax.tree.map(lambda a, b: a - b, params, state.params), metrics
 
 
@@ -87,13 +93,13 @@ def test_the_rollout_used_here_has_unequal_lengths_and_stops(rollout):
     assert 0 < int(rollout.finished.sum()) < B * G
 
 
-def test_pitfall_07_token_mean_is_not_the_mean_of_micro_batch_means(params, rollout):
-    row = pg.ALGORITHMS["nanochat"]
-    whole, _ = gradient(row, params, rollout, learner.Split())
+def test_token_mean_is_not_the_mean_of_micro_batch_means(params, rollout):
+    algorithm = pg.ALGORITHMS["nanochat"]
+    whole, _ = gradient(algorithm, params, rollout, learner.MicroBatching())
     halves = []
     for rows in (slice(0, 8), slice(8, 16)):
         part = jax.tree.map(lambda x, rows=rows: x[rows], rollout)
-        state, _ = step_of(row, learner.Split())(state_of(params), part, ADVANTAGE[rows])
+        state, _ = step_of(algorithm, learner.MicroBatching())(state_of(params), part, ADVANTAGE[rows])
         halves.append(jax.tree.map(lambda a, b: (a - b) / 2, params, state.params))
     wrong = jax.tree.map(jnp.add, *halves)
     difference = optax.tree.norm(jax.tree.map(lambda a, b: a - b, whole, wrong)) / optax.tree.norm(whole)
@@ -103,35 +109,33 @@ def test_pitfall_07_token_mean_is_not_the_mean_of_micro_batch_means(params, roll
 def test_on_policy_clip_and_reinforce_have_the_same_gradient(params, rollout):
     clip = pg.Algorithm("mean_center", "ppo_clip", "token_mean")
     close(
-        gradient(clip, params, rollout, learner.Split())[0],
-        gradient(pg.ALGORITHMS["nanochat"], params, rollout, learner.Split())[0],
+        gradient(clip, params, rollout, learner.MicroBatching())[0],
+        gradient(pg.ALGORITHMS["nanochat"], params, rollout, learner.MicroBatching())[0],
         1e-5,
     )
 
 
-def test_pitfall_04_the_learner_scores_the_sampled_tokens_as_the_sampler_did(params, rollout):
-    _, metrics = gradient("dr_grpo", params, rollout, learner.Split(4, (P + 6,)))
+def test_the_learner_scores_the_sampled_tokens_as_the_sampler_did(params, rollout):
+    _, metrics = gradient("dr_grpo", params, rollout, learner.MicroBatching(4, (P + 6,)))
     assert 0 < float(metrics["sampler_gap/max"]) < 1e-4
-    _, cold = gradient(
-        "dr_grpo", params, rollout, learner.Split(4, (P + 6,)), plan=dataclasses.replace(PLAN, temperature=0.5)
-    )
+    _, cold = gradient("dr_grpo", params, rollout, NARROW, temperature=0.5)
     assert float(cold["sampler_gap/max"]) > 0.1, "scored at another temperature, the gap must show"
 
 
-def test_pitfall_13_with_several_updates_the_old_policy_is_the_one_before_the_first(params, rollout):
-    plan, large, none = dataclasses.replace(PLAN, updates=4), optax.sgd(3.0), optax.sgd(0.0)
-    frozen, still = step_of(plan=plan, optimizer=none)(state_of(params, none), rollout, ADVANTAGE)
+def test_with_several_updates_the_old_policy_is_the_one_before_the_first(params, rollout):
+    update, large, none = learner.UpdateOptions(updates=4), optax.sgd(3.0), optax.sgd(0.0)
+    frozen, still = step_of(update=update, optimizer=none)(state_of(params, none), rollout, ADVANTAGE)
     np.testing.assert_allclose(still["ratio/max"], 1.0, atol=1e-5)
-    moved, metrics = step_of(plan=plan, optimizer=large)(state_of(params, large), rollout, ADVANTAGE)
+    moved, metrics = step_of(update=update, optimizer=large)(state_of(params, large), rollout, ADVANTAGE)
     assert float(metrics["ratio/max"]) > 1.01
     assert int(moved.step) == int(frozen.step) == 1
 
 
-def test_pitfall_15_the_reference_is_refreshed_by_policy_updates_and_kl_returns_to_zero(params, rollout):
-    row = dataclasses.replace(pg.ALGORITHMS["grpo"], kl="k3(coef=0.1)")
-    plan = dataclasses.replace(PLAN, refresh_reference=2)
+def test_the_reference_is_refreshed_by_policy_updates_and_kl_returns_to_zero(params, rollout):
+    algorithm = dataclasses.replace(pg.ALGORITHMS["grpo"], kl="k3(coef=0.1)")
+    update = learner.UpdateOptions(refresh_reference=2)
     sgd = optax.sgd(0.5)
-    step = step_of(row, learner.Split(), plan, sgd)
+    step = step_of(algorithm, learner.MicroBatching(), update, sgd)
     state, kl = state_of(params, sgd, reference=params), []
     for _ in range(4):
         state, metrics = step(state, rollout, ADVANTAGE)
@@ -155,10 +159,11 @@ def test_a_gradient_that_is_not_finite_changes_nothing_and_is_counted(params, ro
 
 def test_imitation_learns_only_from_the_chosen_attempts(params, rollout):
     chosen = jnp.zeros(B * G).at[5].set(1.0)
-    state, _ = step_of("rejection_sampling", learner.Split(5, (P + 6,)))(state_of(params), rollout, chosen)
+    state, _ = step_of("rejection_sampling", learner.MicroBatching(5, (P + 6,)))(state_of(params), rollout, chosen)
     alone = jax.tree.map(lambda x: x[5:6], rollout)
-    one = dataclasses.replace(PLAN, group_size=1)
-    single, _ = step_of("rejection_sampling", learner.Split(), one)(state_of(params), alone, jnp.ones(1))
+    single, _ = step_of("rejection_sampling", learner.MicroBatching(), group_size=1)(
+        state_of(params), alone, jnp.ones(1)
+    )
     difference = lambda s: jax.tree.map(lambda a, b: a - b, params, s.params)
     close(difference(state), difference(single), 1e-5)
 
@@ -172,7 +177,7 @@ def test_zero_advantage_is_zero_gradient(params, rollout):
 def test_reinforce_makes_rewarded_attempts_likelier_and_others_less_likely(params, rollout):
     step = step_of(optimizer=optax.sgd(0.5))
     state, _ = step(state_of(params), rollout, ADVANTAGE)
-    batch = learner.experience(rollout, rollout.mask)
+    batch = learner.policy_batch(rollout, rollout.mask)
     total = lambda p: transformer.token_logprobs(p, MODEL, batch["tokens"], batch["mask"], 1.0, P)[0].sum(-1)
     gain = total(state.params) - total(params)
     assert float(jnp.sum(gain * ADVANTAGE)) > 0
@@ -190,18 +195,20 @@ def supervised_batch(rows=12):
 
 
 def test_supervised_gradient_does_not_depend_on_micro_batches(params):
-    def step(split):
+    def step(micro_batching):
         sgd = optax.sgd(1.0)
         state, metrics = learner.supervised_step(
-            state_of(params), supervised_batch(), model=MODEL, optimizer=sgd, split=split
+            state_of(params), supervised_batch(), model=MODEL, optimizer=sgd, micro_batching=micro_batching
         )
         return jax.tree.map(lambda a, b: a - b, params, state.params), metrics
 
-    whole, metrics = step(learner.Split())
-    parts, more = step(learner.Split(5, (8, 14)))
+    whole, metrics = step(learner.MicroBatching())
+    parts, more = step(learner.MicroBatching(5, (8, 14)))
     close(whole, parts, 1e-5)
     np.testing.assert_allclose(metrics["loss"], more["loss"], rtol=1e-6)
-    held = learner.supervised_loss(params, supervised_batch(), model=MODEL, split=learner.Split(5, (8, 14)))
+    held = learner.supervised_loss(
+        params, supervised_batch(), model=MODEL, micro_batching=learner.MicroBatching(5, (8, 14))
+    )
     np.testing.assert_allclose(held, metrics["loss"], rtol=1e-6)
     logits = transformer.forward(params, MODEL, supervised_batch()["tokens"], jnp.asarray(supervised_batch()["mask"]))
     logp = jax.nn.log_softmax(logits)[:, :-1]
@@ -212,10 +219,12 @@ def test_supervised_gradient_does_not_depend_on_micro_batches(params):
 
 @pytest.mark.parametrize("name", ["adamw", "muon", "sgd"])
 def test_every_optimizer_lowers_the_loss(name, params):
-    config = common.optimizer(0.3 if name == "sgd" else 0.01, name=name, warmup=2)
-    tx = optimizer.make(config, MODEL, 30)
+    options = OptimizerOptions(learning_rate=0.3 if name == "sgd" else 0.01, name=name, warmup=2)
+    tx = make_optimizer(options, MODEL, 30)
     state, losses = state_of(params, tx), []
-    step = jax.jit(functools.partial(learner.supervised_step, model=MODEL, optimizer=tx, split=learner.Split()))
+    step = jax.jit(
+        functools.partial(learner.supervised_step, model=MODEL, optimizer=tx, micro_batching=learner.MicroBatching())
+    )
     for _ in range(30):
         state, metrics = step(state, supervised_batch())
         losses.append(float(metrics["loss"]))
@@ -225,9 +234,13 @@ def test_every_optimizer_lowers_the_loss(name, params):
 def test_the_first_moment_may_be_kept_in_half_the_bytes(params):
     moments = {}
     for dtype in ("", "bfloat16"):
-        config = common.optimizer(0.01, moment_dtype=dtype, warmup=2)
-        tx = optimizer.make(config, MODEL, 30)
-        step = jax.jit(functools.partial(learner.supervised_step, model=MODEL, optimizer=tx, split=learner.Split()))
+        options = OptimizerOptions(learning_rate=0.01, moment_dtype=dtype, warmup=2)
+        tx = make_optimizer(options, MODEL, 30)
+        step = jax.jit(
+            functools.partial(
+                learner.supervised_step, model=MODEL, optimizer=tx, micro_batching=learner.MicroBatching()
+            )
+        )
         state, metrics = step(state_of(params, tx), supervised_batch())
         for _ in range(9):
             state, metrics = step(state, supervised_batch())
@@ -236,12 +249,12 @@ def test_the_first_moment_may_be_kept_in_half_the_bytes(params):
     assert list(moments[""][0]) == ["float32"] and list(moments["bfloat16"][0]) == ["bfloat16"]
     assert abs(moments[""][1] - moments["bfloat16"][1]) < 0.01
     with pytest.raises(UserError, match="only adamw keeps its first moment"):
-        optimizer.make(common.optimizer(0.1, name="sgd", moment_dtype="bfloat16"), MODEL, 3)
+        OptimizerOptions(name="sgd", moment_dtype="bfloat16").check("rl.optimizer.")
 
 
 def test_schedules_warm_up_and_come_down():
-    config = common.optimizer(1.0, warmup=10, schedule="cosine", final=0.1)
-    rate = optimizer.schedule(config, 110)
+    options = OptimizerOptions(learning_rate=1.0, warmup=10, schedule="cosine", final=0.1)
+    rate = make_schedule(options, 110)
     assert float(rate(0)) == 0.0 and float(rate(5)) == pytest.approx(0.5)
     assert float(rate(10)) == pytest.approx(1.0) and float(rate(110)) == pytest.approx(0.1)
     assert float(rate(60)) == pytest.approx(0.55)

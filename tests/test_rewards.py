@@ -10,7 +10,7 @@ import pytest
 from configs import common
 from rljax import learner, rewards, tasks
 from rljax.errors import UserError
-from rljax.structs import Problems, Rollout
+from rljax.structs import Problems, Rewards, Rollout
 from rljax.text import ByteTokenizer, pad_batch
 
 TASKS = {"shop": {}, "fruit": {}, "cups": {}, "countdown": {}}
@@ -46,8 +46,8 @@ def demonstration_that_verifies(task, record):
 
 def earned(task, asked, texts):
     rollout = rollout_of(task, asked, texts)
-    device = rewards.on_device(task, 1)(rollout, asked)[0]
-    host = rewards.on_host(task, 1, workers=0)(rollout, asked)[0]
+    device = rewards.device_verifier(task, 1)(rollout, asked)[0]
+    host = rewards.host_verifier(task, 1, workers=0)(rollout, asked)[0]
     np.testing.assert_array_equal(device, host)
     return np.asarray(host)[:, 0]
 
@@ -57,29 +57,29 @@ def test_a_right_response_earns_one_on_the_device_and_on_the_host(world):
     np.testing.assert_array_equal(earned(task, asked, right), 1)
 
 
-def test_pitfall_10_the_verifier_reads_the_sampled_ids_of_the_response_and_the_learner_learns_from_them(world):
+def test_the_verifier_reads_the_sampled_ids_of_the_response_and_the_learner_learns_from_them(world):
     task, asked, _, right = world
     seen = []
     spy = dataclasses.replace(task, verify=lambda text, record: bool(seen.append(text)))
     rollout = rollout_of(task, asked, right)
-    rewards.on_host(spy, 1, workers=0)(rollout, asked)
+    rewards.host_verifier(spy, 1, workers=0)(rollout, asked)
     for text, row, mask in zip(seen, rollout.response, rollout.mask, strict=True):
         assert text == task.tokenizer.decode(np.asarray(row)[np.asarray(mask)])
-    batch = learner.experience(rollout, rollout.mask)
+    batch = learner.policy_batch(rollout, rollout.mask)
     start = rollout.prompt.shape[1]
     np.testing.assert_array_equal(batch["tokens"][:, start:], rollout.response)  # never encoded again
-    np.testing.assert_array_equal(batch["counted"][:, start:], rollout.mask)
-    assert not batch["counted"][:, :start].any()
+    np.testing.assert_array_equal(batch["loss_mask"][:, start:], rollout.mask)
+    assert not batch["loss_mask"][:, :start].any()
 
 
-def test_pitfall_10_every_prompt_begins_with_exactly_one_bos(world):
+def test_every_prompt_begins_with_exactly_one_bos(world):
     task, asked, _, _ = world
     for row, mask in zip(np.asarray(asked.prompt), np.asarray(asked.prompt_mask), strict=True):
         ids = row[mask]
         assert ids[0] == task.tokenizer.bos and (ids == task.tokenizer.bos).sum() == 1
 
 
-def test_pitfall_11_an_answer_in_the_prompt_or_for_another_problem_earns_nothing(world):
+def test_an_answer_in_the_prompt_or_for_another_problem_earns_nothing(world):
     task, asked, _, right = world
     echo = [
         task.tokenizer.decode(row[mask]).removeprefix("<bos>")
@@ -91,7 +91,7 @@ def test_pitfall_11_an_answer_in_the_prompt_or_for_another_problem_earns_nothing
     assert differs.any() and (earned(task, asked, other)[differs] == 0).all()
 
 
-def test_pitfall_12_the_form_of_an_answer_earns_nothing_without_the_answer(world):
+def test_the_form_of_an_answer_earns_nothing_without_the_answer(world):
     """The default reward has no term for form: a policy cannot park on it."""
     task, asked, _, right = world
     form = {"shop": "answer 0 0", "fruit": "answer 0", "cups": "answer 0", "countdown": "answer 0"}[task.name]
@@ -99,13 +99,13 @@ def test_pitfall_12_the_form_of_an_answer_earns_nothing_without_the_answer(world
     np.testing.assert_array_equal(earned(task, asked, [text.rpartition("answer")[0] + "answer" for text in right]), 0)
 
 
-def test_pitfall_06_a_response_that_was_cut_off_earns_nothing_though_its_answer_be_right(world):
+def test_a_response_that_was_cut_off_earns_nothing_though_its_answer_be_right(world):
     task, asked, _, right = world
     rollout = rollout_of(task, asked, right)
     last = jnp.arange(rollout.mask.shape[1]) == rollout.lengths[:, None] - 1
     cut = rollout.replace(mask=rollout.mask & ~last, finished=jnp.zeros(4, bool))
-    assert (rewards.on_device(task, 1)(cut, asked)[0] == 0).all()
-    assert (rewards.on_host(task, 1, workers=0)(cut, asked)[0] == 0).all()
+    assert (rewards.device_verifier(task, 1)(cut, asked)[0] == 0).all()
+    assert (rewards.host_verifier(task, 1, workers=0)(cut, asked)[0] == 0).all()
 
 
 def test_no_term_of_the_default_reward_sees_the_length(world):
@@ -114,7 +114,7 @@ def test_no_term_of_the_default_reward_sees_the_length(world):
     wider = rollout.replace(
         response=jnp.pad(rollout.response, [(0, 0), (0, 7)]), mask=jnp.pad(rollout.mask, [(0, 0), (0, 7)])
     )
-    np.testing.assert_array_equal(rewards.on_device(task, 1)(wider, asked)[0], 1)
+    np.testing.assert_array_equal(rewards.device_verifier(task, 1)(wider, asked)[0], 1)
 
 
 def test_a_group_is_mixed_where_its_attempts_did_not_all_earn_the_same():
@@ -142,7 +142,7 @@ def says_yes(text, record):
 
 
 def rewarded(reward, texts, task, max_length=100, finished=True):
-    terms = rewards.parse(reward)
+    terms = rewards.parse_reward(reward)
     rows = [task.tokenizer.encode(t) + ([task.tokenizer.eos] if finished else []) for t in texts]
     response, mask = pad_batch(rows, max_length, 0)
     blank = np.zeros((len(texts), 1), np.int32)
@@ -150,13 +150,13 @@ def rewarded(reward, texts, task, max_length=100, finished=True):
         blank, blank > 0, jnp.asarray(response), jnp.asarray(mask), 0.0 * mask, np.full(len(texts), finished)
     )
     problems = Problems(prompt=blank, prompt_mask=blank > 0, facts=({},) * len(texts))
-    correct, info = rewards.verifier(task, 1, 0, terms)(rollout, problems)
-    parts = rewards.weighted(terms, correct, info, rollout, max_length)
-    return parts, info, rewards.summary(rollout, correct, parts, info)
+    correct, info = rewards.make_verifier(task, 1, 0, terms)(rollout, problems)
+    parts = rewards.reward_values(terms, correct, info, rollout, max_length)
+    return parts, info, rewards.summarize_rewards(rollout, Rewards(correct, parts, info))
 
 
 def test_the_default_reward_is_correctness_and_sees_no_length():
-    assert rewards.parse(common.base().rl.reward) == rewards.CORRECT
+    assert rewards.parse_reward(common.base().rl.reward) == rewards.CORRECT
     parts, info, _ = rewarded("correct", ["yes", "yes" + " so" * 30, "no"], text_task())
     np.testing.assert_array_equal(parts[:, 0, 0], [1, 1, 0])
     assert set(info) == {"verifier_error"}
@@ -174,7 +174,7 @@ def test_a_reward_is_a_weighted_sum_and_each_term_is_logged_by_itself():
     assert {"reward/format", "reward/language", "reward/repetition"} <= set(info)
 
 
-def test_pitfall_12_a_prefilled_thought_belongs_to_the_form():
+def test_a_prefilled_thought_belongs_to_the_form():
     rest = " hm </think> <answer> yes </answer>"
     formed = lambda task: float(rewarded("format", [rest], task)[0].sum())
     assert formed(text_task()) == 0 and formed(text_task(prefill="<think>")) == 1
@@ -209,19 +209,21 @@ def test_a_machine_that_cannot_verify_ends_the_run_instead_of_rewarding_nothing(
         *[np.zeros((1, 1), np.int32)] * 2, np.zeros((1, 1), np.int32), *[np.ones((1, 1), bool)] * 2, np.ones(1, bool)
     )
     with pytest.raises(UserError, match="no jail"):
-        rewards.on_host(task, 1, workers)(rollout, Problems(prompt=jnp.ones(1), prompt_mask=jnp.ones(1), facts=({},)))
+        rewards.host_verifier(task, 1, workers)(
+            rollout, Problems(prompt=jnp.ones(1), prompt_mask=jnp.ones(1), facts=({},))
+        )
 
 
 def test_a_batch_whose_worker_dies_scores_nothing_in_any_term_and_the_run_goes_on():
     task = dataclasses.replace(text_task(), verify_batch=dies, verifier_metrics=("noted",))
-    terms = rewards.parse("correct + format")
+    terms = rewards.parse_reward("correct + format")
     ids, mask = np.zeros((1, 1), np.int32), np.ones((1, 1), bool)
     rollout = Rollout(ids, mask, ids, mask, mask, np.ones(1, bool))
-    correct, info = rewards.on_host(task, 1, 1, parts=terms)(
+    correct, info = rewards.host_verifier(task, 1, 1, terms=terms)(
         rollout, Problems(prompt=ids, prompt_mask=mask, facts=({},))
     )
     assert set(info) == {"verifier_error", "noted", "reward/format"} and info["verifier_error"].all()
-    assert not rewards.weighted(terms, correct, info, rollout, 1).any()
+    assert not rewards.reward_values(terms, correct, info, rollout, 1).any()
 
 
 def dies(pairs):
@@ -250,19 +252,19 @@ def no_judge(pairs):
 )
 def test_what_is_no_sum_of_known_terms_is_refused(text, said):
     with pytest.raises(UserError, match=said):
-        rewards.parse(text)
+        rewards.parse_reward(text)
 
 
 def test_terms_that_read_text_need_the_host_and_others_do_not():
     shop = tasks.make_task("shop")
-    assert not rewards.needs_host(shop, rewards.parse("correct + overlong"))
-    assert rewards.needs_host(shop, rewards.parse("correct + format"))
+    assert not rewards.needs_host(shop, rewards.parse_reward("correct + overlong"))
+    assert rewards.needs_host(shop, rewards.parse_reward("correct + format"))
     assert rewards.needs_host(text_task())
 
 
 def test_groups_are_chosen_by_correctness_whatever_else_is_rewarded():
     task = text_task()
-    terms = rewards.parse("correct + repetition")
+    terms = rewards.parse_reward("correct + repetition")
     parts, info, summary = rewarded("correct + repetition", ["yes a b c d", "yes " * 20], task)
     assert len(terms) == 2 and parts.sum(-1)[0] != parts.sum(-1)[1]
     assert summary["groups/all_right"] == 1 and summary["groups/mixed"] == 0

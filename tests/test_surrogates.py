@@ -39,8 +39,8 @@ def token_rule(rule):
         each = [
             rule(*x) if m else 0.0
             for *x, m in zip(
-                *(lp.ravel(), fixed.ravel(), D["old"].ravel()),
-                *(np.repeat(ADVANTAGE.ravel(), T), D["sampler"].ravel(), D["mask"].ravel()),
+                *(lp.ravel(), fixed.ravel(), D["old_logprobs"].ravel()),
+                *(np.repeat(ADVANTAGE.ravel(), T), D["behaviour_logprobs"].ravel(), D["mask"].ravel()),
                 strict=True,
             )
         ]
@@ -57,7 +57,9 @@ def row_rule(rule):
         for b, g in np.ndindex(B, G):
             live = D["mask"][b, g] > 0
             if live.any():
-                out[b, g, live] = rule(lp[b, g, live], fixed[b, g, live], D["old"][b, g, live], ADVANTAGE[b, g])
+                out[b, g, live] = rule(
+                    lp[b, g, live], fixed[b, g, live], D["old_logprobs"][b, g, live], ADVANTAGE[b, g]
+                )
         return out
 
     return of
@@ -141,7 +143,7 @@ SURROGATES = {
         dict(coef=0.3),
         lambda lp, f: (
             token_rule(lambda x, y, old, a, mu: -math.exp(x - old) * a)(lp, f)
-            + 0.3 * CHOSEN * np.abs(lp - D["old"]) * D["mask"]
+            + 0.3 * CHOSEN * np.abs(lp - D["old_logprobs"]) * D["mask"]
         ),
     ),
 }
@@ -195,7 +197,9 @@ def test_pitfall_13_with_old_the_policy_itself_every_surrogate_has_the_gradient_
     options, _ = SURROGATES[name]
     function = pg.SURROGATE[name.split(" ")[0]]
     lp = jnp.asarray(D["logp"])
-    known = dict(old=lp, advantage=jnp.asarray(ADVANTAGE), mask=jnp.asarray(D["mask"]), chosen=jnp.asarray(CHOSEN))
+    known = dict(
+        old_logprobs=lp, advantage=jnp.asarray(ADVANTAGE), mask=jnp.asarray(D["mask"]), chosen=jnp.asarray(CHOSEN)
+    )
     weight = pg.weights(D["mask"], "seq_mean_token_mean")
     loss = lambda x: jnp.sum(
         weight * function(*((known | {"logp": x})[k] for k in pg.choices.inputs(function)), **options)
@@ -214,9 +218,11 @@ def test_pitfall_09_a_huge_log_ratio_gives_finite_values_and_gradients(name, gap
     function = pg.SURROGATE[name.split(" ")[0]]
     for logp in (jnp.asarray(D["logp"]), jnp.asarray(D["logp"], jnp.float32)):
         known = dict(
-            old=logp + gap, advantage=jnp.asarray(ADVANTAGE, logp.dtype), mask=jnp.asarray(D["mask"], logp.dtype)
+            old_logprobs=logp + gap,
+            advantage=jnp.asarray(ADVANTAGE, logp.dtype),
+            mask=jnp.asarray(D["mask"], logp.dtype),
         )
-        known |= dict(sampler=logp, chosen=jnp.asarray(CHOSEN))
+        known |= dict(behaviour_logprobs=logp, chosen=jnp.asarray(CHOSEN))
         loss = lambda x, k=known: jnp.sum(
             function(*((k | {"logp": x})[n] for n in pg.choices.inputs(function)), **options)
         )
@@ -225,7 +231,7 @@ def test_pitfall_09_a_huge_log_ratio_gives_finite_values_and_gradients(name, gap
 
 
 def test_luspo_is_gspo_summed_over_tokens():
-    known = [jnp.asarray(x) for x in (D["logp"], D["old"], ADVANTAGE, D["mask"])]
+    known = [jnp.asarray(x) for x in (D["logp"], D["old_logprobs"], ADVANTAGE, D["mask"])]
     luspo = pg.aggregate(pg.luspo(*known), D["mask"], "seq_mean_token_mean")
     near(luspo, pg.aggregate(pg.gspo(*known, low=0.2, high=0.2), D["mask"], "seq_mean_token_sum"))
 
@@ -251,7 +257,7 @@ def test_importance_weights_are_what_their_formula_says(level, mode, normalize):
         live = D["mask"][b, g] > 0
         if not live.any():
             continue
-        gap = (D["old"] - D["sampler"])[b, g, live]
+        gap = (D["old_logprobs"] - D["behaviour_logprobs"])[b, g, live]
         w = np.exp({"token": gap, "sequence": [gap.sum()], "geometric": [gap.mean()]}[level])
         w = np.clip(w, lo, hi) if mode == "truncate" else np.where((w >= lo) & (w <= hi), w, 0)
         ws += list(w)
@@ -262,7 +268,7 @@ def test_importance_weights_are_what_their_formula_says(level, mode, normalize):
 
 
 def test_importance_weights_of_one_and_the_same_policy_are_one():
-    old, mask = jnp.asarray(D["old"]), jnp.asarray(D["mask"])
+    old, mask = jnp.asarray(D["old_logprobs"]), jnp.asarray(D["mask"])
     for level in ("token", "sequence", "geometric"):
         near(pg.is_weights(old, old, mask, level, "mask", 0.99, 1.01), mask)
 
@@ -288,7 +294,7 @@ def test_k3_is_never_negative_and_k1_can_be():
     near(pg.k1(logp, ref), [-1, 0, 1])
     near(pg.k2(logp, ref), [0.5, 0, 0.5])
     near(pg.k3(logp, ref), [np.e - 2, 0, 1 / np.e])
-    near(pg.kl.abs(logp, ref), [1, 0, 1])
+    near(pg.kl.absolute(logp, ref), [1, 0, 1])
 
 
 def test_pitfall_09_kl_estimates_of_a_huge_gap_are_finite():
@@ -302,8 +308,8 @@ def test_pitfall_15_the_kl_term_is_zero_with_its_reference_and_counts_only_with_
     logp, ref, one = jnp.array([[-2.0, -3.0]]), jnp.array([[-1.0, -1.0]]), jnp.ones((1, 2))
     a = jnp.array([4.0])
     near(pg.token_loss(row, logp, logp, a, one), [[8.0, 12.0]])
-    near(pg.token_loss(row, logp, logp, a, one, ref=ref), [[8.25, 13.0]])
-    near(pg.token_loss(row, logp, logp, a, one, ref=logp), [[8.0, 12.0]])
+    near(pg.token_loss(row, logp, logp, a, one, ref_logprobs=ref), [[8.25, 13.0]])
+    near(pg.token_loss(row, logp, logp, a, one, ref_logprobs=logp), [[8.0, 12.0]])
 
 
 def test_an_unknown_kl_gradient_is_refused():

@@ -1,4 +1,4 @@
-"""One turn of the algorithm: compiled, scanned, vmapped and hosted it is the same turn."""
+"""The train step: compiled, scanned, vmapped and hosted it is the same step."""
 
 import dataclasses
 
@@ -11,24 +11,35 @@ from configs import shop
 from experiments import rl
 from rljax import evaluation, rewards, transformer
 from rljax.structs import Problems, Rollout
-from rljax.training import initial_state, settings
+from rljax.training import initial_state
+from rljax.training.rl_steps import compile_train_step
+from rljax.training.run import Run, resolve
 
 
 @pytest.fixture(scope="module")
-def tiny() -> settings.Settings:
+def tiny() -> Run:
+    return resolve(tiny_config())
+
+
+def tiny_config(**changes):
     config = shop.get_config("short")
     config.model.layers, config.model.width = 1, 32
     config.rl.max_new_tokens = 12
-    config.rl.widths, config.rl.micro_batch = (), 0
+    config.rl.widths, config.rl.micro_batch = (), 16
     config.rl.optimizer.learning_rate, config.rl.optimizer.warmup = 1e-2, 0
     config.workers = 0
-    return settings.resolve(config)
+    config.update_from_flattened_dict(changes)
+    return config
 
 
-def state_of(s, seed=3):
+def compiled(run):
+    return compile_train_step(rl.make_train_step, run)
+
+
+def state_of(run, seed=3):
     """A state whose policy already answers, right or wrong, so that rewards differ."""
-    params = transformer.init(s.model, jax.random.key(seed))
-    return initial_state.new_state(s, s.config.rl, params)
+    params = transformer.init(run.model, jax.random.key(seed))
+    return initial_state.new_state(run, run.rl, params)
 
 
 def same(a, b, atol=0.0):
@@ -53,26 +64,25 @@ def easy(tiny):
 
 @pytest.fixture(scope="module")
 def after_three(easy):
-    iteration, state, seen = rl.make_iteration(easy), state_of(easy), []
+    train_step, state, seen = compiled(easy), state_of(easy), []
     for _ in range(3):
-        state, metrics = iteration(state)
+        state, metrics = train_step(state)
         seen.append(jax.device_get(metrics))
     return state, seen
 
 
-def test_a_turn_counts_steps_and_problems_and_changes_the_policy(easy, after_three):
+def test_a_train_step_counts_steps_and_problems_and_changes_the_policy(easy, after_three):
     state, seen = after_three
-    assert int(state.step) == 3 and int(state.cursor) == 3 * easy.config.rl.prompts
+    assert int(state.step) == 3 and int(state.cursor) == 3 * easy.rl.problems.prompts
     assert any(0 < m["reward"] < 1 for m in seen) and any(m["grad_norm"] > 0 for m in seen)
     assert not np.array_equal(state.params["embedding"], state_of(easy).params["embedding"])
 
 
 def test_runs_that_differ_in_numbers_share_a_compiled_program(easy):
     def program(**changes):
-        config = easy.config.copy_and_resolve_references()
-        config.update_from_flattened_dict(changes)
-        turn = rl.make_iteration(dataclasses.replace(easy, config=config))
-        return turn.func.lower(*turn.args, state_of(easy)).as_text()
+        run = dataclasses.replace(resolve(tiny_config(**changes)), task=easy.task)
+        train_step = compiled(run)
+        return train_step.func.lower(*train_step.args, state_of(easy)).as_text()
 
     mine = program()
     rates = {"rl.temperature": 0.7, "rl.optimizer.learning_rate": 1e-4, "rl.row.surrogate": "ppo_clip(low=0.1)"}
@@ -80,20 +90,20 @@ def test_runs_that_differ_in_numbers_share_a_compiled_program(easy):
     assert program(**{"rl.row.surrogate": "cispo"}) != mine
 
 
-def test_the_compiled_turn_can_be_scanned(easy, after_three):
-    iteration = rl.make_iteration(easy)
-    scanned = jax.jit(lambda s: jax.lax.scan(lambda c, _: iteration(c), s, None, length=3))
+def test_the_compiled_train_step_can_be_scanned(easy, after_three):
+    train_step = compiled(easy)
+    scanned = jax.jit(lambda s: jax.lax.scan(lambda c, _: train_step(c), s, None, length=3))
     state, metrics = scanned(state_of(easy))
     same(state, after_three[0], atol=1e-6)
     np.testing.assert_allclose(metrics["reward"], [m["reward"] for m in after_three[1]], atol=1e-6)
 
 
-def test_the_compiled_turn_can_be_vmapped_over_seeds(easy, after_three):
+def test_the_compiled_train_step_can_be_vmapped_over_seeds(easy, after_three):
     states = [state_of(easy), state_of(easy, seed=5).replace(key=jax.random.key(11))]
     data = lambda s: s.replace(key=jax.random.key_data(s.key))
     both = jax.tree.map(lambda *x: jnp.stack(x), *map(data, states))
-    iteration = rl.make_iteration(easy)
-    many = jax.jit(jax.vmap(lambda s: data(iteration(s.replace(key=jax.random.wrap_key_data(s.key)))[0])))
+    train_step = compiled(easy)
+    many = jax.jit(jax.vmap(lambda s: data(train_step(s.replace(key=jax.random.wrap_key_data(s.key)))[0])))
     for _ in range(3):
         both = many(both)
     first = jax.tree.map(lambda x: x[0], both)
@@ -108,9 +118,9 @@ def test_hosted_and_compiled_are_the_same_run_up_to_rounding(easy, after_three):
 
     text = dataclasses.replace(easy.task, verify_on_device=None, problems=problems, records=list)
     hosted = dataclasses.replace(easy, task=text)
-    iteration, state = rl.make_iteration(hosted), state_of(hosted)
+    train_step, state = compiled(hosted), state_of(hosted)
     for k in range(3):
-        state, metrics = iteration(state)
+        state, metrics = train_step(state)
         assert float(metrics["reward"]) == pytest.approx(float(after_three[1][k]["reward"]))
         assert float(metrics["verifier_error"]) == 0
     same(state, after_three[0], atol=1e-6)
@@ -139,8 +149,8 @@ def test_device_host_and_worker_process_rewards_agree(tiny):
     record = tiny.task.records(asked.facts)[0]
     a, b = next((x, y) for x in record["prices"] for y in record["prices"] if x < y and x + y == record["total"])
     rollout = rows(tiny.task, [f"answer {a} {b} <eos>", f"answer {a} {a} <eos>", "answer 1 2 <eos>", f"answer {a} {b}"])
-    device, _ = rewards.on_device(tiny.task, 2)(rollout, asked)
-    host, info = rewards.on_host(tiny.task, 2, workers=0)(rollout, asked)
+    device, _ = rewards.device_verifier(tiny.task, 2)(rollout, asked)
+    host, info = rewards.host_verifier(tiny.task, 2, workers=0)(rollout, asked)
     np.testing.assert_array_equal(device, host)
     assert device[0].tolist() == [1.0, 0.0] and device[1, 1] == 0 and not info["verifier_error"].any()
 
@@ -158,16 +168,15 @@ def test_a_verifier_that_raises_scores_zero_and_is_counted(tiny):
     )
     rollout = rows(task, ["answer 1 2 <eos>", "answer 1 3 <eos>"])
     for workers in (0, 1):
-        reward, info = rewards.on_host(task, 2, workers=workers)(rollout, asked)
+        reward, info = rewards.host_verifier(task, 2, workers=workers)(rollout, asked)
         assert reward.tolist() == [[0.0, 1.0]] and info["verifier_error"].tolist() == [[1.0, 0.0]]
 
 
 def test_an_evaluation_is_the_same_twice_and_counts_what_it_says(tiny):
     params = state_of(tiny).params
-    look = evaluation.make(
-        tiny.task, tiny.model, seed=0, split="test", problems=6, attempts=4, max_new_tokens=12, keep=2, workers=0
-    )
-    (first, samples), (second, again) = look(params), look(params)
+    options = evaluation.EvaluationOptions(problems=6, attempts=4)
+    evaluate = evaluation.make_evaluator(tiny.task, tiny.model, options, seed=0, max_new_tokens=12, keep=2, workers=0)
+    (first, samples), (second, again) = evaluate(params), evaluate(params)
     assert first == second and samples == again
     assert len(samples) == 2 * 4 and {s["problem"] for s in samples} == {0, 1}
     shares = [first[f"eval/strategy/{s}"] for s in ("jump", "steps", "check", "retry")]
