@@ -26,7 +26,7 @@ SMALL = [
     "--config=configs/shop.py:short",
     "--config.model.layers=1",
     "--config.model.width=32",
-    *(f"--config.{stage}.micro_batch=0" for stage in ("pretrain", "sft", "rl")),
+    *(f"--config.{stage}.micro_batch=1024" for stage in ("pretrain", "sft", "rl")),
     "--config.sft.widths=()",
     "--config.rl.widths=()",
     "--config.rl.max_new_tokens=24",
@@ -159,12 +159,11 @@ def test_a_run_goes_on_in_another_number_of_processes(began, one, two, tmp_path)
     assert len(of_stage(source)) == 64
 
 
-def until_it_runs(workdir: Path, lines: int) -> None:
-    for _ in range(20_000):
-        if len(metrics(workdir)) >= lines:
-            return
+def wait_for_metrics(workdir: Path, lines: int, running: list[subprocess.Popen]) -> None:
+    """Wait until metrics.jsonl has this many lines; fails where a process ends before."""
+    while len(metrics(workdir)) < lines:
+        assert all(p.poll() is None for p in running), [p.communicate() for p in running if p.poll() is not None]
         time.sleep(0.02)
-    raise AssertionError("the run writes nothing")
 
 
 def assert_says_how_to_go_on(said: str) -> None:
@@ -177,7 +176,7 @@ def test_a_killed_process_ends_the_other_and_the_same_command_goes_on_to_the_sam
     options = [f"--workdir={tmp_path}", "--config.rl.start=pretrain"]
     for victim, lines in ((1, 24), (0, 44)):  # each past a checkpoint that the run then goes on from
         both = several("pretrain", *options, heartbeat=10)
-        until_it_runs(tmp_path, lines)
+        wait_for_metrics(tmp_path, lines, both)
         both[victim].send_signal(signal.SIGKILL)
         status, _, said = ends(both[1 - victim])
         assert status in (1, ABORTED)  # the broken connection raises an error here, unless JAX is faster
@@ -197,7 +196,7 @@ def test_a_killed_process_ends_the_other_and_the_same_command_goes_on_to_the_sam
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_process_that_stands_still_ends_the_other_by_the_heartbeat_timeout(victim, tmp_path):
     both = several("pretrain", f"--workdir={tmp_path}", "--config.pretrain.steps=3000", heartbeat=5)
-    until_it_runs(tmp_path, 3)
+    wait_for_metrics(tmp_path, 3, both)
     both[victim].send_signal(signal.SIGSTOP)
     status, _, said = ends(both[1 - victim])
     both[victim].kill()
@@ -209,7 +208,7 @@ def test_a_process_that_stands_still_ends_the_other_by_the_heartbeat_timeout(vic
 
 def test_a_signal_to_any_process_stops_all_after_the_same_step(tmp_path):
     both = several("pretrain", f"--workdir={tmp_path}", "--config.pretrain.steps=3000")
-    until_it_runs(tmp_path, 3)
+    wait_for_metrics(tmp_path, 3, both)
     both[1].send_signal(signal.SIGTERM)
     (status, _, said), (other, _, silent) = [ends(p) for p in both]
     assert (status, other) == (130, 130) and not silent, silent

@@ -23,9 +23,13 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from rljax.errors import UserError
 
-FLAGS: dict[str, Any] = dict(
-    coordinator="", num_processes=0, process_id=-1, heartbeat_timeout=60, initialization_timeout=300
-)
+FLAGS: dict[str, tuple[str | int, str]] = {  # name: (default, help)
+    "coordinator": ("", 'HOST:PORT of process 0, or "auto": JAX detects the processes'),
+    "num_processes": (0, "how many processes there are"),
+    "process_id": (-1, "which of them this one is, from 0"),
+    "heartbeat_timeout": (60, "seconds without a heartbeat after which a process counts as lost, and all end"),
+    "initialization_timeout": (300, "seconds that processes wait for each other at the start"),
+}
 FROM_ENVIRONMENT = "auto"  # the value of --coordinator that asks JAX to detect the processes
 RESTART = "start all processes again with the same command, the run continues from its last checkpoint"
 GRACE = 3.0  # seconds; see exit_with_line

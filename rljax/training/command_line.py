@@ -50,7 +50,7 @@ def main(run: Callable[..., None], *, use: Use = "hold", also: Mapping[str, Flag
     Exits with status 1 and one line on stderr for what the user can mend, 130 after an interrupt.
     """
     with one_line_errors():
-        distributed = processes.FLAGS if use != "none" else {}
+        distributed = {name: Flag(*flag) for name, flag in processes.FLAGS.items()} if use != "none" else {}
         assert not own.keys() & distributed.keys(), "two flags of one name"
         if help_asked(sys.argv):
             sections = {"flags": own, **(also or {}), "several processes": distributed}
