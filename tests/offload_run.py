@@ -11,7 +11,9 @@ import numpy as np
 from configs import shop
 from experiments import rl
 from rljax.distributed import sharding
-from rljax.training import checkpoint, initial_state, settings
+from rljax.training import checkpoint, initial_state
+from rljax.training.rl_steps import compile_train_step
+from rljax.training.run import make_supervised_step, resolve
 
 
 def configured(offload: bool, mesh: str = "", **changes: Any) -> Any:
@@ -33,12 +35,12 @@ def configured(offload: bool, mesh: str = "", **changes: Any) -> Any:
 
 def after_two_train_steps(config: Any) -> Any:
     """The state of RL."""
-    s = settings.resolve(config, "rl")
-    state = initial_state.new_state(s, config.rl, None, settings.algorithm(config.rl))
-    iteration = rl.make_iteration(s)
-    state, _ = iteration(state)
+    run = resolve(config, "rl")
+    state = initial_state.new_state(run, run.rl, None)
+    train_step = compile_train_step(rl.make_train_step, run)
+    state, _ = train_step(state)
     given = moments(state)
-    state, metrics = iteration(state)
+    state, metrics = train_step(state)
     assert float(metrics["grad_norm"]) > 0, "nothing was learned"
     assert all(x.is_deleted() for x in given), "moments were copied, not given away"
     return state
@@ -46,11 +48,11 @@ def after_two_train_steps(config: Any) -> Any:
 
 def after_three_updates(config: Any) -> Any:
     """The state of pretraining, whose update uses every byte of it again."""
-    s = settings.resolve(config, "pretrain")
-    state = initial_state.new_state(s, config.pretrain, None)
-    tokens = np.arange(96, dtype=np.int32).reshape(4, 24) % s.model.vocab_size
-    batch = sharding.shard_rows(dict(tokens=tokens, mask=tokens >= 0, learn=tokens >= 0), s.model.layout)
-    update: Any = settings.supervised(s, config.pretrain, settings.split(s, config.pretrain, 0))[0]
+    run = resolve(config, "pretrain")
+    state = initial_state.new_state(run, run.pretrain, None)
+    tokens = np.arange(96, dtype=np.int32).reshape(4, 24) % run.model.vocab_size
+    batch = sharding.shard_rows(dict(tokens=tokens, mask=tokens >= 0, loss_mask=tokens >= 0), run.model.layout)
+    update: Any = make_supervised_step(run, run.pretrain)[0]
     step = update.lower(state, batch).compile()
     held = [x.addressable_shards[0].data.nbytes for x in jax.tree.leaves((state.params, state.opt_state))]
     about = step.memory_analysis()

@@ -17,8 +17,11 @@ from configs import shop
 from experiments import rl
 from rljax import pretrained, sampler, transformer
 from rljax.distributed import sharding
-from rljax.training import initial_state, journal, settings
-from rljax.transformer import lora
+from rljax.structs import Experience, Rewards
+from rljax.training import initial_state, journal
+from rljax.training.dynamic_sampling import one_round
+from rljax.training.rl_steps import make_steps
+from rljax.training.run import resolve
 
 LATENT: dict[str, object] = {
     "model.latent": 16,
@@ -26,7 +29,7 @@ LATENT: dict[str, object] = {
     "model.rope_width": 8,
     "model.value_width": 16,
 }
-ROWS = {  # the default, one that takes statistics over the whole batch wherever it can, and other kinds of weights
+CASES = {  # the default, one that takes statistics over the whole batch wherever it can, and other kinds of weights
     "default": {},
     "statistics": {
         "rl.algorithm": "orz_ppo",
@@ -48,7 +51,7 @@ ROWS = {  # the default, one that takes statistics over the whole batch wherever
 }
 
 
-MESHES = {  # what each row is run on, beside one device
+MESHES = {  # what each case is run on, beside one device
     "default": ("data=8", "data=2,fsdp=4", "fsdp=8", "data=4,tensor=2", "fsdp=4,context=2"),
     "statistics": ("data=2,fsdp=4",),
     "adapters": ("fsdp=4,tensor=2",),
@@ -69,27 +72,28 @@ def configured(axes: str, changes: dict[str, object]) -> Any:
     return config
 
 
-def on_mesh(axes: str, row: str) -> dict[str, object]:
-    config = configured(axes, ROWS[row])
+def on_mesh(axes: str, case: str) -> dict[str, object]:
+    config = configured(axes, CASES[case])
     config.rl.optimizer.update(dict(name="sgd", learning_rate=1.0, schedule="constant", warmup=0, clip_norm=0.0))
     config.rl.max_new_tokens = min(48, config.rl.max_new_tokens)
     config.rl.widths = ()
     config.rl.micro_batch = 64
-    s = settings.resolve(config)
-    verbs = rl.make_verbs(s)
-    params = transformer.init(s.model, jax.random.key(3))
-    state = initial_state.new_state(s, config.rl, params, settings.algorithm(config.rl))
+    run = resolve(config)
+    steps, first = make_steps(run), jnp.int32(0)
+    params = transformer.init(run.model, jax.random.key(3))
+    state = initial_state.new_state(run, run.rl, params)
     if state.reference is not None:
         state = state.replace(reference=jax.tree.map(lambda x: 1.05 * x, state.reference))
-    before, problems = jax.device_get(state.params), verbs.ask(state.cursor)
-    rollout, _ = verbs.sample(lora.policy_params(state.params, state.frozen), problems, state.step_key())
-    reward, _, _ = verbs.verify(rollout, None, problems)
+    before, problems = jax.device_get(state.params), steps.ask(state, first)
+    rollout, _ = steps.sample(state, problems, first)
+    reward = steps.verify(rollout, problems).correct
     whole = state.frozen.params if state.frozen else state.params
     spread = {str(x.sharding.spec) for x in jax.tree.leaves(whole)}
     # the reward of an untrained model is zero everywhere: any other shows the gradient
     shown = jnp.asarray(np.random.default_rng(0).normal(size=reward.shape), jnp.float32)
-    experience, _ = verbs.compare(state, rollout, shown)
-    new, metrics = verbs.push(state, experience)
+    experience = Experience(rollout, Rewards(shown, shown[..., None], {}))
+    batch, _ = steps.compute_advantages(state, one_round(lambda number: experience))
+    new, metrics = steps.update_policy(state, batch)
     gradient = jax.tree.map(lambda a, b: np.asarray(a) - np.asarray(b), before, jax.device_get(new.params))
     return {
         "response": np.asarray(rollout.response),
@@ -131,16 +135,17 @@ def loaded_in_parts() -> dict[str, object]:
 
 def in_decode_loop(axes: str, changes: dict[str, object]) -> dict[str, int]:
     """Collectives in one step of the first decode loop of the compiled sampler: "kind shape" -> how many."""
-    s = settings.resolve(configured(axes, changes))
-    params = jax.eval_shape(lambda: transformer.init(s.model, jax.random.key(0)))
+    run = resolve(configured(axes, changes))
+    params = jax.eval_shape(lambda: transformer.init(run.model, jax.random.key(0)))
     lie = lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)
-    params = jax.tree.map(lie, params, sharding.weight_shardings(s.model))
-    shape = 16, s.task.prompt_slots
+    params = jax.tree.map(lie, params, sharding.weight_shardings(run.model))
+    shape = 16, run.task.prompt_slots
     prompt, mask = (
-        jax.ShapeDtypeStruct(shape, d, sharding=s.actor.layout.sharding(("rows",), shape)) for d in (int, bool)
+        jax.ShapeDtypeStruct(shape, d, sharding=run.sampler_model.layout.sharding(("rows",), shape))
+        for d in (int, bool)
     )
     how = dict(group_size=16, max_new_tokens=16, stop_ids=(1,))  # so few tokens that there is one loop
-    text = sampler.sample.lower(params, s.actor, prompt, mask, jax.random.key(0), **how).compile().as_text()
+    text = sampler.sample.lower(params, run.sampler_model, prompt, mask, jax.random.key(0), **how).compile().as_text()
     found = [COLLECTIVE.search(line) for line in text.splitlines() if "while/" in line]
     return dict(Counter(f"{m[2]} {m[1]}" for m in found if m))
 
@@ -164,17 +169,18 @@ def one_step_ahead() -> dict[str, float]:
         rl.run(config, Path(folder) / "stopped")
         read = lambda run: [r for r in journal.read_records(Path(folder) / run / "metrics.jsonl") if "train/loss" in r]
         whole, stopped = read("whole"), read("stopped")
-    s = settings.resolve(configured("data=1", changes))
-    verbs, state = rl.make_verbs(s), initial_state.new_state(s, s.config.rl, None, settings.algorithm(s.config.rl))
-    before, written = None, []
+    run = resolve(configured("data=1", changes))
+    steps, state = make_steps(run), initial_state.new_state(run, run.rl, None)
+    before, written, first = None, [], jnp.int32(0)
     for _ in range(3):
-        problems = verbs.ask(state.cursor)
-        rollout, _ = verbs.sample(before or state.params, problems, state.step_key())
+        problems = steps.ask(state, first)
+        rollout, _ = steps.sample(state.replace(params=before or state.params), problems, first)
         before = jax.tree.map(jnp.copy, state.params)
-        correct, parts, _ = verbs.verify(rollout, None, problems)
-        experience, _ = verbs.compare(state, rollout, correct, terms=parts)
-        state, metrics = verbs.push(state, experience)
-        state = state.replace(cursor=state.cursor + s.config.rl.prompts)
+        experience = Experience(rollout, steps.verify(rollout, problems))
+        collected = one_round(lambda number, experience=experience: experience)
+        batch, _ = steps.compute_advantages(state, collected)
+        state, metrics = steps.update_policy(state, batch)
+        state = steps.advance(state, collected)
         written.append(
             {"tokens": float(rollout.lengths.mean()), **{k: float(metrics[k]) for k in ("sampler_gap", "entropy")}}
         )
@@ -191,11 +197,11 @@ def one_step_ahead() -> dict[str, float]:
 if __name__ == "__main__":
     assert jax.device_count() == 8, jax.devices()
     out = {}
-    for row in ROWS:
-        one = on_mesh("data=1", row)
-        for axes in MESHES[row]:
-            many = on_mesh(axes, row)
-            out[f"{row} {axes}"] = {
+    for case in CASES:
+        one = on_mesh("data=1", case)
+        for axes in MESHES[case]:
+            many = on_mesh(axes, case)
+            out[f"{case} {axes}"] = {
                 "tokens_equal": float((one["response"] == many["response"]).mean()),
                 "masks_equal": float((one["mask"] == many["mask"]).mean()),
                 "gradient_difference": same_rollout_gradient(one, many),

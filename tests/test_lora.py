@@ -14,7 +14,12 @@ from configs import shop
 from experiments import rl, sft
 from rljax import transformer
 from rljax.errors import UserError
-from rljax.training import checkpoint, initial_state, journal, loop, settings
+from rljax.structs import Experience, Rewards
+from rljax.training import checkpoint, initial_state, journal
+from rljax.training.dynamic_sampling import one_round
+from rljax.training.rl_steps import make_steps
+from rljax.training.run import resolve
+from rljax.training.stage_checkpoints import restore_newest
 from rljax.transformer import lora
 
 EVERY = ("query", "key", "value", "out", "gate", "up", "down")
@@ -69,12 +74,12 @@ def test_only_the_named_matrices_are_adapted():
 
 
 def test_a_matrix_that_no_layer_has_is_refused_with_those_it_has():
-    with pytest.raises(UserError, match="no matrix called 'querry' in a layer, choose from .*'query'"):
+    with pytest.raises(UserError, match="no layer has a matrix called 'querry', choose from .*'query'"):
         lora.init_adapters(SMALL, ("querry",), 2, jax.random.key(0))
 
 
 @pytest.mark.parametrize("way", ["bfloat16", "int8"])
-def test_lighter_weights_leave_a_low_rank_change_exact(way):
+def test_quantized_weights_leave_a_low_rank_change_exact(way):
     adapters = moved(lora.init_adapters(SMALL, EVERY, 3, jax.random.key(0)))
     policy = lora.policy_params(adapters, lora.Base(params_of(SMALL), jnp.float32(1.0)))
     light = transformer.quantize_params(policy, SMALL, way)
@@ -121,20 +126,21 @@ def finished(tmp_path_factory):
 def test_the_optimiser_sees_adapters_alone_and_what_they_hang_on_stays(finished):
     _, c = finished
     c.rl.update_from_flattened_dict({"row.kl": "k3(coef=0.1)"})
-    s = settings.resolve(c)
-    verbs = rl.make_verbs(s)
-    whole = transformer.init(s.model, jax.random.key(0))
-    state = initial_state.new_state(s, c.rl, whole, settings.algorithm(c.rl))
+    run = resolve(c)
+    steps, first = make_steps(run), jnp.int32(0)
+    whole = transformer.init(run.model, jax.random.key(0))
+    state = initial_state.new_state(run, run.rl, whole)
     c.rl.row.kl = None
-    assert set(state.params) == set(state.reference) == set(lora.target_matrices(s.model, ("query", "value", "gate")))
+    assert set(state.params) == set(state.reference) == set(lora.target_matrices(run.model, ("query", "value", "gate")))
     sizes = {x.size for x in jax.tree.leaves(state.opt_state) if x.ndim}
     assert sizes == {x.size for x in jax.tree.leaves(state.params)}
-    problems = verbs.ask(state.cursor)
-    rollout, _ = verbs.sample(lora.policy_params(state.params, state.frozen), problems, state.step_key())
+    problems = steps.ask(state, first)
+    rollout, _ = steps.sample(state, problems, first)
     shown = jnp.asarray(np.random.default_rng(0).normal(size=(c.rl.prompts, c.rl.group_size)), jnp.float32)
-    experience, _ = verbs.compare(state, rollout, shown)
+    experience = Experience(rollout, Rewards(shown, shown[..., None], {}))
+    batch, _ = steps.compute_advantages(state, one_round(lambda number: experience))
     before = jax.device_get(state.params)
-    state, metrics = verbs.push(state, experience)
+    state, metrics = steps.update_policy(state, batch)
     jax.tree.map(np.testing.assert_array_equal, state.frozen.params, whole)
     ups = [np.abs(state.params[path]["up"] - before[path]["up"]).max() for path in before]
     assert float(metrics["grad_norm"]) > 0 and min(ups) > 0 and float(metrics["kl"]) == 0
@@ -147,8 +153,8 @@ def test_a_stage_with_adapters_keeps_no_copy_of_the_base_and_ends_as_its_merge(f
     held = manager.restore(manager.latest_step(), args=args).sums
     assert len(held["params"]) == 2 * 3 and not any("frozen" in path for path in held["rest"])
     manager.close()
-    s = settings.resolve(c)
-    start, end = (initial_state.start_params(s, stage, folder) for stage in ("sft", "rl"))
+    run = resolve(c)
+    start, end = (initial_state.start_params(run, stage, folder) for stage in ("sft", "rl"))
     assert jax.tree.structure(start) == jax.tree.structure(end)
     different = jax.tree.map(lambda a, b: not np.array_equal(a, b), start, end)
     assert not different["embedding"] and not different["layers"][0]["key"]["kernel"]
@@ -157,9 +163,9 @@ def test_a_stage_with_adapters_keeps_no_copy_of_the_base_and_ends_as_its_merge(f
 
 def test_another_run_starts_from_the_merge(finished):
     folder, c = finished
-    s = settings.resolve(config_of(**{"rl.lora.rank": 0}))
-    there = initial_state.start_params(s, f"{folder}:rl", "nowhere")
-    jax.tree.map(np.testing.assert_array_equal, there, initial_state.start_params(settings.resolve(c), "rl", folder))
+    run = resolve(config_of(**{"rl.lora.rank": 0}))
+    there = initial_state.start_params(run, f"{folder}:rl", "nowhere")
+    jax.tree.map(np.testing.assert_array_equal, there, initial_state.start_params(resolve(c), "rl", folder))
 
 
 def test_a_stopped_run_with_adapters_continues_bit_for_bit(finished, tmp_path):
@@ -187,11 +193,11 @@ def test_a_stage_that_goes_on_does_not_hold_what_it_started_from_as_well(finishe
     folder, _ = finished
     arm = config_of(**{"rl.start": f"{folder}:sft", "rl.lora.rank": 0})
     rl.run(arm, tmp_path, stop=2)
-    s = settings.resolve(arm)
-    params = initial_state.start_params(s, arm.rl.start, tmp_path)
-    state = initial_state.new_state(s, arm.rl, params, settings.algorithm(arm.rl))
+    run = resolve(arm)
+    params = initial_state.start_params(run, arm.rl.start, tmp_path)
+    state = initial_state.new_state(run, run.rl, params)
     manager = checkpoint.open_manager(tmp_path / "checkpoints" / "rl", 1, 0)
-    found = loop.go_on(manager, state, "rl")
+    found = restore_newest(manager, state, "rl")
     manager.close()
     assert found[1] == 2 and all(x.is_deleted() for x in jax.tree.leaves((params, state.opt_state)))
     assert not any(x.is_deleted() for x in jax.tree.leaves(found[0]))
@@ -206,18 +212,18 @@ def test_every_matrix_but_the_router_is_adapted_where_none_is_named():
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"rl.lora.rank": -1}, "rl.lora.rank=-1: must be at least 1"),
-        ({"rl.lora.targets": ("router",)}, "no matrix called 'router'"),
+        ({"rl.lora.rank": -1}, "rl.lora.rank=-1: must be at least 0"),
+        ({"rl.lora.targets": ("router",)}, "no layer has a matrix called 'router'"),
         ({"rl.optimizer.name": "muon"}, "muon knows whole matrices only"),
         ({"rl.algorithm": "orz_ppo"}, "use rl.critic.trunk=policy"),
         ({"rl.mix_reference": 0.5}, "adapters of two policies cannot be mixed"),
-        ({"rl.sampler_weights": "int4"}, "rl.sampler_weights='int4' is unknown"),
+        ({"rl.sampler_weights": "int4"}, "rl.sampler_weights='int4': must be one of"),
         ({"rl.start": "weights"}, "no folder is named: --config.weights=FOLDER"),
-        ({"stages": ("sft", "dpo")}, "'dpo' is no stage"),
-        ({"weights": "/nowhere"}, "/nowhere has no tokenizer.json"),
+        ({"stages": ("sft", "dpo")}, "'dpo' is not a stage"),
+        ({"weights": "/nowhere"}, "there is no folder /nowhere"),
     ],
     ids=str,
 )
 def test_what_cannot_be_is_refused_before_anything_runs(changes, message):
     with pytest.raises(UserError, match=message):
-        settings.resolve(config_of(**changes))
+        resolve(config_of(**changes))

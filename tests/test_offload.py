@@ -8,12 +8,12 @@ import pytest
 import simulated
 from offload_run import after_three_updates, after_two_train_steps, configured, kinds, moments, same_bytes
 
-from configs import common
 from experiments import rl
 from rljax.distributed import sharding
 from rljax.errors import UserError
-from rljax.learner import optimizer
-from rljax.training import checkpoint, journal, settings
+from rljax.learner.optimizer import OptimizerOptions
+from rljax.training import checkpoint, journal
+from rljax.training.run import resolve
 
 
 def test_a_compiled_train_step_of_two_updates_leaves_the_same_bytes_a_critic_included():
@@ -66,11 +66,10 @@ def test_split_over_devices_moments_keep_their_layout_in_host_memory():
 def test_where_devices_know_no_such_memory_it_is_refused_before_anything_runs(monkeypatch):
     monkeypatch.setattr(sharding, "HOST_MEMORY", "elsewhere")
     with pytest.raises(UserError, match="optimizer.offload: devices of the platform 'cpu' know no memory elsewhere"):
-        settings.resolve(configured(True), "rl")
-    settings.resolve(configured(False), "rl")
+        resolve(configured(True), "rl")
+    resolve(configured(False), "rl")
 
 
 def test_an_optimizer_without_moments_has_nothing_to_offload():
-    s = settings.resolve(configured(False))
     with pytest.raises(UserError, match="name='sgd': it keeps no moments"):
-        optimizer.make(common.optimizer(0.1, name="sgd", offload=True), s.model, 3)
+        OptimizerOptions(name="sgd", offload=True).check("rl.optimizer.")

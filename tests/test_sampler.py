@@ -11,6 +11,7 @@ import pytest
 
 from rljax import sampler, transformer
 from rljax.errors import UserError
+from rljax.sampler import sampling
 
 P, T, G = 6, 20, 4  # 20 response columns: the cache grows once, from 16
 STOPS = (2, 5, 11)
@@ -365,7 +366,7 @@ def test_a_window_that_just_fits_is_used_and_one_too_short_is_refused(rollout):
 def test_cache_stages_rise_to_the_exact_size():
     for columns in range(1, 400):
         stages = sampler.stage_sizes(columns)
-        assert stages[-1] == columns and len(stages) <= sampler.STAGES
+        assert stages[-1] == columns and len(stages) <= sampling.STAGES
         assert all(a < b for a, b in zip([0, *stages], stages, strict=False))
         assert all(size % 8 == 0 for size in stages[:-1])
     assert sampler.stage_sizes(100) == [40, 80, 100]

@@ -1,5 +1,7 @@
 """Eight simulated devices see what one sees: the same tokens, the same gradient."""
 
+import dataclasses
+
 import jax
 import pytest
 import simulated
@@ -10,7 +12,8 @@ from configs import common, shop
 from rljax import transformer
 from rljax.distributed import sharding
 from rljax.errors import UserError
-from rljax.training import settings
+from rljax.training import checks
+from rljax.training.run import resolve
 
 
 @pytest.fixture(scope="module")
@@ -67,15 +70,20 @@ def test_devices_that_sample_one_step_ahead_leave_what_the_algorithm_written_out
 @pytest.mark.parametrize(
     "changes, said",
     [
-        ({}, "with the policy before the update, which 'dr_grpo' does not correct for: add --config.rl.row.correction"),
+        (
+            {},
+            "with the policy before the update, which rl.algorithm does not correct for: add --config.rl.row.correction",
+        ),
         ({"correction": "token_truncate(hi=2.0)", "groups": "refill(rounds=2)"}, "cannot ask again"),
     ],
 )
 def test_sampling_ahead_without_a_correction_is_refused_with_the_way_out(changes, said):
     config = shop.get_config()
     config.rl.row.update(changes)
+    run = resolve(config)
+    ahead = dataclasses.replace(run, mesh=dataclasses.replace(run.mesh, actors=1))
     with pytest.raises(UserError, match=said):
-        settings.check_ahead(config.rl)
+        checks.check_ahead(ahead)
     with pytest.raises(UserError, match="mesh.actors=1: of the 1 devices at least one must sample and one learn"):
         sharding.make_learn_and_sample_meshes(1)
 

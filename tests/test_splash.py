@@ -14,7 +14,7 @@ from models import DEEPSEEK, EVERYTHING, near, params_of, tokens_of
 from configs import shop
 from rljax import transformer
 from rljax.errors import UserError
-from rljax.training import settings
+from rljax.training.run import resolve
 from rljax.transformer import attention, splash
 
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # compiling takes the time
@@ -160,4 +160,4 @@ def test_a_kernel_of_other_devices_is_refused_before_anything_runs(name, kind):
     config = shop.get_config()
     config.model.attention = name
     with pytest.raises(UserError, match=f"model.attention={name} is a kernel of the {kind}, .* of kind cpu: use own"):
-        settings.resolve(config)
+        resolve(config)

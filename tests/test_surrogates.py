@@ -262,7 +262,9 @@ def test_importance_weights_are_what_their_formula_says(level, mode, normalize):
         w = np.clip(w, lo, hi) if mode == "truncate" else np.where((w >= lo) & (w <= hi), w, 0)
         ws += list(w)
         expected[b, g, live] = w
-    got = pg.is_weights(*(jnp.asarray(D[k]) for k in ("old", "sampler", "mask")), level, mode, lo, hi, normalize)
+    got = pg.is_weights(
+        *(jnp.asarray(D[k]) for k in ("old_logprobs", "behaviour_logprobs", "mask")), level, mode, lo, hi, normalize
+    )
     near(got, expected / (np.mean(ws) if normalize else 1))
     assert len(set(np.round(ws, 9))) > 1
 

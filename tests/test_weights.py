@@ -14,7 +14,9 @@ from rljax import pretrained, tasks, transformer
 from rljax.errors import UserError
 from rljax.tasks import prompting
 from rljax.text import ByteTokenizer
-from rljax.training import initial_state, journal, settings
+from rljax.training import initial_state, journal
+from rljax.training.rl_steps import compile_train_step
+from rljax.training.run import resolve
 
 THINKING = tiny_folder.CHAT.replace("<|im_start|>assistant\n", "<|im_start|>assistant\n<think>\n")
 
@@ -63,24 +65,24 @@ def finished(config, tmp_path_factory):
 
 
 def test_the_architecture_and_the_tokenizer_are_the_folders(config, folder):
-    s = settings.resolve(config)
+    run = resolve(config)
     how = dict(weight_dtype="float32", dtype="float32", scan_layers=True, remat="layer", logprob_chunk=16)
-    assert s.model == pretrained.read_config(folder, layout=s.model.layout, **how)
-    assert same_files(s.task.tokenizer, tiny_folder.tokenizer()) and s.task.tokenizer.size < s.model.vocab_size
-    first = initial_state.start_params(s, "weights", "nowhere")
-    plain, _ = transformer.unstack_layers(first, s.model)
+    assert run.model == pretrained.read_config(folder, layout=run.model.layout, **how)
+    assert same_files(run.task.tokenizer, tiny_folder.tokenizer()) and run.task.tokenizer.size < run.model.vocab_size
+    first = initial_state.start_params(run, "weights", "nowhere")
+    plain, _ = transformer.unstack_layers(first, run.model)
     jax.tree.map(np.testing.assert_array_equal, plain, pretrained.load(folder)[1])
 
 
 def test_questions_are_asked_in_the_models_own_words_and_demonstrations_end_as_its_turns_do(config):
-    s = settings.resolve(config)
-    asked = s.task.problems(0, jnp.arange(3), "train")
-    read = s.task.tokenizer
+    run = resolve(config)
+    asked = run.task.problems(0, jnp.arange(3), "train")
+    read = run.task.tokenizer
     for prompt, mask, record in zip(asked.prompt, asked.prompt_mask, asked.facts, strict=True):
         text = read.decode(prompt[mask])
         assert text.startswith(f"<|im_start|>user\n{record['question']}\nPlease reason step by step")
         assert text.endswith("<|im_end|>\n<|im_start|>assistant\n")
-        ids = s.task.response_ids(record, "")
+        ids = run.task.response_ids(record, "")
         assert read.decode(ids) == f"\\boxed{{{record['answer']}}}<|im_end|>" and ids[-1] == read.token("<|im_end|>")
 
 
@@ -93,16 +95,16 @@ def test_a_stage_with_adapters_on_the_folder_learns_and_logs_what_int8_costs(fin
     assert len(practice) == 2 and all(1e-5 < gap < 0.1 for gap in gaps) and practice[-1]["train/grad_norm"] > 0
     exact = config.copy_and_resolve_references()
     exact.rl.sampler_weights = ""
-    s = settings.resolve(exact)
-    state = initial_state.new_state(s, exact.rl, initial_state.start_params(s, "weights", finished))
-    _, metrics = rl.make_iteration(s)(state)
+    run = resolve(exact)
+    state = initial_state.new_state(run, run.rl, initial_state.start_params(run, "weights", finished))
+    _, metrics = compile_train_step(rl.make_train_step, run)(state)
     assert float(metrics["sampler_gap"]) < 1e-5
 
 
 def test_the_policy_goes_back_to_a_folder_and_samples_from_there(finished, config, folder, tmp_path, capsys):
     export.run(config, finished, stage="rl", to=str(tmp_path / "out"), dtype="")
-    s = settings.resolve(config)
-    merged, _ = transformer.unstack_layers(initial_state.start_params(s, "rl", finished), s.model)
+    run = resolve(config)
+    merged, _ = transformer.unstack_layers(initial_state.start_params(run, "rl", finished), run.model)
     again, params, tokenizer = pretrained.load(tmp_path / "out")
     jax.tree.map(np.testing.assert_array_equal, params, merged)
     before = pretrained.load(folder)[1]
@@ -141,7 +143,7 @@ def test_pretraining_may_go_on_from_the_folder(config, tmp_path):
     "changes, message",
     [
         ({"model.layers": 3}, "model.layers=3, but the model in weights=.* has 2"),
-        ({"task.name": "shop", "task.options": {}}, "its vocabulary is its own"),
+        ({"task.name": "shop", "task.options": {}}, "it has a vocabulary of its own"),
         ({"task.options.template": "ownn"}, "choose from"),
         ({"rl.max_new_tokens": 1000}, "the model's window is 512"),
     ],
@@ -153,7 +155,7 @@ def test_what_does_not_fit_the_folder_is_refused(changes, message, config):
         c.task.options = changes.pop("task.options")
     c.update_from_flattened_dict(changes)
     with pytest.raises(UserError, match=message):
-        settings.resolve(c)
+        resolve(c)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -216,7 +218,7 @@ def test_a_template_that_says_the_date_asks_the_same_tomorrow():
 def test_a_text_of_ones_own_is_a_template_too(config):
     c = config.copy_and_resolve_references()
     c.task.options.template = "Q: {question} A:"
-    asked = settings.resolve(c).task.problems(0, jnp.arange(1), "train")
+    asked = resolve(c).task.problems(0, jnp.arange(1), "train")
     assert tiny_folder.tokenizer().decode(asked.prompt[0][asked.prompt_mask[0]]).startswith("Q: What is")
 
 
@@ -246,7 +248,7 @@ def test_the_lectures_problem_is_read():
 def test_right_attempts_are_green_and_wrong_ones_red(folder, capsys, monkeypatch):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     monkeypatch.setattr(sample.answers, "verify", lambda text, gold: gold == "7")
-    monkeypatch.setattr(sample.rewards, "read", lambda tokenizer, ids, finished: "\\boxed{7}<eos>")
+    monkeypatch.setattr(sample, "response_text", lambda tokenizer, ids, finished: "\\boxed{7}<eos>")
     _, _, tokenizer = pretrained.load(folder)
     monkeypatch.setattr(type(tokenizer), "stop_ids", tuple(range(320)))  # whatever is said first ends it
     sample.run_model(str(folder), "?", "7", 2, **HOW)
@@ -274,12 +276,12 @@ def test_a_demonstration_that_cannot_be_is_told_in_one_line(folder, changes, mes
 
 def test_our_own_policy_becomes_a_folder_that_says_the_same(tmp_path):
     c = shop.get_config("short")
-    s = settings.resolve(c)
-    params = transformer.init(s.model, jax.random.key(0))
-    assert pretrained.save(tmp_path / "out", s.model, params, s.task.tokenizer) == "llama"
+    run = resolve(c)
+    params = transformer.init(run.model, jax.random.key(0))
+    assert pretrained.save(tmp_path / "out", run.model, params, run.task.tokenizer) == "llama"
     again, loaded, tokenizer = pretrained.load(tmp_path / "out")
     jax.tree.map(np.testing.assert_array_equal, loaded, params)
-    assert again.vocab_size == s.task.tokenizer.size and tokenizer.stop_ids == s.task.tokenizer.stop_ids
-    for record in s.task.records(s.task.problems(0, jnp.arange(4), "train").facts):
-        said = s.task.demonstration(record, np.random.default_rng(0))
-        assert tokenizer.encode(said) == s.task.tokenizer.encode(said)
+    assert again.vocab_size == run.task.tokenizer.size and tokenizer.stop_ids == run.task.tokenizer.stop_ids
+    for record in run.task.records(run.task.problems(0, jnp.arange(4), "train").facts):
+        said = run.task.demonstration(record, np.random.default_rng(0))
+        assert tokenizer.encode(said) == run.task.tokenizer.encode(said)

@@ -25,7 +25,7 @@ Constrain = Callable[[Any], Any]  # lays a pytree of gradients out over the devi
 class MicroBatchOptions:
     """How a stage's batches are split."""
 
-    micro_batch: int = option(16, "rows computed at a time, rounded up to whole rows a device", low=1)
+    micro_batch: int = option(16, "rows computed at a time, rounded up to whole rows a device; 0: all", low=0)
     widths: tuple[int, ...] = option((), "response columns that a micro-batch may be cut to, beside all of them")
 
 
