@@ -53,14 +53,15 @@ def questions(**changes) -> dict:
 def real_model(c: ConfigDict, arg) -> None:
     """R1-Zero-style RL on a Hugging Face folder.
 
-    ``arg`` has weights, data (gsm8k, math or countdown), adapters (a rank, or 0) and template.
+    ``arg`` has weights, data (gsm8k, math, countdown, or a FILE.jsonl with a test split of its own), adapters (a rank, or 0) and
+    template.
     """
     c.weights, c.stages, c.workers = arg.weights, ("rl",), 4
     c.task.name = "questions"
     tests = {"gsm8k": "gsm8k", "math": "math500", "countdown": "countdown"}
-    if arg.data not in tests:
-        raise ValueError(f"data={arg.data!r}: choose from {sorted(tests)}")
-    c.task.options = questions(datasets=arg.data, test=tests[arg.data], template=arg.template, prompt_slots=512)
+    if arg.data not in tests and not arg.data.endswith(".jsonl"):
+        raise ValueError(f"data={arg.data!r}: choose from {sorted(tests)}, or name a FILE.jsonl of your own")
+    c.task.options = questions(datasets=arg.data, test=tests.get(arg.data, ""), template=arg.template, prompt_slots=512)
     c.task.options.max_response = 2048  # no demonstration is shown in RL: leave none out
     # weights in float32 where they learn, in bfloat16 where only adapters do; products in bfloat16
     c.model.update(
@@ -68,7 +69,7 @@ def real_model(c: ConfigDict, arg) -> None:
     )
     c.model.update(dict(remat="layer", scan_layers=True, logprob_chunk=128))
     c.rl.update(dict(start="weights", steps=200, prompts=32, group_size=8, eval_every=20))
-    c.rl.max_new_tokens = {"gsm8k": 512, "math": 2048, "countdown": 1024}[arg.data]
+    c.rl.max_new_tokens = {"math": 2048, "countdown": 1024}.get(arg.data, 512)
     c.rl.micro_batch, c.rl.widths = 4, ()
     c.rl.lora.rank = arg.adapters
     # adapters want about ten times the rate of whole weights

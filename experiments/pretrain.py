@@ -9,7 +9,8 @@ from rljax.distributed import sharding
 from rljax.structs import ConfigTree
 from rljax.tasks.stage_data import pretraining_batches
 from rljax.training import command_line, initial_state, loop
-from rljax.training.run import make_supervised_step, resolve
+from rljax.training.run import resolve
+from rljax.training.supervised_steps import make_supervised_step
 
 
 def run(config: ConfigTree, workdir: Path) -> None:

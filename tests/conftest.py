@@ -7,7 +7,16 @@ that take longest are run first, so that no worker waits for one that began last
 import os
 from pathlib import Path
 
-LONGEST = ("test_processes", "test_resume", "test_rows", "test_sharding", "test_together")
+import pytest
+
+LONGEST = (
+    "test_processes",
+    "test_sharding",
+    "test_resume",
+    "test_algorithm_learning",
+    "test_vmapped_runs",
+    "test_sandbox_isolation",
+)
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rljax" / "tests"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
@@ -18,3 +27,12 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path.stem not in LONGEST)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_compiled_programs():
+    """What one file compiled, the next does not need: without this, a worker holds gigabytes of programs."""
+    yield
+    import jax
+
+    jax.clear_caches()

@@ -13,7 +13,8 @@ from experiments import rl
 from rljax.distributed import sharding
 from rljax.training import checkpoint, initial_state
 from rljax.training.rl_steps import compile_train_step
-from rljax.training.run import make_supervised_step, resolve
+from rljax.training.run import resolve
+from rljax.training.supervised_steps import make_supervised_step
 
 
 def configured(offload: bool, mesh: str = "", **changes: Any) -> Any:

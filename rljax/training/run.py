@@ -7,7 +7,6 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import numpy as np
 
 from rljax import learner, options, pretrained, rewards, sampler, tasks, transformer
@@ -16,7 +15,7 @@ from rljax.distributed import sharding
 from rljax.distributed.options import MeshOptions
 from rljax.errors import UserError
 from rljax.evaluation import Evaluate, EvaluationOptions, make_evaluator
-from rljax.learner.optimizer import OptimizerOptions, make_optimizer
+from rljax.learner.optimizer import OptimizerOptions
 from rljax.structs import ConfigTree
 from rljax.tasks.curriculum import Levels, ProblemOptions
 from rljax.tasks.stage_data import PretrainingData, SFTData
@@ -288,19 +287,3 @@ def find_algorithm(name: str, changes: Mapping[str, Any]) -> pg.Algorithm:
     if name not in pg.ALGORITHMS:
         raise UserError(f"rl.algorithm={name!r} is unknown, choose from {sorted(pg.ALGORITHMS)}")
     return dataclasses.replace(pg.ALGORITHMS[name], **{k: v for k, v in changes.items() if v is not None})
-
-
-def make_supervised_step(run: Run, stage: Stage) -> tuple[Any, Any]:
-    """(update(state, batch) -> (state, metrics), measure(params, batch) -> held-out loss in nats a token), jitted."""
-    optimizer = make_optimizer(stage.optimizer, run.model, stage.optimizer_steps)
-
-    def update(state: Any, batch: Any) -> Any:
-        return learner.supervised_step(
-            state, batch, model=run.model, optimizer=optimizer, micro_batching=stage.micro_batching
-        )
-
-    def measure(params: Any, batch: Any) -> Any:
-        return learner.supervised_loss(params, batch, model=run.model, micro_batching=stage.micro_batching)
-
-    measure_loss = jax.jit(measure)
-    return jax.jit(update, donate_argnums=0), lambda params, batch: float(measure_loss(params, batch))

@@ -1,6 +1,7 @@
 """The folder of a run: one process holds it, and config.json in it records what is run, with what and on what."""
 
 import contextlib
+import dataclasses
 import fcntl
 import hashlib
 import importlib.metadata
@@ -14,6 +15,7 @@ from typing import Any
 import jax
 
 import rljax
+from rljax import pretrained
 from rljax.distributed import processes
 from rljax.errors import UserError
 from rljax.structs import ConfigTree
@@ -60,24 +62,53 @@ def lock_workdir(workdir: Path, config: ConfigTree) -> Iterator[None]:
 def record_config(workdir: Path, config: ConfigTree) -> None:
     """Write config.json, or check that the one there holds the same config."""
     path = workdir / "config.json"
-    now = journal.to_plain(config.to_dict())
+    now, changes, earlier = journal.to_plain(config.to_dict()), {}, []
     if path.exists():
         old, new = flatten_config(read_record(workdir)), flatten_config(now)
         different = differing_keys(old, new)
         begun = (workdir / "metrics.jsonl").exists() or (workdir / "checkpoints").exists()
-        if different and begun:
-            k = different[0]
-            more = f" (and {len(different) - 1} more)" if len(different) > 1 else ""
-            raise UserError(
-                f"--workdir: {workdir} holds a run with {k}={old.get(k)!r}, this one says {new.get(k)!r}{more}: "
-                "use another --workdir, or the config that the run began with"
-            )
         if not different:
             return
+        if begun:
+            refuse_changes(workdir, old, new, [k for k in different if not may_change(k, old, new)])
+            changes = {k: [old.get(k), new.get(k)] for k in different}
+            said = ", ".join(f"{k} {before!r} -> {after!r}" for k, (before, after) in changes.items())
+            print(f"{workdir}: the run goes on with other settings: {said}", flush=True)
+            earlier = json.loads(path.read_text(encoding="utf-8")).get("changes", [])
     about = {"config": now, "versions": package_versions(), "commit": source_commit(), "dirty": source_changes()}
     about |= {"devices": [str(d) for d in jax.devices()]}
     about |= {"template": prompting.template_strings(now["task"]["options"], now["weights"])}
+    if now["weights"]:
+        folder_model = dataclasses.asdict(pretrained.read_config(now["weights"]))
+        about["architecture"] = {k: v for k, v in folder_model.items() if k != "layout"}
+    if changes:
+        about["changes"] = [*earlier, changes]
     journal.replace_text(path, json.dumps(about, indent=1) + "\n")
+
+
+def may_change(key: str, old: dict[str, Any], new: dict[str, Any]) -> bool:
+    """Whether a run that has begun may go on with another value of this key.
+
+    Devices, workers, logging and the report may change. A stage may get more steps where its learning rate does not depend on
+    their number.
+    """
+    if key.startswith(("mesh.", "checkpoint.", "report.", "selection.")) or key in ("workers", "log", "stages"):
+        return True
+    stage, _, name = key.partition(".")
+    constant = new.get(f"{stage}.optimizer.schedule") == old.get(f"{stage}.optimizer.schedule") == "constant"
+    return name == "steps" and constant and new[key] >= old[key]
+
+
+def refuse_changes(workdir: Path, old: dict[str, Any], new: dict[str, Any], different: list[str]) -> None:
+    """Raise UserError where settings differ that a run that has begun must keep."""
+    if not different:
+        return
+    k = different[0]
+    more = f" (and {len(different) - 1} more)" if len(different) > 1 else ""
+    raise UserError(
+        f"--workdir: {workdir} holds a run with {k}={old.get(k)!r}, this one says {new.get(k)!r}{more}: "
+        "use another --workdir, or the config that the run began with"
+    )
 
 
 def read_record(workdir: Path) -> dict[str, Any]:

@@ -1,0 +1,86 @@
+"""Declared settings: every value outside its range is one line that names the key, and every default is inside."""
+
+import dataclasses
+import math
+
+import pytest
+
+from configs import common
+from rljax import options
+from rljax.errors import UserError
+from rljax.options import option
+from rljax.structs import KeyTag
+from rljax.training import schema
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    count: int = option(3, "a count", low=1, high=9)
+    rate: float = option(0.5, "a rate", above=0.0, high=1.0)
+    name: str = option("a", "a name", choices=("a", "b"))
+    flag: bool = option(False, "a switch")
+    sizes: tuple[int, ...] = option((), "sizes")
+    scale: float | None = option(None, "a scale", kind=float, above=0.0)
+    other: int = 7  # no config sets it
+
+
+def test_defaults_and_objects_come_from_the_declaration():
+    assert options.defaults(Example) == dict(count=3, rate=0.5, name="a", flag=False, sizes=(), scale=None)
+    values = options.defaults(Example) | dict(count=4, sizes=[1, 2], scale=2, unknown_to_it=1)
+    assert options.build(Example, values, "x.", other=8) == Example(4, 0.5, "a", False, (1, 2), 2, 8)
+
+
+@pytest.mark.parametrize(
+    "name, value, said",
+    [
+        ("count", 0, "x.count=0: must be at least 1 and at most 9"),
+        ("count", 10, "x.count=10: must be at least 1"),
+        ("count", 1.5, "must be a whole number"),
+        ("count", True, "must be a whole number"),
+        ("count", None, "must be a whole number"),
+        ("rate", 0.0, "must be above 0 and at most 1"),
+        ("rate", math.nan, "must be a finite number"),
+        ("rate", math.inf, "must be a finite number"),
+        ("rate", "high", "must be a number"),
+        ("rate", True, "must be a number"),
+        ("name", "c", "must be one of 'a', 'b'"),
+        ("flag", 1, "must be True or False"),
+        ("sizes", 3, "must be a tuple"),
+        ("scale", -1.0, "must be above 0"),
+    ],
+)
+def test_a_value_outside_its_range_is_one_line_that_names_the_key(name, value, said):
+    with pytest.raises(UserError, match=said) as caught:
+        options.build(Example, options.defaults(Example) | {name: value}, "x.")
+    assert str(caught.value).startswith(f"x.{name}=") and "\n" not in str(caught.value)
+
+
+def test_every_default_of_the_config_is_inside_its_own_range_and_has_a_help_text():
+    schema.check_config(common.base())
+    for key, (known, _) in schema.declarations().items():
+        assert len(known.help) > 5 and schema.help_for(key).startswith(known.help), key
+
+
+def test_a_key_that_nobody_declares_is_refused():
+    config = common.base()
+    with config.unlocked():
+        config.rl.surprise = 1
+    with pytest.raises(UserError, match="rl.surprise: there is no such setting"):
+        schema.check_config(config)
+
+
+@pytest.mark.parametrize("key", sorted(schema.declarations()))
+def test_no_setting_takes_a_value_of_another_type_or_an_impossible_number(key):
+    known, _ = schema.declarations()[key]
+    bad = [object(), {"a": 1}]
+    bad += {int: [1.5, "x", True], float: ["x", math.nan, math.inf], bool: ["x", 2], str: [3], tuple: [3]}[known.kind]
+    bad += [known.low - 1] if known.low is not None else []
+    bad += [known.above] if known.above is not None else []
+    bad += [known.high + 1] if known.high is not None else []
+    for value in bad:
+        with pytest.raises(UserError, match=key.replace(".", r"\.")):
+            options.check(known, value, key)
+
+
+def test_no_two_uses_of_a_key_fold_in_the_same_number():
+    assert len({int(tag) for tag in KeyTag}) == len(KeyTag.__members__)
