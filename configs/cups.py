@@ -1,6 +1,6 @@
 """What can be jumped? The shell game: swaps in a problem, swaps followed in one step, layers of the model.
 
-    python -m experiments.sft --config configs/cups.py:swaps=8,stride=2,layers=4 --workdir runs/cups
+    rljax sft --config cups:swaps=8,stride=2,layers=4 --workdir runs/cups
 
 imitates demonstrators who always know the answer, from random weights. pass@1 on 128 test problems, 4 attempts at each,
 after 600 steps, by how often the place is written down (0: a jump); mean of seeds 0 to 2, chance is .17:
