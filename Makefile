@@ -19,7 +19,7 @@ FAST := $(addprefix tests/test_,$(addsuffix .py, \
 	shop_and_fruit data checksums figures))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-fast reproduce ablations lint format newest gym parity docs bench clean
+.PHONY: help setup test test-fast reproduce ablations lint format newest gym parity docs notebook bench clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /\1\t/' | \
@@ -93,6 +93,11 @@ $(PARITY_VENV)/ready: requirements.txt requirements-dev.txt requirements-parity.
 docs: $(VENV)/tests  ## build the docs site in site/
 	$(BIN)/python $(PIP_INSTALL) -r requirements-docs.txt
 	$(BIN)/python -m mkdocs build --strict
+
+notebook: $(VENV)/tests  ## run docs/quickstart.ipynb and keep its outputs
+	$(BIN)/python $(PIP_INSTALL) -r requirements-docs.txt
+	$(BIN)/python -c "import nbclient, nbformat; path = 'docs/quickstart.ipynb'; book = nbformat.read(path, 4); \
+		nbclient.NotebookClient(book, record_timing=False, coalesce_streams=True).execute(); nbformat.write(book, path)"
 
 bench: setup  ## check and measure this machine's accelerator, one table
 	$(BIN)/python -m benchmarks.accelerator

@@ -1,10 +1,10 @@
-"""What each algorithm learns on the default task from the same start, in the same number of steps: does every row work?
+"""What each algorithm learns on the default task from the same start, in the same number of steps: does every one work?
 
     python -m benchmarks.presets runs/presets [--seeds 3] [--steps 50] [--processes 2] [--only grpo,dapo]
                                               [--set rl.updates=4] [--out results.jsonl]
 
-Each seed is pretrained and fine-tuned once; from there every row practises under the settings of ``configs/shop.py``,
-tuned for dr_grpo and for no other. One JSON line a run; then a table, mean over seeds (lowest to highest). Finished runs
+Each seed is pretrained and fine-tuned once; from there every algorithm practises under the settings of ``configs/shop.py``,
+tuned for dr_grpo and for no other. One JSON line a run; then a table, mean over seeds and its 95 % interval. Finished runs
 are not done again.
 """
 
@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from rljax import policy_gradient as pg
+from rljax.metrics.intervals import interval
 from rljax.structs import ConfigTree
 from rljax.training import command_line, journal
 from rljax.training.workdir import hold_workdir, source_commit
@@ -43,7 +44,7 @@ def start(folder: Path, seed: int) -> None:
 
 
 def practise(folder: Path, begin: Path, name: str, seed: int, steps: int, changes: dict[str, str]) -> dict:
-    """``steps`` of RL by one row, evaluated at both ends; the line of the benchmark."""
+    """``steps`` of RL by one algorithm, evaluated at both ends; the line of the benchmark."""
     from experiments import rl
 
     config = config_of(seed)
@@ -78,13 +79,13 @@ def practise(folder: Path, begin: Path, name: str, seed: int, steps: int, change
 
 def table(lines: list[dict]) -> str:
     """Markdown, one row an algorithm, in the order of ``ALGORITHMS``."""
-    rows = ["| row | seeds | pass@1 | length | jumps | truncated | entropy | problems asked |", "|---" * 8 + "|"]
+    rows = ["| algorithm | seeds | pass@1 | length | jumps | truncated | entropy | problems asked |", "|---" * 8 + "|"]
     for name in pg.ALGORITHMS:
         mine = [x for x in lines if x["algorithm"] == name]
         if not mine:
             continue
         last = lambda key, mine=mine: [x[key][-1] for x in mine]
-        spread = lambda v, d: f"{np.mean(v):.{d}f} ({min(v):.{d}f} to {max(v):.{d}f})"
+        spread = lambda v, d: "{:.{d}f} [{:.{d}f}, {:.{d}f}]".format(*interval(np.array(v))[:3], d=d)
         flat = lambda key, mine=mine: f"{np.mean([x[key] for x in mine]):.2f}"
         asked = np.mean([x["rounds"] or 1 for x in mine])
         cells = [f"`{name}`", len(mine), spread(last("pass@1"), 3), spread(last("length"), 1)]

@@ -2,9 +2,9 @@
 
 make reproduce CONFIG=configs/fruit.py WORKDIR=runs/fruit
 
-Expected on the 128 test problems, seeds 0 to 2, mean and 95 % interval: pass@1 .39 [.25, .48] after SFT, .74 [.34, .98] after 80 RL
-steps. In seeds 0 and 1 (.46 -> .89, .48 -> .98) jumps fall from .6 to .00 (a jump is right .26 and .31 of the time, steps .95 and
-.98) and length grows from 18 and 20 to 39 and 34; in seed 2 (.25 -> .34) SFT has not learned the steps (right .06 of the time), and RL
+Expected on the 128 test problems, seeds 0, 1, 2: pass@1 .46, .48, .25 after SFT, .89, .98, .34 after 80 RL steps (the seeds differ
+too much for an interval of their mean). In seeds 0 and 1 jumps fall from .6 to .00 (a jump is right .26 and .31 of the time, steps .95 and
+.98) and length grows from 18 and 20 to 39 and 34; in seed 2 SFT has not learned the steps (right .06 of the time), and RL
 makes .99 of the responses jumps.
 """
 

@@ -1,7 +1,7 @@
 """Gemma 2 2B (the lecture's demonstration) on GSM8K or MATH, R1-Zero-style: a reward for right answers, nothing else.
 
-    python -m experiments.rl --config configs/gemma2_2b.py:weights=FOLDER --workdir runs/gemma
-    python -m experiments.rl --config configs/gemma2_2b.py:weights=FOLDER,data=math,adapters=0 --workdir runs/gemma_math
+    rljax rl --config gemma2_2b:weights=FOLDER --workdir runs/gemma
+    rljax rl --config gemma2_2b:weights=FOLDER,data=math,adapters=0 --workdir runs/gemma_math
 
 FOLDER holds google/gemma-2-2b-it as Hugging Face has it: config.json, safetensors, tokenizer.json. By default adapters of
 rank 32 learn beside frozen bfloat16 weights; ``adapters=0`` learns all weights in float32.

@@ -1,6 +1,6 @@
 """Real grade-school questions, byte by byte, with a model of two million parameters: the whole path, on a CPU.
 
-    python -m experiments.reproduce --config configs/gsm8k_tiny.py:path=FOLDER --workdir runs/gsm8k
+    rljax reproduce --config gsm8k_tiny:path=FOLDER --workdir runs/gsm8k
 
 Expected, seed 0: held-out loss of SFT 1.33 nats a byte, pass@1 .008 before and after 10 RL steps on 32 test questions (4
 attempts each), i.e. one right answer in 128; 94 % of the attempts write "####", 84 % a number behind it. This model can

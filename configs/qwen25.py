@@ -1,7 +1,7 @@
 """Qwen2.5-0.5B or 1.5B on GSM8K or MATH, R1-Zero-style: RL from a base model, a reward for right answers, nothing else.
 
-    python -m experiments.rl --config configs/qwen25.py:weights=FOLDER --workdir runs/qwen25
-    python -m experiments.rl --config configs/qwen25.py:weights=FOLDER,data=math,adapters=32 --workdir runs/qwen25_math
+    rljax rl --config qwen25:weights=FOLDER --workdir runs/qwen25
+    rljax rl --config qwen25:weights=FOLDER,data=math,adapters=32 --workdir runs/qwen25_math
 
 FOLDER holds Qwen/Qwen2.5-0.5B or Qwen/Qwen2.5-1.5B (or their Math or Instruct siblings, or DeepSeek-R1-Distill-Qwen-1.5B)
 as Hugging Face has them. All weights learn, unless ``adapters`` names a rank. ``data=countdown,template=r1_zero`` is TinyZero's

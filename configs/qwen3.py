@@ -1,7 +1,7 @@
 """Qwen3-0.6B or 1.7B on GSM8K or MATH, R1-Zero-style: a reward for right answers, nothing else.
 
-    python -m experiments.rl --config configs/qwen3.py:weights=FOLDER --workdir runs/qwen3
-    python -m experiments.rl --config configs/qwen3.py:weights=FOLDER,template=r1_zero,data=math --workdir runs/qwen3_math
+    rljax rl --config qwen3:weights=FOLDER --workdir runs/qwen3
+    rljax rl --config qwen3:weights=FOLDER,template=r1_zero,data=math --workdir runs/qwen3_math
 
 FOLDER holds Qwen/Qwen3-0.6B or Qwen/Qwen3-1.7B (asked in their own chat template, thinking first), or their -Base siblings
 (``template=r1_zero``), as Hugging Face has them. All weights learn, unless ``adapters`` names a rank.

@@ -1,7 +1,7 @@
 """DeepSeek-R1-Zero's own setting (arXiv 2501.12948): 32 questions a step, 16 attempts at each, up to 32,768 tokens an attempt.
 
-    python -m experiments.plan --config configs/r1_zero.py --model qwen25_32b --mesh fsdp=16,tensor=8 --chip h100
-    python -m experiments.rl --config configs/r1_zero.py:weights=FOLDER --workdir runs/r1_zero --config.mesh.fsdp=16 ...
+    rljax plan --config r1_zero --model qwen25_32b --mesh fsdp=16,tensor=8 --chip h100
+    rljax rl --config r1_zero:weights=FOLDER --workdir runs/r1_zero --config.mesh.fsdp=16 ...
 
 The paper samples 8,192 attempts at a time and makes 16 updates of 512 from them: ``rollout=512`` (questions). Our
 sampler reserves room for every attempt to grow to the limit, so that by default a rollout is one update of 512 attempts,

@@ -1,6 +1,6 @@
 """DeepSeek-R1's whole recipe in miniature: R1-Zero, cold start, RL for a language, rejection sampling, RL again, distillation.
 
-python -m experiments.recipe --config configs/recipe.py --workdir runs/recipe
+rljax recipe --config recipe --workdir runs/recipe
 """
 
 from . import common

@@ -1,11 +1,11 @@
 """Attempts per prompt at equal samples; temperature; KL; a context limit that is raised late.
 
-python -m experiments.ablate --config configs/ablations/attempts.py --workdir runs/attempts --seeds 3
+rljax ablate --config ablations/attempts --workdir runs/attempts --seeds 3
 
-Expected, seeds 0 to 2, pass@1 .27 before, mean and 95 % interval after: G = 2, 4, 8, 16, 32, 64 .82 [.80, .83], .84 [.83, .86], .85
-[.84, .86], .83 [.79, .86], .81 [.76, .84], .77 [.74, .80]; temperature .6 .74 [.70, .76], 1.4 .79 [.74, .85]; KL .01 .83 [.79, .85],
-.3 .42 [.40, .45]; 24 tokens .44 [.36, .55], length 25.4, raised at step 25 .73 [.64, .77], length 35.0 (14.0 before). All of
-it: docs/ablations.md.
+Expected, seeds 0 to 2, pass@1 .27 before, mean and 95 % interval after: G = 2, 4, 8, 16, 32, 64 .82 [.78, .85], .84
+[.80, .88], .85 [.82, .88], .83 [.74, .93], .81 [.71, .90], .77 [.70, .84]; temperature .6 .74 [.66, .82], 1.4 .79
+[.66, .93]; KL .01 .83 [.74, .92], .3 .42 [.35, .49]; 24 tokens .44 [.20, .69], length 25.4, raised at step 25 .73
+[.54, .91], length 35.0 (14.0 before). All of it: docs/ablations.md.
 """
 
 from . import small

@@ -1,12 +1,13 @@
 """Which problems to practise on? Easy, hard, mixed, from easy to hard, or only those that are neither always solved nor never.
 
-    python -m experiments.ablate --config configs/ablations/distribution.py --workdir runs/distribution --seeds 3
+    rljax ablate --config ablations/distribution --workdir runs/distribution --seeds 3
 
 Lists of three to five prices; pass@1 is over all of them, "level 5" over the longest.
 
-Expected, seeds 0 to 2, pass@1 .34 before, mean and 95 % interval after, in brackets level 5, .19 before: mixed .76 [.68, .88]
-(.58), easy .72 [.63, .84] (.50), hard .72 [.61, .87] (.61), easy to hard .76 [.70, .87] (.59), groups that disagree .75 [.67, .88]
-(.56). All of it: docs/ablations.md.
+Expected, seeds 0 to 2, pass@1 .34 before, mean and 95 % interval (or the three seeds) after, and level 5, .19 before:
+mixed .76 (.68, .71, .88), level 5 .58; easy .72 [.45, .99], level 5 .50; hard .72 (.68, .61, .87), level 5 .61; easy
+to hard .76 [.54, .99], level 5 .59; groups that disagree .75 (.71, .67, .88), level 5 .56. All of it:
+docs/ablations.md.
 """
 
 from .. import common, shop

@@ -1,12 +1,12 @@
 """One token holds only little computation: what can be jumped, over swaps, steps written down, and layers?
 
-    python -m experiments.ablate --config configs/ablations/frontier.py --workdir runs/frontier --seeds 3
+    rljax ablate --config ablations/frontier --workdir runs/frontier --seeds 3
 
 The shell game (configs/cups.py), imitated from random weights: 21 cells of 7 to 45 seconds of one core.
 
-Expected, seeds 0 to 2, mean and 95 % interval: jumps over 4 swaps .38 [.36, .44], .48 [.42, .51], .62 [.61, .62] with 1, 2, 4 layers,
-over 8 swaps .16 with each; 8 swaps with 2, 4, 8 places written .20 [.19, .24], .86 [.81, .94], 1.00 with 2 layers. All of it:
-docs/ablations.md.
+Expected, seeds 0 to 2, mean and 95 % interval (or the three seeds): jumps over 4 swaps .38 [.27, .50], .48 [.35,
+.60], .62 [.59, .64] with 1, 2, 4 layers, over 8 swaps .16 with each; 8 swaps with 2, 4, 8 places written .20 [.13,
+.28], .86 (.81, .85, .94), 1.00 with 2 layers. All of it: docs/ablations.md.
 """
 
 from .. import cups

@@ -1,10 +1,10 @@
 """Does the gain of RL vanish below a size, as R1's appendix reports for 7B?
 
-python -m experiments.ablate --config configs/ablations/size.py --workdir runs/size --seeds 3
+rljax ablate --config ablations/size --workdir runs/size --seeds 3
 
-Expected, seeds 0 to 2, pass@1 before -> after, mean and 95 % interval, layers x width: 1 x 16 .01 -> .02 [.02, .02], 1 x 32 .05 ->
-.06 [.03, .08], 1 x 64 .15 -> .18 [.14, .24], 2 x 32 .14 -> .25 [.14, .37], 2 x 64 .27 -> .83 [.79, .86], 3 x 96 .32 -> .92 [.91,
-.92]. All of it: docs/ablations.md.
+Expected, seeds 0 to 2, pass@1 before -> after, mean and 95 % interval (or the three seeds), layers x width: 1 x 16
+.01 -> .02 [.01, .03], 1 x 32 .05 -> .06 (.07, .03, .08), 1 x 64 .15 -> .18 [.05, .32], 2 x 32 .14 -> .25 (.23, .14,
+.37), 2 x 64 .27 -> .83 [.74, .93], 3 x 96 .32 -> .92 [.91, .92]. All of it: docs/ablations.md.
 """
 
 from . import small

@@ -1,12 +1,13 @@
 """What RL starts from: pretraining alone (R1-Zero), SFT (R1), SFT on fewer demonstrations or on other strategies.
 
-    python -m experiments.ablate --config configs/ablations/start.py --workdir runs/start --seeds 3
+    rljax ablate --config ablations/start --workdir runs/start --seeds 3
 
 In all arms a tenth of the textbook's pages are worked problems, so that a model without SFT sometimes answers.
 
-Expected, seeds 0 to 2, pass@1 before -> after, mean and 95 % interval: SFT .27 -> .67 [.60, .79], pretraining only .01 -> .06 [.05,
-.07], SFT on 50 problems .09 -> .05 [.03, .09], on 500 .24 -> .34 [.29, .40]; .05 of them jump .47 -> .87 [.78, .93], .95 jump .16
--> .12 [.11, .12], length 5.0 -> 5.2. All of it: docs/ablations.md.
+Expected, seeds 0 to 2, pass@1 before -> after, mean and 95 % interval (or the three seeds): SFT .27 -> .67 [.41,
+.93], pretraining only .01 -> .06 [.04, .08], SFT on 50 problems .09 -> .05 (.09, .04, .03), on 500 .24 -> .34 [.21,
+.47]; .05 of them jump .47 -> .87 (.89, .93, .78), .95 jump .16 -> .12 [.10, .14], length 5.0 -> 5.2. All of it:
+docs/ablations.md.
 """
 
 from . import small

@@ -1,10 +1,10 @@
 """How much to train on each rollout: optimiser steps, learning rate, clip range.
 
-python -m experiments.ablate --config configs/ablations/updates.py --workdir runs/updates --seeds 3
+rljax ablate --config ablations/updates --workdir runs/updates --seeds 3
 
-Expected, seeds 0 to 2, pass@1 .27 before, mean and 95 % interval after: 1 update .83 [.79, .86], 2 .92 [.91, .94], 4 .93 [.91,
-.96], 8 .93 [.91, .93], 16 .81 [.74, .88]; rate / 4 .45 [.44, .48], x 4 .90 [.88, .92]; at 4 updates clip .05 .91 [.89, .92], clip 1
-.94 [.93, .95]. All of it: docs/ablations.md.
+Expected, seeds 0 to 2, pass@1 .27 before, mean and 95 % interval after: 1 update .83 [.74, .93], 2 .92 [.88, .97], 4
+.93 [.88, .99], 8 .93 [.89, .96], 16 .81 [.64, .99]; rate / 4 .45 [.39, .52], x 4 .90 [.84, .95]; at 4 updates clip
+.05 .91 [.87, .95], clip 1 .94 [.91, .97]. All of it: docs/ablations.md.
 """
 
 from . import small

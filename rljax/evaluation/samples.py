@@ -15,7 +15,7 @@ Sample = dict[str, Any]
 def read_attempts(
     task: Task, rows: dict[str, np.ndarray], records: list[Any]
 ) -> tuple[list[list[str]], list[list[Attempt]]]:
-    """The text of each response, and what it did: both [Q][n]."""
+    """The text of each response, and what it did: a list of n for each of Q problems, both."""
     lengths = rows["mask"].sum(-1)
     decode = lambda q, n: response_text(
         task.tokenizer, rows["response"][q, n, : lengths[q, n]], bool(rows["finished"][q, n])
