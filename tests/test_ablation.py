@@ -11,7 +11,8 @@ from experiments import ablate
 from rljax import ablation
 from rljax.errors import UserError
 from rljax.metrics import intervals
-from rljax.training import config_files, journal, settings
+from rljax.training import config_files, journal
+from rljax.training.run import resolve
 
 CONFIGS = sorted(p for p in Path("configs/ablations").glob("*.py") if p.stem not in ("__init__", "small"))
 
@@ -35,7 +36,7 @@ def test_every_arm_of_every_ablation_is_a_run_that_resolves(path):
     asked = ablation.load(module, [])
     assert asked.question and asked.hypothesis and asked.claims
     for run in ablation.runs_of(asked, module.get_config(), [0], Path("w"), Path("s")):
-        settings.resolve(run.config, asked.stage)
+        resolve(run.config, asked.stage)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 
 from configs import shop
-from experiments import pretrain, sft
 from rljax import tasks
 from rljax.errors import UserError
 from rljax.tasks import batches, rejection_sampling
-from rljax.training import settings
+from rljax.training.run import resolve
 
 
 def problems_on(page, task):
@@ -62,11 +61,12 @@ def test_pages_among_the_rows_of_sft_count_in_the_loss_and_the_other_rows_stay()
 
 def test_a_share_above_one_is_refused_in_one_line():
     config = shop.get_config("short")
-    config.pretrain.worked = config.sft.general = 1.5
-    with pytest.raises(UserError, match="pretrain.worked"):
-        pretrain.make_pages(settings.resolve(config))
-    with pytest.raises(UserError, match="sft.general"):
-        sft.make_batches(settings.resolve(config))
+    config.pretrain.worked = 1.5
+    with pytest.raises(UserError, match="pretrain.worked=1.5: must be at least 0 and at most 1"):
+        resolve(config)
+    config.pretrain.worked, config.sft.general = 0.0, 1.5
+    with pytest.raises(UserError, match="sft.general=1.5"):
+        resolve(config)
 
 
 # Samples of a file

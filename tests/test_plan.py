@@ -111,42 +111,42 @@ def test_groups_of_devices_are_read_in_each_form_that_the_compiler_writes():
 
 
 def test_a_plan_on_one_device_holds_its_state_and_the_compilers_temporaries():
-    plan = planning.make(planning.settle(small()))
-    count = transformer.count(jax.eval_shape(lambda: transformer.init(plan.settings.model, jax.random.key(0))))
+    plan = planning.make_plan(planning.resolve_abstract(small()))
+    count = transformer.count(jax.eval_shape(lambda: transformer.init(plan.run.model, jax.random.key(0))))
     m = plan.memory
     assert m.state["weights"] == 4 * count and m.state["optimiser"] == pytest.approx(8 * count, abs=64)
     assert m.state["reference"] == m.state["critic"] == 0
     assert m.peak == max(m.phases.values()) > sum(m.state.values()) + m.updating["gradients"]
     assert plan.tokens == 4 * 4 * 32 and plan.note == ""
-    assert not plan.programs.sample.said and not plan.programs.push.said
+    assert not plan.programs.sample.said and not plan.programs.update.said
 
 
 def test_moments_in_host_memory_are_counted_there_and_not_on_the_device():
     here, there = (small(), small())
     there.rl.optimizer.offload = True
-    plan, other = (planning.make(planning.settle(c)).memory for c in (here, there))
+    plan, other = (planning.make_plan(planning.resolve_abstract(c)).memory for c in (here, there))
     moments = plan.state["optimiser"] - other.state["optimiser"]
     assert (plan.host, other.host) == (0, moments) and 0 < other.state["optimiser"] < 64
     assert other.phases["sample"] == plan.phases["sample"] - moments and other.peak <= plan.peak
 
 
 def test_knobs_are_turned_until_the_plan_fits_and_only_those_that_help_are_kept():
-    plan = planning.make(planning.settle(small()))
-    again = lambda config: planning.make(planning.settle(config))
+    plan = planning.make_plan(planning.resolve_abstract(small()))
+    again = lambda config: planning.make_plan(planning.resolve_abstract(config))
     wanted = 0.75 * plan.memory.peak
-    flags, after = planning.search(plan, wanted, again)
+    flags, after = planning.search_settings(small(), plan, wanted, again)
     assert after.memory.peak <= wanted and flags
-    assert planning.search(plan, plan.memory.peak, again) == ({}, plan)
-    assert "--config." in suggestions.pasted(flags)
+    assert planning.search_settings(small(), plan, plan.memory.peak, again) == ({}, plan)
+    assert "--config." in suggestions.as_flags(flags)
 
 
 def test_long_programs_are_sized_by_a_straight_line_through_short_ones():
     c = small()
     c.model.layers = 14
-    s = planning.settle(c)
-    (line, note), (exact, whole) = lowering.compiled(s), lowering.compiled(s, exact=True)
+    s = planning.resolve_abstract(c)
+    (line, note), (exact, whole) = lowering.compile_programs(s), lowering.compile_programs(s, exact=True)
     assert (note, whole) == ("by 2 and 4 layers", "")
-    for name in ("sample", "push"):
+    for name in ("sample", "update"):
         assert getattr(line, name).temporary == pytest.approx(getattr(exact, name).temporary, rel=0.1)
 
 
@@ -182,16 +182,16 @@ def test_weights_on_each_device_of_a_mesh_are_as_computed_by_hand():
     tables = 2 * vocab * c.width / (8 if vocab % 4 == 0 else 2)
     assert told["bytes"]["state"]["weights"] == 4 * (c.layers * matrices / 8 + norms + tables)
     assert told["devices"] == 8 and "fits" in done.stdout
-    assert told["sent"]["push"]["all-gather"][0] > 0 and told["sent"]["push"]["all-reduce"][0] > 0
+    assert told["sent"]["update"]["all-gather"][0] > 0 and told["sent"]["update"]["all-reduce"][0] > 0
     assert told["roofline"]["v5e"]["tokens_per_second"] > 0
 
 
 def test_a_config_of_a_published_model_needs_no_folder():
     c = qwen25.get_config()
-    s = planning.settle(c, "qwen25_1.5b")
+    s = planning.resolve_abstract(c, "qwen25_1.5b")
     assert s.model.layers == 28 and s.model.scan_layers and s.task.prompt_slots == 512
     with pytest.raises(UserError, match="name a model"):
-        planning.settle(c)
+        planning.resolve_abstract(c)
 
 
 def script(*flags):

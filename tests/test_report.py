@@ -6,11 +6,12 @@ import pytest
 
 from configs import common
 from experiments import plot
-from rljax import report, tasks
+from rljax import report
 from rljax.errors import UserError
 from rljax.metrics import behaviours
 from rljax.report import aha, texts
-from rljax.training import config_files, initial_state, journal, settings
+from rljax.training import config_files, initial_state, journal
+from rljax.training.run import resolve
 
 PROMPT = "<bos> Ben pays 14 for two of 6 3 11?"
 
@@ -150,19 +151,24 @@ def test_a_run_that_did_not_count_the_behaviour_has_no_first_aha_in_its_report(c
 
 
 def test_a_behaviour_that_the_task_does_not_count_or_a_share_that_is_none_is_refused(config):
-    task = tasks.make_task("shop")
-    settings.check_report(config, task)
+    resolve(config)
     config.report.aha.behaviour = "wiat"
     with pytest.raises(UserError, match="report.aha.behaviour='wiat' is not counted in task shop"):
-        settings.check_report(config, task)
+        resolve(config)
     config.report.aha.update(dict(behaviour="try", share=1.5))
     with pytest.raises(UserError, match="report.aha.share=1.5"):
-        settings.check_report(config, task)
+        resolve(config)
+
+
+def test_the_behaviour_that_is_looked_for_is_the_first_that_the_task_counts_unless_one_is_named(config):
+    rows = records(0.3, 0.6, 0.7)
+    found = aha.find_first_aha({"behaviour": "", "share": 0.5}, rows)
+    assert found == aha.find_first_aha({"behaviour": "wait", "share": 0.5}, rows)
 
 
 def test_a_run_of_before_is_drawn_and_started_from_though_it_knows_no_aha(tmp_path):
     config = config_files.load_config("configs/shop.py:short")
-    s = settings.resolve(config)
+    run = resolve(config)
     old = run_of(tmp_path, [0.3, 0.6, 0.7], [sample("try 1 wait", "answer 6 3", 0.0, old=True)])
     rows = [{k: v for k, v in r.items() if "per_response" not in k} | {"stage": "sft"} for r in records(0.3)]
     with (old / "metrics.jsonl").open("a") as file:
@@ -171,7 +177,7 @@ def test_a_run_of_before_is_drawn_and_started_from_though_it_knows_no_aha(tmp_pa
     before = journal.to_plain(config.to_dict())
     del before["report"]
     (old / "config.json").write_text(json.dumps({"config": before}))
-    known = initial_state.evaluated_before(s, f"{old}:sft", tmp_path)
+    known = initial_state.read_evaluation(run, f"{old}:sft", tmp_path)
     assert known is not None and known[0]["eval/pass@1"] == 0.3 and len(known[1]) == 1
     plot.run(config, old)
     assert "thinks <span>3 words" in (old / "report.html").read_text()

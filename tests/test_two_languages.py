@@ -13,7 +13,7 @@ from rljax.verifiers import text_rewards
 
 T = 100
 MIXED = tasks.make_task("shop", second=0.4)
-TWO = rewards.parse("correct + language(target=en)")
+TWO = rewards.parse_reward("correct + language(target=en)")
 
 
 def attempts(task, rng, count=64):
@@ -47,8 +47,8 @@ def test_device_and_text_agree_on_correctness_and_on_language(task):
     rows[1] = [int(i) for i in np.random.default_rng(2).integers(0, task.tokenizer.size, T) if i != task.tokenizer.eos]
     rows[2], rows[4] = [task.tokenizer.zero] * 3, [task.tokenizer.eos]  # no word at all
     rollout = rollout_of(task, asked, rows)
-    here, noted = rewards.on_device(task, 1, TWO)(rollout, asked)
-    text, read = rewards.on_host(task, 1, workers=0, parts=TWO)(rollout, asked)
+    here, noted = rewards.device_verifier(task, 1, TWO)(rollout, asked)
+    text, read = rewards.host_verifier(task, 1, workers=0, terms=TWO)(rollout, asked)
     np.testing.assert_array_equal(here, text)
     np.testing.assert_array_equal(noted["reward/language"], read["reward/language"])
     assert 0 < here.sum() < len(rows) and not rewards.needs_host(task, TWO)

@@ -21,14 +21,21 @@ class FirstAha(NamedTuple):
 def find_first_aha(wanted: Mapping[str, Any], records: Run) -> FirstAha | None:
     """The first aha of the run; None where its behaviour was not counted.
 
-    ``wanted`` is config.report.aha: {"behaviour": name, "share": threshold}, or {}.
+    ``wanted`` is config.report.aha: {"behaviour": name, "share": threshold}, or {}. "" is the first that the task counts.
     """
-    shares = read_series(records, f"eval/behaviour/{wanted['behaviour']}") if wanted else {}
+    behaviour = (wanted["behaviour"] or first_counted(records)) if wanted else ""
+    shares = read_series(records, f"eval/behaviour/{behaviour}") if behaviour else {}
     if not shares:
         return None
     step = behaviours.first_aha_step(shares, wanted["share"])
     before = None if step is None else behaviours.share_before(shares, step)
-    return FirstAha(wanted["behaviour"], wanted["share"], step, before, None if step is None else shares[step])
+    return FirstAha(behaviour, wanted["share"], step, before, None if step is None else shares[step])
+
+
+def first_counted(records: Run) -> str:
+    """The first behaviour that the run counted, in the task's order; "" where it counted none."""
+    names = [k.removeprefix("eval/behaviour/") for r in records for k in r if k.startswith("eval/behaviour/")]
+    return next((name for name in names if "/" not in name), "")
 
 
 def aha_tile(aha: FirstAha) -> tuple[str, Any, str]:

@@ -18,7 +18,7 @@ def check_run(run: Any, stages: Sequence[str]) -> None:
         raise UserError(
             "mesh.actors: devices that only sample must be in the same process as those that learn: use one"
         )
-    if run.aha.behaviour not in run.task.behaviours:
+    if run.aha.behaviour and run.aha.behaviour not in run.task.behaviours:
         raise UserError(
             f"report.aha.behaviour={run.aha.behaviour!r} is not counted in task {run.task.name}, choose from "
             f"{run.task.behaviours}"

@@ -95,7 +95,7 @@ class TaskOptions:
 class AhaOptions:
     """What the report calls the first aha; it changes nothing of the run."""
 
-    behaviour: str = option("wait", "the behaviour that the report looks for, one that the task counts")
+    behaviour: str = option("", "the behaviour that the report looks for, one that the task counts; '': its first")
     share: float = option(0.5, "share of responses that must show it", above=0.0, high=1.0)
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from together_configs import config_of, generous
+from vmapped_configs import config_of, generous
 
+from experiments import rl
 from rljax.ablation import vmap_groups, vmapped
 from rljax.tasks import shop
 from rljax.training import command_line
@@ -16,12 +17,13 @@ from rljax.training import command_line
 def after_two(devices):
     """(devices used, collectives in the program, metrics of two steps [2][name][R])."""
     configs = [config_of(**{"seed": n, "rl.temperature": 1 - n / 20}) for n in range(6)]
-    each, mesh = [vmapped.resolved(c) for c in configs], vmapped.devices_for(len(configs), devices)
-    state, _ = vmapped.begin(each, [Path(tempfile.gettempdir())] * len(configs), mesh)
-    iteration = vmapped.make_iteration(vmapped.beside(each[0]), vmap_groups.stacked(configs)[1], mesh)
-    text, seen = iteration.func.lower(*iteration.args, state).as_text(), []
+    each, mesh = [vmapped.resolve_one(c) for c in configs], vmapped.mesh_for(len(configs), devices)
+    state, _ = vmapped.initial_states(each, [Path(tempfile.gettempdir())] * len(configs), mesh)
+    numbers = vmap_groups.stack_numbers(configs)[1]
+    train_step = vmapped.vmap_train_step(rl.make_train_step, vmapped.beside_others(each[0]), numbers, mesh)
+    text, seen = train_step.func.lower(*train_step.args, state).as_text(), []
     for _ in range(2):
-        state, metrics = iteration(state)
+        state, metrics = train_step(state)
         seen.append(jax.device_get(metrics))
     return len(state.params["embedding"].sharding.device_set), text.count("all_reduce") + text.count("all_gather"), seen
 

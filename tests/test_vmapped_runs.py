@@ -1,6 +1,5 @@
 """Runs that are computed together: each is the run that it would be by itself."""
 
-import dataclasses
 import json
 
 import jax
@@ -8,14 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from simulated import on_devices
-from together_configs import APART, config_of, generous
+from vmapped_configs import APART, config_of, generous
 
 from experiments import rl
 from rljax import policy_gradient as pg
 from rljax.ablation import vmap_groups, vmapped
 from rljax.errors import UserError
 from rljax.tasks import shop
-from rljax.training import initial_state, journal, loop, settings
+from rljax.training import initial_state, journal, loop
+from rljax.training.run import resolve
+from rljax.training.signals import Interrupted
+from rljax.training.stage_checkpoints import finished
 from rljax.training.workdir import hold_workdir
 
 
@@ -40,7 +42,7 @@ def folders(root):
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     root = tmp_path_factory.mktemp("together")
-    vmapped.run(three(), folders(root), root / "group")
+    vmapped.train_together(rl.make_train_step, three(), folders(root), root / "group")
     return root
 
 
@@ -73,61 +75,63 @@ def test_each_run_is_the_one_it_would_be_by_itself(undisturbed, alone):
 
 def test_a_run_that_was_computed_with_others_can_be_started_from_and_continued(undisturbed, alone, tmp_path):
     for mine, theirs, config in zip(folders(undisturbed), folders(alone), three(), strict=True):
-        s = settings.resolve(config, "rl")
+        s = resolve(config, "rl")
         a, b = (initial_state.start_params(s, f"{folder}:rl", tmp_path) for folder in (mine, theirs))
         for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
             np.testing.assert_allclose(x, y, atol=1e-5)
         before = (mine / "metrics.jsonl").read_bytes()
         with hold_workdir(mine, config):
             rl.run(config, mine)  # it is finished: nothing is done again
-        assert (mine / "metrics.jsonl").read_bytes() == before and loop.finished(mine, "rl", 3)
+        assert (mine / "metrics.jsonl").read_bytes() == before and finished(mine, "rl", 3)
 
 
 def test_stopped_in_the_middle_and_continued_they_leave_the_same_bytes(undisturbed, tmp_path, monkeypatch):
-    made = vmapped.make_iteration
+    made = vmapped.vmap_train_step
 
     def stops_at_three(*how):
-        iteration, steps = made(*how), iter((1, 2))
+        train_step, steps = made(*how), iter((1, 2))
 
         def step(state):
             next(steps)
-            return iteration(state)
+            return train_step(state)
 
         return step
 
-    monkeypatch.setattr(vmapped, "make_iteration", stops_at_three)
+    monkeypatch.setattr(vmapped, "vmap_train_step", stops_at_three)
     with pytest.raises(StopIteration):
-        vmapped.run(three(), folders(tmp_path), tmp_path / "group")
-    assert not any(loop.finished(folder, "rl", 3) for folder in folders(tmp_path))
-    monkeypatch.setattr(vmapped, "make_iteration", made)
-    vmapped.run(three(), folders(tmp_path), tmp_path / "group")
+        vmapped.train_together(rl.make_train_step, three(), folders(tmp_path), tmp_path / "group")
+    assert not any(finished(folder, "rl", 3) for folder in folders(tmp_path))
+    monkeypatch.setattr(vmapped, "vmap_train_step", made)
+    vmapped.train_together(rl.make_train_step, three(), folders(tmp_path), tmp_path / "group")
     for mine, theirs in zip(folders(tmp_path), folders(undisturbed), strict=True):
         for name in ("metrics.jsonl", *(f"samples/rl_step_{n:06d}.jsonl" for n in (0, 2, 3))):
             assert (mine / name).read_bytes() == (theirs / name).read_bytes()
         sums = "checkpoints/rl/3/sums/metadata"
         assert json.loads((mine / sums).read_text()) == json.loads((theirs / sums).read_text())
     with pytest.raises(UserError, match=r"holds .*seed_3.*use another folder"):
-        vmapped.run(three()[:2], [tmp_path / "a", tmp_path / "seed_4"], tmp_path / "group")
+        vmapped.train_together(
+            rl.make_train_step, three()[:2], [tmp_path / "a", tmp_path / "seed_4"], tmp_path / "group"
+        )
 
 
 def test_a_run_that_stands_still_is_named_and_the_others_finish(tmp_path, monkeypatch):
-    made = vmapped.make_iteration
+    made = vmapped.vmap_train_step
 
     def second_fails(*how):
-        iteration = made(*how)
+        train_step = made(*how)
 
         def step(state):
-            state, metrics = iteration(state)
+            state, metrics = train_step(state)
             skipped = np.asarray([0, 9, 0], np.int32)
             return state.replace(skipped=jnp.asarray(skipped)), metrics | {"skipped_in_a_row": skipped}
 
         return step
 
-    monkeypatch.setattr(vmapped, "make_iteration", second_fails)
+    monkeypatch.setattr(vmapped, "vmap_train_step", second_fails)
     configs = [config_of(**changes, **{"rl.max_skipped": 9}) for changes in APART]
     with pytest.raises(UserError, match=r"seed_4: the gradient was not finite 9 steps in a row, as in 1 of 3 runs"):
-        vmapped.run(configs, folders(tmp_path), tmp_path / "group")
-    assert [loop.finished(folder, "rl", 3) for folder in folders(tmp_path)] == [True, False, True]
+        vmapped.train_together(rl.make_train_step, configs, folders(tmp_path), tmp_path / "group")
+    assert [finished(folder, "rl", 3) for folder in folders(tmp_path)] == [True, False, True]
 
 
 def equations(jaxpr):
@@ -142,10 +146,12 @@ def equations(jaxpr):
 
 def forms(s, configs):
     """(shapes of the conditions of loops that multiply matrices, branches of each branching that does)."""
-    one = initial_state.new_state(s, s.config.rl, None, settings.algorithm(s.config.rl))
+    one = initial_state.new_state(s, s.rl, None)
     state = jax.tree.map(lambda x: jnp.stack([x, x]), one)
-    mesh = vmapped.devices_for(2, jax.devices()[:1])
-    program = jax.make_jaxpr(vmapped.make_iteration(s, vmap_groups.stacked(configs)[1], mesh))(state).jaxpr
+    mesh = vmapped.mesh_for(2, jax.devices()[:1])
+    program = jax.make_jaxpr(
+        vmapped.vmap_train_step(rl.make_train_step, s, vmap_groups.stack_numbers(configs)[1], mesh)
+    )(state).jaxpr
     multiplies = lambda body: any(e.primitive.name == "dot_general" for e in equations(body))
     loops = [e.params for e in equations(program) if e.primitive.name == "while"]
     branchings = [e.params["branches"] for e in equations(program) if e.primitive.name == "cond"]
@@ -156,13 +162,13 @@ def forms(s, configs):
 @pytest.mark.parametrize("changes", [{}, {"rl.limit.tokens": 6, "rl.limit.until": 2}], ids=["plain", "limit"])
 def test_a_loop_has_one_condition_for_all_runs_and_a_branch_is_still_a_branch(changes):
     configs = [config_of(**apart, **changes) for apart in APART[:2]]
-    s = vmapped.resolved(configs[0])
-    assert forms(vmapped.beside(s), configs) == ({()}, {2})
+    s = vmapped.resolve_one(configs[0])
+    assert forms(vmapped.beside_others(s), configs) == ({()}, {2})
     assert forms(s, configs) == ({(2,)}, set()), "what vmap makes of them where each run decides for itself"
 
 
 def test_shared_out_over_devices_they_are_the_same_runs_and_no_device_hears_of_another():
-    found = on_devices(4, "together_run.py", "--xla_backend_optimization_level=0")
+    found = on_devices(4, "vmapped_run.py", "--xla_backend_optimization_level=0")
     assert found["used"] == 3 and found["talk"] == 0
     assert found["apart"] < 1e-4
     assert len(set(found["lengths"][0])) > 3, "the runs differ"
@@ -176,12 +182,13 @@ def test_every_option_that_may_differ_can_be_traced():
         mask=jnp.ones((rows // group, group, tokens), bool),
         logprobs=jnp.zeros((rows // group, group, tokens)),
         key=jax.random.key(0),
-        parts=jnp.ones((rows // group, group, 2)),
+        reward_terms=jnp.ones((rows // group, group, 2)),
         values=jnp.zeros((rows // group, group, tokens)),
         distinct=jnp.ones((rows // group, group), bool),
         greedy=jnp.ones(rows // group),
     )
-    data = dict(logp=log, old=log, advantage=jnp.ones(rows), mask=mask.astype(float), sampler=log, chosen=mask)
+    data = dict(logp=log, old_logprobs=log, advantage=jnp.ones(rows), mask=mask.astype(float), chosen=mask)
+    data |= dict(behaviour_logprobs=log)
     data |= dict(entropy=log)
     needed = {"pkpo": "k=2", "passk_training": "k=2", "dro": "beta=1.0"}
     traced = set()
@@ -189,11 +196,11 @@ def test_every_option_that_may_differ_can_be_traced():
         for name in pg.TABLES[field]:
             kept = {"advantage": "raw", "surrogate": "reinforce", "aggregation": "token_mean"}
             kept |= {"aggregation": "seq_mean_token_mean"} if name in ("gspo", "luspo", "gmpo") else {}
-            row = pg.Algorithm(**kept | {field: f"{name}({needed.get(name, '')})"})
-            free = {o: 1.0 for o in pg.choices.options(pg.TABLES[field][name]) if vmap_groups.may_vary(row, field, o)}
+            algorithm = pg.Algorithm(**kept | {field: f"{name}({needed.get(name, '')})"})
+            free = {option: 1.0 for part, option in algorithm.number_options() if part == field}
 
-            def act(values, field=field, of=of, row=row):
-                choice = row.choice(field)
+            def act(values, field=field, of=of, algorithm=algorithm):
+                choice = algorithm.choice(field)
                 now = choice._replace(options=choice.options | values)
                 return pg.choices.call(now, pg.TABLES[field], of)
 
@@ -221,20 +228,19 @@ def test_every_option_that_may_differ_can_be_traced():
         {"levels.low": 4, "levels.rise": 2, "limit.tokens": 6, "limit.until": 2},
     ],
 )
-def test_a_whole_turn_can_be_traced_in_every_number(row):
+def test_a_whole_train_step_can_be_traced_in_every_number(row):
     config = config_of(**{f"rl.{name}": choice for name, choice in row.items()}, **{"task.options.fewest": 3})
-    s = vmapped.resolved(config)
-    state = jax.eval_shape(lambda: initial_state.new_state(s, config.rl, None, settings.algorithm(config.rl)))
-    values = {k: jnp.asarray(v, settings.ARRAYS.get(k, jnp.float32)) for k, v in vmap_groups.numbers(config).items()}
-    turn = lambda values, state: rl.make_iteration(dataclasses.replace(s, numbers=values))(state)
-    after, metrics = jax.eval_shape(turn, values, state)
+    s = vmapped.resolve_one(config)
+    state = jax.eval_shape(lambda: initial_state.new_state(s, s.rl, None))
+    step = lambda values, state: rl.make_train_step(s.with_numbers(values))(state)
+    after, metrics = jax.eval_shape(step, s.numbers(), state)
     assert jax.tree.structure(after) == jax.tree.structure(state) and metrics["reward"].shape == ()
 
 
 def test_configs_that_differ_in_numbers_are_alike_and_stacked():
     configs = three()
     assert len({vmap_groups.signature(c) for c in configs}) == 1
-    base, numbers = vmap_groups.stacked(configs)
+    base, numbers = vmap_groups.stack_numbers(configs)
     assert base is configs[0] and set(numbers) == {
         "seed", "rl.temperature", "rl.optimizer.learning_rate", "rl.row.kl.coef", "rl.row.surrogate.low",
         "rl.row.surrogate.high",
@@ -242,7 +248,7 @@ def test_configs_that_differ_in_numbers_are_alike_and_stacked():
     assert numbers["seed"].tolist() == [3, 4, 5] and numbers["seed"].dtype == np.int32
     np.testing.assert_allclose(numbers["rl.row.kl.coef"], [0.1, 0.04, 0.04])
     np.testing.assert_allclose(numbers["rl.row.surrogate.low"], [0.2, 0.2, 0.05])
-    assert vmap_groups.stacked(configs[:1])[1] == {}
+    assert vmap_groups.stack_numbers(configs[:1])[1] == {}
     named = config_of(**{"rl.algorithm": "r1_zero"}), config_of(**{"sft.steps": 7, "rl.start": "elsewhere:sft"})
     assert {vmap_groups.signature(c) for c in named} == {vmap_groups.signature(configs[0])}, (
         "same parts; RL does not look at SFT"
@@ -268,7 +274,7 @@ def test_configs_that_make_another_program_are_not_alike(changes):
     config = config_of(**changes)
     assert vmap_groups.signature(config) != vmap_groups.signature(config_of())
     with pytest.raises(UserError, match=r"runs differ in \S+ \(.*cannot be computed together: only seed") as e:
-        vmap_groups.stacked([config_of(), config])
+        vmap_groups.stack_numbers([config_of(), config])
     assert "\n" not in str(e.value)
 
 
@@ -284,7 +290,7 @@ def test_configs_that_make_another_program_are_not_alike(changes):
 def test_what_cannot_be_one_function_of_arrays_is_refused_in_a_line(changes, said, tmp_path):
     configs = [config_of(seed=n, **changes) for n in range(2)]
     with pytest.raises(UserError) as e:
-        vmapped.run(configs, [tmp_path / "a", tmp_path / "b"], tmp_path / "group")
+        vmapped.train_together(rl.make_train_step, configs, [tmp_path / "a", tmp_path / "b"], tmp_path / "group")
     assert said in str(e.value) and "\n" not in str(e.value)
     assert not (tmp_path / "group").exists()
 
@@ -292,15 +298,15 @@ def test_what_cannot_be_one_function_of_arrays_is_refused_in_a_line(changes, sai
 def test_folders_are_those_of_one_run_each_and_none_that_has_begun(tmp_path):
     configs = [config_of(seed=n) for n in range(2)]
     with pytest.raises(UserError, match="as many folders and one for the group"):
-        vmapped.run(configs, [tmp_path / "a", tmp_path / "a"], tmp_path / "group")
+        vmapped.train_together(rl.make_train_step, configs, [tmp_path / "a", tmp_path / "a"], tmp_path / "group")
     (tmp_path / "b" / "checkpoints" / "rl" / "2").mkdir(parents=True)
     (tmp_path / "b" / "config.json").write_text(json.dumps({"config": journal.to_plain(configs[1].to_dict())}))
     with pytest.raises(UserError, match="has begun its RL by itself"):
-        vmapped.run(configs, [tmp_path / "c", tmp_path / "b"], tmp_path / "other")
+        vmapped.train_together(rl.make_train_step, configs, [tmp_path / "c", tmp_path / "b"], tmp_path / "other")
 
 
 def test_an_interrupt_saves_the_group_and_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop.processes, "agreement", lambda: lambda asked: True)
-    with pytest.raises(loop.Interrupted, match="stopped at step 1 of 3"):
-        vmapped.run(three(), folders(tmp_path), tmp_path / "group")
+    monkeypatch.setattr(loop.processes, "make_stop_vote", lambda: lambda asked: True)
+    with pytest.raises(Interrupted, match="stopped at step 1 of 3"):
+        vmapped.train_together(rl.make_train_step, three(), folders(tmp_path), tmp_path / "group")
     assert (tmp_path / "group" / "checkpoints" / "rl" / "1").is_dir()

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import jax
 import pytest
-from together_configs import config_of, generous
+from vmapped_configs import config_of, generous
 
-from experiments import reproduce
+from experiments import ablate, reproduce
 from rljax import ablation
-from rljax.ablation import Ablation, scheduler, vmapped
+from rljax.ablation import Ablation, process_pool, scheduler, vmapped
 from rljax.errors import UserError
 from rljax.tasks import shop
 
@@ -27,12 +27,12 @@ def runs_in(workdir, arms=ARMS, seeds=(0, 1), **changes):
 @pytest.mark.parametrize("backend, form", [("cpu", "processes"), ("gpu", "together"), ("tpu", "together")])
 def test_the_form_is_chosen_by_the_device(backend, form, monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    assert scheduler.choose("auto") == form and scheduler.choose("together") == "together"
+    assert scheduler.choose_form("auto") == form and scheduler.choose_form("together") == "together"
     with pytest.raises(UserError, match="choose from auto, processes, together"):
-        scheduler.choose("threads")
+        scheduler.choose_form("threads")
     if backend != "cpu":
         with pytest.raises(UserError, match=f"one process holds a {backend}"):
-            scheduler.choose("processes")
+            scheduler.choose_form("processes")
 
 
 def labels(groups):
@@ -65,7 +65,7 @@ def recorded(monkeypatch):
         done.append([config.seed])
         leave(config, folder)
 
-    def many(configs, folders, group):
+    def many(make_train_step, configs, folders, group):
         vmapped.check_members(group, folders)
         if "stop" in done:
             done.remove("stop")
@@ -76,26 +76,26 @@ def recorded(monkeypatch):
             leave(config, folder)
 
     monkeypatch.setitem(reproduce.STAGES, "rl", alone)
-    monkeypatch.setattr(vmapped, "run", many)
+    monkeypatch.setattr(vmapped, "train_together", many)
     return done
 
 
 def test_every_run_is_done_once_alike_ones_together(recorded, tmp_path):
     runs = runs_in(tmp_path, {"a": (), "G=8": ("rl.group_size=8",)})
-    scheduler.as_programs(runs[:3], "rl", tmp_path, 0)
+    scheduler.run_as_programs(ablate.EXPERIMENTS, runs[:3], "rl", tmp_path, 0)
     assert recorded == [[0, 1], [0]] and not any((tmp_path / "together").iterdir())
-    scheduler.as_programs(runs, "rl", tmp_path, 0)
+    scheduler.run_as_programs(ablate.EXPERIMENTS, runs, "rl", tmp_path, 0)
     assert recorded == [[0, 1], [0], [1]]
 
 
 def test_a_stopped_group_goes_on_as_it_was_also_where_more_is_asked_for(recorded, tmp_path):
     recorded.append("stop")
     with pytest.raises(KeyboardInterrupt):
-        scheduler.as_programs(runs_in(tmp_path, {"a": ()}), "rl", tmp_path, 0)
+        scheduler.run_as_programs(ablate.EXPERIMENTS, runs_in(tmp_path, {"a": ()}), "rl", tmp_path, 0)
     assert recorded == []
     with pytest.raises(UserError, match=r"was stopped, and \S+seed_1 is one of its runs: ask for that too, or remove"):
-        scheduler.as_programs(runs_in(tmp_path, {"a": ()}, seeds=[0]), "rl", tmp_path, 0)
-    scheduler.as_programs(runs_in(tmp_path, {"a": ()}, seeds=[0, 1, 2, 3]), "rl", tmp_path, 0)
+        scheduler.run_as_programs(ablate.EXPERIMENTS, runs_in(tmp_path, {"a": ()}, seeds=[0]), "rl", tmp_path, 0)
+    scheduler.run_as_programs(ablate.EXPERIMENTS, runs_in(tmp_path, {"a": ()}, seeds=[0, 1, 2, 3]), "rl", tmp_path, 0)
     assert recorded == [[0, 1], [2, 3]] and not any((tmp_path / "together").iterdir())
 
 
@@ -106,7 +106,7 @@ def test_a_group_that_fails_does_not_keep_others_from_running(recorded, tmp_path
     monkeypatch.setitem(reproduce.STAGES, "rl", fails)
     runs = [*runs_in(tmp_path, {"G=8": ("rl.group_size=8",)}, seeds=[0]), *runs_in(tmp_path, {"a": ()})]
     with pytest.raises(UserError, match="1 of 2 runs failed, the first: no luck; the others are kept"):
-        scheduler.as_programs(runs, "rl", tmp_path, 0)
+        scheduler.run_as_programs(ablate.EXPERIMENTS, runs, "rl", tmp_path, 0)
     assert recorded == [[0, 1]]
 
 
@@ -115,7 +115,7 @@ def test_programs_leave_what_processes_leave(tmp_path, monkeypatch):
     jax.config.update("jax_disable_most_optimizations", True)
     try:
         runs = runs_in(tmp_path, {"a": (), "rate": ("rl.optimizer.learning_rate=3e-3",)}, seeds=[3])
-        scheduler.as_programs(runs, "rl", tmp_path, 0)
+        scheduler.run_as_programs(ablate.EXPERIMENTS, runs, "rl", tmp_path, 0)
     finally:
         jax.config.update("jax_disable_most_optimizations", False)
     lines = [ablation.line_of(r.folder, "rl", r.arm, r.seed, r.changes) for r in runs]
@@ -139,18 +139,18 @@ def test_a_terminated_ablation_stops_its_runs_which_save(tmp_path):
     command = [sys.executable, "-m", "experiments.ablate", "--config=configs/shop.py:short", f"--workdir={tmp_path}"]
     command += ["--seeds=1", "--processes=1", *(f"--config.{k}={v}" for k, v in SETTINGS.items())]
     run = tmp_path / "default" / "seed_0"
-    with subprocess.Popen(command, cwd=Path(__file__).parents[1], stderr=subprocess.PIPE, text=True) as ablate:
+    with subprocess.Popen(command, cwd=Path(__file__).parents[1], stderr=subprocess.PIPE, text=True) as process:
         try:
             for _ in range(1200):
                 if (run / "metrics.jsonl").exists() and "train/" in (run / "metrics.jsonl").read_text():
                     break
-                assert ablate.poll() is None, ablate.stderr.read()
+                assert process.poll() is None, process.stderr.read()
                 time.sleep(0.1)
-            ablate.send_signal(signal.SIGTERM)
-            assert ablate.wait(60) == 130
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(60) == 130
         finally:
-            ablate.kill()
-        assert "the same command continues" in ablate.stderr.read()
+            process.kill()
+        assert "the same command continues" in process.stderr.read()
     assert "stopped at step" in (run / "log.txt").read_text()
     assert any((run / "checkpoints" / "rl").glob("[1-9]*"))
 
@@ -161,15 +161,15 @@ def test_a_start_is_made_once_for_all_that_begin_from_it(tmp_path):
             (start / "checkpoints" / stage / str(config[stage].steps)).mkdir(parents=True)
 
     runs = runs_in(tmp_path, **{"rl.start": "sft"})
-    first, second = scheduler.starts_of(runs)
+    first, second = scheduler.missing_starts(runs)
     assert (first.seed, second.seed) == (0, 1)
     made(first.start, first.start_config)
-    assert [r.seed for r in scheduler.starts_of(runs)] == [1]
+    assert [r.seed for r in scheduler.missing_starts(runs)] == [1]
 
 
 def test_a_termination_is_an_interrupt_while_runs_are_waited_for():
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(KeyboardInterrupt), scheduler.terminated_is_interrupted():
+    with pytest.raises(KeyboardInterrupt), process_pool.sigterm_as_interrupt():
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(1)
     assert signal.getsignal(signal.SIGTERM) == before
