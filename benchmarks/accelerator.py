@@ -28,7 +28,6 @@ import argparse
 import functools
 import gc
 import importlib.metadata
-import importlib.util
 import json
 import platform
 import sys
