@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 
 from rljax import policy_gradient as pg
-from rljax import rewards
 from rljax.learner.micro_batches import Batch, Metrics, score_rows
 from rljax.learner.policy import PolicyLearner
 from rljax.structs import Experience, KeyTag, Rollout, TrainState
@@ -27,6 +26,8 @@ def compute_advantages(
     The batch holds arrays [N, S = P + T] (tokens, mask, loss_mask, behaviour_logprobs and, where the algorithm needs them,
     old_logprobs, ref_logprobs, penalty, values, returns, correction, correct_mask) and ``advantage`` [N] or [N, S].
     """
+    from rljax import rewards  # here, so that updates alone need no tokenizers and templates
+
     algorithm, start = learner.algorithm, learner.prompt_slots
     rollout, earned = experience.rollout, experience.rewards
     by_group = lambda x: rewards.by_group(x, learner.group_size)
@@ -77,6 +78,8 @@ def compute_advantages(
 
 def loss_mask(learner: PolicyLearner, experience: Experience, keep: Array | None) -> Array:
     """[N, T] bool: the sampled tokens, without those of truncated responses or of groups that the algorithm leaves out."""
+    from rljax import rewards  # as above
+
     algorithm, rollout, correct = learner.algorithm, experience.rollout, experience.rewards.correct
     mask = rollout.mask
     if algorithm.name("truncated") == "mask":
