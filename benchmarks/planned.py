@@ -3,11 +3,12 @@
     python -m benchmarks.planned            # all of them, each in a process of its own; appends to results/plan_cpu.jsonl
 
 Measured is the state, and the growth of the process's resident memory (Linux, /proc) from when it lies there through two
-iterations of sampling, comparing and pushing, divided by the devices, which on a CPU share it. Everything was compiled before.
+train steps, divided by the devices, which on a CPU share it. Everything was compiled before.
 """
 
 import argparse
 import ctypes
+import dataclasses
 import gc
 import json
 import math
@@ -20,11 +21,12 @@ import jax
 import jax.numpy as jnp
 
 from configs import shop
-from experiments import rl as loop
+from experiments import rl
 from rljax import planning, tasks
 from rljax.distributed import sharding
 from rljax.planning import lowering
-from rljax.training import command_line, initial_state, settings
+from rljax.structs import Experience, Rewards
+from rljax.training import command_line, initial_state
 from rljax.training.workdir import source_commit
 from rljax.transformer import lora
 
@@ -74,21 +76,16 @@ def measure(name: str) -> dict[str, Any]:
     jax.config.update("jax_num_cpu_devices", devices)
     command_line.use_compilation_cache()
     c = configured(case)
-    s = planning.settle(c)
-    plan = planning.make(s)
-    turn = jax.jit(
-        loop.make_iteration(
-            settings.Settings(c, tasks.make_task("shop", **c.task.options.to_dict()), s.model, s.actor)
-        ),
-        donate_argnums=0,
-    )
-    about: Any = turn.lower(lowering.state_of(s)).compile().memory_analysis()
+    abstract = planning.resolve_abstract(c)
+    plan = planning.make_plan(abstract)
+    task = tasks.make_task("shop", **c.task.options.to_dict())
+    train_step = jax.jit(rl.make_train_step(dataclasses.replace(abstract, task=task)), donate_argnums=0)
+    about: Any = train_step.lower(lowering.state_of(abstract)).compile().memory_analysis()
     whole = (
         about.argument_size_in_bytes + about.output_size_in_bytes - about.alias_size_in_bytes + about.temp_size_in_bytes
     )
-    run = {name: lower().compile() for name, lower in lowering.lowered(s).items()}
-    row = settings.algorithm(c.rl)
-    state = jax.block_until_ready(initial_state.new_state(s, c.rl, None, row))
+    run = {name: lower().compile() for name, lower in lowering.lower_programs(abstract).items()}
+    state = jax.block_until_ready(initial_state.new_state(abstract, abstract.rl, None))
     held = sum(
         x.nbytes
         for y in jax.tree.leaves(state)
@@ -99,20 +96,21 @@ def measure(name: str) -> dict[str, Any]:
     ctypes.CDLL("libc.so.6").malloc_trim(0)
     before = resident("VmRSS") - held
     Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts anew
-    n, slots = c.rl.prompts, s.task.prompt_slots
+    n, slots = c.rl.prompts, abstract.task.prompt_slots
     put = lambda x, like: jax.device_put(x, like.sharding)
-    asked = lowering.rows((jnp.ones((n, slots), jnp.int32), jnp.ones((n, slots), bool)), s.actor.layout)
+    layout = abstract.sampler_model.layout
+    asked = lowering.abstract_rows((jnp.ones((n, slots), jnp.int32), jnp.ones((n, slots), bool)), layout)
     prompt, mask = (put(jnp.ones(x.shape, x.dtype), x) for x in asked)
     for _ in range(2):
         policy = lora.policy_params(state.params, state.frozen)
         placed = jax.tree.map(jax.device_put, (policy, prompt, mask, state.key), run["sample"].input_shardings[0])
         rollout = jax.block_until_ready(run["sample"](*placed))
         reward = jnp.arange(n * c.rl.group_size, dtype=jnp.float32).reshape(n, -1) % 2
-        args = (state, rollout, reward)
-        args = jax.tree.map(jax.device_put, args, run["compare"].input_shardings[0])
-        experience = jax.block_until_ready(run["compare"](*args, greedy=None))[0]
-        args = jax.tree.map(jax.device_put, (state, experience), run["push"].input_shardings[0])
-        state, _ = jax.block_until_ready(run["push"](*args))
+        args = (state, Experience(rollout, Rewards(reward, reward[..., None], {})))
+        args = jax.tree.map(jax.device_put, args, run["advantages"].input_shardings[0])
+        batch = jax.block_until_ready(run["advantages"](*args))[0]
+        args = jax.tree.map(jax.device_put, (state, batch), run["update"].input_shardings[0])
+        state, _ = jax.block_until_ready(run["update"](*args))
         del args, placed
     peak = resident("VmHWM") - before
     return {
@@ -121,7 +119,7 @@ def measure(name: str) -> dict[str, Any]:
         "planned_mb": round(plan.memory.peak / 1e6),
         "measured_mb": round(peak / devices / 1e6),
         "ratio": round(plan.memory.peak / (peak / devices), 3),
-        "one_program_mb": round(whole / 1e6),  # the whole turn compiled as one, as for tasks on the device
+        "one_program_mb": round(whole / 1e6),  # the whole train step compiled as one, as for tasks on the device
         "phases_mb": {k: round(v / 1e6) for k, v in plan.memory.phases.items()},
         "state_mb": round(sum(plan.memory.state.values()) / 1e6),
         "jax": jax.__version__,

@@ -23,9 +23,10 @@ import numpy as np
 from configs import common
 from rljax import learner, pretrained, sampler, transformer
 from rljax import policy_gradient as pg
-from rljax.learner import optimizer
+from rljax.learner.optimizer import OptimizerOptions, make_optimizer
+from rljax.options import build
 from rljax.planning.published_models import SHAPES
-from rljax.structs import TrainState
+from rljax.structs import Experience, Rewards, TrainState
 from rljax.transformer import lora
 
 
@@ -73,7 +74,8 @@ def run(a) -> None:
     if a.adapters:
         frozen = lora.Base(params, jnp.float32(1))
         params = lora.init_adapters(model, tuple(c.rl.lora.targets), a.adapters, key)
-    tx, zero = optimizer.make(c.rl.optimizer, model, 100), jnp.zeros((), jnp.int32)
+    options = build(OptimizerOptions, c.rl.optimizer, "rl.optimizer.")
+    tx, zero = make_optimizer(options, model, 100), jnp.zeros((), jnp.int32)
     state = TrainState(
         params=params, frozen=frozen, opt_state=jax.jit(tx.init)(params), key=key, step=zero + 50, cursor=zero
     )
@@ -87,13 +89,16 @@ def run(a) -> None:
     jax.block_until_ready(sampler.sample(policy, model, tokens, np.ones(tokens.shape, bool), key, **draw))
     report("sample again", start)
 
-    start, row = time.perf_counter(), pg.ALGORITHMS[c.rl.algorithm]
-    plan, split = learner.PolicyUpdate(max_new_tokens=a.tokens, group_size=a.group), learner.Split(rows=a.micro)
-    how = dict(row=row, model=model, plan=plan, split=split)
+    start, algorithm = time.perf_counter(), pg.ALGORITHMS[c.rl.algorithm]
+    sizes = dict(prompt_slots=a.prompt, max_new_tokens=a.tokens, group_size=a.group)
+    batching = learner.MicroBatching(rows=a.micro)
+    policy_learner = learner.PolicyLearner(algorithm, model, tx, **sizes, micro_batching=batching)
     reward = jnp.asarray(np.random.default_rng(1).integers(2, size=(a.prompts, a.group)), jnp.float32).at[:, 0].set(1)
-    experience, _ = jax.jit(functools.partial(learner.compare, **how))(state, rollout, reward.at[:, 1].set(0))
-    push = jax.jit(functools.partial(learner.push, **how, optimizer=tx, start=a.prompt), donate_argnums=0)
-    state, metrics = jax.block_until_ready(push(state, experience))
+    reward = reward.at[:, 1].set(0)
+    experience = Experience(rollout, Rewards(reward, reward[..., None], {}))
+    batch, _ = jax.jit(functools.partial(learner.compute_advantages, policy_learner))(state, experience)
+    update = jax.jit(functools.partial(learner.update_policy, policy_learner), donate_argnums=0)
+    state, metrics = jax.block_until_ready(update(state, batch))
     shown = {name: float(metrics[name]) for name in ("grad_norm", "entropy", "sampler_gap")}
     report("update", start, **shown)
 

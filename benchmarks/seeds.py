@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rljax.ablation import scheduler
+from rljax.ablation.process_pool import Job, run_jobs
 from rljax.training import config_files
 from rljax.training.workdir import source_commit
 
@@ -29,9 +29,9 @@ def minutes_of(seeds: Sequence[int], processes: int, a: argparse.Namespace) -> d
         for seed in seeds:
             changes = [f"seed={seed}", f"rl.steps={a.steps}", f"rl.start={f'{a.start}:sft' if a.start else ''}"]
             config = config_files.override_config(config_files.load_config(a.config), changes)
-            jobs.append((f"seed {seed}", "rl", Path(folder) / str(seed), config))
+            jobs.append(Job(f"seed {seed}", "rl", Path(folder) / str(seed), config))
         begin = time.perf_counter()
-        scheduler.side_by_side(jobs, a.config, processes)
+        run_jobs(jobs, a.config, processes)
         took = (time.perf_counter() - begin) / 60
     return {"seeds": len(seeds), "processes": processes, "minutes": round(took, 3)}
 

@@ -19,7 +19,7 @@ import optax
 
 from rljax import learner, sampler, transformer
 from rljax import policy_gradient as pg
-from rljax.structs import TrainState
+from rljax.structs import Experience, Rewards, TrainState
 
 PROMPT, GROUP, NEW = 32, 8, 64
 SIZES = {
@@ -51,13 +51,15 @@ def measure(size: str, rows: int) -> None:
 
     adam, zero = optax.adamw(1e-4), jnp.zeros((), jnp.int32)
     state = TrainState(step=zero, params=params, opt_state=adam.init(params), key=jax.random.key(0), cursor=zero)
-    plan = learner.PolicyUpdate(max_new_tokens=NEW, group_size=GROUP)
-    how: dict[str, Any] = dict(row=pg.ALGORITHMS["dr_grpo"], model=model, plan=plan, split=learner.Split(4))
+    sizes: dict[str, Any] = dict(prompt_slots=PROMPT, max_new_tokens=NEW, group_size=GROUP)
+    batching = learner.MicroBatching(4)
+    policy_learner = learner.PolicyLearner(pg.ALGORITHMS["dr_grpo"], model, adam, **sizes, micro_batching=batching)
 
     @jax.jit
     def update(state, rollout, reward):
-        experience, _ = learner.compare(state, rollout, reward, **how)
-        return learner.push(state, experience, optimizer=adam, start=PROMPT, **how)
+        experience = Experience(rollout, Rewards(reward, reward[..., None], {}))
+        batch, _ = learner.compute_advantages(policy_learner, state, experience)
+        return learner.update_policy(policy_learner, state, batch)
 
     reward = jax.random.bernoulli(jax.random.key(3), 0.5, (rows // GROUP, GROUP)).astype(jnp.float32)
     report(size, rows, params, "update", best(update, state, sampling(jax.random.key(2)), reward))

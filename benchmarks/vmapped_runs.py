@@ -1,6 +1,6 @@
 """Seconds a step of RL runs that are computed together, beside one run by itself: the same shapes, on the devices there are.
 
-    python -m benchmarks.together --out benchmarks/results/together_cpu.jsonl [--runs 1,8] [--steps 3] [--start runs/seeds]
+    python -m benchmarks.vmapped_runs --out benchmarks/results/vmapped_cpu.jsonl [--runs 1,8] [--steps 3] [--start runs/seeds]
 
 configs/shop.py with as many seeds. ``--start`` is a folder with the SFT of seed 0 (DIR:sft is what every run starts from);
 without it weights are random and hardly any response ends before the window does, so that a step costs the most it can.
@@ -24,7 +24,8 @@ from configs import shop
 from experiments import rl
 from rljax.ablation import vmap_groups, vmapped
 from rljax.structs import ConfigTree
-from rljax.training import command_line, initial_state, settings
+from rljax.training import command_line, initial_state
+from rljax.training.rl_steps import compile_train_step
 from rljax.training.workdir import source_commit
 
 
@@ -34,12 +35,12 @@ def config_of(seed: int, start: str) -> ConfigTree:
     return config
 
 
-def timed(iteration: Callable, state: Any, steps: int) -> dict[str, Any]:
+def timed(train_step: Callable, state: Any, steps: int) -> dict[str, Any]:
     """Seconds of the first step, which compiles, and of the steps after it; and how long the responses were."""
     seconds = []
     for _ in range(1 + steps):
         begin = time.perf_counter()
-        state, metrics = jax.block_until_ready(iteration(state))
+        state, metrics = jax.block_until_ready(train_step(state))
         seconds.append(time.perf_counter() - begin)
     length = float(jax.device_get(metrics["response_length/mean"]).mean())
     median = statistics.median(seconds[1:])
@@ -47,21 +48,21 @@ def timed(iteration: Callable, state: Any, steps: int) -> dict[str, Any]:
 
 
 def alone(start: str, steps: int) -> dict[str, Any]:
-    s = vmapped.resolved(config_of(0, start))
-    params = initial_state.start_params(s, s.config.rl.start, "")
-    return timed(
-        rl.make_iteration(s), initial_state.new_state(s, s.config.rl, params, settings.algorithm(s.config.rl)), steps
-    )
+    run = vmapped.resolve_one(config_of(0, start))
+    params = initial_state.start_params(run, run.rl.start, "")
+    train_step = compile_train_step(rl.make_train_step, run)
+    return timed(train_step, initial_state.new_state(run, run.rl, params), steps)
 
 
 def many(runs: int, start: str, steps: int) -> dict[str, Any]:
     configs = [config_of(seed, start) for seed in range(runs)]
-    each, mesh = [vmapped.resolved(c) for c in configs], vmapped.devices_for(runs, jax.devices())
+    each, mesh = [vmapped.resolve_one(c) for c in configs], vmapped.mesh_for(runs, jax.devices())
     begin = time.perf_counter()
-    state, _ = vmapped.begin(each, [Path(tempfile.gettempdir())] * runs, mesh)
+    state, _ = vmapped.initial_states(each, [Path(tempfile.gettempdir())] * runs, mesh)
     ready = time.perf_counter() - begin
-    iteration = vmapped.make_iteration(vmapped.beside(each[0]), vmap_groups.stacked(configs)[1], mesh)
-    return timed(iteration, state, steps) | {"states": round(ready, 2), "devices": mesh.size}
+    numbers = vmap_groups.stack_numbers(configs)[1]
+    train_step = vmapped.vmap_train_step(rl.make_train_step, vmapped.beside_others(each[0]), numbers, mesh)
+    return timed(train_step, state, steps) | {"states": round(ready, 2), "devices": mesh.size}
 
 
 def main() -> None:
@@ -81,7 +82,7 @@ def main() -> None:
         line["of_one_by_one"] = round(line["seconds"] / (runs * one["seconds"]), 3)  # 1: nothing is gained
         found.append(line)
     for line in found:
-        line = {"benchmark": "together"} | line | {"steps": a.steps} | about
+        line = {"benchmark": "vmapped_runs"} | line | {"steps": a.steps} | about
         print(json.dumps(line), flush=True)
         with a.out.open("a") as out:
             out.write(json.dumps(line) + "\n")
