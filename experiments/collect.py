@@ -36,6 +36,7 @@ def run(
     at_least: int = 0,
     at_most: int = 0,
     per_problem: int = 0,
+    step: str = "",
 ) -> None:
     path = Path(to) if to else workdir / f"collected_{stage}.jsonl"
     asked = dict(split="train", problems=problems, attempts=attempts, temperature=temperature, top_k=0, top_p=top_p)
@@ -43,13 +44,18 @@ def run(
     config = config.copy_and_resolve_references()
     config.eval.update(asked | {"greedy": False})
     about = journal.to_plain(
-        {"workdir": str(workdir), "stage": stage, "seed": config.seed, "task": config.task.to_dict()}
+        {
+            "workdir": str(workdir),
+            "stage": initial_state.at_step(stage, step),
+            "seed": config.seed,
+            "task": config.task.to_dict(),
+        }
         | {"max_new_tokens": config.rl.max_new_tokens, "sampled": asked, "kept": keep._asdict()}
     )
     if made(path, about):
         return
     run = resolve(config)
-    _, said = run.evaluator(keep=problems)(initial_state.start_params(run, stage, workdir))
+    _, said = run.evaluator(keep=problems)(initial_state.start_params(run, initial_state.at_step(stage, step), workdir))
     if processes.is_primary():
         lines, dropped = rejection_sampling.filter_attempts(said, keep)
         counts = {"attempts": len(said), "lines": len(lines), "dropped": dropped}
@@ -92,6 +98,7 @@ def main() -> None:
         at_least=Flag(0, "fewest tokens of an attempt that is kept"),
         at_most=Flag(0, "most tokens of an attempt that is kept; 0: any number"),
         per_problem=Flag(0, "most attempts kept at one problem; 0: all"),
+        step=Flag("", "the checkpoint: a step, best or last; without it the last, of a finished stage"),
     )
 
 

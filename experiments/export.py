@@ -19,7 +19,7 @@ from rljax.training.command_line import Flag
 from rljax.training.run import resolve
 
 
-def run(config: ConfigTree, workdir: Path, stage: str, to: str, dtype: str) -> None:
+def run(config: ConfigTree, workdir: Path, stage: str, to: str, dtype: str, step: str = "") -> None:
     if jax.process_count() > 1:
         raise UserError("export: one process writes the folder; start it alone, it reads what several have trained")
     if not to:
@@ -29,7 +29,7 @@ def run(config: ConfigTree, workdir: Path, stage: str, to: str, dtype: str) -> N
     pretrained.check_empty_folder(to)
     run = resolve(config)
     pretrained.choose_model_type(run.model)  # before anything is read
-    params = initial_state.start_params(run, stage, workdir)
+    params = initial_state.start_params(run, initial_state.at_step(stage, step), workdir)
     if dtype:
         kept = lambda w, x: x.astype(jnp.dtype(w.dtype or dtype))  # a router's bias stays precise
         params = jax.tree.map(
@@ -46,6 +46,7 @@ def main() -> None:
         stage=Flag("rl", "the stage whose policy is exported"),
         to=Flag("", "the folder to write, which must not exist yet"),
         dtype=Flag("", "float32, bfloat16 or float16; without it tensors keep their bits"),
+        step=Flag("", "the checkpoint: a step, best or last; without it the last, of a finished stage"),
     )
 
 

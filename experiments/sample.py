@@ -38,10 +38,12 @@ GREEN, RED, PLAIN = "\033[32m", "\033[31m", "\033[0m"
 Judge = Callable[[str], bool]
 
 
-def run(config: ConfigTree, workdir: Path, stage: str, prompt: str, problem: int, attempts: int, seed: int) -> None:
+def run(
+    config: ConfigTree, workdir: Path, stage: str, prompt: str, problem: int, attempts: int, seed: int, step: str = ""
+) -> None:
     run = resolve(config)
     task = run.task
-    params = initial_state.start_params(run, stage, workdir)
+    params = initial_state.start_params(run, initial_state.at_step(stage, step), workdir)
     if prompt:
         ids, mask = read_prompt(task, prompt)
         record = task.read_prompt(prompt) if task.read_prompt else None
@@ -161,6 +163,7 @@ def main() -> None:
         problem=Flag(0, "number of the held-out problem, where there is no --prompt"),
         attempts=attempts,
         seed=Flag(0, "of sampling"),
+        step=Flag("", "the checkpoint: a step, best or last; without it the last, of a finished stage"),
     )
 
 

@@ -96,6 +96,15 @@ def test_r1s_number_of_attempts_goes_by_the_data_set():
     assert evaluate.samples(common.base()) == 16
 
 
+def test_what_is_said_explicitly_wins_over_the_protocol(workdir, monkeypatch):
+    c = config_of(workdir)
+    c.eval.update(dict(temperature=0.3, top_k=5))
+    monkeypatch.setattr("sys.argv", ["evaluate", "--config.eval.temperature=0.3"])
+    evaluate.run(c, workdir, "rl", "", 4, 2, 0, "r1", top_p=0.8)
+    said = json.loads((workdir / "evaluation_rl_test.json").read_text())["eval"]
+    assert (said["temperature"], said["top_p"], said["top_k"], said["attempts"]) == (0.3, 0.8, 0, 2)
+
+
 def test_an_unknown_protocol_is_refused(workdir):
     with pytest.raises(UserError, match="r1 and config"):
         evaluate.run(config_of(workdir), workdir, "rl", "", -1, 0, 0, "greedy")

@@ -120,6 +120,11 @@ def start_params(run: Run, start: str, workdir: str | Path) -> Any:
     return stage_params(run, read_record(run, Path(folder or workdir), own=not folder), stage, step)
 
 
+def at_step(stage: str, step: str) -> str:
+    """The name of a stage's checkpoint: ``stage@step``, or the stage alone for its last one."""
+    return f"{stage}@{step}" if step else stage
+
+
 def parse_start(start: str) -> tuple[str, str, str]:
     """ "DIR:stage@step" -> (folder, stage, step), "" for what is not said. Raises UserError for an unknown stage."""
     folder, _, rest = start.rpartition(":")
