@@ -239,13 +239,13 @@ GROUPWISE = {
 @pytest.mark.parametrize("name", GROUPWISE)
 @pytest.mark.parametrize("reward", [0.0, 1.0, 0.1])
 @pytest.mark.parametrize("bits", [32, 64])
-def test_pitfall_08_a_group_that_agrees_has_advantage_exactly_zero(name, reward, bits):
+def test_a_group_that_agrees_has_advantage_exactly_zero(name, reward, bits):
     """Three times .1 has not exactly the mean .1: an error of 1e-8 over an eps of 1e-8 must not become an advantage."""
     advantage = GROUPWISE[name](jnp.full((1, 3), reward, f"float{bits}"))
     near(advantage, 0 * advantage, 1e-9 if name == "pkpo" else 0)
 
 
-def test_pitfall_08_eps_and_ddof_are_options_and_ddof_matters():
+def test_eps_and_ddof_are_options_and_ddof_matters():
     one = jnp.array([[1.0, 0, 0, 0]])
     near(pg.grpo(one, eps=0.0), [[1.5, -0.5, -0.5, -0.5]])  # deviation 1/2
     near(pg.grpo(one, eps=0.0, ddof=0)[0, 0], 3**0.5)  # deviation .433
@@ -253,14 +253,14 @@ def test_pitfall_08_eps_and_ddof_are_options_and_ddof_matters():
     assert 0 < jnp.abs(pg.grpo(noise)).max() < 1e-11
 
 
-def test_pitfall_08_nothing_is_nan_where_groups_agree_nor_in_the_gradient():
+def test_nothing_is_nan_where_groups_agree_nor_in_the_gradient():
     for name in GROUPWISE:
         out = GROUPWISE[name](jnp.zeros((2, 4)))
         grad = jax.grad(lambda r, f=GROUPWISE[name]: jnp.sum(pg.stop_gradient(f(r))))(jnp.ones((2, 4)))
         assert np.isfinite(out).all() and (grad == 0).all()
 
 
-def test_pitfall_14_each_prompt_is_compared_with_its_own_attempts_only():
+def test_each_prompt_is_compared_with_its_own_attempts_only():
     both = jnp.array([[1.0, 0.0, 0.0, 0.5], [10.0, 12.0, 10.0, 12.0]])
     for name in ("mean_center", "grpo", "rloo", "maxrl", "passk_best", "passk_training", "pkpo", "opo"):
         f = GROUPWISE[name]

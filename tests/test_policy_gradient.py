@@ -44,7 +44,7 @@ def test_each_aggregation_gives_a_token_its_share(mode):
 
 
 @pytest.mark.parametrize("mode", pg.AGGREGATIONS)
-def test_pitfall_07_parts_of_a_batch_add_up_with_the_counts_of_the_whole(mode):
+def test_parts_of_a_batch_add_up_with_the_counts_of_the_whole(mode):
     loss = np.random.default_rng(0).normal(size=MASK.shape)
     whole = pg.aggregate(loss, MASK, mode, const=10, group_size=2)
     counts = dict(n_tokens=6, n_seqs=4 if mode.endswith("const") else 2 if mode == "prompt_mean" else 3, const=10)

@@ -97,7 +97,7 @@ def chi_square_is_plausible(counts, expected):
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
-def test_pitfall_04_recorded_log_probabilities_are_those_of_the_policy_at_the_sampling_temperature(temperature):
+def test_recorded_log_probabilities_are_those_of_the_policy_at_the_sampling_temperature(temperature):
     r = sample(*prompts(), temperature=temperature)
     tokens, mask = np.concatenate([r.prompt, r.response], 1), np.concatenate([r.prompt_mask, r.mask], 1)
     again, _ = token_logprobs(params(), CONFIG, tokens, mask, temperature, P)
@@ -107,7 +107,7 @@ def test_pitfall_04_recorded_log_probabilities_are_those_of_the_policy_at_the_sa
     assert np.abs(r.logprobs - other).max() > 0.1
 
 
-def test_pitfall_01_a_row_ends_with_its_first_stop_token_and_that_token_is_in_the_mask(rollout):
+def test_a_row_ends_with_its_first_stop_token_and_that_token_is_in_the_mask(rollout):
     assert 2 <= rollout.finished.sum() < len(rollout.finished)  # some stop, some are cut off
     for response, mask, finished in zip(rollout.response, rollout.mask, rollout.finished, strict=True):
         length, stops = mask.sum(), np.isin(response[mask], STOPS)
@@ -128,7 +128,7 @@ def test_the_attempts_at_a_prompt_are_neighbours(rollout):
     assert (rollout.prompt == np.repeat(tokens, G, 0))[rollout.prompt_mask].all()
 
 
-def test_pitfall_01_stop_tokens_by_hand():
+def test_stop_tokens_by_hand():
     """The likeliest way from 5 is 6, 7, 0 (a stop, and the pad); from 4 it is 3 (a stop); 1 goes on for ever."""
     following = {5: 6, 6: 7, 7: 0, 4: 3, 1: 1}
     logits = np.zeros((8, 8))
@@ -154,7 +154,7 @@ def test_pitfall_01_stop_tokens_by_hand():
 # Noise.
 
 
-def test_pitfall_16_the_noise_of_a_row_depends_on_the_key_and_its_number_only(rollout):
+def test_the_noise_of_a_row_depends_on_the_key_and_its_number_only(rollout):
     """The first prompt alone gives the first rows of the batch; four copies of it, tried once, give them too."""
     tokens, mask = prompts()
     first = jax.tree.map(lambda x: x[:G], rollout)
@@ -165,7 +165,7 @@ def test_pitfall_16_the_noise_of_a_row_depends_on_the_key_and_its_number_only(ro
         np.testing.assert_allclose(other.logprobs, first.logprobs, rtol=0, atol=1e-5)
 
 
-def test_pitfall_16_attempts_at_one_prompt_differ(rollout):
+def test_attempts_at_one_prompt_differ(rollout):
     for response, lengths in zip(rollout.response.reshape(-1, G, T), rollout.lengths.reshape(-1, G), strict=True):
         long = [row.tobytes() for row in response[lengths > 2]]  # two may well stop at once
         assert len(set(long)) == len(long) >= 2
@@ -178,7 +178,7 @@ def test_the_key_decides(rollout):
     ).mean() > 0.8  # a few may stop at once twice
 
 
-def test_pitfall_02_prompts_padded_left_and_right_give_the_same_samples(rollout):
+def test_prompts_padded_left_and_right_give_the_same_samples(rollout):
     tokens, mask = prompts(left=False)
     assert not mask[1:, -1].any() and mask[:, 0].all()
     other = sample(tokens, mask)
@@ -234,7 +234,7 @@ def kept_by(logits, top_k, top_p):
     return order[: np.argmax(mass >= top_p) + 1]
 
 
-def test_pitfall_05_top_k_and_top_p_sample_allowed_tokens_only_and_record_renormalised_log_probabilities():
+def test_top_k_and_top_p_sample_allowed_tokens_only_and_record_renormalised_log_probabilities():
     size, temperature, top_k, top_p = 12, 1.5, 5, 0.8
     table = 2 * np.random.default_rng(2).normal(size=(size, size))
     r = compiled(
@@ -288,7 +288,7 @@ def test_the_likeliest_token_always_stays_and_wide_limits_change_nothing():
         assert kept(chances, top_k=wide) == [True] * 4
 
 
-def test_pitfall_05_golden_top_p_log_probabilities():
+def test_golden_top_p_log_probabilities():
     cases = json.loads(Path(__file__).with_name("golden_losses.json").read_text())["cases"]
     case = next(c for c in cases if c["id"] == "logprob_shift_temperature")
     logits, tokens = jnp.asarray(case["inputs"]["logits"][0]), case["inputs"]["tokens"][0]

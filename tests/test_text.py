@@ -127,7 +127,7 @@ def test_pad_batch_pads_on_the_right_unless_told_left():
     assert tokens.dtype == np.int32 and mask.dtype == bool
 
 
-def test_pitfall_01_a_real_token_equal_to_the_pad_id_is_real():
+def test_a_real_token_equal_to_the_pad_id_is_real():
     _, mask = pad_batch([[0, 0]], 3, pad=0)
     assert mask.tolist() == [[True, True, False]]
 

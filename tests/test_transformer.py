@@ -53,7 +53,7 @@ def test_decoding_with_the_cache_equals_the_full_forward(config):
 
 
 @EACH
-def test_pitfall_02_sixteen_pads_on_either_side_change_no_real_column(config):
+def test_sixteen_pads_on_either_side_change_no_real_column(config):
     length, pads = 6, 16
     row, noise = tokens_of(1, length)[0], tokens_of(2 * (pads + 1), length + pads, seed=2)
     starts = np.concatenate([np.arange(pads + 1), np.zeros(pads + 1, int)])  # k pads left, or all right
@@ -68,7 +68,7 @@ def test_pitfall_02_sixteen_pads_on_either_side_change_no_real_column(config):
     assert np.isfinite(logits).all()
 
 
-def test_pitfall_02_a_row_of_pads_has_finite_gradients_and_log_probability_zero():
+def test_a_row_of_pads_has_finite_gradients_and_log_probability_zero():
     tokens, mask = tokens_of(2, 5), np.array([[True] * 5, [False] * 5])
 
     def total(params, config):
@@ -91,7 +91,7 @@ def test_a_token_changes_no_logit_before_it_and_those_at_it(config):
         assert np.abs(logits[t, t] - base[t]).max() > 1e-2
 
 
-def test_pitfall_02_other_rows_of_the_batch_change_nothing():
+def test_other_rows_of_the_batch_change_nothing():
     tokens, other = tokens_of(2, 8), tokens_of(2, 8, seed=1)
     other[0] = tokens[0]
     logits = [forward(params_of(EVERYTHING), EVERYTHING, x) for x in (tokens, other)]
@@ -489,13 +489,13 @@ def golden_scores(temperature):
     return token_logprobs(*table_model(table), tokens, tokens >= 0, temperature, GOLDEN["inputs"]["prompt_len"])
 
 
-def test_pitfall_03_golden_log_probabilities_come_from_the_column_before():
+def test_golden_log_probabilities_come_from_the_column_before():
     logp, _ = golden_scores(1.0)
     near(logp[0], GOLDEN["expected"]["logp_T1.0"], 1e-5)
     assert np.abs(np.asarray(logp[0]) - GOLDEN["expected"]["WRONG_off_by_one"]).min() > 0.1
 
 
-def test_pitfall_04_golden_log_probabilities_divide_by_the_temperature():
+def test_golden_log_probabilities_divide_by_the_temperature():
     near(golden_scores(0.6)[0][0], GOLDEN["expected"]["logp_T0.6"], 1e-5)
 
 
@@ -503,7 +503,7 @@ def test_golden_entropy():
     near(golden_scores(1.0)[1][0], GOLDEN["expected"]["entropy_T1"], 1e-5)
 
 
-def test_pitfall_04_entropy_is_that_of_the_tempered_distribution():
+def test_entropy_is_that_of_the_tempered_distribution():
     odds = np.log([[0.9, 0.1], [0.9, 0.1]])
     half = np.sqrt([0.9, 0.1]) / np.sqrt([0.9, 0.1]).sum()  # temperature 2
     _, entropy = token_logprobs(*table_model(odds), np.array([[0, 1]]), np.ones((1, 2), bool), 2.0)
