@@ -15,9 +15,7 @@ not about fruit; without it the attempts' own majority is shown.
 
 import sys
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,16 +24,14 @@ import numpy as np
 from rljax import pretrained, sampler
 from rljax.distributed import processes, sharding
 from rljax.errors import UserError
-from rljax.structs import ConfigTree, Problems, Rollout
-from rljax.tasks import Task, fruit, prompting, response_text, responses
-from rljax.text import Tokenizer, pad_batch
+from rljax.report.terminal import merge_equal_answers, show_attempts
+from rljax.structs import ConfigTree, Problems
+from rljax.tasks import Task, fruit, prompting
+from rljax.text import pad_batch
 from rljax.training import command_line, initial_state
 from rljax.training.command_line import Flag
 from rljax.training.run import resolve
 from rljax.verifiers import answers
-
-GREEN, RED, PLAIN = "\033[32m", "\033[31m", "\033[0m"
-Judge = Callable[[str], bool]
 
 
 def run(
@@ -61,7 +57,7 @@ def run(
     )
     rollout = sharding.gather_to_host(rollout)
     if processes.is_primary():
-        show(task.tokenizer, rollout, (lambda text: task.verify(text, record)) if record is not None else None)
+        show_attempts(task.tokenizer, rollout, (lambda text: task.verify(text, record)) if record is not None else None)
 
 
 def run_model(
@@ -96,35 +92,10 @@ def run_model(
     problem = fruit.read_prompt(prompt)
     gold = answer or (str(problem["prices"][0]) if problem else "")
     prefill = words.template.prefill
-    said = show(tokenizer, rollout, (lambda text: answers.verify(prefill + text, gold)) if gold else None)
+    said = show_attempts(tokenizer, rollout, (lambda text: answers.verify(prefill + text, gold)) if gold else None)
     found = [a for text in said if (a := answers.extract_answer(prefill + text)) is not None]
-    for one, votes in Counter(majority(found)).most_common(3):
+    for one, votes in Counter(merge_equal_answers(found)).most_common(3):
         print(f"{votes:>4} of {attempts} say {one}")
-
-
-def majority(found: list[str]) -> list[str]:
-    """Answers, equal ones under the name of the first."""
-    names: list[str] = []
-    return [next((n for n in names if responses.same_answer(n, a)), None) or names.append(a) or a for a in found]
-
-
-def show(tokenizer: Tokenizer, rollout: Rollout, right: Judge | None) -> list[str]:
-    """Print the prompt and each attempt, judged where it can be; returns their texts."""
-    first: Any = np.asarray(rollout.prompt[0])
-    print(tokenizer.decode(first[np.asarray(rollout.prompt_mask[0])]))
-    colours, good, texts = sys.stdout.isatty(), 0, []
-    columns = (np.asarray(x) for x in (rollout.response, rollout.mask, rollout.finished))
-    for row, live, finished in zip(*columns, strict=True):
-        text = response_text(tokenizer, row[live], finished)
-        won = finished and right is not None and right(text)
-        good += won
-        mark = "?" if right is None else "✓" if won else "✗"
-        on, off = (GREEN if won else RED, PLAIN) if colours and right is not None else ("", "")
-        print(f"{on}{mark} {live.sum():>4} tokens  {text}{off}")
-        texts.append(text.removesuffix("<eos>"))
-    verdict = f"{good} of {len(texts)} right, " if right is not None else ""
-    print(f"{verdict}{np.asarray(rollout.lengths).mean():.1f} tokens on average")
-    return texts
 
 
 def read_prompt(task: Task, prompt: str) -> tuple[np.ndarray, np.ndarray]:

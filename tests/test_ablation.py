@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from configs.ablations import selection, small
-from experiments import ablate
 from rljax import ablation
 from rljax.errors import UserError
 from rljax.metrics import intervals
@@ -155,7 +154,7 @@ def test_the_page_is_made_of_the_results_alone(tmp_path):
         [],
     )  # fmt: skip
     ablation.write(tmp_path / "results.jsonl", LINES)
-    ablate.write_report(asked, ablation.read(tmp_path / "results.jsonl"), tmp_path, "selection")
+    ablation.write_report(asked, ablation.read(tmp_path / "results.jsonl"), tmp_path, "selection")
     page = (tmp_path / "report.html").read_text()
     assert "pass@1: bad &lt; good" in page and page.count("<img") == 2
     assert "HOLDS" in (tmp_path / "verdict.txt").read_text()

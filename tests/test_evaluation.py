@@ -13,7 +13,7 @@ from rljax.errors import UserError
 from rljax.evaluation import estimates
 from rljax.tasks import Attempt, mixture, responses
 from rljax.tasks.datasets import library
-from rljax.training import initial_state
+from rljax.training import evaluation_report, initial_state
 
 
 def test_levels_and_data_sets_are_reported_apart_with_errors_over_their_questions():
@@ -93,10 +93,10 @@ def test_the_configs_own_protocol_is_there_too_and_asks_no_question_twice(workdi
 
 def test_r1s_number_of_attempts_goes_by_the_data_set():
     c = gsm8k_tiny.get_config()
-    assert evaluate.samples(c) == 16
+    assert evaluation_report.usual_attempts(c) == 16
     c.task.options.test = "math500 + aime24"
-    assert evaluate.samples(c) == 64
-    assert evaluate.samples(common.base()) == 16
+    assert evaluation_report.usual_attempts(c) == 64
+    assert evaluation_report.usual_attempts(common.base()) == 16
 
 
 def test_what_is_said_explicitly_wins_over_the_protocol(workdir, monkeypatch):
@@ -115,6 +115,6 @@ def test_an_unknown_protocol_is_refused(workdir):
 
 def test_the_table_widens_the_interval_of_a_level_with_few_questions():
     metrics = {"eval/pass@1/se": 0.1, "eval/level/5/pass@1/se": 0.1, "eval/level/5/questions": 5.0}
-    assert evaluate.interval(metrics, "eval/pass@1", 100) == " ± 0.1984"
-    assert evaluate.interval(metrics, "eval/level/5/pass@1", 100) == " ± 0.2776"
-    assert evaluate.interval(metrics, "eval/truncated", 100) == ""
+    assert evaluation_report.format_interval(metrics, "eval/pass@1", 100) == " ± 0.1984"
+    assert evaluation_report.format_interval(metrics, "eval/level/5/pass@1", 100) == " ± 0.2776"
+    assert evaluation_report.format_interval(metrics, "eval/truncated", 100) == ""

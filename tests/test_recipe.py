@@ -5,6 +5,7 @@ import pytest
 from configs import recipe as config_of
 from experiments import recipe
 from rljax import report
+from rljax.ablation import recipe_report
 from rljax.errors import UserError
 from rljax.report import figures
 
@@ -18,7 +19,7 @@ def numbers(rates, language=1.0):
 
 
 def found(distilled, small_rl, dev2, free):
-    out = {name: numbers([0.5, 0.4] * 20) for name in recipe.MODELS}
+    out = {name: numbers([0.5, 0.4] * 20) for name in recipe_report.MODELS}
     out |= {"small_distilled": numbers(distilled), "small_rl": numbers(small_rl)}
     return out | {"dev2": numbers(dev2, 0.99), "dev2_free": numbers(free, 0.7)}
 
@@ -41,33 +42,36 @@ def test_an_evaluation_is_summed_up_by_problem_and_its_language_is_counted():
         attempt | {"problem": 0, "response": "try 等 <eos>", "reward": 0.0},
         attempt | {"problem": 1, "response": "试 等", "reward": 0.0},
     ]
-    out = recipe.summed_up({"eval/pass@1": 0.25}, said, "en", keep=1)
+    out = recipe_report.summarize_model({"eval/pass@1": 0.25}, said, "en", keep=1)
     assert out["rates"] == [0.5, 0.0] and out["language"] == pytest.approx(0.5)
     assert [a["response"] for a in out["samples"]] == ["try wait <eos>", "try 等 <eos>"]
 
 
 def test_the_verdict_says_who_won_only_where_the_problems_tell():
     low, high = [0.1, 0.3] * 20, [0.8, 0.9] * 20
-    assert "distilling beat RL (0.850 against 0.200" in recipe.verdict(found(high, low, high, high))
-    assert "distilling lost to RL" in recipe.verdict(found(low, high, high, high))
-    assert "did no better and no worse than RL" in recipe.verdict(found(low, low, high, high))
-    said = recipe.verdict(found(high, low, low, high))
+    assert "distilling beat RL (0.850 against 0.200" in recipe_report.recipe_verdict(found(high, low, high, high))
+    assert "distilling lost to RL" in recipe_report.recipe_verdict(found(low, high, high, high))
+    assert "did no better and no worse than RL" in recipe_report.recipe_verdict(found(low, low, high, high))
+    said = recipe_report.recipe_verdict(found(high, low, low, high))
     assert "from 0.700 to 0.990" in said and "cost 0.650 of pass@1" in said
-    assert "cost nothing that can be told" in recipe.verdict(found(high, low, high, high))
+    assert "cost nothing that can be told" in recipe_report.recipe_verdict(found(high, low, high, high))
 
 
 def test_the_table_the_figure_and_the_page_hold_every_model(tmp_path, capsys):
     config = config_of.get_config()
     (tmp_path / "config.json").write_text("{}")
     low, high = [0.1, 0.3] * 20, [0.8, 0.9] * 20
-    recipe.tell(config, tmp_path, found(high, low, high, high))
+    recipe_report.write_recipe_report(config, tmp_path, found(high, low, high, high))
     table = (tmp_path / "table.md").read_text()
     page = (tmp_path / "report.html").read_text()
-    for name in recipe.MODELS.values():
+    for name in recipe_report.MODELS.values():
         assert name in table and name in page
-    assert recipe.verdict(found(high, low, high, high)) in table and "distilling beat" in capsys.readouterr().out
+    assert (
+        recipe_report.recipe_verdict(found(high, low, high, high)) in table
+        and "distilling beat" in capsys.readouterr().out
+    )
     assert (tmp_path / "figures" / "models.png").stat().st_size > 8000
-    assert len((tmp_path / "table.jsonl").read_text().splitlines()) == len(recipe.MODELS)
+    assert len((tmp_path / "table.jsonl").read_text().splitlines()) == len(recipe_report.MODELS)
 
 
 def test_a_figure_without_models_is_one_line(tmp_path):

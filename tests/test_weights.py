@@ -12,6 +12,7 @@ from configs import gsm8k_tiny, shop
 from experiments import evaluate, export, pretrain, rl, sample, sft
 from rljax import pretrained, tasks, transformer
 from rljax.errors import UserError
+from rljax.report import terminal
 from rljax.tasks import prompting
 from rljax.text import ByteTokenizer
 from rljax.training import initial_state, journal
@@ -248,7 +249,7 @@ def test_the_lectures_problem_is_read():
 def test_right_attempts_are_green_and_wrong_ones_red(folder, capsys, monkeypatch):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     monkeypatch.setattr(sample.answers, "verify", lambda text, gold: gold == "7")
-    monkeypatch.setattr(sample, "response_text", lambda tokenizer, ids, finished: "\\boxed{7}<eos>")
+    monkeypatch.setattr(terminal, "response_text", lambda tokenizer, ids, finished: "\\boxed{7}<eos>")
     _, _, tokenizer = pretrained.load(folder)
     monkeypatch.setattr(type(tokenizer), "stop_ids", tuple(range(320)))  # whatever is said first ends it
     sample.run_model(str(folder), "?", "7", 2, **HOW)
