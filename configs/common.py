@@ -31,7 +31,8 @@ def questions(**changes) -> dict:
             datasets="gsm8k",  # to train on, "math + 0.5*gsm8k": gsm8k, math, mbpp, countdown, gym/TASK, a .jsonl file
             test="",  # to evaluate on, "math500 + aime24"; "": what it trains on
             path="",  # folder of the files; "": downloaded once
-            data_dir="",  # where prepared sets are kept
+            data_dir="",  # where prepared sets are kept; "": the default of TensorFlow Datasets
+            own_data_dir="",  # where those made from files of your own are kept; "": in the workdir
             template="plain",  # r1_zero, r1_zero_dot, oat, qwen_math, chat, none, a text with {question}, or own
             instruction="Please reason step by step, and put your final answer within \\boxed{}.",  # template own:
             system="",  # ... said after the question, by the system ("": as the template says), and ...

@@ -219,6 +219,51 @@ def test_a_workdir_of_another_config_is_left_alone(tmp_path):
     )
 
 
+LONGER = {"mesh.data": 4, "workers": 3, "log": (), "checkpoint.keep_latest": 5, "rl.steps": 100}
+
+
+def test_a_run_goes_on_with_other_devices_workers_and_logs_and_with_more_steps_and_notes_it(tmp_path, capsys):
+    config = shop.get_config("short")
+    config.rl.optimizer.schedule = "constant"
+    record_config(tmp_path, config)
+    (tmp_path / "metrics.jsonl").touch()  # it has begun
+    before, other = config_files.flatten_config(config.to_dict()), config.copy_and_resolve_references()
+    other.update_from_flattened_dict(LONGER)
+    changed = [key for key, value in LONGER.items() if before[key] != value]
+    assert len(changed) == len(LONGER)
+    record_config(tmp_path, other)
+    assert "the run goes on with other settings: " in capsys.readouterr().out
+    about = json.loads((tmp_path / "config.json").read_text())
+    assert about["config"]["rl"]["steps"] == 100 and set(about["changes"][0]) == set(changed)
+
+
+@pytest.mark.parametrize(
+    "key, schedule, value",
+    [("rl.steps", "constant", 1), ("rl.steps", "cosine", 100), ("rl.prompts", "constant", 2), ("seed", "constant", 9)],
+)
+def test_a_run_that_has_begun_keeps_what_its_results_depend_on(key, schedule, value, tmp_path):
+    config = shop.get_config("short")
+    config.rl.optimizer.schedule = schedule
+    record_config(tmp_path, config)
+    (tmp_path / "metrics.jsonl").touch()
+    config.update_from_flattened_dict({key: value})
+    with pytest.raises(UserError, match=f"holds a run with {key}="):
+        record_config(tmp_path, config)
+
+
+def test_data_prepared_from_files_of_your_own_lie_in_the_workdir(tmp_path):
+    rows = [{"question": f"What is {n} and one?", "answer": str(n + 1)} for n in range(40)]
+    own = tmp_path / "own.jsonl"
+    own.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = config_files.load_config(f"gsm8k_tiny:short,datasets={own}")
+    config.task.options.decontaminate = 0
+    with hold_workdir(tmp_path / "run", config):
+        resolve(workdir.keep_data_in(tmp_path / "run", config))
+    assert list((tmp_path / "run" / "data").rglob("*.array_record*"))
+    assert "own_data_dir" in (tmp_path / "run" / "config.json").read_text()
+    assert str(tmp_path / "run") not in (tmp_path / "run" / "config.json").read_text(), "the workdir may be moved"
+
+
 def git(folder, *command):
     identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
     return subprocess.run(["git", *identity, *command], cwd=folder, check=True, capture_output=True, text=True).stdout
@@ -325,7 +370,7 @@ def test_a_stage_without_the_one_before_it_says_what_to_run(tmp_path):
     done = run("rl", tmp_path)
     assert done.returncode == 1
     assert done.stderr.strip().splitlines()[-1].startswith("error: ")
-    assert "run `python -m experiments.sft`" in done.stderr and "Traceback" not in done.stderr
+    assert "run `rljax sft` with this config first" in done.stderr and "Traceback" not in done.stderr
 
 
 @pytest.mark.slow

@@ -42,7 +42,7 @@ def test_every_library_that_is_imported_is_a_dependency():
     names = {canonicalize_name(Requirement(line).name) for line in PROJECT["dependencies"]}
     folders = ("rljax", "experiments", "configs")
     text = "\n".join(p.read_text() for folder in folders for p in (ROOT / folder).rglob("*.py"))
-    imported = set(re.findall(r"^(?:from|import) (\w+)", text, re.MULTILINE))
+    imported = set(re.findall(r"^\s*(?:from|import) (\w+)", text, re.MULTILINE))
     modules = {"absl": "absl-py", "orbax": "orbax-checkpoint", "jinja2": "jinja2"}
     known = {canonicalize_name(modules.get(name, name)) for name in imported} & pins("requirements.txt").keys()
     assert known <= names

@@ -1,10 +1,11 @@
 """Several processes are one run: the numbers of one process, one writer, and an end of all where one of them is lost.
 
-The processes are real, on this machine; 2 of 2 devices each are compared with 1 of 4.
+The processes are real, on this machine: two with one device each are compared with one that has two devices.
 """
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -14,12 +15,12 @@ import time
 from pathlib import Path
 
 import jax
-import numpy as np
 import pytest
 
 from rljax.distributed import processes
 from rljax.errors import UserError
 
+PROGRESS = re.compile(r"\d+/\d+")  # only process 0 reports it; Gloo's own lines may be torn by its threads
 ABORTED = -signal.SIGABRT  # how JAX ends a process whose peer is lost
 STEPS, LOOK = {"pretrain": 60, "rl": 4}, {"pretrain": 20, "rl": 2}
 SMALL = [
@@ -57,7 +58,7 @@ def launch(stage: str, *options: str, devices: int, **environment: str) -> subpr
     )
 
 
-def several(stage: str, *options: str, devices: int = 2, heartbeat: int = 30) -> list:
+def several(stage: str, *options: str, devices: int = 1, heartbeat: int = 30) -> list:
     """Two processes of one run."""
     common = [
         *options,
@@ -108,41 +109,34 @@ def assert_close(mine: list[dict], theirs: list[dict]) -> None:
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory) -> Path:
-    """Pretraining in 2 processes of 2 devices, then RL."""
+    """Pretraining in two processes of one device, then RL."""
     workdir = tmp_path_factory.mktemp("two") / "run"
     for stage in ("pretrain", "rl"):
         first, second = well(*several(stage, f"--workdir={workdir}", "--config.rl.start=pretrain"))
-        assert f"{STEPS[stage]:>5}/{STEPS[stage]}" in first and not second  # only process 0 speaks
+        assert f"{STEPS[stage]:>5}/{STEPS[stage]}" in first and not PROGRESS.search(second)
     return workdir
 
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory) -> Path:
-    """The same in 1 process of 4 devices."""
+    """The same in one process of two devices."""
     workdir = tmp_path_factory.mktemp("one") / "run"
     for stage in ("pretrain", "rl"):
-        well(launch(stage, f"--workdir={workdir}", "--config.rl.start=pretrain", devices=4))
+        well(launch(stage, f"--workdir={workdir}", "--config.rl.start=pretrain", devices=2))
     return workdir
 
 
-def test_two_processes_learn_what_one_process_with_as_many_devices_learns(one, two):
-    assert_close(metrics(two), metrics(one))
-    mine, theirs = samples(two), samples(one)
-    assert [s["tokens"] for s in mine] == [s["tokens"] for s in theirs] and len(mine) > 30
-    for a, b in zip(mine, theirs, strict=True):
-        np.testing.assert_allclose(a["logprobs"], b["logprobs"], atol=1.01e-4)  # of four digits, the last
-
-
-def test_where_a_sum_has_two_parts_and_so_one_order_the_bytes_are_the_same(tmp_path):
-    well(launch("pretrain", f"--workdir={tmp_path / 'one'}", devices=2))
-    well(*several("pretrain", f"--workdir={tmp_path / 'two'}", devices=1))
-    assert (tmp_path / "one" / "metrics.jsonl").read_bytes() == (tmp_path / "two" / "metrics.jsonl").read_bytes()
-    assert sums(tmp_path / "one", "pretrain") == sums(tmp_path / "two", "pretrain")
+def test_two_processes_write_the_bytes_that_one_process_with_as_many_devices_writes(one, two):
+    """A sum over two devices has one order, so nothing may differ."""
+    assert (two / "metrics.jsonl").read_bytes() == (one / "metrics.jsonl").read_bytes()
+    assert samples(two) == samples(one) and len(samples(two)) > 30
+    for stage in STEPS:
+        assert sums(two, stage) == sums(one, stage)
 
 
 def test_rewards_of_text_are_computed_where_the_rows_lie_and_known_everywhere(tmp_path):
     well(launch("rl", f"--workdir={tmp_path / 'one'}", *HOSTED, devices=4))
-    well(*several("rl", f"--workdir={tmp_path / 'two'}", *HOSTED))
+    well(*several("rl", f"--workdir={tmp_path / 'two'}", *HOSTED, devices=2))
     assert_close(metrics(tmp_path / "two"), metrics(tmp_path / "one"))
     assert [s["tokens"] for s in samples(tmp_path / "two")] == [s["tokens"] for s in samples(tmp_path / "one")]
 
@@ -153,7 +147,7 @@ def test_a_run_goes_on_in_another_number_of_processes(began, one, two, tmp_path)
     shutil.copytree(source, workdir)
     shutil.rmtree(workdir / "checkpoints" / "pretrain" / str(STEPS["pretrain"]))  # so it goes on from the one before
     options = [f"--workdir={workdir}", "--config.rl.start=pretrain"]
-    well(*(several("pretrain", *options) if began == "in one" else [launch("pretrain", *options, devices=4)]))
+    well(*(several("pretrain", *options) if began == "in one" else [launch("pretrain", *options, devices=2)]))
     of_stage = lambda folder: [r for r in metrics(folder) if r["stage"] == "pretrain"]
     assert_close(of_stage(workdir), of_stage(source))
     assert len(of_stage(source)) == 64
@@ -173,17 +167,16 @@ def assert_says_how_to_go_on(said: str) -> None:
 
 
 def test_a_killed_process_ends_the_other_and_the_same_command_goes_on_to_the_same_bytes(two, tmp_path):
-    options = [f"--workdir={tmp_path}", "--config.rl.start=pretrain"]
-    for victim, lines in ((1, 24), (0, 44)):  # each past a checkpoint that the run then goes on from
-        both = several("pretrain", *options, heartbeat=10)
-        wait_for_metrics(tmp_path, lines, both)
-        both[victim].send_signal(signal.SIGKILL)
-        status, _, said = ends(both[1 - victim])
-        assert status in (1, ABORTED)  # the broken connection raises an error here, unless JAX is faster
-        assert_says_how_to_go_on(said)
-        status, _, said = ends(both[victim])
-        assert status == -signal.SIGKILL
-        assert said.startswith(f"error: process {victim} of 2 (host {socket.gethostname()}, pid {both[victim].pid})")
+    victim, options = 0, [f"--workdir={tmp_path}", "--config.rl.start=pretrain"]  # 0 holds JAX's coordinator
+    both = several("pretrain", *options, heartbeat=10)
+    wait_for_metrics(tmp_path, 24, both)  # past the checkpoint of step 20
+    both[victim].send_signal(signal.SIGKILL)
+    status, _, said = ends(both[1 - victim])
+    assert status in (1, ABORTED)  # the broken connection raises an error here, unless JAX is faster
+    assert_says_how_to_go_on(said)
+    status, _, said = ends(both[victim])
+    assert status == -signal.SIGKILL
+    assert said.startswith(f"error: process {victim} of 2 (host {socket.gethostname()}, pid {both[victim].pid})")
     well(*several("pretrain", *options))
     mine, theirs = [
         [line for line in (folder / "metrics.jsonl").read_text().splitlines() if '"pretrain"' in line]
@@ -193,9 +186,8 @@ def test_a_killed_process_ends_the_other_and_the_same_command_goes_on_to_the_sam
     assert sums(tmp_path, "pretrain") == sums(two, "pretrain")
 
 
-@pytest.mark.parametrize("victim", [0, 1])
-def test_a_process_that_stands_still_ends_the_other_by_the_heartbeat_timeout(victim, tmp_path):
-    both = several("pretrain", f"--workdir={tmp_path}", "--config.pretrain.steps=3000", heartbeat=5)
+def test_a_process_that_stands_still_ends_the_other_by_the_heartbeat_timeout(tmp_path):
+    victim, both = 1, several("pretrain", f"--workdir={tmp_path}", "--config.pretrain.steps=3000", heartbeat=5)
     wait_for_metrics(tmp_path, 3, both)
     both[victim].send_signal(signal.SIGSTOP)
     status, _, said = ends(both[1 - victim])
@@ -245,30 +237,13 @@ def test_an_error_of_the_user_in_process_1_alone_is_one_line_there_and_ends_proc
     assert_says_how_to_go_on(said)
 
 
-LAUNCHERS = {  # what they set in the environment of process i
-    "srun": {
-        "SLURM_JOB_ID": "7",
-        "SLURM_STEP_NODELIST": "localhost",
-        "SLURM_NTASKS": "2",
-        "SLURM_STEP_NUM_TASKS": "2",
-        "SLURM_PROCID": "{i}",
-        "SLURM_LOCALID": "{i}",
-    },
-    "mpirun of Open MPI 4": {
-        "OMPI_MCA_orte_hnp_uri": "1531576320.0;tcp://127.0.0.1:34911",
-        "OMPI_COMM_WORLD_SIZE": "2",
-        "OMPI_COMM_WORLD_RANK": "{i}",
-        "OMPI_COMM_WORLD_LOCAL_RANK": "{i}",
-    },
-}
-
-
-@pytest.mark.parametrize("launcher", LAUNCHERS)
-def test_under_a_launcher_the_same_command_without_flags_is_one_run(launcher, tmp_path):
-    short, port = [f"--workdir={tmp_path}", "--config.pretrain.steps=1"], str(free_port())
-    said = [{name: value.format(i=i) for name, value in LAUNCHERS[launcher].items()} for i in (0, 1)]
-    first, second = well(*(launch("pretrain", *short, devices=1, JAX_COORDINATOR_PORT=port, **env) for env in said))
-    assert "1/1  held-out loss" in first and not second
+def test_under_srun_the_same_command_without_flags_is_one_run(tmp_path):
+    of_job = {"SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2", "SLURM_STEP_NUM_TASKS": "2"}
+    of_job["JAX_COORDINATOR_PORT"] = str(free_port())
+    of_process = [{"SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)} for i in range(2)]
+    short = [f"--workdir={tmp_path}", "--config.pretrain.steps=1"]
+    first, second = well(*(launch("pretrain", *short, devices=1, **of_job, **of) for of in of_process))
+    assert "1/1  held-out loss" in first and not PROGRESS.search(second)
     assert len(json.loads((tmp_path / "config.json").read_text())["devices"]) == 2
 
 

@@ -42,6 +42,7 @@ class Options:
         ""  # a folder with the files of the data sets, or with one folder for each; "": they are downloaded once
     )
     data_dir: str = ""  # where prepared data sets are kept; "": the default of TensorFlow Datasets
+    own_data_dir: str = ""  # where those made from files of your own are kept; "": the folder data/ of a run's workdir
     template: str = (
         "plain"  # a name of rljax.text.templates, a text with {question} in it, or "own": the model's chat template
     )
@@ -115,7 +116,7 @@ def load_splits(o: Options, prompt_format: PromptFormat | None = None) -> dict[s
     prompt_format = prompt_format or o.prompt_format(ByteTokenizer())
     mixture, tested = parse_mixture(o.datasets), parse_mixture(o.test or o.datasets)
     parts = {
-        name: divide_splits(name, datasets.load_dataset(name, o.path, o.data_dir)) for name in {**mixture, **tested}
+        name: divide_splits(name, datasets.load_dataset(name, o.path, o.data_dir, o.own_data_dir)) for name in {**mixture, **tested}
     }
     asked = [r["question"] for name in tested for r in parts[name]["test"]]
     sets: dict[str, dict[str, list[Record]]] = {"train": {}, "validation": {}}

@@ -64,7 +64,7 @@ def main(run: Callable[..., None], *, use: Use = "hold", also: Mapping[str, Flag
         processes.initialize(**{name: values.pop(name) for name in distributed})
         use_compilation_cache()
         with workdir.hold_workdir(folder, config) if use == "hold" else contextlib.nullcontext():
-            run(config, folder, **values)
+            run(workdir.keep_data_in(folder, config) if use in ("hold", "read") else config, folder, **values)
         processes.shutdown()
 
 

@@ -59,6 +59,18 @@ def lock_workdir(workdir: Path, config: ConfigTree) -> Iterator[None]:
         yield
 
 
+def keep_data_in(workdir: Path, config: ConfigTree) -> ConfigTree:
+    """The config with the workdir's folder ``data`` for data that are prepared from files of the user's own.
+
+    Without this they would fill the home folder. config.json does not record it, so that a workdir can be moved.
+    """
+    if config.task.options.get("own_data_dir") != "":
+        return config
+    config = config.copy_and_resolve_references()
+    config.task.options.own_data_dir = str(workdir / "data")
+    return config
+
+
 def record_config(workdir: Path, config: ConfigTree) -> None:
     """Write config.json, or check that the one there holds the same config."""
     path = workdir / "config.json"

@@ -21,19 +21,21 @@ OWN_FILES = Source(
 )
 
 
-def load_dataset(name: str, path: str = "", data_dir: str = "") -> dict[str, list[Row]]:
+def load_dataset(name: str, path: str = "", data_dir: str = "", own_data_dir: str = "") -> dict[str, list[Row]]:
     """The records of each split of a data set, in the order of the original.
 
     ``name`` is a key of ``SOURCES``, "gym/TASK", or a path: a .jsonl file, or a folder with train.jsonl and so on. ``path`` is
     a folder with the files of the data set, or with one folder for each data set; "" downloads them once. Prepared data
-    lies in ``data_dir``; "" is the default of TensorFlow Datasets. Raises UserError where a data set is unknown, cannot be
-    downloaded, or has a row that cannot be read. Records whose right answer cannot be read are dropped; the log counts them.
+    lies in ``data_dir``; "" is the default of TensorFlow Datasets. What is prepared from your own files lies in
+    ``own_data_dir``; "" is ``data_dir``. Raises UserError where a data set is unknown, cannot be downloaded, or has a row
+    that cannot be read. Records whose right answer cannot be read are dropped; the log counts them.
     """
-    return {split: drop_unreadable(name, split, rows) for split, rows in load_rows(name, path, data_dir).items()}
+    found = load_rows(name, path, data_dir, own_data_dir)
+    return {split: drop_unreadable(name, split, rows) for split, rows in found.items()}
 
 
 @functools.lru_cache(maxsize=16)
-def load_rows(name: str, path: str, data_dir: str) -> dict[str, list[Row]]:
+def load_rows(name: str, path: str, data_dir: str, own_data_dir: str) -> dict[str, list[Row]]:
     """All records of each split, with those whose answer cannot be read."""
     if name.startswith("gym/"):
         return {split: list(gym.make_rows(name[4:], split)) for split in builder.GENERATED_SPLITS}
@@ -52,7 +54,8 @@ def load_rows(name: str, path: str, data_dir: str) -> dict[str, list[Row]]:
         raise UserError(
             f"data set {name!r} is unknown: {hint} from {sorted(SOURCES)}, gym/TASK, or the path of a .jsonl file"
         )
-    made = builder.prepare_dataset(name, source, "" if source.generate else path, data_dir)
+    path = "" if source.generate else path
+    made = builder.prepare_dataset(name, source, path, (own_data_dir or data_dir) if path else data_dir)
     return {split: builder.read_rows(made, split) for split in made.info.splits}
 
 
