@@ -1,20 +1,23 @@
 """Check a task before a model learns from it: a table, and one line for each fault. Exit status 1 where there is one.
 
-python -m experiments.check_task --task shop
-python -m experiments.check_task --task shop --option prices=4 --option max_price=20
+python -m experiments.check_task shop
+python -m experiments.check_task shop --option prices=4 --option max_price=20
+python -m experiments.check_task sums --plugin my_world.py
 """
 
 import ast
+import sys
 from typing import Any
 
-from rljax import tasks
+from rljax import options, tasks
 from rljax.errors import UserError
 from rljax.tasks import check
 from rljax.training import command_line
 from rljax.training.command_line import Flag
 
 
-def run(task: str, option: list[str], seed: int, problems: int, train_draws: int) -> None:
+def run(task: str, plugin: list[str], option: list[str], seed: int, problems: int, train_draws: int) -> None:
+    options.load_plugins(plugin or [])
     if not task:
         raise UserError(f"--task says which task to check: one of {', '.join(tasks.TASKS)}")
     made = tasks.make_task(task, **dict(map(parse_option, option or [])))
@@ -36,9 +39,12 @@ def parse_option(text: str) -> tuple[str, Any]:
 
 
 def main() -> None:
+    if len(sys.argv) > 1 and not sys.argv[1].startswith("-"):
+        sys.argv[1] = f"--task={sys.argv[1]}"
     command_line.main_without_config(
         run,
-        task=Flag("", "the task to check"),
+        task=Flag("", "the task to check, which may also stand alone as the first word"),
+        plugin=Flag([], "FILE.py, a plug-in that adds the task"),
         option=Flag([], "KEY=VALUE, an option of the task"),
         seed=Flag(0, "of the problems"),
         problems=Flag(256, "problems to check"),

@@ -106,8 +106,13 @@ def plug_in(monkeypatch):
     monkeypatch.setattr(tasks, "TASKS", dict(tasks.TASKS, coins=coins))
 
 
-def test_the_script_prints_the_table_and_ends_quietly_where_all_is_well(plug_in, capsys):
-    check_task.run("coins", ["largest=12"], 0, 64, 300)
+def test_the_script_prints_the_table_and_ends_quietly_where_all_is_well(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(tasks, "TASKS", dict(tasks.TASKS))
+    plugin = tmp_path / "my_world.py"
+    plugin.write_text("import coins\nfrom rljax import tasks\n\ntasks.TASKS['my_coins'] = coins\n")
+    few = ["--option=largest=12", "--problems=64", "--train_draws=300"]
+    monkeypatch.setattr("sys.argv", ["rljax check-task", "my_coins", "--plugin", str(plugin), *few])
+    check_task.main()
     assert "tokens in a prompt" in capsys.readouterr().out
 
 
@@ -115,7 +120,7 @@ def test_the_script_ends_with_status_one_where_something_is_wrong(plug_in, monke
     leaky = dataclasses.replace(COINS, problems=lambda seed, index, split: COINS.problems(seed, index, "train"))
     monkeypatch.setitem(tasks.TASKS, "leaky", tasks.World(coins.Options, lambda options: leaky))
     with pytest.raises(SystemExit) as stopped:
-        check_task.run("leaky", [], 0, 64, 300)
+        check_task.run("leaky", [], [], 0, 64, 300)
     assert stopped.value.code == 1 and "wrong: test problems are also among" in capsys.readouterr().out
 
 
@@ -125,4 +130,4 @@ def test_options_of_the_script_are_python_literals_or_texts():
     with pytest.raises(UserError, match="--option key=value"):
         check_task.parse_option("prices")
     with pytest.raises(UserError, match="--task"):
-        check_task.run("", [], 0, 64, 300)
+        check_task.run("", [], [], 0, 64, 300)
