@@ -25,14 +25,14 @@ from rljax import learner, pretrained, sampler, transformer
 from rljax import policy_gradient as pg
 from rljax.learner.optimizer import OptimizerOptions, make_optimizer
 from rljax.options import build
-from rljax.planning.published_models import SHAPES
+from rljax.planning.published_models import PUBLISHED_MODELS
 from rljax.structs import Experience, Rewards, TrainState
 from rljax.transformer import lora
 
 
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="benchmarks.real_size")
-    p.add_argument("shape", choices=SHAPES)
+    p.add_argument("shape", choices=PUBLISHED_MODELS)
     p.add_argument("--folder", required=True)
     for name, default in dict(adapters=0, prompts=32, group=8, tokens=512, prompt=512, micro=4).items():
         p.add_argument(f"--{name}", type=int, default=default)
@@ -46,7 +46,7 @@ def configured(a: argparse.Namespace) -> tuple[transformer.Config, Any]:
     data = argparse.Namespace(weights="", data="gsm8k", adapters=a.adapters, template="plain")
     common.real_model(c, data)
     computed: dict[str, Any] = {name: c.model[name] for name in pretrained.COMPUTE_FIELDS}
-    return dataclasses.replace(SHAPES[a.shape], **computed), c
+    return dataclasses.replace(PUBLISHED_MODELS[a.shape], **computed), c
 
 
 def report(what: str, start: float, **more) -> None:
@@ -58,7 +58,7 @@ def report(what: str, start: float, **more) -> None:
 
 
 def write(folder: Path, shape: str) -> None:
-    model = dataclasses.replace(SHAPES[shape], weight_dtype="bfloat16")
+    model = dataclasses.replace(PUBLISHED_MODELS[shape], weight_dtype="bfloat16")
     pretrained.save(folder, model, transformer.init(model, jax.random.key(0)))
 
 

@@ -1,11 +1,12 @@
-"""What a config would need on a mesh that is not here: memory, operations, communication, time and money; nothing is run.
+"""Plan a run on devices that are not here: memory, FLOPs, communication, time and price. Nothing is run.
 
     python -m experiments.plan --config configs/qwen25.py:adapters=32 --model qwen25_32b --mesh data=1,fsdp=8,tensor=4 --chip h100
 
-The real sampler and update are compiled for that mesh on abstract arrays: on a CPU that plays as many devices, or, with
-``--topology v5e:2x4`` and libtpu installed, by the TPU's own compiler. ``--model`` is a published architecture
-(rljax/planning/published_models.py) or a folder with a config.json; without it the config's own model is planned. What a CPU compiles
-is an upper bound: products in bfloat16 that it makes in float32 have operands that an accelerator would not hold.
+The sampler and the update of the run are compiled for the mesh, on abstract arrays. A CPU that simulates as many devices
+compiles them; with ``--topology v5e:2x4`` and libtpu installed, the TPU compiler does. ``--model`` is a published model
+(rljax/planning/published_models.py) or a folder with a config.json; without it the model of the config is planned.
+Memory compiled for a CPU is an upper bound: a CPU computes bfloat16 products in float32 and stores converted operands, which
+an accelerator does not.
 """
 
 import json
@@ -14,7 +15,9 @@ import os
 import time
 from typing import Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when XLA is loaded: the partitioner warns of single arrays
+os.environ.setdefault(
+    "TF_CPP_MIN_LOG_LEVEL", "3"
+)  # XLA reads it when it is loaded; it hides the partitioner's warnings
 
 import jax  # noqa: E402
 
@@ -26,33 +29,33 @@ from rljax.training import command_line  # noqa: E402
 from rljax.training.command_line import Flag  # noqa: E402
 
 FLAGS: dict[str, Any] = dict(
-    model=Flag("", "a published architecture, or a folder with a config.json; without it the config's own model"),
+    model=Flag("", "a published model, or a folder with a config.json; without it the config's own model"),
     mesh=Flag("data=1", "devices along each axis: data, fsdp, tensor, expert, context"),
-    chip=Flag("h100", "the accelerator whose memory and speed are assumed"),
-    price=Flag(0.0, "dollars an hour of one chip; 0: an assumption for the chip"),
-    efficiency=Flag(0.4, "share of the roofline that is reached"),
-    topology=Flag("", "a TPU topology such as v5e:2x4, compiled for by libtpu"),
+    chip=Flag("h100", "the accelerator whose memory the run must fit in"),
+    price=Flag(0.0, "dollars an hour of one chip; 0: the assumed price of each chip"),
+    efficiency=Flag(0.4, "share of the roofline that a run reaches"),
+    topology=Flag("", "a TPU topology such as v5e:2x4: compile for it with libtpu"),
     json=Flag("", "yes: also print the plan as JSON"),
     exact=Flag("", "yes: compile every layer instead of extrapolating"),
-    fit=Flag("yes", "yes: search settings that fit, where this one does not"),
+    fit=Flag("yes", "yes: where the run does not fit, search settings with which it fits"),
 )
 
 
-def mesh_sizes(text: str) -> dict[str, int]:
-    """``data=4,tensor=8`` -> sizes of all axes."""
-    out: dict[str, int] = {axis: 1 for axis in sharding.MESH_AXES}
+def parse_mesh(text: str) -> dict[str, int]:
+    """``data=4,tensor=8`` -> the sizes of all mesh axes. Raises UserError for another form or an unknown axis."""
+    sizes: dict[str, int] = {axis: 1 for axis in sharding.MESH_AXES}
     for part in filter(None, text.split(",")):
         name, _, size = part.partition("=")
-        if name not in out or not size.isdigit() or int(size) < 1:
+        if name not in sizes or not size.isdigit() or int(size) < 1:
             raise UserError(
                 f"--mesh={text}: {part!r} is not AXIS=NUMBER with an axis of {', '.join(sharding.MESH_AXES)}"
             )
-        out[name] = int(size)
-    return out
+        sizes[name] = int(size)
+    return sizes
 
 
-def topology(name: str) -> Any:
-    """Devices of a TPU that is not here. Raises UserError where libtpu is not, or knows no such topology."""
+def topology_devices(name: str) -> Any:
+    """The devices of a TPU topology, which need not exist. Raises UserError without libtpu, or for an unknown topology."""
     from jax.experimental import topologies
 
     try:
@@ -60,47 +63,58 @@ def topology(name: str) -> Any:
     except Exception as e:
         why = str(e).split("\n")[0][:200]
         raise UserError(
-            f"--topology={name}: needs libtpu (pip install libtpu), and a topology it knows: {why}"
+            f"--topology={name}: needs libtpu (pip install libtpu) and a topology that it knows: {why}"
         ) from None
 
 
 def run(config: ConfigTree, **flags: Any) -> None:
-    sizes, chip = mesh_sizes(flags["mesh"]), flags["chip"].lower()
-    planning.chip(chip)
+    # the mesh and the chip
+    sizes, chip = parse_mesh(flags["mesh"]), flags["chip"].lower()
+    memory_limit = planning.get_chip(chip).memory
     if not 0 < flags["efficiency"] <= 1:
         raise UserError(f"--efficiency={flags['efficiency']}: a share of the roofline, above 0 and at most 1")
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", math.prod(sizes.values()))
-    devices = topology(flags["topology"]) if flags["topology"] else None
-    if devices is None:  # else what is cached could not be read again
+    devices = topology_devices(flags["topology"]) if flags["topology"] else None
+    if devices is None:  # a program cached for a topology cannot be loaded again without its devices
         command_line.use_compilation_cache()
     config.mesh.update(sizes)
 
-    def make(config: Any) -> planning.Plan:
+    # the plan
+    def make_plan(config: Any) -> planning.Plan:
         return planning.make_plan(planning.resolve_abstract(config, flags["model"], devices), bool(flags["exact"]))
 
-    began = time.perf_counter()
-    plan = make(config)
-    c = config.rl
-    tokens = f"{c.prompts} prompts x {c.group_size} attempts x {c.max_new_tokens} tokens, {plan.updates} updates"
-    title = f"{flags['model'] or config.task.name}, {c.algorithm}: {tokens} an iteration; {flags['mesh']}"
-    how = chip, flags["price"], flags["efficiency"]
-    print(planning.table.text(plan, *how, title))
-    print(f"  compiled for {flags['topology'] or 'a CPU: upper bounds'} in {time.perf_counter() - began:.0f} s")
-    room = planning.CHIPS[chip].memory
-    if plan.memory.peak > room:
-        print(f"\ndoes not fit: {(plan.memory.peak - room) / 1e9:.1f} GB too much in {planning.largest_phase(plan)}")
+    start = time.perf_counter()
+    plan = make_plan(config)
+    rl = config.rl
+    tokens = f"{rl.prompts} prompts x {rl.group_size} attempts x {rl.max_new_tokens} tokens"
+    title = (
+        f"{flags['model'] or config.task.name}, {rl.algorithm}: {tokens}, {plan.optimizer_steps} updates an iteration; "
+    )
+    assumptions = chip, flags["price"], flags["efficiency"]
+    print(planning.format_plan(plan, *assumptions, title + flags["mesh"]))
+    print(f"  compiled for {flags['topology'] or 'a CPU: upper bounds'} in {time.perf_counter() - start:.0f} s")
+
+    # settings that fit
+    if plan.memory.peak > memory_limit:
+        excess = (plan.memory.peak - memory_limit) / 1e9
+        print(f"\ndoes not fit: {excess:.1f} GB too much in {planning.largest_phase(plan)}")
         if flags["fit"] == "yes":
-            found, after = planning.search_settings(
-                config, plan, room, make, lambda line: print(f"  tried {line}", flush=True)
-            )
-            fits = after.memory.peak <= room
-            print(f"{'fits with' if fits else 'not even with'} {planning.as_flags(found) or 'any setting'}")
-            print("\n".join(planning.table.memory(after, chip)))
-            if not fits:
-                print("more devices are needed, or larger ones")
+            print_settings_that_fit(config, plan, chip, make_plan)
     if flags["json"]:
-        print(json.dumps(planning.table.plain(plan, *how)))
+        print(json.dumps(planning.plan_to_dict(plan, *assumptions)))
+
+
+def print_settings_that_fit(config: ConfigTree, plan: planning.Plan, chip: str, make_plan: Any) -> None:
+    """Search settings with which the run fits on the chip; print each that is tried, and the result."""
+    memory_limit = planning.CHIPS[chip].memory
+    report = lambda line: print(f"  tried {line}", flush=True)
+    settings, after = planning.search_settings(config, plan, memory_limit, make_plan, report)
+    fits = after.memory.peak <= memory_limit
+    print(f"{'fits with' if fits else 'does not even fit with'} {planning.format_flags(settings) or 'any setting'}")
+    print("\n".join(planning.format_memory(after, chip)))
+    if not fits:
+        print("use more devices, or devices with more memory")
 
 
 def main() -> None:

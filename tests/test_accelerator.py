@@ -10,7 +10,7 @@ from benchmarks import accelerator, accelerator_speed
 from benchmarks import accelerator_parts as parts
 from benchmarks.accelerator_parts import TINY_SIZES, Result, Skipped
 from rljax import sampler, transformer
-from rljax.planning.published_models import SHAPES
+from rljax.planning.published_models import PUBLISHED_MODELS
 
 
 @pytest.fixture(autouse=True)
@@ -148,7 +148,7 @@ def test_a_failing_part_a_missing_package_and_a_spent_budget_are_lines_and_the_r
 
 @pytest.mark.parametrize("ours, published", [("Qwen2.5-0.5B", "qwen25_0.5b"), ("Qwen2.5-1.5B", "qwen25_1.5b")])
 def test_the_measured_shapes_are_the_published_ones(ours, published):
-    assert parts.MODELS[ours] == SHAPES[published]
+    assert parts.MODELS[ours] == PUBLISHED_MODELS[published]
 
 
 def test_the_measured_models_have_the_number_of_weights_in_their_names():

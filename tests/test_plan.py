@@ -1,4 +1,4 @@
-"""The planner: what it knows of chips and models, and that its numbers are those of hand computation and of the compiler."""
+"""The planner: its tables of chips and models, and its numbers beside hand computation and beside the compiler's."""
 
 import dataclasses
 import json
@@ -15,9 +15,9 @@ from models import DEEPSEEK, EVERYTHING, SMALL
 from configs import qwen25, shop
 from rljax import planning, tasks, transformer
 from rljax.errors import UserError
-from rljax.planning import collectives, lowering, operations, suggestions
+from rljax.planning import collectives, lowering, operations
 
-BILLIONS = {  # as their publishers, or transformers, count them
+BILLIONS = {  # of parameters, as their publishers or transformers count them
     "gemma2_2b": 2.614,
     "gemma2_9b": 9.241,
     "gemma2_27b": 27.227,
@@ -37,121 +37,123 @@ LATENT = ("heads", "kv_heads", "head_width", "latent", "query_latent", "rope_wid
 ROOT = Path(__file__).parent.parent
 
 
-def small(**changes):
+def small_config(**changes):
     c = shop.get_config()
     c.rl.update(dict(prompts=4, group_size=4, max_new_tokens=32, micro_batch=8, widths=()) | changes)
     return c
 
 
-@pytest.mark.parametrize("name", planning.SHAPES)
+@pytest.mark.parametrize("name", planning.PUBLISHED_MODELS)
 def test_published_models_have_the_published_number_of_parameters(name):
-    described = transformer.weight_specs(planning.SHAPES[name])
-    leaves = jax.tree.leaves(described, is_leaf=lambda x: isinstance(x, transformer.WeightSpec))
+    specs = transformer.weight_specs(planning.PUBLISHED_MODELS[name])
+    leaves = jax.tree.leaves(specs, is_leaf=lambda x: isinstance(x, transformer.WeightSpec))
     count = sum(jnp.prod(jnp.asarray(w.shape, jnp.float32)) for w in leaves)
     assert float(count) / 1e9 == pytest.approx(BILLIONS[name], rel=1e-3)
 
 
-def test_chips_are_known_by_name_and_others_are_refused_with_the_list():
-    assert planning.chip("H100").memory == 80e9
+def test_an_unknown_chip_is_refused_with_the_list_of_chips():
+    assert planning.get_chip("H100").memory == 80e9
     with pytest.raises(UserError, match="v5e, v5p, v6e, a100, h100, h200"):
-        planning.chip("abacus")
+        planning.get_chip("abacus")
 
 
 @pytest.mark.parametrize("config", [SMALL, EVERYTHING, DEEPSEEK], ids=["small", "everything", "deepseek"])
-def test_counted_operations_of_a_forward_pass_are_the_compilers(config):
-    if config.experts:  # a CPU multiplies every token with every expert
+def test_counted_flops_of_a_forward_pass_equal_the_compilers_count(config):
+    if config.experts:  # a CPU computes every expert for every token
         config = transformer.Config(**{f: getattr(config, f) for f in ("vocab_size", *LATENT)}, layers=2)
     wide = dataclasses.replace(config, width=128, ff_width=512, vocab_size=1024)
     params = jax.eval_shape(lambda: transformer.init(wide, jax.random.key(0)))
     tokens = jax.ShapeDtypeStruct((4, 64), jnp.int32)
     cost = jax.jit(lambda p, t: transformer.forward(p, wide, t)).lower(params, tokens).cost_analysis()
-    assert operations.forward(wide, 4, 64, 64) == pytest.approx(cost["flops"], rel=0.05)
+    assert operations.forward_flops(wide, 4, 64, 64) == pytest.approx(cost["flops"], rel=0.05)
 
 
-def test_a_tokens_operations_count_only_the_experts_it_is_sent_to():
-    model = planning.SHAPES["deepseek_v3_671b"]
-    active = operations.matrices(model) + 2 * operations.head(model)
-    assert active / 1e9 == pytest.approx(37.5, rel=0.02)  # 37 billion, as published, and the other table
-    assert (operations.matrices(model, active=False) + 2 * operations.head(model)) / 1e9 == pytest.approx(
-        671.0, rel=1e-3
-    )
+def test_active_parameters_include_only_the_experts_that_a_token_is_routed_to():
+    model = planning.PUBLISHED_MODELS["deepseek_v3_671b"]
+    tables = 2 * operations.unembedding_parameters(model)  # the embedding and the unembedding
+    active, total = (operations.matrix_parameters(model, active_only) + tables for active_only in (True, False))
+    assert active / 1e9 == pytest.approx(37.5, rel=0.02)  # the published 37 billion count one of the two tables
+    assert total / 1e9 == pytest.approx(671.0, rel=1e-3)
 
 
-TEXT = """HloModule jit_f
+HLO_TEXT = """HloModule jit_f
 
 %body (p: (s32[], f32[8])) -> (s32[], f32[8]) {
   %sum = f32[8]{0} all-reduce(%x), channel_id=1, replica_groups=[4,2]<=[2,4]T(1,0), use_global_device_ids=true, to_apply=%add
-  %some = (f32[2]{0}, bf16[4]{0}) all-gather(%a, %b), replica_groups={{0,1,2,3},{4,5,6,7}}, dimensions={0}
+  %gathered = (f32[2]{0}, bf16[4]{0}) all-gather(%a, %b), replica_groups={{0,1,2,3},{4,5,6,7}}, dimensions={0}
 }
 
-%open (p: (s32[], f32[8])) -> (s32[], f32[8]) {
+%outer (p: (s32[], f32[8])) -> (s32[], f32[8]) {
   %w.1 = (s32[], f32[8]{0}) while(%t), condition=%cond, body=%body, backend_config={"known_trip_count":{"n":"3"}}
 }
 
 ENTRY %main (a: f32[8], /*index=1*/b: f32[8]) -> f32[8] {
-  %w.2 = (s32[], f32[8]{0}) while(%t), condition=%cond, body=%open
-  %one = f32[16]{0} all-gather(%a), replica_groups=mesh['a'=2,'b'=4], device_ids=([8]) {'b'}, dimensions={0}
+  %w.2 = (s32[], f32[8]{0}) while(%t), condition=%cond, body=%outer
+  %whole = f32[16]{0} all-gather(%a), replica_groups=mesh['a'=2,'b'=4], device_ids=([8]) {'b'}, dimensions={0}
 }
 """
 
 
-def test_collectives_are_counted_with_the_turns_of_the_loops_around_them():
-    found = {c.kind + str(c.size): c for c in collectives.read(TEXT, (10.0,))}
-    summed, gathered = found["all-reduce32"], found["all-gather64"]
-    assert (summed.times, summed.group, summed.within, summed.sent) == (30, 2, 8, 32)
-    assert (found["all-gather16"].times, found["all-gather16"].group, found["all-gather16"].within) == (30, 4, 4)
-    assert (gathered.times, gathered.group, gathered.within, gathered.sent) == (1, 4, 4, 48)
+def test_a_collective_is_counted_once_for_each_iteration_of_the_loops_around_it():
+    found = {(c.kind, c.size): c for c in collectives.parse_collectives(HLO_TEXT, (10.0,))}
+    reduced, gathered = found["all-reduce", 32], found["all-gather", 64]
+    gathered_in_loop = found["all-gather", 16]
+    assert (reduced.count, reduced.group_size, reduced.span, reduced.bytes_sent) == (30, 2, 8, 32)
+    assert (gathered_in_loop.count, gathered_in_loop.group_size, gathered_in_loop.span) == (30, 4, 4)
+    assert (gathered.count, gathered.group_size, gathered.span, gathered.bytes_sent) == (1, 4, 4, 48)
 
 
-def test_groups_of_devices_are_read_in_each_form_that_the_compiler_writes():
-    of = lambda text: collectives.members(f"x), replica_groups={text}, more").tolist()
-    assert of("{{0,2},{1,3}}") == of("[2,2]<=[2,2]T(1,0)") == of("mesh['a'=2,'b'=2] {'a'}") == [[0, 2], [1, 3]]
-    assert of("mesh['a'=2,'b'=4] {'b':(2)2}") == [[0, 1], [2, 3], [4, 5], [6, 7]]
-    assert of("mesh['a'=2,'b'=2], device_ids=([2,2]T(1,0)) {'a'}") == [[0, 1], [2, 3]]
+def test_replica_groups_are_parsed_in_each_form_that_xla_writes():
+    groups = lambda text: collectives.parse_replica_groups(f"x), replica_groups={text}, more").tolist()
+    assert (
+        groups("{{0,2},{1,3}}") == groups("[2,2]<=[2,2]T(1,0)") == groups("mesh['a'=2,'b'=2] {'a'}") == [[0, 2], [1, 3]]
+    )
+    assert groups("mesh['a'=2,'b'=4] {'b':(2)2}") == [[0, 1], [2, 3], [4, 5], [6, 7]]
+    assert groups("mesh['a'=2,'b'=2], device_ids=([2,2]T(1,0)) {'a'}") == [[0, 1], [2, 3]]
 
 
-def test_a_plan_on_one_device_holds_its_state_and_the_compilers_temporaries():
-    plan = planning.make_plan(planning.resolve_abstract(small()))
+def test_a_plan_for_one_device_counts_the_state_and_the_temporaries_of_the_compiler():
+    plan = planning.make_plan(planning.resolve_abstract(small_config()))
     count = transformer.count(jax.eval_shape(lambda: transformer.init(plan.run.model, jax.random.key(0))))
     m = plan.memory
     assert m.state["weights"] == 4 * count and m.state["optimiser"] == pytest.approx(8 * count, abs=64)
     assert m.state["reference"] == m.state["critic"] == 0
     assert m.peak == max(m.phases.values()) > sum(m.state.values()) + m.updating["gradients"]
-    assert plan.tokens == 4 * 4 * 32 and plan.note == ""
-    assert not plan.programs.sample.said and not plan.programs.update.said
+    assert plan.sampled_tokens == 4 * 4 * 32 and plan.note == ""
+    assert not plan.programs.sample.collectives and not plan.programs.update.collectives
 
 
 def test_moments_in_host_memory_are_counted_there_and_not_on_the_device():
-    here, there = (small(), small())
-    there.rl.optimizer.offload = True
-    plan, other = (planning.make_plan(planning.resolve_abstract(c)).memory for c in (here, there))
-    moments = plan.state["optimiser"] - other.state["optimiser"]
-    assert (plan.host, other.host) == (0, moments) and 0 < other.state["optimiser"] < 64
-    assert other.phases["sample"] == plan.phases["sample"] - moments and other.peak <= plan.peak
+    on_device, offloaded = small_config(), small_config()
+    offloaded.rl.optimizer.offload = True
+    without, with_offload = (planning.make_plan(planning.resolve_abstract(c)).memory for c in (on_device, offloaded))
+    moments = without.state["optimiser"] - with_offload.state["optimiser"]
+    assert (without.host, with_offload.host) == (0, moments) and 0 < with_offload.state["optimiser"] < 64
+    assert with_offload.phases["sample"] == without.phases["sample"] - moments and with_offload.peak <= without.peak
 
 
-def test_knobs_are_turned_until_the_plan_fits_and_only_those_that_help_are_kept():
-    plan = planning.make_plan(planning.resolve_abstract(small()))
-    again = lambda config: planning.make_plan(planning.resolve_abstract(config))
-    wanted = 0.75 * plan.memory.peak
-    flags, after = planning.search_settings(small(), plan, wanted, again)
-    assert after.memory.peak <= wanted and flags
-    assert planning.search_settings(small(), plan, plan.memory.peak, again) == ({}, plan)
-    assert "--config." in suggestions.as_flags(flags)
+def test_settings_are_changed_until_the_plan_fits_and_only_changes_that_help_are_kept():
+    plan = planning.make_plan(planning.resolve_abstract(small_config()))
+    make_plan = lambda config: planning.make_plan(planning.resolve_abstract(config))
+    limit = 0.75 * plan.memory.peak
+    settings, after = planning.search_settings(small_config(), plan, limit, make_plan)
+    assert after.memory.peak <= limit and settings
+    assert planning.search_settings(small_config(), plan, plan.memory.peak, make_plan) == ({}, plan)
+    assert "--config." in planning.format_flags(settings)
 
 
-def test_long_programs_are_sized_by_a_straight_line_through_short_ones():
-    c = small()
+def test_the_memory_of_a_long_program_is_extrapolated_from_two_short_ones():
+    c = small_config()
     c.model.layers = 14
-    s = planning.resolve_abstract(c)
-    (line, note), (exact, whole) = lowering.compile_programs(s), lowering.compile_programs(s, exact=True)
-    assert (note, whole) == ("by 2 and 4 layers", "")
+    run = planning.resolve_abstract(c)
+    (extrapolated, note), (exact, exact_note) = (lowering.compile_programs(run, exact) for exact in (False, True))
+    assert (note, exact_note) == ("extrapolated from 2 and 4 layers", "")
     for name in ("sample", "update"):
-        assert getattr(line, name).temporary == pytest.approx(getattr(exact, name).temporary, rel=0.1)
+        assert getattr(extrapolated, name).temporary == pytest.approx(getattr(exact, name).temporary, rel=0.1)
 
 
 @pytest.mark.parametrize(
-    "flags, says",
+    "flags, message",
     [
         (["--mesh", "data=0"], "not AXIS=NUMBER"),
         (["--mesh", "rows=2"], "not AXIS=NUMBER"),
@@ -161,9 +163,9 @@ def test_long_programs_are_sized_by_a_straight_line_through_short_ones():
         (["--mesh", "fsdp=3"], "cannot be split over fsdp=3"),
     ],
 )
-def test_what_cannot_be_planned_is_refused_in_one_line(flags, says):
-    done = script("--config", "configs/shop.py", *flags)
-    assert done.returncode == 1 and done.stderr.startswith("error: ") and says in done.stderr
+def test_a_config_that_cannot_be_planned_is_refused_in_one_line(flags, message):
+    done = run_script("--config", "configs/shop.py", *flags)
+    assert done.returncode == 1 and done.stderr.startswith("error: ") and message in done.stderr
     assert done.stderr.count("\n") == 1
 
 
@@ -171,30 +173,30 @@ def test_weights_on_each_device_of_a_mesh_are_as_computed_by_hand():
     sizes = dict(prompts=4, group_size=2, max_new_tokens=32, micro_batch=4)
     changed = [f"--config.rl.{name}={value}" for name, value in sizes.items()]
     changed += ["--config.model.heads=4", "--config.model.kv_heads=4"]
-    done = script(
+    done = run_script(
         "--config", "configs/shop.py", "--mesh", "fsdp=2,tensor=4", "--chip", "v5e", "--json", "yes", *changed
     )
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout.splitlines()[-1])
+    printed = json.loads(done.stdout.splitlines()[-1])
     c, vocab = shop.get_config().model, tasks.make_task("shop").tokenizer.size
-    matrices = 4 * c.width * 4 * c.head_width + 3 * c.width * c.ff_width  # of a layer, split over all eight
-    norms = 2 * c.layers * c.width + c.width  # whole everywhere
+    matrices = 4 * c.width * 4 * c.head_width + 3 * c.width * c.ff_width  # of a layer, sharded over all eight devices
+    norms = 2 * c.layers * c.width + c.width  # replicated
     tables = 2 * vocab * c.width / (8 if vocab % 4 == 0 else 2)
-    assert told["bytes"]["state"]["weights"] == 4 * (c.layers * matrices / 8 + norms + tables)
-    assert told["devices"] == 8 and "fits" in done.stdout
-    assert told["sent"]["update"]["all-gather"][0] > 0 and told["sent"]["update"]["all-reduce"][0] > 0
-    assert told["roofline"]["v5e"]["tokens_per_second"] > 0
+    assert printed["bytes"]["state"]["weights"] == 4 * (c.layers * matrices / 8 + norms + tables)
+    assert printed["devices"] == 8 and "fits" in done.stdout
+    assert printed["sent"]["update"]["all-gather"][0] > 0 and printed["sent"]["update"]["all-reduce"][0] > 0
+    assert printed["roofline"]["v5e"]["tokens_per_second"] > 0
 
 
-def test_a_config_of_a_published_model_needs_no_folder():
+def test_a_published_model_is_planned_without_its_folder():
     c = qwen25.get_config()
-    s = planning.resolve_abstract(c, "qwen25_1.5b")
-    assert s.model.layers == 28 and s.model.scan_layers and s.task.prompt_slots == 512
+    run = planning.resolve_abstract(c, "qwen25_1.5b")
+    assert run.model.layers == 28 and run.model.scan_layers and run.task.prompt_slots == 512
     with pytest.raises(UserError, match="name a model"):
         planning.resolve_abstract(c)
 
 
-def script(*flags):
+def run_script(*flags):
     env = os.environ | {"JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-m", "experiments.plan", *flags]
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)

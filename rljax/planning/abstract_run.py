@@ -1,4 +1,4 @@
-"""A run that cannot be here: without its tokenizer, its weights or its devices."""
+"""Build a Run for planning. Its tokenizer, its weights and its devices need not exist on this machine."""
 
 import dataclasses
 from pathlib import Path
@@ -8,44 +8,55 @@ from typing import Any
 from rljax import pretrained, sampler, tasks, transformer
 from rljax.distributed import sharding
 from rljax.errors import UserError
-from rljax.planning.published_models import SHAPES
+from rljax.planning.published_models import PUBLISHED_MODELS
 from rljax.structs import ConfigTree
-from rljax.training import checks, run
-from rljax.training.run import Run
+from rljax.training import checks
+from rljax.training.run import Run, build_run, lay_out
 
 
 def resolve_abstract(config: ConfigTree, model_name: str = "", devices: Any = None) -> Run:
-    """The run of a config for planning: its task is a stand-in with what shapes depend on, so that no tokenizer is needed.
+    """Return the Run of a config, for planning.
 
-    ``model_name`` is a published architecture, or a folder with a config.json; "" the config's own. ``devices`` default to
-    those that are here. Raises UserError for what does not fit.
+    Its task is a placeholder. The placeholder has only the fields that array shapes depend on, so no tokenizer is loaded.
+    ``model_name`` is a published model or a folder with a config.json; "" means the model of the config.
+    ``devices`` are the devices of the mesh; None means the devices of this machine.
+
+    Raises UserError for an unknown model and for settings that do not work together.
     """
     if config.mesh.actors:
-        raise UserError("plans know no mesh.actors: plan those that learn and those that sample each by themselves")
+        raise UserError(
+            "a plan cannot have mesh.actors: set mesh.actors=0, and plan the learning devices and the sampling devices "
+            "separately"
+        )
     config = config.copy_and_resolve_references()
     for stage in ("pretrain", "sft", "rl"):
-        config[stage].start = ""  # whatever it starts from, its weights have these shapes
-    name, slots, stop_ids = model_name or config.weights, config.task.options.get("prompt_slots", 512), (0,)
-    said = config.model.to_dict()
-    computed = {field: said[field] for field in pretrained.COMPUTE_FIELDS}
+        config[stage].start = ""  # the weights have the same shapes, whatever checkpoint the stage starts from
+
+    name, prompt_slots, stop_ids = model_name or config.weights, config.task.options.get("prompt_slots", 512), (0,)
+    model_settings = config.model.to_dict()
+    compute_settings = {field: model_settings[field] for field in pretrained.COMPUTE_FIELDS}
+    known_models = ", ".join(PUBLISHED_MODELS)
     if not name:
         if tasks.takes_tokenizer(config.task.name):
             raise UserError(
-                f"task {config.task.name} says no vocabulary: name a model, --model=one of {', '.join(SHAPES)}"
+                f"task {config.task.name} has no vocabulary of its own: name a model, --model=one of {known_models}"
             )
-        own = tasks.make_task(config.task.name, **config.task.options.to_dict())
-        model = transformer.Config(vocab_size=own.tokenizer.size, **said)
-        slots, stop_ids = own.prompt_slots, own.tokenizer.stop_ids
-    elif name in SHAPES:
-        model = dataclasses.replace(SHAPES[name], **computed)
+        task = tasks.make_task(config.task.name, **config.task.options.to_dict())
+        model = transformer.Config(vocab_size=task.tokenizer.size, **model_settings)
+        prompt_slots, stop_ids = task.prompt_slots, task.tokenizer.stop_ids
+    elif name in PUBLISHED_MODELS:
+        model = dataclasses.replace(PUBLISHED_MODELS[name], **compute_settings)
     elif (Path(name).expanduser() / "config.json").is_file():
-        model = pretrained.read_config(name, **computed)
+        model = pretrained.read_config(name, **compute_settings)
     else:
-        raise UserError(f"--model={name}: neither a folder with a config.json nor one of {', '.join(SHAPES)}")
-    task: Any = SimpleNamespace(prompt_slots=slots, tokenizer=SimpleNamespace(stop_ids=stop_ids), levels=None)
-    found = run.build_run(config, task, *run.lay_out(config, model, devices))
-    sampler.check_window(model, slots, found.rl.sampling.max_new_tokens)
-    checks.check_algorithm(found.rl)
-    checks.check_stage(found, found.rl)
-    sharding.check_rows_divide(found.rl.problems.prompts, found.sampler_model.layout, "rl.prompts")
-    return found
+        raise UserError(f"--model={name}: neither a folder with a config.json nor one of {known_models}")
+
+    placeholder: Any = SimpleNamespace(
+        prompt_slots=prompt_slots, tokenizer=SimpleNamespace(stop_ids=stop_ids), levels=None
+    )
+    run = build_run(config, placeholder, *lay_out(config, model, devices))
+    sampler.check_window(model, prompt_slots, run.rl.sampling.max_new_tokens)
+    checks.check_algorithm(run.rl)
+    checks.check_stage(run, run.rl)
+    sharding.check_rows_divide(run.rl.problems.prompts, run.sampler_model.layout, "rl.prompts")
+    return run

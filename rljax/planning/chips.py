@@ -1,8 +1,9 @@
-"""What one chip can do, from its maker's sheet: the numbers that a roofline is made of.
+"""Data sheets of accelerators: memory, peak speed, bandwidths and price of one chip. The roofline uses them.
 
-Peaks are of dense bfloat16 products. ``near`` is what a chip sends (one way, all links together) to those it is wired to:
-all of a TPU slice, or the 8 GPUs of a node; ``far`` is its share of the network between nodes (TPU: the same links).
-Prices are assumptions, of the size of public on-demand prices in 2025; ``--price`` says yours.
+``flops_per_second`` is the peak of dense bfloat16 matrix products. ``node_bandwidth`` is what a chip sends in one direction over
+all its direct links together: to any chip of a TPU slice, or to the 8 GPUs of a node. ``network_bandwidth`` is the chip's share
+of the network between nodes; on a TPU it is the same links. Prices are assumptions, near public on-demand prices in 2025;
+``--price`` of experiments.plan replaces them.
 """
 
 import dataclasses
@@ -13,12 +14,12 @@ from rljax.errors import UserError
 @dataclasses.dataclass(frozen=True)
 class Chip:
     memory: float  # bytes
-    flops: float  # bfloat16, a second
-    bandwidth: float  # bytes a second, memory
-    near: float  # bytes a second, one way
-    far: float  # bytes a second, one way
-    node: int  # chips that ``near`` reaches; 0: all
-    price: float  # $ an hour
+    flops_per_second: float  # bfloat16
+    memory_bandwidth: float  # bytes a second
+    node_bandwidth: float  # bytes a second, one direction
+    network_bandwidth: float  # bytes a second, one direction
+    chips_per_node: int  # chips that ``node_bandwidth`` reaches; 0: all
+    dollars_per_hour: float
 
 
 G, T = 1e9, 1e12
@@ -32,8 +33,8 @@ CHIPS = {
 }
 
 
-def chip(name: str) -> Chip:
-    """Raises UserError for a chip that is not listed."""
+def get_chip(name: str) -> Chip:
+    """Return the chip with this name, in upper or lower case. Raises UserError for a name that CHIPS does not have."""
     if name.lower() not in CHIPS:
         raise UserError(f"--chip={name}: not known, choose from {', '.join(CHIPS)}")
     return CHIPS[name.lower()]

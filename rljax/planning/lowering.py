@@ -1,12 +1,13 @@
-"""The sampler, the advantages and the update of a run, lowered on abstract arrays and compiled: nothing is allocated.
+"""Lower the programs of a train step on abstract arrays and compile them. Nothing is allocated and nothing runs.
 
-These are the functions of ``training.rl_steps``, bound to the same settings. ``Sizes`` is what the compiler says that each
-device needs for one of them.
+The programs are the sampler, the advantages and the policy update. They are the functions of ``training.rl_steps``, with the
+same settings. A ``CompiledProgram`` has the memory that the compiler reports for one program, and its collectives.
 """
 
 import dataclasses
 import functools
 import re
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -16,160 +17,196 @@ from rljax import learner, sampler, transformer
 from rljax.distributed import sharding
 from rljax.planning import collectives
 from rljax.planning.collectives import Collective
-from rljax.planning.static_memory import cached, sampler_weights
+from rljax.planning.static_memory import kv_cache_bytes, sampler_weight_bytes
 from rljax.structs import Experience, Problems, Rewards, Rollout
 from rljax.training import initial_state
 from rljax.training.rl_steps import make_learner
 from rljax.training.run import Run
 from rljax.transformer import lora
 
-TOO_MUCH = re.compile(r"required for HLO temporaries \(([\d.]+)([BKMGT])\) exceeds")
-KEPT_LAYERS = 2, 4  # turns of the longest run of like layers, where a program is too long to compile whole
+OUT_OF_MEMORY = re.compile(r"required for HLO temporaries \(([\d.]+)([BKMGT])\) exceeds")
+MAX_COMPILED_LAYERS = 12  # a program with more unrolled layers is extrapolated from shorter ones
+EXTRAPOLATION_REPEATS = 2, 4  # repeats of the largest layer stack in the two programs that are extrapolated from
 
 
-class Sizes(NamedTuple):
-    """Bytes of a compiled program on each device, and what its devices say to each other."""
+class CompiledProgram(NamedTuple):
+    """Bytes of one compiled program on each device, and its collectives."""
 
     temporary: float
     output: float
-    aliased: float  # of the output, what lies where an input did
-    said: tuple[Collective, ...]
-    read: bool = True  # whether that could be read
+    aliased: float  # the part of the output that reuses the memory of donated inputs
+    collectives: tuple[Collective, ...]
+    has_hlo_text: bool = True  # False: the compiler gave no text, so the collectives are unknown
 
 
 class Programs(NamedTuple):
-    sample: Sizes
-    greedy: Sizes | None
-    advantages: Sizes
-    update: Sizes
+    sample: CompiledProgram
+    greedy: CompiledProgram | None  # the greedy attempts, for an advantage that needs them
+    advantages: CompiledProgram
+    update: CompiledProgram
 
 
-def state_of(run: Run) -> Any:
-    """The training state of reinforcement learning as abstract arrays, each with its sharding."""
+def abstract_state(run: Run) -> Any:
+    """Return the training state of the RL stage as abstract arrays, each with its sharding."""
     state = jax.eval_shape(lambda: initial_state.new_state(run, run.rl, None))
-    return place_abstract(state, sharding.state_shardings(state, run.model, run.rl.offloaded))
+    return with_shardings(state, sharding.state_shardings(state, run.model, run.rl.offloaded))
 
 
-def place_abstract(shapes: Any, where: Any) -> Any:
-    return jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), shapes, where)
+def with_shardings(shapes: Any, shardings: Any) -> Any:
+    """Return abstract arrays with these shapes and shardings. Both arguments are pytrees of one structure."""
+    return jax.tree.map(with_sharding, shapes, shardings)
 
 
-def abstract_rows(shapes: Any, layout: transformer.Layout) -> Any:
-    """Abstract arrays whose first axis is split as rows are."""
-    return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=layout.sharding(("rows",), x.shape)), shapes
-    )
+def with_sharding(x: Any, where: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)
 
 
-def lower_programs(run: Run) -> dict[str, Any]:
-    """The programs of a train step by name, each a function that lowers it; the update's inputs come from the one before."""
+def with_row_sharding(shapes: Any, layout: transformer.Layout) -> Any:
+    """Return abstract arrays with these shapes, their first axis sharded as the rows of a batch."""
+    return jax.tree.map(lambda x: with_sharding(x, layout.sharding(("rows",), x.shape)), shapes)
+
+
+def with_lora_shardings(policy: Any, model: transformer.Config) -> Any:
+    """Return abstract policy parameters with shardings: each base weight as usual, the adapters replicated."""
+    replicated = model.layout.sharding((), ())
+
+    def add_sharding(where: Any, x: Any) -> Any:
+        if isinstance(x, transformer.LoraMatrix):
+            return transformer.LoraMatrix(
+                with_sharding(x.base, where), with_sharding(x.down, replicated), with_sharding(x.up, replicated)
+            )
+        return with_sharding(x, where)
+
+    return jax.tree.map(add_sharding, sharding.weight_shardings(model), policy)
+
+
+def lower_programs(run: Run) -> dict[str, Callable[[], Any]]:
+    """Return the programs of a train step by name. Each value is a function without arguments that lowers the program.
+
+    The inputs of each program have the shapes of the outputs of the program before it.
+    """
     rl, sampling, prompts = run.rl, run.rl.sampling, run.rl.problems.prompts
-    slots, state, layout = run.task.prompt_slots, state_of(run), run.model.layout
-    kind: Any = lambda dtype, *shape: jax.ShapeDtypeStruct(shape, jnp.dtype(dtype))
+    prompt_slots, state, layout = run.task.prompt_slots, abstract_state(run), run.model.layout
+    rows = prompts * sampling.group_size
+    needs_greedy = rl.algorithm.looks_at("greedy")
+    array: Any = lambda dtype, *shape: jax.ShapeDtypeStruct(shape, jnp.dtype(dtype))
 
-    def lower_sampler(greedy: bool) -> Any:
-        draw = sampler.make_sampler(sampling, run.sampler_model, greedy=greedy)
-        program = jax.jit(lambda policy, prompt, mask, key: draw(policy, Problems(prompt, mask, ()), key))
-        return program.lower(policy, *asked, state.key)
-
-    asked = abstract_rows((kind("int32", prompts, slots), kind("bool", prompts, slots)), run.sampler_model.layout)
+    # sampling
     policy = state.params
     if rl.lora.rank:
-        policy = place_adapted(jax.eval_shape(lora.policy_params, state.params, state.frozen), run.model)
+        policy = with_lora_shardings(jax.eval_shape(lora.policy_params, state.params, state.frozen), run.model)
+    prompt_and_mask = with_row_sharding(
+        (array("int32", prompts, prompt_slots), array("bool", prompts, prompt_slots)), run.sampler_model.layout
+    )
 
-    rows = prompts * sampling.group_size
-    rollout = jax.eval_shape(lambda: Rollout.empty(rows, slots, sampling.max_new_tokens))
-    with_greedy = rl.algorithm.looks_at("greedy")
-    correct = kind("float32", prompts, sampling.group_size)
-    greedy = kind("float32", prompts) if with_greedy else None
-    terms = kind("float32", prompts, sampling.group_size, len(rl.reward))
-    experience = abstract_rows(Experience(rollout, Rewards(correct, terms, {}, greedy)), layout)
+    def lower_sampler(greedy: bool) -> Any:
+        sample = sampler.make_sampler(sampling, run.sampler_model, greedy=greedy)
+        program = jax.jit(lambda policy, prompt, mask, key: sample(policy, Problems(prompt, mask, ()), key))
+        return program.lower(policy, *prompt_and_mask, state.key)
+
+    # advantages
+    rollout = jax.eval_shape(lambda: Rollout.empty(rows, prompt_slots, sampling.max_new_tokens))
+    rewards = Rewards(
+        correct=array("float32", prompts, sampling.group_size),
+        terms=array("float32", prompts, sampling.group_size, len(rl.reward)),
+        info={},
+        greedy=array("float32", prompts) if needs_greedy else None,
+    )
+    experience = with_row_sharding(Experience(rollout, rewards), layout)
     policy_learner = make_learner(run)
     advantages = jax.jit(functools.partial(learner.compute_advantages, policy_learner))
+
+    # update
     update = jax.jit(functools.partial(learner.update_policy, policy_learner), donate_argnums=0)
     batch = lambda: jax.eval_shape(advantages, state, experience)[0]
-    out = {
+
+    programs: dict[str, Callable[[], Any]] = {
         "sample": lambda: lower_sampler(greedy=False),
         "advantages": lambda: advantages.lower(state, experience),
-        "update": lambda: update.lower(state, abstract_rows(batch(), layout)),
+        "update": lambda: update.lower(state, with_row_sharding(batch(), layout)),
     }
-    return out | ({"greedy": lambda: lower_sampler(greedy=True)} if with_greedy else {})
-
-
-def place_adapted(policy: Any, model: transformer.Config) -> Any:
-    """Adapters beside their base lie whole, as the state has them; the base as weights do."""
-    whole = model.layout.sharding((), ())
-    where = sharding.weight_shardings(model)
-
-    on: Any = lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at)
-
-    def one(at: Any, x: Any) -> Any:
-        if isinstance(x, transformer.LoraMatrix):
-            return transformer.LoraMatrix(on(x.base, at), on(x.down, whole), on(x.up, whole))
-        return on(x, at)
-
-    return jax.tree.map(one, where, policy)
+    return programs | ({"greedy": lambda: lower_sampler(greedy=True)} if needs_greedy else {})
 
 
 def compile_programs(run: Run, exact: bool = False) -> tuple[Programs, str]:
-    """Sizes of every program, and how they were found where not by compiling the whole.
+    """Return (the compiled programs, a note on what was extrapolated; "" where nothing was).
 
-    The update's layers are one loop where ``scan_layers`` is on. The sampler's are not: beyond 12 of them it is compiled with 2
-    and with 4 turns of the longest run of like layers, and the rest is a straight line, as are its cache and its weights: never
-    a flatter one than theirs, since in a short program something else may be what needs most.
+    With ``scan_layers`` the layers of the advantages and of the update are one loop, and these programs are compiled whole. In all
+    other programs the layers are unrolled. Beyond MAX_COMPILED_LAYERS layers such a program is compiled twice, with 2 and with 4
+    repeats of the largest layer stack, and extrapolated linearly. The sampler's temporary memory is taken to grow at least as
+    fast as its KV cache and its weights: in a short program another part may need the most memory, which would make the line too
+    flat. ``exact`` compiles all layers.
     """
     stages = sampler.stage_sizes(run.rl.sampling.max_new_tokens)
-    turns = tuple(float(b - a) for a, b in zip([0, *stages[:-1]], stages, strict=True))
-    found, note, whole = {}, "", lower_programs(run)
-    for name, lower in whole.items():
-        if run.model.layers <= 12 or exact or (run.model.scan_layers and name in ("advantages", "update")):
-            found[name] = sizes(lower(), turns)
+    trip_counts = tuple(float(end - start) for start, end in zip([0, *stages[:-1]], stages, strict=True))
+    compiled, note = {}, ""
+    for name, lower in lower_programs(run).items():
+        is_scanned = run.model.scan_layers and name in ("advantages", "update")
+        if run.model.layers <= MAX_COMPILED_LAYERS or exact or is_scanned:
+            compiled[name] = compile_program(lower(), trip_counts)
             continue
-        few, many = (with_layers(run, n) for n in KEPT_LAYERS)
-        a, b = (sizes(lower_programs(x)[name](), turns) for x in (few, many))
-        kept = 0.0
+        small, large = (with_repeats(run, repeats) for repeats in EXTRAPOLATION_REPEATS)
+        a, b = (compile_program(lower_programs(shorter)[name](), trip_counts) for shorter in (small, large))
+        min_growth = 0.0
         if name == "sample":
-            kept = cached(many) + sampler_weights(many) - cached(few) - sampler_weights(few)
-        turns_more = (run.model.layers - many.model.layers) / (many.model.layers - few.model.layers)
-        found[name] = extrapolate(a, b, turns_more, kept)
-        note = f"by {few.model.layers} and {many.model.layers} layers"
-    return Programs(found["sample"], found.get("greedy"), found["advantages"], found["update"]), note
+            min_growth = kv_cache_bytes(large) + sampler_weight_bytes(large)
+            min_growth -= kv_cache_bytes(small) + sampler_weight_bytes(small)
+        steps = (run.model.layers - large.model.layers) / (large.model.layers - small.model.layers)
+        compiled[name] = extrapolate(a, b, steps, min_growth)
+        note = f"extrapolated from {small.model.layers} and {large.model.layers} layers"
+    return Programs(compiled["sample"], compiled.get("greedy"), compiled["advantages"], compiled["update"]), note
 
 
-def sizes(program: Any, turns: tuple[float, ...]) -> Sizes:
-    """Where a compiler (a TPU's) knows its device's memory and finds that a program does not fit, it says what that needs."""
+def compile_program(lowered: Any, trip_counts: tuple[float, ...]) -> CompiledProgram:
+    """Compile a lowered program. ``trip_counts`` are those of the loops whose trip count the compiler does not know.
+
+    The TPU compiler knows the memory of its device and refuses a program that does not fit. Its error message has the bytes
+    of temporary memory that the program needs, and these are returned.
+    """
     try:
-        done = program.compile()
+        program = lowered.compile()
     except jax.errors.JaxRuntimeError as e:
-        needed = TOO_MUCH.search(str(e))
+        needed = OUT_OF_MEMORY.search(str(e))
         if not needed:
             raise
-        return Sizes(float(needed[1]) * 2 ** (10 * "BKMGT".index(needed[2])), 0.0, 0.0, (), read=False)
-    about = done.memory_analysis()
+        temporary = float(needed[1]) * 2 ** (10 * "BKMGT".index(needed[2]))
+        return CompiledProgram(temporary, 0.0, 0.0, (), has_hlo_text=False)
     try:
-        said, read = tuple(collectives.read(done.as_text(), turns)), True
-    except jax.errors.JaxRuntimeError:  # XLA cannot print some of the programs that a TPU's compiler makes
-        said, read = (), False
-    return Sizes(about.temp_size_in_bytes, about.output_size_in_bytes, about.alias_size_in_bytes, said, read)
+        found, has_text = tuple(collectives.parse_collectives(program.as_text(), trip_counts)), True
+    except jax.errors.JaxRuntimeError:  # XLA cannot print some programs of the TPU compiler
+        found, has_text = (), False
+    memory = program.memory_analysis()
+    return CompiledProgram(
+        memory.temp_size_in_bytes, memory.output_size_in_bytes, memory.alias_size_in_bytes, found, has_text
+    )
 
 
-def with_layers(run: Run, turns: int) -> Run:
-    """The same with so many turns of the longest run of like layers."""
-    first, period, repeats = max(run.model.layer_stacks(), key=lambda run: run[1] * run[2])
-    left = [i for i in range(run.model.layers) if not first + turns * period <= i < first + repeats * period]
+def with_repeats(run: Run, repeats: int) -> Run:
+    """Return the run with only this many repeats of its largest layer stack; the other layers stay."""
+    first, period, all_repeats = max(run.model.layer_stacks(), key=lambda stack: stack[1] * stack[2])
+    removed = range(first + repeats * period, first + all_repeats * period)
+    kept = [i for i in range(run.model.layers) if i not in removed]
 
-    def cut(model: transformer.Config) -> transformer.Config:
-        sliding = tuple(model.is_sliding(i) for i in left) if model.sliding else ()
-        routed = tuple(model.has_experts(i) for i in left) if model.routed else ()
-        return dataclasses.replace(model, layers=len(left), sliding=sliding, routed=routed)
+    def keep_layers(model: transformer.Config) -> transformer.Config:
+        sliding = tuple(model.is_sliding(i) for i in kept) if model.sliding else ()
+        routed = tuple(model.has_experts(i) for i in kept) if model.routed else ()
+        return dataclasses.replace(model, layers=len(kept), sliding=sliding, routed=routed)
 
-    return dataclasses.replace(run, model=cut(run.model), sampler_model=cut(run.sampler_model))
+    return dataclasses.replace(run, model=keep_layers(run.model), sampler_model=keep_layers(run.sampler_model))
 
 
-def extrapolate(a: Sizes, b: Sizes, beyond: float, kept: float) -> Sizes:
-    """What a straight line through a and b has beyond b, in steps from a to b; temporaries grow by ``kept`` at least."""
-    go = lambda x, y: y + beyond * (y - x)
-    said = tuple(dataclasses.replace(c, times=-c.times * beyond) for c in a.said)
-    said += tuple(dataclasses.replace(c, times=c.times * (1 + beyond)) for c in b.said)
-    temporary = b.temporary + beyond * max(b.temporary - a.temporary, kept)
-    return Sizes(temporary, go(a.output, b.output), go(a.aliased, b.aliased), said, a.read and b.read)
+def extrapolate(a: CompiledProgram, b: CompiledProgram, steps: float, min_growth: float) -> CompiledProgram:
+    """Extrapolate linearly from program a through the longer program b: b + steps * (b - a).
+
+    Temporary memory grows by at least ``min_growth`` bytes a step. The collectives of a are subtracted by negative counts.
+    """
+    line = lambda x, y: y + steps * (y - x)
+    found = tuple(dataclasses.replace(c, count=-c.count * steps) for c in a.collectives)
+    found += tuple(dataclasses.replace(c, count=c.count * (1 + steps)) for c in b.collectives)
+    return CompiledProgram(
+        temporary=b.temporary + steps * max(b.temporary - a.temporary, min_growth),
+        output=line(a.output, b.output),
+        aliased=line(a.aliased, b.aliased),
+        collectives=found,
+        has_hlo_text=a.has_hlo_text and b.has_hlo_text,
+    )

@@ -1,12 +1,12 @@
-"""What lies on each device, and when: the state, and beside it what each program needs while it runs."""
+"""The memory of each device: the training state, and what each program needs beside it while it runs."""
 
 import dataclasses
 
 import jax
 import jax.numpy as jnp
 
-from rljax.planning.lowering import Programs, Sizes, state_of
-from rljax.planning.static_memory import cached, on_each, sampler_weights
+from rljax.planning.lowering import CompiledProgram, Programs, abstract_state
+from rljax.planning.static_memory import bytes_per_device, kv_cache_bytes, sampler_weight_bytes
 from rljax.training.run import Run
 
 
@@ -15,46 +15,51 @@ class Memory:
     """Bytes on each device."""
 
     state: dict[str, float]  # weights, adapters, optimiser, reference, critic, other
-    sampling: dict[str, float]  # weights as the sampler lays them out, cache, other
-    updating: dict[str, float]  # gradients, activations and other
-    phases: dict[str, float]  # state and everything else that lives while the program runs
-    host: float  # of the state, what lies in host memory instead
+    sampling: dict[str, float]  # the sampler's copy of the weights, KV cache, other
+    updating: dict[str, float]  # gradients, activations and all other temporary memory
+    phases: dict[str, float]  # the total while each program runs: state, rollout, batch and the program's own memory
+    host: float  # the part of the state that is offloaded to host memory
 
     @property
     def peak(self) -> float:
         return max(self.phases.values())
 
 
-def memory(run: Run, programs: Programs) -> Memory:
-    state = state_of(run)
-    frozen = state.frozen.params if state.frozen is not None else None
-    parts = {
-        "weights": on_each(state.params if frozen is None else frozen),
-        "adapters": 0.0 if frozen is None else on_each(state.params),
-        "optimiser": on_each(state.opt_state),
-        "reference": on_each(state.reference),
-        "critic": on_each((state.critic, state.critic_opt_state)),
+def compute_memory(run: Run, programs: Programs) -> Memory:
+    """Return the memory of a run with these compiled programs."""
+    state = abstract_state(run)
+    base = state.frozen.params if state.frozen is not None else None  # with LoRA, ``params`` are the adapters
+    state_parts = {
+        "weights": bytes_per_device(state.params if base is None else base),
+        "adapters": 0.0 if base is None else bytes_per_device(state.params),
+        "optimiser": bytes_per_device(state.opt_state),
+        "reference": bytes_per_device(state.reference),
+        "critic": bytes_per_device((state.critic, state.critic_opt_state)),
     }
-    held = on_each(state)
-    parts["other"] = held - sum(parts.values())
+    state_total = bytes_per_device(state)
+    state_parts["other"] = state_total - sum(state_parts.values())
+
     rollout = programs.sample.output + (programs.greedy.output if programs.greedy else 0.0)
+    batch = programs.advantages.output
     phases = {
-        "sample": held + programs.sample.temporary + rollout,
-        "advantages": held + rollout + programs.advantages.temporary + programs.advantages.output,
-        "update": held + rollout + programs.advantages.output + new(programs.update),
+        "sample": state_total + programs.sample.temporary + rollout,
+        "advantages": state_total + rollout + programs.advantages.temporary + batch,
+        "update": state_total + rollout + batch + added_bytes(programs.update),
     }
-    cache, weights = cached(run), sampler_weights(run)
+
+    cache, weights = kv_cache_bytes(run), sampler_weight_bytes(run)
     sampling = {
-        "weights, as sampled with": min(weights, programs.sample.temporary),
+        "sampler weights": min(weights, programs.sample.temporary),
         "cache": cache,
         "other": max(programs.sample.temporary - weights - cache, 0.0),
     }
-    learned = state.params
-    grads = on_each(jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32, sharding=x.sharding), learned))
-    updating = {"gradients": grads, "activations": max(programs.update.temporary - grads, 0.0)}
-    return Memory(parts, sampling, updating, phases, on_each(state, host=True))
+
+    to_gradient = lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32, sharding=x.sharding)
+    gradients = bytes_per_device(jax.tree.map(to_gradient, state.params))
+    updating = {"gradients": gradients, "activations": max(programs.update.temporary - gradients, 0.0)}
+    return Memory(state_parts, sampling, updating, phases, bytes_per_device(state, host=True))
 
 
-def new(program: Sizes) -> float:
-    """Bytes that a program adds to its inputs while it runs."""
+def added_bytes(program: CompiledProgram) -> float:
+    """Return the bytes that a program needs beside its inputs while it runs."""
     return program.temporary + program.output - program.aliased

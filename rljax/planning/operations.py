@@ -1,59 +1,73 @@
-"""Operations and bytes of sampling and of an update, counted from the architecture.
+"""Floating-point operations (FLOPs) and bytes accessed by sampling and by an update, counted from the architecture.
 
-The compiler's own count stops at loops, which it takes to run once, and knows no kernel; so products are counted here, 2
-operations each, and everything else is left out. A test compares the count of a forward pass without loops with the
-compiler's. All responses are taken to be as long as they may be, and all columns to be real.
+The compiler's own count takes every loop to run once and does not know hand-written kernels. Matrix products are therefore
+counted here, 2 FLOPs for each multiplication and addition; all other operations are left out. A test compares the count of a
+forward pass without loops with the compiler's. Every response is taken to have its maximum length, and padding is counted as
+tokens.
 """
 
 import dataclasses
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from rljax import sampler, transformer
 from rljax.training.run import Reinforcement, Run
-from rljax.transformer import Config
+from rljax.transformer import Config, WeightSpec
 from rljax.transformer.layer import cached_shapes
 
 
 @dataclasses.dataclass(frozen=True)
-class Work:
-    """Of one iteration, over all devices."""
+class Cost:
+    """The cost of one iteration, summed over all devices."""
 
     flops: float
     bytes: float  # read or written in the devices' memories
 
 
-def matrices(model: Config, active: bool = True) -> float:
-    """Parameters that a token is multiplied with in the layers: of experts only those it is sent to, if ``active``."""
-    return dense(model) + experts(model) * (
-        model.experts_per_token / model.experts if active and model.experts else 1.0
-    )
+class ScoringPasses(NamedTuple):
+    """Numbers of forward passes that compute log-probabilities without a gradient."""
+
+    before_update: int
+    each_epoch: int
 
 
-def dense(model: Config) -> float:
-    """Parameters of the layers' matrices that every token meets."""
-    return counted(model, lambda w: "expert" not in w.axes)
+def matrix_parameters(model: Config, active_only: bool = True) -> float:
+    """Return the parameters of the layers' matrices. ``active_only``: of the experts only those that one token uses."""
+    active_share = model.experts_per_token / model.experts if active_only and model.experts else 1.0
+    return dense_parameters(model) + expert_parameters(model) * active_share
 
 
-def experts(model: Config) -> float:
-    return counted(model, lambda w: "expert" in w.axes)
+def dense_parameters(model: Config) -> float:
+    """Return the parameters of the layers' matrices outside the experts."""
+    return count_layer_parameters(model, lambda w: "expert" not in w.axes)
 
 
-def counted(model: Config, which: Any) -> float:
-    is_weight = lambda x: isinstance(x, transformer.WeightSpec)
-    leaves = jax.tree.leaves(transformer.weight_specs(model)["layers"], is_leaf=is_weight)
-    return float(sum(math.prod(w.shape) for w in leaves if w.init_std and which(w)))
+def expert_parameters(model: Config) -> float:
+    """Return the parameters of all experts."""
+    return count_layer_parameters(model, lambda w: "expert" in w.axes)
 
 
-def head(model: Config) -> float:
+def count_layer_parameters(model: Config, is_counted: Callable[[WeightSpec], bool]) -> float:
+    """Return the parameters of those matrices of the layers for which ``is_counted`` is true."""
+    is_weight = lambda x: isinstance(x, WeightSpec)
+    specs = jax.tree.leaves(transformer.weight_specs(model)["layers"], is_leaf=is_weight)
+    return float(sum(math.prod(w.shape) for w in specs if w.init_std and is_counted(w)))
+
+
+def unembedding_parameters(model: Config) -> float:
+    """Return the parameters of the matrix that makes the logits."""
     return float(model.vocab_size * model.width)
 
 
-def attention(model: Config, columns: float, absorbed: bool = False) -> float:
-    """Operations of one token's scores and mixing in all layers, against so many columns."""
+def attention_flops(model: Config, columns: float, absorbed: bool = False) -> float:
+    """Return the FLOPs of one token's attention scores and weighted sum over ``columns`` tokens, in all layers.
+
+    ``absorbed``: multi-head latent attention with its up-projections absorbed, as in decoding (arXiv 2405.04434, section 2.1).
+    """
     if model.latent:
         widths = 2 * model.latent + model.rope_width if absorbed else model.head_width + model.value_width
     else:
@@ -61,78 +75,102 @@ def attention(model: Config, columns: float, absorbed: bool = False) -> float:
     return 2.0 * model.layers * model.heads * widths * columns
 
 
-def forward(model: Config, rows: float, columns: float, scored: float) -> float:
-    """Operations of a pass over whole sequences, of which ``scored`` columns reach the head. Masked scores are made too."""
-    by_token = 2 * matrices(model) + attention(model, columns)
-    return rows * (columns * by_token + scored * 2 * head(model))
+def forward_flops(model: Config, rows: float, columns: float, scored: float) -> float:
+    """Return the FLOPs of a forward pass over [rows, columns] tokens, with logits for ``scored`` columns.
+
+    Attention scores that are masked afterwards are computed too, and counted.
+    """
+    token_flops = 2 * matrix_parameters(model) + attention_flops(model, columns)
+    return rows * (columns * token_flops + scored * 2 * unembedding_parameters(model))
 
 
 def cache_bytes(model: Config, columns: float) -> float:
-    """Bytes that the sampler keeps of so many columns of one row, all layers."""
-    each = sum(heads * width for heads, width in cached_shapes(model))
-    return model.layers * each * columns * jnp.dtype(model.cache_dtype).itemsize
+    """Return the bytes of the KV cache of one row with ``columns`` tokens, in all layers."""
+    values_per_token = sum(heads * width for heads, width in cached_shapes(model))
+    return model.layers * values_per_token * columns * jnp.dtype(model.cache_dtype).itemsize
 
 
-def sampling(rl: Reinforcement, model: Config, prompt_slots: int, devices: int) -> Work:
-    """Reading the prompts, then a token at a time: each step reads the weights, on every device, and the cache so far."""
-    prompts, g, t = rl.problems.prompts, rl.sampling.group_size, rl.sampling.max_new_tokens
-    n = prompts * g
-    light = {"": jnp.dtype(model.dtype).itemsize, "bfloat16": 2, "int8": 1}[rl.sampling.sampler_weights]
-    flops, moved, before = forward(model, prompts, prompt_slots, 1), 0.0, 0
-    read = light * weights_read(model, devices, n)
-    for columns in sampler.stage_sizes(t):
-        steps, before = columns - before, columns
-        seen = prompt_slots + columns
-        flops += steps * n * (2 * matrices(model) + 2 * head(model) + attention(model, seen, absorbed=True))
-        moved += steps * (read + n * cache_bytes(model, columns) + n / g * cache_bytes(model, prompt_slots))
-    return Work(flops, moved)
+def sampler_itemsize(rl: Reinforcement, model: Config) -> int:
+    """Return the bytes of one parameter in the layers' matrices that the sampler reads."""
+    return {"": jnp.dtype(model.dtype).itemsize, "bfloat16": 2, "int8": 1}[rl.sampling.sampler_weights]
 
 
-def weights_read(model: Config, devices: int, tokens: float) -> float:
-    """Weights that all devices together read in one pass: each the part that it computes with, of experts those in use."""
-    copies = devices / max(model.layout.num_shards("heads"), 1)
-    used = min(1.0, tokens * model.experts_per_token / model.experts) if model.experts else 0.0
-    return copies * (dense(model) + head(model) + used * experts(model) / model.layout.num_shards("expert"))
+def sampling_cost(rl: Reinforcement, model: Config, prompt_slots: int, devices: int) -> Cost:
+    """Return the cost of sampling: a prefill of the prompts, then one decoding step for each response token.
+
+    Each decoding step reads the weights on every device, and the KV cache as far as it has been filled.
+    """
+    prompts, group_size = rl.problems.prompts, rl.sampling.group_size
+    rows = prompts * group_size
+    flops, accessed = forward_flops(model, prompts, prompt_slots, 1), 0.0
+    weight_bytes = sampler_itemsize(rl, model) * parameters_read(model, devices, rows)
+    previous = 0
+    for response_columns in sampler.stage_sizes(rl.sampling.max_new_tokens):
+        steps, previous = response_columns - previous, response_columns
+        attended = prompt_slots + response_columns
+        token_flops = 2 * matrix_parameters(model) + 2 * unembedding_parameters(model)
+        token_flops += attention_flops(model, attended, absorbed=True)
+        flops += steps * rows * token_flops
+        prompt_cache = rows / group_size * cache_bytes(model, prompt_slots)  # shared by a group
+        accessed += steps * (weight_bytes + rows * cache_bytes(model, response_columns) + prompt_cache)
+    return Cost(flops, accessed)
 
 
-def updating(run: Run, prompt_slots: int, held: float) -> Work:
-    """Scoring before the update, and the passes of the update; ``held`` bytes of state are read and written each step.
+def parameters_read(model: Config, devices: int, tokens: float) -> float:
+    """Return the parameters that all devices together read in one forward pass over this many tokens.
 
-    A backward pass is two forward ones (of adapters one, and little more), and what it makes again is one more. Bytes are
-    those of weights, once a pass and micro-batch on each device, of the state, and of 20 activations as wide as the
-    residual stream and 6 as wide as the feed-forward block, a layer and pass.
+    Each device reads the shard that it computes with. Of the experts only those with tokens are read.
+    """
+    replicas = devices / max(model.layout.num_shards("heads"), 1)
+    used_share = min(1.0, tokens * model.experts_per_token / model.experts) if model.experts else 0.0
+    experts = used_share * expert_parameters(model) / model.layout.num_shards("expert")
+    return replicas * (dense_parameters(model) + unembedding_parameters(model) + experts)
+
+
+def update_cost(run: Run, prompt_slots: int, state_bytes: float) -> Cost:
+    """Return the cost of the scoring passes and of the policy update.
+
+    ``state_bytes``, over all devices, are read and written once each optimizer step. A backward pass costs two forward passes,
+    with LoRA one. Rematerialization costs at most one more. The bytes of a pass are the weights, once for each micro-batch and
+    device, and the activations of each layer: 20 of the residual stream's width and 6 of the feed-forward width.
     """
     rl, model = run.rl, run.model
     update, scored = rl.update, rl.sampling.max_new_tokens
-    n, columns = rl.problems.prompts * rl.sampling.group_size, prompt_slots + scored
-    body = forward(model, n, columns, 0)
-    unembedding = forward(model, n, columns, scored) - body
-    scores = n * columns * attention(model, columns)
-    one = body + unembedding
-    backward = one if rl.lora.rank else 2 * one
-    again = {"none": 0.0, "dots": scores, "layer": body}[model.remat]
-    again += scores if 0 < model.attention_chunk < columns else 0.0
-    again += unembedding if 0 < model.logprob_chunk < scored else 0.0
+    rows, columns = rl.problems.prompts * rl.sampling.group_size, prompt_slots + scored
+    scoring = scoring_passes(rl)
     has_critic = rl.algorithm.looks_at("values")
-    looks = scoring_passes(rl)
-    critic = 3 * body * (rl.critic.trunk == "own") if has_critic else 0.0
-    flops = one * looks["before"] + update.epochs * (one + backward + again + one * looks["within"] + critic)
-    flops += body * has_critic
 
-    micro = math.ceil(n / rl.micro_batching.rows)
-    passes = looks["before"] + update.epochs * (3 + looks["within"] + (model.remat == "layer"))
+    # FLOPs
+    layers = forward_flops(model, rows, columns, 0)
+    unembedding = forward_flops(model, rows, columns, scored) - layers
+    attention = rows * columns * attention_flops(model, columns)
+    forward = layers + unembedding
+    backward = forward if rl.lora.rank else 2 * forward
+    recomputed = {"none": 0.0, "dots": attention, "layer": layers}[model.remat]
+    recomputed += attention if 0 < model.attention_chunk < columns else 0.0
+    recomputed += unembedding if 0 < model.logprob_chunk < scored else 0.0
+    critic = 3 * layers * (rl.critic.trunk == "own") if has_critic else 0.0
+    epoch = forward + backward + recomputed + forward * scoring.each_epoch + critic
+    flops = forward * scoring.before_update + update.epochs * epoch
+    flops += layers * has_critic
+
+    # bytes
+    itemsize = jnp.dtype(model.dtype).itemsize
+    micro_batches = math.ceil(rows / rl.micro_batching.rows)
+    passes = scoring.before_update + update.epochs * (3 + scoring.each_epoch + (model.remat == "layer"))
     devices = model.layout.mesh.size if model.layout.mesh else 1
-    weights = weights_read(model, devices, n * columns / micro) * jnp.dtype(model.dtype).itemsize
-    width = 20 * model.width + 6 * (
-        model.ff_width if not model.experts else model.expert_width * model.experts_per_token
-    )
-    activations = n * columns * model.layers * width * jnp.dtype(model.dtype).itemsize
-    return Work(flops, passes * (micro * weights + activations) + update.steps * 2 * held)
+    weights = parameters_read(model, devices, rows * columns / micro_batches) * itemsize
+    ff_width = model.expert_width * model.experts_per_token if model.experts else model.ff_width
+    activations = rows * columns * model.layers * (20 * model.width + 6 * ff_width) * itemsize
+    accessed = passes * (micro_batches * weights + activations) + update.steps * 2 * state_bytes
+    return Cost(flops, accessed)
 
 
-def scoring_passes(rl: Reinforcement) -> dict[str, int]:
-    """Passes that only score: before the updates, and in each."""
+def scoring_passes(rl: Reinforcement) -> ScoringPasses:
+    """Return how many forward passes without a gradient the algorithm needs."""
     algorithm = rl.algorithm
-    old = rl.update.steps > 1 or algorithm.kl_in == "reward" or algorithm.name("correction") != "none"
-    within = (algorithm.kl_in == "loss") + algorithm.ranks_tokens
-    return {"before": old + (algorithm.kl_in == "reward"), "within": within}
+    needs_old = rl.update.steps > 1 or algorithm.kl_in == "reward" or algorithm.name("correction") != "none"
+    return ScoringPasses(
+        before_update=needs_old + (algorithm.kl_in == "reward"),
+        each_epoch=(algorithm.kl_in == "loss") + algorithm.ranks_tokens,
+    )

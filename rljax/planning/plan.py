@@ -1,11 +1,11 @@
-"""A plan: memory, operations and what is said between devices, of one config on one mesh."""
+"""A plan: the memory, the FLOPs, the bytes accessed and the collectives of one config on one mesh."""
 
 import dataclasses
 
 from rljax.planning import lowering, memory, operations
 from rljax.planning.lowering import Programs
 from rljax.planning.memory import Memory
-from rljax.planning.operations import Work
+from rljax.planning.operations import Cost
 from rljax.training.run import Run
 
 
@@ -14,33 +14,45 @@ class Plan:
     run: Run
     programs: Programs
     memory: Memory
-    sampling: Work
-    updating: Work
-    note: str  # how programs that are too long to compile were sized; "" where none was
+    sampling: Cost
+    updating: Cost
+    note: str  # which layers long programs were extrapolated from; "" where all were compiled
 
     @property
-    def devices(self) -> int:
-        mesh = self.run.model.layout.mesh
-        return mesh.size if mesh is not None else 1
+    def num_devices(self) -> int:
+        return num_devices(self.run)
 
     @property
-    def tokens(self) -> int:
-        """Sampled in one iteration, all responses as long as they may be."""
+    def sampled_tokens(self) -> int:
+        """Tokens sampled in one iteration, every response at its maximum length."""
         sampling = self.run.rl.sampling
         return self.run.rl.problems.prompts * sampling.group_size * sampling.max_new_tokens
 
     @property
-    def updates(self) -> int:
-        """Optimiser steps in one iteration."""
+    def optimizer_steps(self) -> int:
+        """Optimizer steps in one iteration."""
         return self.run.rl.update.steps
 
 
+def num_devices(run: Run) -> int:
+    mesh = run.model.layout.mesh
+    return mesh.size if mesh is not None else 1
+
+
 def make_plan(run: Run, exact: bool = False) -> Plan:
-    """Compile the config's programs for its mesh and count. ``exact``: all layers of the sampler, however long it takes."""
-    compiled, note = lowering.compile_programs(run, exact)
-    about = memory.memory(run, compiled)
-    slots = run.task.prompt_slots
-    devices = run.model.layout.mesh.size if run.model.layout.mesh else 1
-    sampled = operations.sampling(run.rl, run.sampler_model, slots, devices)
-    held = sum(about.state.values()) * devices
-    return Plan(run, compiled, about, sampled, operations.updating(run, slots, held), note)
+    """Compile the programs of a run for its mesh, and count their cost.
+
+    ``exact`` compiles all layers of the sampler, which may take very long; otherwise long samplers are extrapolated.
+    """
+    programs, note = lowering.compile_programs(run, exact)
+    run_memory = memory.compute_memory(run, programs)
+    prompt_slots, devices = run.task.prompt_slots, num_devices(run)
+    state_bytes = sum(run_memory.state.values()) * devices
+    return Plan(
+        run=run,
+        programs=programs,
+        memory=run_memory,
+        sampling=operations.sampling_cost(run.rl, run.sampler_model, prompt_slots, devices),
+        updating=operations.update_cost(run, prompt_slots, state_bytes),
+        note=note,
+    )

@@ -1,4 +1,4 @@
-"""Architectures of published models, as their config.json has them, for what is to be known without their weights."""
+"""Configs of published models, with the values of their config.json. Planning and benchmarks use them without the weights."""
 
 from typing import Any
 
@@ -25,9 +25,11 @@ QWEN3_SMALL: dict[str, Any] = QWEN3 | dict(layers=28, heads=16, kv_heads=8, tied
 LLAMA3: dict[str, Any] = dict(
     vocab_size=128_256, max_length=8192, rope_base=500_000.0, kv_heads=8, head_width=128, norm_eps=1e-5
 )
-YARN_SHARP = 1.3688879454113936  # 0.1 ln 40 + 1: mscale_all_dim = 1 sharpens DeepSeek-V3's attention by its square
+YARN_MSCALE = (
+    1.3688879454113936  # 0.1 ln 40 + 1: with mscale_all_dim = 1, DeepSeek-V3 scales its attention by the square
+)
 
-SHAPES = {
+PUBLISHED_MODELS = {
     "gemma2_2b": Config(
         **GEMMA2,
         layers=26,
@@ -78,7 +80,7 @@ SHAPES = {
     ),
     "llama3_8b": Config(**LLAMA3, layers=32, width=4096, heads=32, ff_width=14_336),
     "llama3_70b": Config(**LLAMA3, layers=80, width=8192, heads=64, ff_width=28_672),
-    "deepseek_v3_671b": Config(  # without the layer that predicts two tokens at once
+    "deepseek_v3_671b": Config(  # without its multi-token prediction layer
         vocab_size=129_280,
         layers=61,
         width=7168,
@@ -88,7 +90,7 @@ SHAPES = {
         ff_width=18_432,
         max_length=163_840,
         rope_scaling=("yarn", 40.0, 32.0, 1.0, 4096, 1.0, True),
-        attention_scale=192**-0.5 * YARN_SHARP**2,
+        attention_scale=192**-0.5 * YARN_MSCALE**2,
         latent=512,
         query_latent=1536,
         rope_width=64,

@@ -1,4 +1,4 @@
-"""Bytes on each device of what is known without a compiler: arrays with a sharding, the sampler's cache and its weights."""
+"""Bytes on each device that are known without compiling: arrays with a sharding, the KV cache and the sampler's weights."""
 
 import math
 from typing import Any
@@ -8,46 +8,50 @@ import jax.numpy as jnp
 
 from rljax import transformer
 from rljax.distributed import sharding
-from rljax.planning.operations import cache_bytes
+from rljax.planning.operations import cache_bytes, sampler_itemsize
 from rljax.training.run import Run
 
 
-def on_each(tree: Any, host: bool = False) -> float:
-    """Bytes of abstract arrays on each device; or of those that lie in the host's memory, for each device."""
-    there = lambda x: (x.sharding.memory_kind == sharding.HOST_MEMORY) == host
-    size = lambda x: math.prod(x.sharding.shard_shape(x.shape)) * itemsize(x)
-    return float(sum(size(x) for x in jax.tree.leaves(tree) if there(x)))
+def bytes_per_device(tree: Any, host: bool = False) -> float:
+    """Return the bytes of abstract arrays on each device. With ``host``: those in host memory instead, for each device."""
+    is_counted = lambda x: (x.sharding.memory_kind == sharding.HOST_MEMORY) == host
+    shard_bytes = lambda x: math.prod(x.sharding.shard_shape(x.shape)) * itemsize(x)
+    return float(sum(shard_bytes(x) for x in jax.tree.leaves(tree) if is_counted(x)))
 
 
 def itemsize(x: Any) -> int:
+    """Return the bytes of one element. A random key has 8."""
     return 8 if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x.dtype.itemsize
 
 
-def cached(run: Run) -> float:
-    """The whole cache, of every prompt and response; growing to it holds the one before as well."""
+def kv_cache_bytes(run: Run) -> float:
+    """Return the bytes of the complete KV cache, of all prompts and responses.
+
+    The cache grows in stages. While it grows, the smaller cache exists beside the larger one; that is not counted here.
+    """
     model, layout = run.sampler_model, run.sampler_model.layout
     prompts, rows = run.rl.problems.prompts, run.rl.problems.prompts * run.rl.sampling.group_size
     total = prompts * cache_bytes(model, run.task.prompt_slots) / layout.num_shards("columns")
     total += rows * cache_bytes(model, run.rl.sampling.max_new_tokens)
-    heads = 1 if model.latent else layout.num_shards("heads")
-    return total / layout.num_shards("rows") / heads
+    head_shards = 1 if model.latent else layout.num_shards("heads")
+    return total / layout.num_shards("rows") / head_shards
 
 
-def sampler_weights(run: Run) -> float:
-    """The copy of the weights that the sampler makes for itself; 0 where it reads those that are there."""
+def sampler_weight_bytes(run: Run) -> float:
+    """Return the bytes of the weights that the sampler copies; 0 where it reads the training weights in place."""
     model = run.sampler_model
-    described = transformer.weight_specs(model)
-    light = {"bfloat16": 2, "int8": 1}.get(run.rl.sampling.sampler_weights, jnp.dtype(model.dtype).itemsize)
-    same = run.model.layout.rules == model.layout.rules or not model.layout.is_sharded
+    sampler_bytes = sampler_itemsize(run.rl, model)
+    same_layout = run.model.layout.rules == model.layout.rules or not model.layout.is_sharded
 
-    def one(path: Any, w: transformer.WeightSpec) -> float:
-        inside = getattr(path[0], "key", "") == "layers" and w.init_std
-        x = jax.ShapeDtypeStruct(w.shape, jnp.dtype(w.dtype or model.weight_dtype))
-        lies = [layout.sharding(w.axes, w.shape) for layout in (run.model.layout, model.layout)]
-        size = min(light, itemsize(x)) if inside else itemsize(x)
-        if size == itemsize(x) and (same or lies[0] == lies[1]):
+    def copied_bytes(path: Any, w: transformer.WeightSpec) -> float:
+        is_layer_matrix = getattr(path[0], "key", "") == "layers" and w.init_std
+        stored_bytes = itemsize(jax.ShapeDtypeStruct(w.shape, jnp.dtype(w.dtype or model.weight_dtype)))
+        size = min(sampler_bytes, stored_bytes) if is_layer_matrix else stored_bytes
+        here, there = (layout.sharding(w.axes, w.shape) for layout in (run.model.layout, model.layout))
+        if size == stored_bytes and (same_layout or here == there):
             return 0.0
-        return on_each(jax.ShapeDtypeStruct(w.shape, jnp.int8, sharding=lies[1])) * size
+        return bytes_per_device(jax.ShapeDtypeStruct(w.shape, jnp.int8, sharding=there)) * size
 
-    found = jax.tree_util.tree_map_with_path(one, described, is_leaf=lambda x: isinstance(x, transformer.WeightSpec))
-    return float(sum(jax.tree.leaves(found)))
+    is_weight = lambda x: isinstance(x, transformer.WeightSpec)
+    copies = jax.tree_util.tree_map_with_path(copied_bytes, transformer.weight_specs(model), is_leaf=is_weight)
+    return float(sum(jax.tree.leaves(copies)))

@@ -1,4 +1,4 @@
-"""Which settings would make a plan fit: knobs in the order in which one would rather turn them, each kept if it helps."""
+"""Search settings that make a plan fit: candidate changes are tried in a fixed order, and each that helps is kept."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -7,25 +7,28 @@ from rljax.errors import UserError
 from rljax.planning.plan import Plan
 from rljax.structs import ConfigTree
 
-Flags = dict[str, Any]  # setting -> value
+Settings = dict[str, Any]  # path in the config tree -> value
 
 
-def candidates(config: ConfigTree, experts: int) -> Iterator[tuple[str, Flags]]:
-    """(the phase it is for, "" for all; what to set), from free ones to those that change what is learned."""
-    m, c, mesh = config.model, config.rl, config.mesh
-    if m.remat != "layer" or not m.scan_layers:
+def candidate_settings(config: ConfigTree, experts: int) -> Iterator[tuple[str, Settings]]:
+    """Yield (the phase whose memory the change reduces, "" for all phases; the settings to change).
+
+    Changes that only cost time come first. Changes to what the model learns come last.
+    """
+    model, rl, mesh = config.model, config.rl, config.mesh
+    if model.remat != "layer" or not model.scan_layers:
         yield "update", {"model.remat": "layer", "model.scan_layers": True}
-    if not m.logprob_chunk:
+    if not model.logprob_chunk:
         yield "update", {"model.logprob_chunk": 128}
-    if not m.attention_chunk:
+    if not model.attention_chunk:
         yield "update", {"model.attention_chunk": 512}
-    if experts and not m.expert_chunk:
+    if experts and not model.expert_chunk:
         yield "update", {"model.expert_chunk": 2048}
     if mesh.data > 1:
         yield "", {"mesh.fsdp": mesh.fsdp * mesh.data, "mesh.data": 1}
-    if c.micro_batch > mesh.data * mesh.fsdp * mesh.expert:  # a row on each at least
-        yield "update", {"rl.micro_batch": c.micro_batch // 2}
-    if m.cache_dtype == "float32":
+    if rl.micro_batch > mesh.data * mesh.fsdp * mesh.expert:  # each device needs at least one row
+        yield "update", {"rl.micro_batch": rl.micro_batch // 2}
+    if model.cache_dtype == "float32":
         yield "sample", {"model.cache_dtype": "bfloat16"}
     for axis in ("fsdp", "data"):
         size, tensor = mesh[axis], mesh.tensor
@@ -33,64 +36,71 @@ def candidates(config: ConfigTree, experts: int) -> Iterator[tuple[str, Flags]]:
             yield "", {f"mesh.{axis}": size // 2, "mesh.tensor": tensor * 2}
             break
     yield "sample", {"rl.sampler_weights": "int8"}
-    if "moment_dtype" in c.optimizer and c.optimizer.name == "adamw" and not c.optimizer.moment_dtype:
+    if "moment_dtype" in rl.optimizer and rl.optimizer.name == "adamw" and not rl.optimizer.moment_dtype:
         yield "", {"rl.optimizer.moment_dtype": "bfloat16"}
-    if not c.optimizer.offload and c.optimizer.name != "sgd":
+    if not rl.optimizer.offload and rl.optimizer.name != "sgd":
         yield "", {"rl.optimizer.offload": True}
-    if c.prompts % 2 == 0 and (
-        c.updates == 1 or c.updates % 2 == 0
-    ):  # as many attempts an update, where there are several
-        yield "sample", {"rl.prompts": c.prompts // 2} | ({"rl.updates": c.updates // 2} if c.updates > 1 else {})
-    if not c.lora.rank:
+    if rl.prompts % 2 == 0 and (rl.updates == 1 or rl.updates % 2 == 0):
+        fewer_updates = {"rl.updates": rl.updates // 2} if rl.updates > 1 else {}  # each keeps its number of attempts
+        yield "sample", {"rl.prompts": rl.prompts // 2} | fewer_updates
+    if not rl.lora.rank:
         yield "", {"rl.lora.rank": 32, "model.weight_dtype": "bfloat16"}
 
 
-def change_settings(config: ConfigTree, flags: Flags) -> ConfigTree:
-    """A copy with these settings."""
-    out = config.copy_and_resolve_references()
-    for name, value in flags.items():
-        group, last = out, name.split(".")
-        for part in last[:-1]:
-            group = group[part]
-        group[last[-1]] = value
-    return out
+def change_settings(config: ConfigTree, settings: Settings) -> ConfigTree:
+    """Return a copy of the config with these settings."""
+    changed = config.copy_and_resolve_references()
+    for path, value in settings.items():
+        *sections, name = path.split(".")
+        section = changed
+        for part in sections:
+            section = section[part]
+        section[name] = value
+    return changed
 
 
 def search_settings(
     config: ConfigTree,
     plan: Plan,
-    room: float,
-    make: Callable[[ConfigTree], Plan],
-    say: Callable[[str], None] = lambda line: None,
-) -> tuple[Flags, Plan]:
-    """(what to set, the plan with it): whether that fits, its peak says. ``make`` plans a config, and may raise UserError."""
-    flags: Flags = {}
-    seen: set[str] = set()
-    while plan.memory.peak > room:
-        left = [
-            (of, k)
-            for of, k in candidates(config, plan.run.model.experts)
-            if repr(k) not in seen and of in ("", largest_phase(plan))
+    memory_limit: float,
+    make_plan: Callable[[ConfigTree], Plan],
+    report: Callable[[str], None] = lambda line: None,
+) -> tuple[Settings, Plan]:
+    """Return (the settings to change, the plan with them).
+
+    The search stops where the plan's peak is at most ``memory_limit`` bytes a device, or where no candidate is left. The caller
+    must therefore check the peak of the returned plan. ``plan`` is the plan of ``config``. ``make_plan`` plans a changed config;
+    where it raises UserError, the candidate is skipped. ``report`` receives a line of text for each candidate tried.
+    """
+    found: Settings = {}
+    tried: set[str] = set()
+    while plan.memory.peak > memory_limit:
+        candidates = [
+            settings
+            for phase, settings in candidate_settings(config, plan.run.model.experts)
+            if repr(settings) not in tried and phase in ("", largest_phase(plan))
         ]
-        if not left:
+        if not candidates:
             break
-        _, knob = left[0]
-        seen.add(repr(knob))
+        settings = candidates[0]
+        tried.add(repr(settings))
         try:
-            changed = change_settings(config, knob)
-            after = make(changed)
+            changed = change_settings(config, settings)
+            new_plan = make_plan(changed)
         except UserError:
             continue
-        say(f"{as_flags(knob)}: {after.memory.peak / 1e9:.1f} GB")
-        if after.memory.peak < 0.99 * plan.memory.peak:
-            flags, plan, config = flags | knob, after, changed
-    return flags, plan
+        report(f"{format_flags(settings)}: {new_plan.memory.peak / 1e9:.1f} GB")
+        if new_plan.memory.peak < 0.99 * plan.memory.peak:
+            found, plan, config = found | settings, new_plan, changed
+    return found, plan
 
 
 def largest_phase(plan: Plan) -> str:
+    """Return the phase with the largest memory."""
     phases = plan.memory.phases
     return max(phases, key=lambda name: phases[name])
 
 
-def as_flags(flags: Flags) -> str:
-    return " ".join(f"--config.{name}={value}" for name, value in flags.items())
+def format_flags(settings: Settings) -> str:
+    """Return the settings as command-line flags, ``--config.rl.prompts=8 ...``."""
+    return " ".join(f"--config.{name}={value}" for name, value in settings.items())

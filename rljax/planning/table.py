@@ -1,109 +1,140 @@
-"""A plan as text, one screen."""
+"""Format a plan: as text of one screen, or as a dict for JSON."""
 
 from typing import Any
 
 from rljax.planning import collectives, roofline
 from rljax.planning.chips import CHIPS, Chip
-from rljax.planning.lowering import Sizes
+from rljax.planning.lowering import CompiledProgram
 from rljax.planning.plan import Plan
 
-Unit = tuple[str, float]
+PREFIXES = (("P", 1e15), ("T", 1e12), ("G", 1e9))  # of units
 
 
-def unit(largest: float) -> Unit:
-    """The prefix that numbers up to this one are best said with, and its worth."""
-    return next(((name, x) for name, x in (("P", 1e15), ("T", 1e12), ("G", 1e9)) if largest >= x), ("M", 1e6))
+def choose_prefix(largest: float) -> tuple[str, float]:
+    """Return (prefix of the unit, its factor) for numbers up to ``largest``, for example ("G", 1e9)."""
+    return next(((prefix, factor) for prefix, factor in PREFIXES if largest >= factor), ("M", 1e6))
 
 
-def short(x: float) -> str:
+def format_number(x: float) -> str:
+    """Return x with about two significant digits: 1,234 or 12.3 or 0.12."""
     return f"{x:,.0f}" if x >= 100 else f"{x:.1f}" if x >= 1 else f"{x:.2g}"
 
 
-def text(plan: Plan, chip_name: str, price: float, efficiency: float, title: str) -> str:
+def format_plan(plan: Plan, chip_name: str, dollars_per_hour: float, efficiency: float, title: str) -> str:
+    """Return a plan as text: memory, costs, and the roofline of every chip.
+
+    ``dollars_per_hour`` is the price of one chip; 0 means the prices of CHIPS. ``efficiency`` is the share of the roofline that
+    a run reaches.
+    """
+    memory, costs = format_memory(plan, chip_name), format_costs(plan)
     return "\n".join(
-        [title, "", *memory(plan, chip_name), "", *work(plan), "", *times(plan, chip_name, price, efficiency)]
+        [title, "", *memory, "", *costs, "", *format_roofline(plan, chip_name, dollars_per_hour, efficiency)]
     )
 
 
-def memory(plan: Plan, chip_name: str) -> list[str]:
+def format_memory(plan: Plan, chip_name: str) -> list[str]:
+    """Return the lines about memory: the bytes on each device beside the memory of this chip."""
     m, chip = plan.memory, CHIPS[chip_name]
-    letter, one = unit(min(m.peak, 999e9))
-    how = f" (sampler {plan.note})" if plan.note else ""
-    out = [f"{letter}B on each of {plan.devices} devices{how}"]
+    prefix, factor = choose_prefix(min(m.peak, 999e9))
+    note = f" (sampler {plan.note})" if plan.note else ""
+    lines = [f"{prefix}B on each of {plan.num_devices} devices{note}"]
     if m.host:
-        out.append(f"  in host memory, for each, {m.host / one:.2f} of the state")
-    said = lambda parts: "   ".join(f"{k} {v / one:.2f}" for k, v in parts.items() if v >= 0.005 * one)
+        lines.append(f"  of the state, {m.host / factor:.2f} a device in host memory")
+
+    def format_parts(parts: dict[str, float]) -> str:
+        return "   ".join(f"{name} {x / factor:.2f}" for name, x in parts.items() if x >= 0.005 * factor)
+
     for name, parts in {"state": m.state, "sampling": m.sampling, "updating": m.updating}.items():
-        out.append(f"  {name:<10}{said(parts)}")
-    out.append(f"  {'peak of':<10}{said(m.phases)}   -> {m.peak / one:.2f} of {chip.memory / one:,.1f} ({chip_name})")
-    return out
+        lines.append(f"  {name:<10}{format_parts(parts)}")
+    peak = f"{m.peak / factor:.2f} of {chip.memory / factor:,.1f} ({chip_name})"
+    return [*lines, f"  {'peak of':<10}{format_parts(m.phases)}   -> {peak}"]
 
 
-def work(plan: Plan) -> list[str]:
+def format_costs(plan: Plan) -> list[str]:
+    """Return the lines about FLOPs, bytes accessed and bytes sent in one iteration."""
     p = plan.programs
-    halves = {
+    phases = {
         "sample": (plan.sampling, [p.sample, *([p.greedy] if p.greedy else [])]),
         "update": (plan.updating, [p.advantages, p.update]),
     }
-    sent = {name: sum(c.times * c.sent for x in programs for c in x.said) for name, (_, programs) in halves.items()}
-    flop, moved, talked = unit(plan.updating.flops), unit(plan.updating.bytes), unit(min(max(sent.values()), 999e9))
-    head = f"{flop[0] + 'FLOP':>12}{moved[0] + 'B moved':>14}   {talked[0]}B sent by each device (times)"
-    out = [f"{'an iteration, all devices':<26}{head}"]
-    for name, (done, programs) in halves.items():
-        numbers = f"{short(done.flops / flop[1]):>12}{short(done.bytes / moved[1]):>14}"
-        out.append(f"  {name:<24}{numbers}   {talk(programs, talked[1])}")
-    return out
+    sent = [
+        sum(c.count * c.bytes_sent for program in programs for c in program.collectives)
+        for _, programs in phases.values()
+    ]
+    flops_prefix, flops_factor = choose_prefix(plan.updating.flops)
+    bytes_prefix, bytes_factor = choose_prefix(plan.updating.bytes)
+    sent_prefix, sent_factor = choose_prefix(min(max(sent), 999e9))
+    header = f"{flops_prefix + 'FLOP':>12}{bytes_prefix + 'B moved':>14}   {sent_prefix}B sent by each device (times)"
+    lines = [f"{'an iteration, all devices':<26}{header}"]
+    for name, (cost, programs) in phases.items():
+        flops, moved = format_number(cost.flops / flops_factor), format_number(cost.bytes / bytes_factor)
+        lines.append(f"  {name:<24}{flops:>12}{moved:>14}   {format_collectives(programs, sent_factor)}")
+    return lines
 
 
-def talk(programs: list[Sizes], one: float) -> str:
-    if not all(p.read for p in programs):
-        return "could not be read, and is not in the times below"
-    said = collectives.by_kind([c for p in programs for c in p.said])
-    each = [f"{kind} {size / one:,.1f} ({times:,.0f})" for kind, (times, size) in said.items() if size > 0.05 * one]
-    return "   ".join(each) or "nothing"
+def format_collectives(programs: list[CompiledProgram], factor: float) -> str:
+    """Return the collectives of these programs, each as ``KIND bytes sent / factor (executions)``."""
+    if not all(p.has_hlo_text for p in programs):
+        return "unknown: the compiler gave no HLO text; the times below leave collectives out"
+    totals = collectives.sum_by_kind([c for p in programs for c in p.collectives])
+    parts = [
+        f"{kind} {sent / factor:,.1f} ({executions:,.0f})"
+        for kind, (executions, sent) in totals.items()
+        if sent > 0.05 * factor
+    ]
+    return "   ".join(parts) or "nothing"
 
 
-def times(plan: Plan, chip_name: str, price: float, efficiency: float) -> list[str]:
-    own = ", ".join(f"{name} ${c.price:.2f}" for name, c in CHIPS.items()) if not price else f"${price:.2f}"
-    out = [
+def format_roofline(plan: Plan, chip_name: str, dollars_per_hour: float, efficiency: float) -> list[str]:
+    """Return the lines about time: one for each chip of CHIPS."""
+    lines = [
         f"{'roofline':<8}{'sample s':>10}{'update s':>10}{'bound by':>20}   at {efficiency:.0%} of it:"
         f"{'tokens/s':>12}{'$ / 1,000 updates':>20}   fits"
     ]
     for name, chip in CHIPS.items():
-        r = row(plan, chip, price, efficiency)
+        speed = estimate_speed(plan, chip, dollars_per_hour, efficiency)
+        sample, update, dollars = (format_number(speed[key]) for key in ("sample", "update", "dollars_per_1000"))
+        fits = "yes" if plan.memory.peak <= chip.memory else "no"
         mark = " <" if name == chip_name else ""
-        out.append(
-            f"  {name:<6}{short(r['sample']):>10}{short(r['update']):>10}{r['bound']:>20}{'':>14}{r['tokens_per_second']:>15,.0f}"
-            f"{short(r['dollars_per_1000']):>20}   {'yes' if plan.memory.peak <= chip.memory else 'no'}{mark}"
+        lines.append(
+            f"  {name:<6}{sample:>10}{update:>10}{speed['bound']:>20}{'':>14}{speed['tokens_per_second']:>15,.0f}"
+            f"{dollars:>20}   {fits}{mark}"
         )
-    return [*out, f"  prices a chip-hour, assumed: {own}"]
+    assumed = ", ".join(f"{name} ${c.dollars_per_hour:.2f}" for name, c in CHIPS.items())
+    prices = f"${dollars_per_hour:.2f}" if dollars_per_hour else assumed
+    return [*lines, f"  prices a chip-hour, assumed: {prices}"]
 
 
-def row(plan: Plan, chip: Chip, price: float, efficiency: float) -> dict[str, Any]:
-    """Seconds of an iteration's halves at the roofline; tokens a second and dollars at that share of it."""
-    r = roofline.phases(plan.sampling, plan.updating, plan.programs, chip, plan.devices)
-    seconds = sum(p.seconds for p in r.values()) / efficiency
-    dollars = seconds / plan.updates * 1000 / 3600 * plan.devices * (price or chip.price)
+def estimate_speed(plan: Plan, chip: Chip, dollars_per_hour: float, efficiency: float) -> dict[str, Any]:
+    """Return the speed of a plan on a chip.
+
+    ``sample`` and ``update`` are the seconds of an iteration's phases at the roofline, and ``bound`` is what limits them.
+    ``tokens_per_second`` and ``dollars_per_1000``, of 1,000 optimizer steps, are at ``efficiency`` times the roofline.
+    """
+    phases = roofline.phase_times(plan.sampling, plan.updating, plan.programs, chip, plan.num_devices)
+    seconds = sum(phase.seconds for phase in phases.values()) / efficiency
+    chip_hours = seconds / plan.optimizer_steps * 1000 / 3600 * plan.num_devices
     return {
-        "sample": r["sample"].seconds,
-        "update": r["update"].seconds,
-        "bound": f"{r['sample'].bound}, {r['update'].bound}",
-        "tokens_per_second": plan.tokens / seconds,
-        "dollars_per_1000": dollars,
+        "sample": phases["sample"].seconds,
+        "update": phases["update"].seconds,
+        "bound": f"{phases['sample'].bound}, {phases['update'].bound}",
+        "tokens_per_second": plan.sampled_tokens / seconds,
+        "dollars_per_1000": chip_hours * (dollars_per_hour or chip.dollars_per_hour),
     }
 
 
-def plain(plan: Plan, chip_name: str, price: float, efficiency: float) -> dict[str, Any]:
-    """The same as data, in bytes, operations and seconds."""
-    m, p = plan.memory, plan.programs
+def plan_to_dict(plan: Plan, chip_name: str, dollars_per_hour: float, efficiency: float) -> dict[str, Any]:
+    """Return a plan as a dict for JSON, in bytes, FLOPs and seconds. The arguments are those of ``format_plan``."""
+    m = plan.memory
+    programs = {name: p for name, p in plan.programs._asdict().items() if p is not None}
     return {
-        "devices": plan.devices,
+        "devices": plan.num_devices,
         "chip": chip_name,
         "bytes": {"state": m.state, "sampling": m.sampling, "updating": m.updating, "phases": m.phases, "peak": m.peak}
         | {"host": m.host},
         "flops": {"sample": plan.sampling.flops, "update": plan.updating.flops},
         "moved": {"sample": plan.sampling.bytes, "update": plan.updating.bytes},
-        "sent": {name: collectives.by_kind(list(x.said)) for name, x in p._asdict().items() if x is not None},
-        "roofline": {name: row(plan, c, price, efficiency) for name, c in CHIPS.items()},
+        "sent": {name: collectives.sum_by_kind(list(p.collectives)) for name, p in programs.items()},
+        "roofline": {name: estimate_speed(plan, c, dollars_per_hour, efficiency) for name, c in CHIPS.items()},
         "note": plan.note,
     }
