@@ -57,7 +57,7 @@ def with_shardings(shapes: Any, shardings: Any) -> Any:
     return jax.tree.map(with_sharding, shapes, shardings)
 
 
-def with_sharding(x: Any, where: Any) -> jax.ShapeDtypeStruct:
+def with_sharding(x: Any, where: Any) -> Any:
     return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)
 
 
