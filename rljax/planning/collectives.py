@@ -45,7 +45,7 @@ class Collective:
     kind: str  # one of COLLECTIVE_KINDS
     size: int  # bytes on one device: of the array that is reduced or sent, or of the result of an all-gather
     group_size: int  # devices in each replica group
-    span: int  # smallest power of two n such that every group lies in one aligned block of n consecutive devices
+    span: int  # smallest power of two n such that every group is inside one aligned block of n consecutive devices
     count: float  # executions in one run of the program
     channel_id: str = ""
 
