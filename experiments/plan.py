@@ -1,6 +1,6 @@
 """What a config would need on a mesh that is not here: memory, operations, communication, time and money; nothing is run.
 
-    python -m experiments.plan --config configs/qwen25.py:adapters=32 --model qwen25_32b --mesh data=1,fsdp=8,tensor=4 --chip h100
+    rljax plan --config qwen25:adapters=32 --model qwen25_32b --mesh data=1,fsdp=8,tensor=4 --chip h100
 
 The real sampler and update are compiled for that mesh on abstract arrays: on a CPU that plays as many devices, or, with
 ``--topology v5e:2x4`` and libtpu installed, by the TPU's own compiler. ``--model`` is a published architecture
