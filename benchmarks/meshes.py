@@ -2,7 +2,7 @@
 
     python -m benchmarks.meshes runs/meshes [--forms compiled,hosted] [--seeds 4] [--steps 50] [--processes 2]
 
-Forms: ``compiled`` is configs/shop.py, a turn that is one compiled function; ``hosted`` configs/programs.py, verified in
+Forms: ``compiled`` is configs/shop.py, a train step that is one compiled function; ``hosted`` configs/programs.py, verified in
 worker processes; ``compiled_experts`` and ``hosted_experts`` the same with 8 experts of which a token meets 2. All have four
 heads, so that tensor=4 divides them. One JSON line a run, appended to results/meshes.jsonl; runs that are there are not done
 again. A table at the end says where each run's curves end, and how far they are from the first seed's on one device.

@@ -1,6 +1,6 @@
 """Countdown: reach a target from three or four numbers with + - * /, each once.
 
-make reproduce CONFIG=configs/countdown.py WORKDIR=runs/countdown
+rljax reproduce --config countdown --workdir runs/countdown
 """
 
 from . import common

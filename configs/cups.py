@@ -10,10 +10,10 @@ after 600 steps, by how often the place is written down (0: a jump); mean of see
     2 layers         .48   .93   1.00    .16   .20   .86   1.00
     4 layers         .62   .99   1.00    .16   .30   .99   1.00
 
-(configs/ablations/frontier.py; intervals in docs/ablations.md.) One layer with all places written gets .76 of them right: more
-are written, and it has to find out which swap is next.
+(configs/ablations/frontier.py; intervals are in docs/ablations.md.) One layer that writes all places gets .76 of them right: it has
+more places to write, and it has to find out which swap is next.
 
-    make reproduce CONFIG=configs/cups.py:jump=0.5 WORKDIR=runs/cups
+    rljax reproduce --config cups:jump=0.5 --workdir runs/cups
 
 has half of the demonstrators jump, the others write every place, and lets reinforcement learning choose. Expected,
 seeds 0 to 2, mean and 95 % interval: pass@1 .56 [.47, .65] after SFT, .995 (.990 to .998 in the three seeds) after 30 RL steps;

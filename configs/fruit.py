@@ -1,6 +1,6 @@
 """One token holds little computation: three kinds of fruit, numbers too large to jump over at this size.
 
-make reproduce CONFIG=configs/fruit.py WORKDIR=runs/fruit
+rljax reproduce --config fruit --workdir runs/fruit
 
 Expected on the 128 test problems, seeds 0, 1, 2: pass@1 .46, .48, .25 after SFT, .89, .98, .34 after 80 RL steps (the seeds differ
 too much for an interval of their mean). In seeds 0 and 1 jumps fall from .6 to .00 (a jump is right .26 and .31 of the time, steps .95 and

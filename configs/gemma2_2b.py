@@ -6,8 +6,9 @@
 FOLDER holds google/gemma-2-2b-it as Hugging Face has it: config.json, safetensors, tokenizer.json. By default adapters of
 rank 32 learn beside frozen bfloat16 weights; ``adapters=0`` learns all weights in float32.
 
-Memory, upper bounds by compilation (docs/models.md): 20.5 GB on data=gsm8k, so one GPU of 24 GB; with adapters=0 60.1 GB,
-one of 80 GB. data=math samples four times as many tokens: halve rl.prompts.
+Memory of sampling and update, upper bounds by compilation (docs/models.md), on data=gsm8k: 20.5 GB, and 60.1 GB with adapters=0.
+Evaluation is not in these bounds, and samples up to 1,024 attempts at once: lower eval.problems where it does not fit. data=math
+samples four times as many tokens: halve rl.prompts.
 
 Expected: not run here, for want of the weights and of an accelerator. What was run is a model of this shape and size with
 random weights: loaded, sampled from, one RL step, on two CPU cores.

@@ -1,6 +1,6 @@
 """Reinforcement learning on code: a Python function from two examples, judged by running it on three more.
 
-make reproduce CONFIG=configs/programs.py WORKDIR=runs/programs
+rljax reproduce --config programs --workdir runs/programs
 
 Expected on 64 test problems, seeds 0, 1, 2 (two cores, six minutes alone): pass@1 .593, .574, .590 after SFT; .887, .946,
 .860 after 40 RL rollouts of four updates each; mean length 24 (23.6 to 25.1), then 42 (41.0 to 41.8); jumps .49, then .01.

@@ -1,6 +1,6 @@
 """The main job: which two prices make the total? From random weights to both curves of R1-Zero on a 2-core CPU.
 
-    make reproduce
+    rljax reproduce --config shop --workdir runs/shop
 
 Expected on the 128 test problems, seeds 0 to 2, mean and 95 % interval: pass@1 .245 [.189, .300] after SFT, .958 [.942, .975]
 after RL; mean length 15.6 [13.5, 17.7], then 53.8 [47.7, 60.0]; jumps .50, then .01; cons@16 .53, then 1.00.

@@ -1,8 +1,8 @@
 """An ablation: several arms, several seeds of each; intervals, paired differences, and whether the hypothesis held.
 
-    python -m experiments.ablate --config configs/ablations/selection.py --workdir runs/selection --seeds 4
-    python -m experiments.ablate --config configs/shop.py --workdir runs/seeds --seeds 3
-    python -m experiments.ablate --config configs/shop.py --workdir runs/g --vary rl.algorithm=dr_grpo,grpo --vary rl.group_size=8,16
+    rljax ablate --config ablations/selection --workdir runs/selection --seeds 4
+    rljax ablate --config shop --workdir runs/seeds --seeds 3
+    rljax ablate --config shop --workdir runs/g --vary rl.algorithm=dr_grpo,grpo --vary rl.group_size=8,16
 
 Stages before the one that is compared are run once for each seed, and shared by all arms that agree on them. On a CPU runs
 are processes, one a core (``--processes`` for fewer); on accelerators those that differ in numbers only (seeds, rates,

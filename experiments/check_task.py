@@ -1,8 +1,8 @@
 """Check a task before a model learns from it: a table, and one line for each fault. Exit status 1 where there is one.
 
-python -m experiments.check_task shop
-python -m experiments.check_task shop --option prices=4 --option max_price=20
-python -m experiments.check_task sums --plugin my_world.py
+rljax check-task shop
+rljax check-task shop --option prices=4 --option max_price=20
+rljax check-task sums --plugin my_world.py
 """
 
 import ast

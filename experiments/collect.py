@@ -1,12 +1,13 @@
 """Rejection sampling: a policy's attempts at training problems, of which the good ones are kept in a file for SFT.
 
-    python -m experiments.collect --config configs/shop.py --workdir runs/shop --stage rl --to good.jsonl
-    python -m experiments.collect ... --problems 1024 --attempts 8 --temperature 0.7 --language 1 --per_problem 2
-    python -m experiments.sft --config configs/shop.py --workdir runs/again --config.sft.file=good.jsonl
+    rljax collect --config shop --workdir runs/shop --stage rl --to good.jsonl
+    rljax collect ... --problems 1024 --attempts 8 --temperature 0.7 --language 1 --per_problem 2
+    rljax sft --config shop --workdir runs/again --config.sft.file=good.jsonl
 
-Kept is what ended by itself, is right, says at least the share ``--language`` of its words in ``--target``, has ``--at_least`` to
-``--at_most`` tokens (0: any number), is no repetition, and is among the first ``--per_problem`` (0: all) such attempts at its
-problem. The file is whole or not there; beside it a .json says how it was made, and the same command again leaves it alone.
+An attempt is kept if it ended by itself, is right, has at least the share ``--language`` of its words in ``--target``, has
+``--at_least`` to ``--at_most`` tokens (0: any number), repeats no other, and is among the first ``--per_problem`` (0: all) such
+attempts at its problem. The file is written whole or not at all. A .json beside it says how it was made, and the same command again
+changes nothing.
 """
 
 import json

@@ -1,8 +1,8 @@
 """Look at a stage's policy on held-out problems: a table, a figure, and what every attempt said.
 
-    python -m experiments.evaluate --config configs/shop.py --workdir runs/shop --stage rl --attempts 64
-    python -m experiments.evaluate ... --config.task.options.test="math500 + aime24"      # other questions, at the end
-    python -m experiments.evaluate ... --split train --attempts 8                         # pass rates, to filter by
+    rljax evaluate --config shop --workdir runs/shop --stage rl --attempts 64
+    rljax evaluate ... --config.task.options.test="math500 + aime24"      # other questions, at the end
+    rljax evaluate ... --split train --attempts 8                         # pass rates, to filter by
 
 ``--protocol r1`` (the default) is DeepSeek-R1's: temperature 0.6, top-p 0.95, k samples a question (64 of AIME, 16 else),
 pass@1 their mean, cons@k their majority, errors over questions. ``--protocol config`` is what config.eval says. What is

@@ -1,7 +1,7 @@
 """A stage's policy as a Hugging Face folder, for transformers, vLLM and everything that reads one.
 
-    python -m experiments.export --config configs/shop.py --workdir runs/shop --stage rl --to exported
-    python -m experiments.export ... --dtype bfloat16
+    rljax export --config shop --workdir runs/shop --stage rl --to exported
+    rljax export ... --dtype bfloat16
 
 Adapters are merged; the tokenizer goes with it. Tensors keep their bits unless ``--dtype`` says another precision.
 """

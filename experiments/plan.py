@@ -1,6 +1,6 @@
 """Plan a run on devices that are not here: memory, FLOPs, communication, time and price. Nothing is run.
 
-    python -m experiments.plan --config configs/qwen25.py:adapters=32 --model qwen25_32b --mesh data=1,fsdp=8,tensor=4 --chip h100
+    rljax plan --config qwen25:adapters=32 --model qwen25_32b --mesh data=1,fsdp=8,tensor=4 --chip h100
 
 The sampler and the update of the run are compiled for the mesh, on abstract arrays. A CPU that simulates as many devices
 compiles them; with ``--topology v5e:2x4`` and libtpu installed, the TPU compiler does. ``--model`` is a published model

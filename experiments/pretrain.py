@@ -1,6 +1,6 @@
 """Pretraining: predict the next token of raw text, the task's own textbook or a file.
 
-python -m experiments.pretrain --config configs/shop.py --workdir runs/shop
+rljax pretrain --config shop --workdir runs/shop
 """
 
 from pathlib import Path

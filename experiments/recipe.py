@@ -1,6 +1,6 @@
 """DeepSeek-R1's whole recipe in miniature (arXiv 2501.12948, Figure 2 and Tables 3 and 6): one script, one table.
 
-    python -m experiments.recipe --config configs/recipe.py --workdir runs/recipe
+    rljax recipe --config recipe --workdir runs/recipe
 
     base ── RL ──> R1-Zero                                             no SFT before it, correctness alone
     R1-Zero's long, correct, readable attempts ── SFT of the base ──> Dev1       the cold start
@@ -9,9 +9,9 @@
     Dev3 ── RL, the same at temperature 0.7 ──> R1
     R1's good attempts ── SFT of a small base ──> distilled            against RL on the small base itself
 
-The base reads a textbook, some worked problems, and both in two languages mixed: so R1-Zero mixes them too. General text is
-textbook pages. There is no counterpart to R1's questions beyond reasoning (writing, translation), to its rewards for being
-helpful and harmless, and to the people who rewrote its cold start: what is mixed is left out here.
+The base reads a textbook and some worked problems, both in a mixture of two languages. So R1-Zero mixes them too. General text is
+textbook pages. Three parts of R1 have no counterpart: questions beyond reasoning (writing, translation), rewards for being helpful
+and harmless, and people who rewrite the cold start. Here attempts that mix languages are left out instead.
 
 Each stage is a run in a folder of its own. Stopped anywhere, the same command continues. It leaves table.md, table.jsonl, a
 figure and report.html; every model answers the same held-out problems.

@@ -1,6 +1,6 @@
 """The main job: pretraining, SFT, RL, the selection question, and the report on one page.
 
-    python -m experiments.reproduce --config configs/shop.py --workdir runs/shop
+    rljax reproduce --config shop --workdir runs/shop
 
 Stopped anywhere, the same command continues; a finished part is not done again.
 """

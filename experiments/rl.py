@@ -1,6 +1,6 @@
 """Reinforcement learning: ask, sample, verify, compute advantages, update the policy. Repeat.
 
-    python -m experiments.rl --config configs/shop.py --workdir runs/shop
+    rljax rl --config shop --workdir runs/shop
 
 For a task that lives on the device, the train step is one compiled function of the state. Where a verifier reads text, the
 same step runs with worker processes between its compiled parts.

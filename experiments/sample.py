@@ -1,12 +1,12 @@
 """Attempts at one problem in the terminal, right ones green and wrong ones red: the lecture's demonstration.
 
-    python -m experiments.sample --config configs/shop.py --workdir runs/shop --stage rl --attempts 15
-    python -m experiments.sample ... --prompt "Ben pays 14 for two of 6 3 2 11 9?"
+    rljax sample --config shop --workdir runs/shop --stage rl --attempts 15
+    rljax sample ... --prompt "Ben pays 14 for two of 6 3 2 11 9?"
 
 Without ``--prompt`` it asks held-out problem number ``--problem``. A prompt of your own is answered in the same way; its
 attempts are coloured where the task can read the problem from the text.
 
-    python -m experiments.sample --model FOLDER --attempts 15 --prompt 'Emily buys 3 apples and 2 oranges. Each orange costs $2.
+    rljax sample --model FOLDER --attempts 15 --prompt 'Emily buys 3 apples and 2 oranges. Each orange costs $2.
     The total cost of all the fruit is $13. What is the cost of each apple?'
 
 asks any Hugging Face folder, in its own chat template if it has one. ``--answer 3`` says what is right where the problem is

@@ -1,7 +1,7 @@
 """Supervised fine-tuning: imitate demonstrations, or the samples of a file.
 
-    python -m experiments.sft --config configs/shop.py --workdir runs/shop
-    python -m experiments.sft ... --config.sft.file=samples.jsonl       # what experiments.collect kept of a policy's attempts
+    rljax sft --config shop --workdir runs/shop
+    rljax sft ... --config.sft.file=samples.jsonl       # what experiments.collect kept of a policy's attempts
 
 The held-out loss is of the same kind: demonstrations of validation problems, or samples of a twentieth of the file's problems.
 """

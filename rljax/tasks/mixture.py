@@ -116,7 +116,8 @@ def load_splits(o: Options, prompt_format: PromptFormat | None = None) -> dict[s
     prompt_format = prompt_format or o.prompt_format(ByteTokenizer())
     mixture, tested = parse_mixture(o.datasets), parse_mixture(o.test or o.datasets)
     parts = {
-        name: divide_splits(name, datasets.load_dataset(name, o.path, o.data_dir, o.own_data_dir)) for name in {**mixture, **tested}
+        name: divide_splits(name, datasets.load_dataset(name, o.path, o.data_dir, o.own_data_dir))
+        for name in {**mixture, **tested}
     }
     asked = [r["question"] for name in tested for r in parts[name]["test"]]
     sets: dict[str, dict[str, list[Record]]] = {"train": {}, "validation": {}}
