@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from attempts import both_verdicts
 
-from rljax import evaluation, tasks
+from rljax import tasks
 from rljax.errors import UserError
+from rljax.evaluation import estimates
 from rljax.tasks import batches, check_verifiers, cups
 
 MANY, ASKED, G, T = 2000, 200, 8, 24  # problems in a batch; of those, the ones attempted, and the attempts at each
@@ -204,7 +205,7 @@ def test_the_level_of_a_record_is_its_number_of_swaps_and_all_levels_are_equally
     assert all(r["level"] == len(r["swaps"]) for r in records)
     levels = collections.Counter(r["level"] for r in records)
     assert set(levels) == {3, 4, 5, 6} and min(levels.values()) > MANY / 5
-    assert {f"eval/level/{n}/pass@1" for n in levels} <= set(evaluation.parts_of(np.ones(MANY), records))
+    assert {f"eval/level/{n}/pass@1" for n in levels} <= set(estimates.pass_rates_by_part(np.ones(MANY), records))
 
 
 @pytest.mark.parametrize(

@@ -130,7 +130,7 @@ def test_names_of_families_stand_for_their_keys_and_units():
 
 
 def test_behaviours_in_sentences_get_a_legend_and_the_first_aha_a_line(tmp_path):
-    names = [*behaviours.REFLECTION, *behaviours.IN_WORDS]
+    names = [*behaviours.REFLECTION, *behaviours.SENTENCE_BEHAVIOURS]
     ends = ("", "/per_response", "/per_1k")
     records = [
         {"stage": "rl", "step": s} | {f"eval/behaviour/{n}{end}": 0.1 + s / 50 for n in names for end in ends}

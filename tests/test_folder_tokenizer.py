@@ -9,6 +9,7 @@ import json
 import pickle
 import subprocess
 import sys
+import unicodedata
 
 import numpy as np
 import pytest
@@ -572,3 +573,14 @@ def test_exported_bytes_keep_every_text(tmp_path):
 def test_the_room_imports_neither_jax_nor_transformers():
     code = "import sys, rljax.text, rljax.text.hf_files; print(sorted({'jax', 'transformers'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
+
+
+def test_a_token_that_stands_alone_as_a_word_is_found_beside_every_character_as_by_the_library():
+    ours, library = made("stripping")
+    for code in (*range(0x20, 0x3000), *range(0xA000, 0xD7FF, 37), *range(0x1F100, 0x1F200)):
+        if unicodedata.category(chr(code)) == "Cn":  # the library may know a newer Unicode
+            continue
+        text = f"a {chr(code)}<word> b"
+        assert (ours.token("<word>") in ours.encode(text, specials=True)) == (
+            library.token_to_id("<word>") in whole(library, text)
+        ), hex(code)

@@ -16,6 +16,7 @@ from parity.expected import COLUMNS, ROWS, SHARDED
 from parity.quickly import jit
 
 from rljax import pretrained, sampler, transformer
+from rljax.sampler import sampling
 
 each_main_case = pytest.mark.parametrize("name", cases.MAIN)
 
@@ -74,7 +75,7 @@ def greedy(params, config, prompt, mask):
 @each_main_case
 def test_64_greedy_tokens_after_two_prompts_of_different_length_are_those_of_torch(name, loaded, monkeypatch):
     """Past every sliding window, with the cache; the full forward of prompt and response names the same tokens."""
-    monkeypatch.setattr(sampler, "STAGES", 1)  # test_sampler.py grows caches; a third of the compiling here
+    monkeypatch.setattr(sampling, "STAGES", 1)  # test_sampler.py grows caches; a third of the compiling here
     (config, params), case = loaded(name), expected.fixture(name)
     longest = max(len(p) for p in case["prompts"])
     prompt = np.array([[0] * (longest - len(p)) + p for p in case["prompts"]])

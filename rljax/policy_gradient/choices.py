@@ -90,7 +90,8 @@ def allowed_words(function: Callable, option: str) -> tuple[str, ...]:
 def float_options(function: Callable) -> list[str]:
     """Options annotated ``float`` (or ``Array | float``) that may not be None."""
     parameters = inspect.signature(function).parameters.values()
-    kinds = lambda p: typing.get_args(p.annotation) or (p.annotation,)
+    is_union = lambda p: typing.get_origin(p.annotation) in (types.UnionType, typing.Union)
+    kinds = lambda p: typing.get_args(p.annotation) if is_union(p) else (p.annotation,)
     of_float = lambda p: float in kinds(p) and types.NoneType not in kinds(p)
     return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and of_float(p)]
 

@@ -12,6 +12,7 @@ it. A text without control tokens is tokenised as transformers does, also where 
 
 import itertools
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 
 from tokenizers import AddedToken, Tokenizer
@@ -19,13 +20,22 @@ from tokenizers import AddedToken, Tokenizer
 from rljax.errors import UserError
 
 TAG = re.compile(r"<\S+>|\[\S+\]")
-WORD = re.compile(r"\w")
+# Categories of the library's \w: a combining mark belongs to a word and a superscript does not, unlike in Python's.
+WORD_CATEGORIES = ("Lu", "Ll", "Lt", "Lm", "Lo", "Mn", "Mc", "Me", "Nd", "Nl", "Pc")
+OTHER_WORD_RANGES = ((0x200C, 0x200D), (0x24B6, 0x24E9), (0x1F130, 0x1F149), (0x1F150, 0x1F169), (0x1F170, 0x1F189))
 # The library's \s. Python's str.strip() has four characters more.
 SPACE = "\t\n\v\f\r \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"
 # A token of our own before a run that follows a control token. Some tokenizers put a space before the beginning of a text,
 # and such a run is not a beginning. The three characters have no meaning; a text that contains them is split, as one with
 # the text of a control token is.
 FENCE = "\U0010fffd\U0010fffe\U0010ffff"
+
+
+def is_word_character(character: str) -> bool:
+    """Whether the library's \\w matches the character."""
+    if unicodedata.category(character) in WORD_CATEGORIES:
+        return True
+    return any(first <= ord(character) <= last for first, last in OTHER_WORD_RANGES)
 
 
 class ControlledTokenizer:
@@ -83,8 +93,8 @@ class ControlledTokenizer:
         for trusted, group in itertools.groupby(parts, key=lambda part: bool(part[1])):
             stop = start + sum(len(part) for part, _ in group)
             for found in self.pattern.finditer(text, start, stop) if trusted else ():
-                beside = text[max(found.start() - 1, 0) : found.start()] + " " + text[found.end() : found.end() + 1]
-                if not self.controls[found[0]][1].single_word or not WORD.search(beside):
+                beside = text[max(found.start() - 1, 0) : found.start()] + text[found.end() : found.end() + 1]
+                if not self.controls[found[0]][1].single_word or not any(map(is_word_character, beside)):
                     yield found
             start = stop
 
