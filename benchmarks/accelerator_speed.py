@@ -150,7 +150,7 @@ def shop_runs(sizes: Sizes, count: int) -> tuple[list[Any], list[Any]]:
         if sizes.shop:  # the dry run: one width, so that less is compiled
             config.rl.widths = ()
         configs.append(config)
-    return configs, [vmapped.resolve_one(config) for config in configs]
+    return configs, [vmapped.resolve_on_one_device(config) for config in configs]
 
 
 def measure_shop(sizes: Sizes, rates: Rates, count: int, plan: bool = False) -> Lines:
@@ -160,11 +160,11 @@ def measure_shop(sizes: Sizes, rates: Rates, count: int, plan: bool = False) -> 
     from rljax.ablation import vmap_groups, vmapped
 
     configs, runs = shop_runs(sizes, count)
-    mesh = vmapped.mesh_for(count, jax.devices()[:1])
+    mesh = vmapped.make_run_mesh(count, jax.devices()[:1])
     before = peak_bytes()
-    state, _ = vmapped.initial_states(runs, [Path(tempfile.gettempdir())] * count, mesh)
+    state, _ = vmapped.make_initial_states(runs, [Path(tempfile.gettempdir())] * count, mesh)
     numbers = vmap_groups.stack_numbers(configs)[1]
-    train_step = vmapped.vmap_train_step(rl.make_train_step, vmapped.beside_others(runs[0]), numbers, mesh)
+    train_step = vmapped.vmap_train_step(rl.make_train_step, vmapped.with_run_axis(runs[0]), numbers, mesh)
     held = [state]
     del state
 

@@ -48,7 +48,7 @@ def timed(train_step: Callable, state: Any, steps: int) -> dict[str, Any]:
 
 
 def alone(start: str, steps: int) -> dict[str, Any]:
-    run = vmapped.resolve_one(config_of(0, start))
+    run = vmapped.resolve_on_one_device(config_of(0, start))
     params = initial_state.start_params(run, run.rl.start, "")
     train_step = compile_train_step(rl.make_train_step, run)
     return timed(train_step, initial_state.new_state(run, run.rl, params), steps)
@@ -56,12 +56,12 @@ def alone(start: str, steps: int) -> dict[str, Any]:
 
 def many(runs: int, start: str, steps: int) -> dict[str, Any]:
     configs = [config_of(seed, start) for seed in range(runs)]
-    each, mesh = [vmapped.resolve_one(c) for c in configs], vmapped.mesh_for(runs, jax.devices())
+    each, mesh = [vmapped.resolve_on_one_device(c) for c in configs], vmapped.make_run_mesh(runs, jax.devices())
     begin = time.perf_counter()
-    state, _ = vmapped.initial_states(each, [Path(tempfile.gettempdir())] * runs, mesh)
+    state, _ = vmapped.make_initial_states(each, [Path(tempfile.gettempdir())] * runs, mesh)
     ready = time.perf_counter() - begin
     numbers = vmap_groups.stack_numbers(configs)[1]
-    train_step = vmapped.vmap_train_step(rl.make_train_step, vmapped.beside_others(each[0]), numbers, mesh)
+    train_step = vmapped.vmap_train_step(rl.make_train_step, vmapped.with_run_axis(each[0]), numbers, mesh)
     return timed(train_step, state, steps) | {"states": round(ready, 2), "devices": mesh.size}
 
 

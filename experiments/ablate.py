@@ -1,22 +1,31 @@
-"""An ablation: several arms, several seeds of each; intervals, paired differences, and whether the hypothesis held.
+"""An ablation: several arms, several seeds of each, and the claims of its hypothesis checked with paired differences.
 
     rljax ablate --config ablations/selection --workdir runs/selection --seeds 4
     rljax ablate --config shop --workdir runs/seeds --seeds 3
     rljax ablate --config shop --workdir runs/g --vary rl.algorithm=dr_grpo,grpo --vary rl.group_size=8,16
 
-Stages before the one that is compared are run once for each seed, and shared by all arms that agree on them. On a CPU runs
-are processes, one a core (``--processes`` for fewer); on accelerators those that differ in numbers only (seeds, rates,
-coefficients) are one program, at most ``--at_once`` of them. What several need compiled is compiled once. Finished runs are
-not done again, stopped ones continue.
+The stages before the compared one run once for each seed. Arms whose settings agree share them. On a CPU every run is a
+process, one for each core (``--processes`` for fewer). On accelerators, runs that differ only in numbers (seeds, learning
+rates, coefficients) are one program of at most ``--at_once`` runs. A program that several runs need is compiled once. If the
+command is stopped, the same command continues; finished runs are not repeated.
 
-Leaves results.jsonl, from which alone figures/, report.html and the verdict are made: ``--results FILE`` draws them again.
+The results are in results.jsonl. The figures, report.html and the verdict are made from this file alone: ``--results FILE``
+makes them again.
 """
 
 import sys
 from pathlib import Path
 
-from rljax import ablation
-from rljax.ablation import scheduler
+from rljax.ablation import (
+    check_arm,
+    expand_runs,
+    load_ablation,
+    read_results,
+    read_run_result,
+    scheduler,
+    write_report,
+    write_results,
+)
 from rljax.structs import ConfigTree
 from rljax.training import command_line, config_files
 from rljax.training.command_line import Flag
@@ -38,35 +47,33 @@ def run(
     at_once: int,
     results: str,
 ) -> None:
-    path = command_line.find_flag(sys.argv, "config") or ""
-    asked = ablation.load(config_files.load_config_module(path), vary)
+    config_file = command_line.find_flag(sys.argv, "config") or ""
+    ablation = load_ablation(config_files.load_config_module(config_file), vary)
+    stage, results_file = ablation.stage, Path(results) if results else workdir / "results.jsonl"
     if not results:
-        numbers = range(config.seed, config.seed + seeds)
-        runs = ablation.runs_of(asked, config, numbers, workdir, Path(starts) if starts else workdir / "starts")
-        for first in {r.arm: r for r in runs}.values():
-            ablation.check(first.config, lambda c: resolve(c, asked.stage), first.arm)
+        seed_values = range(config.seed, config.seed + seeds)
+        runs = expand_runs(ablation, config, seed_values, workdir, Path(starts) if starts else workdir / "starts")
+        for arm_run in {r.arm: r for r in runs}.values():  # one run of each arm
+            check_arm(arm_run.arm, arm_run.config, lambda c: resolve(c, stage))
         if scheduler.choose_form(form) == "processes":
-            scheduler.run_as_processes(runs, asked.stage, path, processes)
+            scheduler.run_as_processes(runs, stage, config_file, processes)
         else:
-            scheduler.run_as_programs(EXPERIMENTS, runs, asked.stage, workdir, at_once)
-        lines = [ablation.line_of(r.folder, asked.stage, r.arm, r.seed, r.changes) for r in runs]
-        ablation.write(workdir / "results.jsonl", lines)
-    ablation.write_report(
-        asked, ablation.read(results or workdir / "results.jsonl"), workdir, Path(path.partition(":")[0]).stem
-    )
+            scheduler.run_as_vmapped_groups(EXPERIMENTS, runs, stage, workdir, max_runs=at_once)
+        write_results(results_file, [read_run_result(r.folder, stage, r.arm, r.seed, r.changes) for r in runs])
+    write_report(ablation, read_results(results_file), workdir, Path(config_file.partition(":")[0]).stem)
 
 
 def main() -> None:
     command_line.main(
         run,
         use="other",
-        seeds=Flag(3, "seeds of each arm"),
-        vary=Flag([], "KEY=VALUE,VALUE: arms for each value of a setting"),
-        starts=Flag("", "folder of the runs that arms start from; without it WORKDIR/starts"),
-        form=Flag("auto", "auto, processes, or together: runs as processes, or many runs as one program"),
-        processes=Flag(0, "processes at once; 0: one for each core"),
-        at_once=Flag(0, "most runs in one program; 0: any number"),
-        results=Flag("", "a results.jsonl to draw again; nothing is run"),
+        seeds=Flag(3, "number of seeds of each arm"),
+        vary=Flag([], "KEY=VALUE,VALUE: an arm for each value of a setting"),
+        starts=Flag("", "folder of the stages that runs start from; default: WORKDIR/starts"),
+        form=Flag("auto", "how runs are computed: auto, processes, or together (many runs as one program)"),
+        processes=Flag(0, "number of processes at once; 0: one for each core"),
+        at_once=Flag(0, "largest number of runs in one program; 0: no limit"),
+        results=Flag("", "a results.jsonl to make the report from; nothing is run"),
     )
 
 

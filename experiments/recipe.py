@@ -9,12 +9,13 @@
     Dev3 ── RL, the same at temperature 0.7 ──> R1
     R1's good attempts ── SFT of a small base ──> distilled            against RL on the small base itself
 
-The base reads a textbook and some worked problems, both in a mixture of two languages. So R1-Zero mixes them too. General text is
-textbook pages. Three parts of R1 have no counterpart: questions beyond reasoning (writing, translation), rewards for being helpful
-and harmless, and people who rewrite the cold start. Here attempts that mix languages are left out instead.
+The base model is pretrained on a textbook and on some worked problems, both in a mixture of two languages. So R1-Zero mixes
+the languages too. The general text of the SFT stages is pages of the textbook. Three parts of R1 are missing here: questions
+without a verifier (writing, translation), rewards for helpfulness and harmlessness, and people who rewrite the cold start
+data. In place of the last, attempts that mix languages are left out.
 
-Each stage is a run in a folder of its own. Stopped anywhere, the same command continues. It leaves table.md, table.jsonl, a
-figure and report.html; every model answers the same held-out problems.
+Each stage is a run in its own folder. If the command is stopped, the same command continues. It leaves table.md, table.jsonl,
+a figure and report.html. All models are evaluated on the same held-out problems.
 """
 
 import copy
@@ -25,7 +26,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rljax.ablation.recipe_report import MODELS, Numbers, summarize_model, write_recipe_report
+from rljax.ablation.recipe_report import MODELS, ModelResult, summarize_model, write_recipe_report
 from rljax.distributed import processes
 from rljax.structs import ConfigTree
 from rljax.training import command_line, initial_state, journal
@@ -38,84 +39,85 @@ STAGES = {"pretrain": pretrain.run, "sft": sft.run, "rl": rl.run}
 
 
 def run(config: ConfigTree, workdir: Path) -> None:
-    start, r = time.perf_counter(), config.recipe
-    made: dict[str, ConfigTree] = {}
-    found: dict[str, Numbers] = {}
+    start_time, options = time.perf_counter(), config.recipe
+    configs: dict[str, ConfigTree] = {}
+    results: dict[str, ModelResult] = {}
 
-    def train(name: str, stage: str, begin: str = "", **changes: Any) -> str:
-        """Run one stage in its folder and look at what it can do; returns what the next may start from."""
-        made[name] = arm = arm_of(config, name, stage, begin, changes)
-        with hold_workdir(workdir / name, arm):
-            if not looked_at(workdir, name).exists():  # else it was finished before
+    def train(name: str, stage: str, start: str = "", **changes: Any) -> str:
+        """Run one stage in its folder and evaluate the model; returns what the next stage can start from."""
+        configs[name] = stage_config = make_stage_config(config, name, stage, start, changes)
+        with hold_workdir(workdir / name, stage_config):
+            if not evaluation_path(workdir, name).exists():  # otherwise the stage is finished
                 if processes.is_primary():
                     print(f"{MODELS[name]}:", flush=True)
-                STAGES[stage](arm, workdir / name)
-            found[name] = look(config, arm, workdir, name)
+                STAGES[stage](stage_config, workdir / name)
+            results[name] = evaluate_model(config, stage_config, workdir, name)
         return f"{workdir / name}:{stage}"
 
-    def sample(of: str, file: str, how: ConfigTree) -> dict[str, Any]:
-        """Keep the good attempts of a model at training problems; returns the settings of SFT on them."""
+    def collect_sft_data(name: str, file: str, data: ConfigTree) -> dict[str, Any]:
+        """Write a model's good attempts at training problems to a file; returns the settings of SFT on this file."""
         path = workdir / file
-        collect.run(made[of], workdir / of, "rl", to=str(path), target=r.target, **how.filter)
-        steps = how.epochs * len(journal.read_records(path)) / (config.sft.batch * (1 - how.general))
-        return {"sft.file": str(path), "sft.general": how.general, "sft.steps": math.ceil(steps)}
+        collect.run(configs[name], workdir / name, "rl", to=str(path), target=options.target, **data.filter)
+        steps = data.epochs * len(journal.read_records(path)) / (config.sft.batch * (1 - data.general))
+        return {"sft.file": str(path), "sft.general": data.general, "sft.steps": math.ceil(steps)}
 
-    language = {"rl.reward": r.reward}
+    language_reward = {"rl.reward": options.reward}
 
     base = train("base", "pretrain")
     train("zero", "rl", base)
 
-    dev1 = train("dev1", "sft", base, **sample("zero", "cold_start.jsonl", r.cold))
-    train("dev2", "rl", dev1, **language)
+    dev1 = train("dev1", "sft", base, **collect_sft_data("zero", "cold_start.jsonl", options.cold))
+    train("dev2", "rl", dev1, **language_reward)
     train("dev2_free", "rl", dev1)
 
-    dev3 = train("dev3", "sft", base, **sample("dev2", "rejection.jsonl", r.reject))
-    train("r1", "rl", dev3, **language, **{"rl.temperature": r.cooler})
+    dev3 = train("dev3", "sft", base, **collect_sft_data("dev2", "rejection.jsonl", options.reject))
+    train("r1", "rl", dev3, **language_reward, **{"rl.temperature": options.cooler})
 
     small = train("small_base", "pretrain")
     train("small_rl", "rl", small)
-    distilled = train("small_distilled", "sft", small, **sample("r1", "distillation.jsonl", r.distil))
-    train("small_distilled_rl", "rl", distilled, **language)
+    distilled = train("small_distilled", "sft", small, **collect_sft_data("r1", "distillation.jsonl", options.distil))
+    train("small_distilled_rl", "rl", distilled, **language_reward)
 
     if processes.is_primary():
-        write_recipe_report(config, workdir, found)
-        print(f"{(time.perf_counter() - start) / 60:.1f} min in this session; {(workdir / 'report.html').absolute()}")
+        write_recipe_report(config, workdir, results)
+        minutes = (time.perf_counter() - start_time) / 60
+        print(f"{minutes:.1f} min in this session; {(workdir / 'report.html').absolute()}")
 
 
-def arm_of(config: ConfigTree, name: str, stage: str, begin: str, changes: Mapping[str, Any]) -> ConfigTree:
-    """The config of one model's stage: what it starts from, its own changes, and the small architecture where it is small."""
-    arm, r = copy.deepcopy(config), config.recipe
-    with arm.unlocked():
-        del arm.recipe  # the rest of the recipe is not this run's
-    arm.stages, arm[stage].start = (stage,), begin
-    arm.eval.update(r.watch)
-    arm.rl.steps = r.steps.get(name, arm.rl.steps)
+def make_stage_config(config: ConfigTree, name: str, stage: str, start: str, changes: Mapping[str, Any]) -> ConfigTree:
+    """The config of one model's stage: its start, its changed settings, and the small architecture of small models."""
+    stage_config, options = copy.deepcopy(config), config.recipe
+    with stage_config.unlocked():
+        del stage_config.recipe  # a later change of another stage must not change this run's config
+    stage_config.stages, stage_config[stage].start = (stage,), start
+    stage_config.eval.update(options.watch)
+    stage_config.rl.steps = options.steps.get(name, stage_config.rl.steps)
     if name.startswith("small"):
-        arm.model.update(r.small)
+        stage_config.model.update(options.small)
     for key, value in changes.items():
         section, setting = key.split(".")
-        arm[section][setting] = value
-    return arm
+        stage_config[section][setting] = value
+    return stage_config
 
 
-def looked_at(workdir: Path, name: str) -> Path:
+def evaluation_path(workdir: Path, name: str) -> Path:
+    """The file of a model's result."""
     return workdir / "evaluations" / f"{name}.json"
 
 
-def look(config: ConfigTree, arm: ConfigTree, workdir: Path, name: str) -> Numbers:
-    """What a model does on the held-out problems of ``config.eval``; asked once, then read again."""
-    path, asked = looked_at(workdir, name), journal.to_plain(config.eval.to_dict())
-    if not path.exists() or json.loads(path.read_text(encoding="utf-8"))["asked"] != asked:
-        arm = copy.deepcopy(arm)
-        arm.eval.update(config.eval.to_dict())
-        run = resolve(arm)
-        (stage,) = arm.stages
-        measured, said = run.evaluator(keep=config.eval.problems)(
-            initial_state.start_params(run, stage, workdir / name)
-        )
+def evaluate_model(config: ConfigTree, stage_config: ConfigTree, workdir: Path, name: str) -> ModelResult:
+    """The result of a model on the held-out problems of ``config.eval``. It is read from its file if it is there."""
+    path, eval_settings = evaluation_path(workdir, name), journal.to_plain(config.eval.to_dict())
+    if not path.exists() or json.loads(path.read_text(encoding="utf-8"))["asked"] != eval_settings:
+        eval_config = copy.deepcopy(stage_config)
+        eval_config.eval.update(config.eval.to_dict())
+        run = resolve(eval_config)
+        (stage,) = eval_config.stages
+        params = initial_state.start_params(run, stage, workdir / name)
+        metrics, samples = run.evaluator(keep=config.eval.problems)(params)
         if processes.is_primary():
-            numbers = {"asked": asked} | summarize_model(measured, said, config.recipe.target)
-            journal.replace_text(path, json.dumps(numbers, ensure_ascii=False) + "\n")
+            record = {"asked": eval_settings} | summarize_model(metrics, samples, config.recipe.target)
+            journal.replace_text(path, json.dumps(record, ensure_ascii=False) + "\n")
         processes.barrier("recipe evaluation")
     return json.loads(path.read_text(encoding="utf-8"))
 

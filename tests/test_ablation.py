@@ -1,4 +1,4 @@
-"""Ablations: arms as data, what they start from, intervals over seeds, claims, and the page."""
+"""Ablations: arms and their starts, intervals over seeds, claims, and the report."""
 
 import types
 from pathlib import Path
@@ -16,38 +16,43 @@ from rljax.training.run import resolve
 CONFIGS = sorted(p for p in Path("configs/ablations").glob("*.py") if p.stem not in ("__init__", "small"))
 
 
-def line(arm, seed, passes, lengths):
-    curves = {"eval/pass@1": passes, "eval/response_length/mean": lengths, "eval/strategy/jump": [0.5] * len(passes)}
-    about = {"changes": [], "stage": "rl", "minutes": 1.0, "commit": None}
-    return {"arm": arm, "seed": seed, "steps": [0, 10, 20][: len(passes)], "curves": curves} | about
+def run_result(arm, seed, pass_rates, lengths):
+    """A result with these values at each evaluation."""
+    curves = {
+        "eval/pass@1": pass_rates,
+        "eval/response_length/mean": lengths,
+        "eval/strategy/jump": [0.5] * len(pass_rates),
+    }
+    rest = {"changes": [], "stage": "rl", "minutes": 1.0, "commit": None}
+    return {"arm": arm, "seed": seed, "steps": [0, 10, 20][: len(pass_rates)], "curves": curves} | rest
 
 
-LINES = [
-    line(arm, seed, [0.2, 0.3, end + 0.01 * seed], [10, 12, length + 5 * seed])
+RESULTS = [
+    run_result(arm, seed, [0.2, 0.3, end + 0.01 * seed], [10, 12, length + 5 * seed])
     for arm, end, length in (("good", 0.8, 40), ("same", 0.81, 41), ("bad", 0.5, 10))
     for seed in range(4)
 ]
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
-def test_every_arm_of_every_ablation_is_a_run_that_resolves(path):
+def test_every_arm_of_every_ablation_has_a_config_that_resolves(path):
     module = config_files.load_config_module(str(path))
-    asked = ablation.load(module, [])
-    assert asked.question and asked.hypothesis and asked.claims
-    for run in ablation.runs_of(asked, module.get_config(), [0], Path("w"), Path("s")):
-        resolve(run.config, asked.stage)
+    spec = ablation.load_ablation(module, [])
+    assert spec.question and spec.hypothesis and spec.claims
+    for run in ablation.expand_runs(spec, module.get_config(), [0], Path("w"), Path("s")):
+        resolve(run.config, spec.stage)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
-def test_the_results_of_every_ablation_are_those_of_its_arms_with_three_seeds_or_more(path):
-    asked = ablation.load(config_files.load_config_module(str(path)), [])
-    lines = ablation.read(Path("docs/ablations") / f"{path.stem}.jsonl")
-    for arm, changes in asked.arms.items():
-        mine = [line for line in lines if line["arm"] == arm]
-        assert {0, 1, 2} <= {line["seed"] for line in mine}
-        assert all(line["changes"] == list(changes) for line in mine)
-    assert all(ablation.judge(claim, lines).difference.seeds >= 3 for claim in asked.claims), (
-        "nothing is judged on fewer"
+def test_the_committed_results_of_every_ablation_have_its_arms_and_three_seeds_or_more(path):
+    spec = ablation.load_ablation(config_files.load_config_module(str(path)), [])
+    results = ablation.read_results(Path("docs/ablations") / f"{path.stem}.jsonl")
+    for arm, changes in spec.arms.items():
+        of_arm = [result for result in results if result["arm"] == arm]
+        assert {0, 1, 2} <= {result["seed"] for result in of_arm}
+        assert all(result["changes"] == list(changes) for result in of_arm)
+    assert all(ablation.check_claim(claim, results).difference.seeds >= 3 for claim in spec.claims), (
+        "no claim is checked on fewer"
     )
 
 
@@ -64,58 +69,58 @@ def test_arms_share_a_start_unless_they_change_what_it_depends_on():
         )
     )
     config = small.get_config()
-    asked = ablation.load(module, [])
-    a, b, c, d, e, *_, f = ablation.runs_of(asked, config, [0, 1], Path("w"), Path("s"))
+    spec = ablation.load_ablation(module, [])
+    a, b, c, d, e, *_, f = ablation.expand_runs(spec, config, [0, 1], Path("w"), Path("s"))
     assert a.start == b.start and b.config.rl.algorithm == "grpo" and b.start_config.rl.algorithm == "dr_grpo"
     assert len({a.start, c.start, d.start}) == 3 and c.start_config.sft.steps == 9
     assert d.start_config.stages == ("pretrain",) and d.config.rl.start == f"{d.start}:pretrain"
     assert e.start == Path() and e.config.rl.start == "x:sft"
     assert f.seed == 1 and f.config.seed == 1 and config.seed == 0
-    assert a.start != [r for r in ablation.runs_of(asked, config, [0, 1], Path("w"), Path("s")) if r.seed][0].start
+    assert a.start != [r for r in ablation.expand_runs(spec, config, [0, 1], Path("w"), Path("s")) if r.seed][0].start
 
 
-def test_varied_settings_are_multiplied_and_commas_in_brackets_belong_to_a_value():
+def test_varied_settings_are_combined_and_a_comma_in_parentheses_is_part_of_a_value():
     vary = ["rl.row.surrogate=ppo_clip(low=0.1, high=0.2),cispo", "rl.group_size=8,16"]
-    asked = ablation.load(types.SimpleNamespace(), vary)
-    assert len(asked.arms) == 4
-    assert ("rl.row.surrogate=ppo_clip(low=0.1, high=0.2)", "rl.group_size=16") in asked.arms.values()
+    spec = ablation.load_ablation(types.SimpleNamespace(), vary)
+    assert len(spec.arms) == 4
+    assert ("rl.row.surrogate=ppo_clip(low=0.1, high=0.2)", "rl.group_size=16") in spec.arms.values()
     with pytest.raises(UserError, match="write key=value,value"):
-        ablation.load(types.SimpleNamespace(), ["rl.group_size"])
+        ablation.load_ablation(types.SimpleNamespace(), ["rl.group_size"])
 
 
 @pytest.mark.parametrize(
-    "changes, words",
+    "fields, message",
     [
-        (dict(arms=()), "arms must be there"),
+        (dict(arms=()), "there are no arms"),
         (dict(arms=(("a",), ("a",))), "different names"),
-        (dict(arms=(("a",),), stage="practice"), "choose from"),
-        (dict(arms=(("a",),), figures=("pie",)), "choose from"),
+        (dict(arms=(("a",),), stage="practice"), "unknown stage 'practice'"),
+        (dict(arms=(("a",),), figures=("pie",)), "unknown figure 'pie'"),
         (dict(arms=(("a",),), claims=("pass@1: a < b",)), "there is no arm 'b'"),
         (dict(arms=(("a",),), claims=("a is better",)), "write MEASURE"),
         (dict(arms=(("a",),), claims=("pass@1: a ~ before",)), "write MEASURE"),
-        (dict(arms=(("a",),), colour=1), "unknown 'colour'"),
+        (dict(arms=(("a",),), colour=1), "unknown key 'colour'"),
     ],
 )
-def test_an_ablation_that_is_not_well_formed_is_refused_in_one_line(changes, words):
-    with pytest.raises(UserError, match=words):
-        ablation.load(types.SimpleNamespace(get_ablation=lambda: changes), [])
+def test_an_ablation_that_is_not_valid_is_refused_with_a_clear_message(fields, message):
+    with pytest.raises(UserError, match=message):
+        ablation.load_ablation(types.SimpleNamespace(get_ablation=lambda: fields), [])
 
 
 def test_an_unknown_setting_of_an_arm_is_refused_before_anything_runs():
     module = types.SimpleNamespace(get_ablation=lambda: dict(arms=(("a", "rl.algoritm=grpo"),)))
     with pytest.raises(UserError, match="did you mean --config.rl.algorithm"):
-        ablation.runs_of(ablation.load(module, []), small.get_config(), [0], Path("w"), Path("s"))
+        ablation.expand_runs(ablation.load_ablation(module, []), small.get_config(), [0], Path("w"), Path("s"))
 
 
-def test_intervals_over_seeds_cover_the_mean_as_often_as_they_say():
+def test_95_percent_intervals_cover_the_mean_95_percent_of_the_time():
     rng = np.random.default_rng(1)
     for seeds in (3, 4, 8, 20):
-        found = [intervals.interval(rng.normal(size=seeds)) for _ in range(4000)]
-        covered = np.mean([e.low <= 0 <= e.high for e in found])
+        estimates = [intervals.interval(rng.normal(size=seeds)) for _ in range(4000)]
+        covered = np.mean([e.low <= 0 <= e.high for e in estimates])
         assert 0.938 <= covered <= 0.962, (seeds, covered)
 
 
-def test_differences_are_taken_seed_by_seed():
+def test_differences_are_paired_by_seed():
     a, b = {s: s + 0.1 for s in range(5)}, {s: float(s) for s in range(1, 6)}
     d = intervals.paired_difference(a, b)
     assert d.seeds == 4 and d.excludes_zero and d.mean == pytest.approx(0.1) and d.high - d.low < 1e-9
@@ -134,30 +139,30 @@ def test_differences_are_taken_seed_by_seed():
     ],
 )
 def test_a_claim_holds_fails_or_is_not_shown(claim, outcome):
-    assert ablation.judge(claim, LINES).outcome == outcome
+    assert ablation.check_claim(claim, RESULTS).outcome == outcome
 
 
-def test_the_verdict_gives_numbers_and_seeds():
-    text = ablation.verdict([ablation.judge("pass@1: bad < good", LINES)], LINES)
+def test_the_verdict_has_the_values_and_the_number_of_seeds():
+    text = ablation.format_verdict([ablation.check_claim("pass@1: bad < good", RESULTS)], RESULTS)
     assert "4 seeds" in text and "pass@1: bad < good HOLDS (0.515" in text and "-0.300" in text
 
 
-def test_a_verdict_on_arms_of_unequal_seeds_says_so():
-    fewer = [x for x in LINES if x["arm"] != "bad" or x["seed"] < 2]
-    assert "2 to 4 seeds" in ablation.verdict([ablation.judge("pass@1: bad < good", fewer)], fewer)
+def test_a_verdict_on_arms_with_different_numbers_of_seeds_gives_both_numbers():
+    fewer = [r for r in RESULTS if r["arm"] != "bad" or r["seed"] < 2]
+    assert "2 to 4 seeds" in ablation.format_verdict([ablation.check_claim("pass@1: bad < good", fewer)], fewer)
 
 
-def test_the_page_is_made_of_the_results_alone(tmp_path):
-    asked = ablation.load(
+def test_the_report_is_made_from_the_results_alone(tmp_path):
+    spec = ablation.load_ablation(
         types.SimpleNamespace(get_ablation=lambda: selection.get_ablation() | dict(
             arms=(("good",), ("same",), ("bad",)), claims=("pass@1: bad < good",))),
         [],
     )  # fmt: skip
-    ablation.write(tmp_path / "results.jsonl", LINES)
-    ablation.write_report(asked, ablation.read(tmp_path / "results.jsonl"), tmp_path, "selection")
+    ablation.write_results(tmp_path / "results.jsonl", RESULTS)
+    ablation.write_report(spec, ablation.read_results(tmp_path / "results.jsonl"), tmp_path, "selection")
     page = (tmp_path / "report.html").read_text()
     assert "pass@1: bad &lt; good" in page and page.count("<img") == 2
     assert "HOLDS" in (tmp_path / "verdict.txt").read_text()
     journal.replace_text(tmp_path / "other.jsonl", '{"a": 1}\n')
-    with pytest.raises(UserError, match="holds no results"):
-        ablation.read(tmp_path / "other.jsonl")
+    with pytest.raises(UserError, match="there are no results of an ablation"):
+        ablation.read_results(tmp_path / "other.jsonl")

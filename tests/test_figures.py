@@ -119,7 +119,7 @@ def test_a_new_metric_has_a_label_and_a_panel_from_one_row(monkeypatch):
     assert measures.find_measure("length").header == "Response length, mean (tokens)"
     assert measures.find_measure("doubt").header == "Doubts ↓" and measures.find_measure("doubt").format(0.5) == "50.0%"
     line = {"arm": "a", "seed": 0, "curves": {"eval/doubt": [0.1, 0.2]}}
-    assert results.values([line], "a", "doubt") == {0: 0.2}
+    assert results.values_by_seed([line], "a", "doubt") == {0: 0.2}
 
 
 def test_names_of_families_stand_for_their_keys_and_units():

@@ -1,96 +1,124 @@
-"""The report of an ablation: the table of arms, the verdict on its hypothesis, figures and report.html."""
+"""The report of an ablation: the table of arms, the verdict on its hypothesis, the figures, and report.html."""
 
 import html
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from rljax import report
-from rljax.ablation.arms import Ablation
-from rljax.ablation.arms import folder as folder_of
-from rljax.ablation.claims import judge, say, verdict
-from rljax.ablation.draw import draw_figures
-from rljax.ablation.results import Line, table, values
-from rljax.metrics import intervals
+from rljax.ablation.ablation_figures import draw_figures
+from rljax.ablation.arms import Ablation, run_folder
+from rljax.ablation.claims import ClaimResult, check_claim, format_estimate, format_verdict
+from rljax.ablation.results import RunResult, arm_values, results_table, values_by_seed
+from rljax.metrics.intervals import interval, paired_difference
 from rljax.training import journal
 
+MAX_TILES = 5  # arms with a headline number at the top of report.html
 
-def write_report(asked: Ablation, lines: list[Line], workdir: Path, name: str) -> None:
-    """Figures and report.html; the table of arms, and the verdict, also on the terminal."""
-    drawn = draw_figures(asked, lines, workdir / "figures", name)
-    judged = [judge(claim, lines) for claim in asked.claims]
-    header, rows = arms_table(asked, lines)
+
+def write_report(ablation: Ablation, results: list[RunResult], workdir: Path, name: str) -> None:
+    """Write the figures, verdict.txt and report.html; print the table of arms and the verdict.
+
+    ``name`` is the beginning of the figures' file names.
+    """
+    pictures = draw_figures(ablation, results, workdir / "figures", name)
+    claim_results = [check_claim(claim, results) for claim in ablation.claims]
+    verdict = format_verdict(claim_results, results)
+    header, rows = arms_table(ablation, results)
     print(markdown_table(header, rows))
-    for j in judged:
-        print(f"{j.outcome.upper():>9}  {j.claim}: {say(j.left)} against {say(j.right)}, "
-              f"difference {say(j.difference, True)}")  # fmt: skip
-    held = sum(j.outcome == "holds" for j in judged)
-    tiles = [("claims that hold", f"{held} of {len(judged)}", "95 % intervals of paired differences")] if judged else []
-    for arm in list(asked.arms)[:5]:
-        e = intervals.interval(np.array([*values(lines, arm, asked.measures[0]).values()]))
-        tiles.append((arm, f"{e.mean:.3f}", f"{asked.measures[0]}, {say(e)}"))
-    claims = [[j.claim, j.outcome, *map(say, (j.left, j.right)), say(j.difference, True)] for j in judged]
+    for r in claim_results:
+        values = f"{format_estimate(r.left)} against {format_estimate(r.right)}"
+        print(f"{r.outcome.upper():>9}  {r.claim}: {values}, difference {format_estimate(r.difference, True)}")
+
     tables = [("Arms: mean over seeds, 95 % interval; difference from the first arm, paired by seed", header, rows)]
-    if claims:
-        tables.insert(
-            0, ("The hypothesis, claim by claim", ["claim", "outcome", "left", "right", "difference"], claims)
-        )
-    tables.append(("Every run", *table(lines, asked.measures)))
-    said = "".join(f"<p>{html.escape(text)}</p>" for text in (asked.hypothesis, verdict(judged, lines)) if text)
-    journal.replace_text(workdir / "verdict.txt", verdict(judged, lines) + "\n")
+    if claim_results:
+        tables.insert(0, ("The hypothesis, claim by claim", *claims_table(claim_results)))
+    tables.append(("Every run", *results_table(results, ablation.measures)))
+    question = "".join(f"<p>{html.escape(text)}</p>" for text in (ablation.hypothesis, verdict) if text)
+    journal.replace_text(workdir / "verdict.txt", verdict + "\n")
     report.write_page(
         workdir / "report.html",
-        f"rljax: {asked.question}",
-        tiles,
-        drawn,
+        f"rljax: {ablation.question}",
+        headline_tiles(ablation, results, claim_results),
+        pictures,
         [],
         tables,
-        {"arms": {arm: list(changes) for arm, changes in asked.arms.items()}, "commit": lines[-1]["commit"]},
-        more=[("Question", said), *compare_models(asked, lines, workdir)],
+        {"arms": {arm: list(changes) for arm, changes in ablation.arms.items()}, "commit": results[-1]["commit"]},
+        more=[("Question", question), *compare_models(ablation, results, workdir)],
     )
-    print(verdict(judged, lines))
+    print(verdict)
     print(f"report {workdir / 'report.html'}")
 
 
-def compare_models(asked: Ablation, lines: list[Line], workdir: Path) -> list[tuple[str, str]]:
-    """The report's section in which one question is put to the model before and to some arms' models after, where the
-    runs' samples are still there: the problem on which the first arm gained most."""
-    line = lines[0]
+def headline_tiles(
+    ablation: Ablation, results: list[RunResult], claim_results: Sequence[ClaimResult]
+) -> list[tuple[str, str, str]]:
+    """(label, number, note) of each headline number: the claims that hold, and the first measure of the first arms."""
+    tiles = []
+    if claim_results:
+        held = sum(r.outcome == "holds" for r in claim_results)
+        tiles.append(("claims that hold", f"{held} of {len(claim_results)}", "95 % intervals of paired differences"))
+    for arm in list(ablation.arms)[:MAX_TILES]:
+        estimate = interval(arm_values(results, arm, ablation.measures[0]))
+        tiles.append((arm, f"{estimate.mean:.3f}", f"{ablation.measures[0]}, {format_estimate(estimate)}"))
+    return tiles
 
-    def attempts(arm: str, place: int) -> dict[int, list[Any]]:
-        folder = folder_of(workdir, arm, line["seed"])
-        return report.group_by_problem(
-            journal.read_records(folder / "samples" / f"{asked.stage}_step_{line['steps'][place]:06d}.jsonl")
-        )
 
-    before, after = attempts(asked.reference, 0), {arm: attempts(arm, -1) for arm in asked.arms}
-    after = {arm: found for arm, found in after.items() if found}
-    best = report.rank_by_improvement(before, after.get(asked.reference, {}))
-    if not best or asked.stage != "rl":
+def claims_table(claim_results: Sequence[ClaimResult]) -> tuple[list[str], list[list[Any]]]:
+    """(header, rows) of a table with a row for each claim."""
+    header = ["claim", "outcome", "left", "right", "difference"]
+    rows: list[list[Any]] = []
+    for r in claim_results:
+        sides = format_estimate(r.left), format_estimate(r.right)
+        rows.append([r.claim, r.outcome, *sides, format_estimate(r.difference, True)])
+    return header, rows
+
+
+def compare_models(ablation: Ablation, results: list[RunResult], workdir: Path) -> list[tuple[str, str]]:
+    """A section of the report that shows attempts at one held-out problem: before RL, and by each arm after RL.
+
+    It is the problem on which the first arm improved most. Returns (title, HTML), or nothing if the samples of the runs are
+    not there or the stage is not RL.
+    """
+    first = results[0]
+
+    def read_attempts(arm: str, evaluation: int) -> dict[int, list[Any]]:
+        """{problem: its attempts} of one arm at one evaluation (an index, as in ``values_by_seed``)."""
+        samples = run_folder(workdir, arm, first["seed"]) / "samples"
+        name = f"{ablation.stage}_step_{first['steps'][evaluation]:06d}.jsonl"
+        return report.group_by_problem(journal.read_records(samples / name))
+
+    before, after = read_attempts(ablation.reference, 0), {arm: read_attempts(arm, -1) for arm in ablation.arms}
+    after = {arm: attempts for arm, attempts in after.items() if attempts}
+    ranked = report.rank_by_improvement(before, after.get(ablation.reference, {}))
+    if not ranked or ablation.stage != "rl":
         return []
-    q = best[0]
-    models = [("before RL", before[q]), *((arm, found[q]) for arm, found in after.items() if q in found)]
-    note = f"Seed {line['seed']}, the held-out problem on which {asked.reference} gained most."
-    return [("Thinking against imitation", report.render_models(models, note))]
+    problem = ranked[0]
+    of_arms = ((arm, attempts[problem]) for arm, attempts in after.items() if problem in attempts)
+    note = f"Seed {first['seed']}, the held-out problem on which {ablation.reference} gained most."
+    return [("Thinking against imitation", report.render_models([("before RL", before[problem]), *of_arms], note))]
 
 
-def arms_table(asked: Ablation, lines: list[Line]) -> tuple[list[str], list[list[Any]]]:
-    """(header, one row an arm): each measure's mean and interval, and its paired difference from the first arm."""
-    header = ["arm", "seeds", *(x for m in asked.measures for x in (m, f"{m}, difference"))]
+def arms_table(ablation: Ablation, results: list[RunResult]) -> tuple[list[str], list[list[Any]]]:
+    """(header, rows) of a table with a row for each arm: each measure's mean and interval over seeds, and its difference.
+
+    The difference is the one from the first arm, paired by seed.
+    """
+    header = ["arm", "seeds", *(text for m in ablation.measures for text in (m, f"{m}, difference"))]
     rows = []
-    for arm in asked.arms:
-        row: list[Any] = [arm, len(values(lines, arm, asked.measures[0]))]
-        for m in asked.measures:
-            mine = values(lines, arm, m)
-            d = intervals.paired_difference(mine, values(lines, asked.reference, m))
-            row.append(say(intervals.interval(np.array([*mine.values()]))))
-            row.append("–" if arm == asked.reference else say(d, True))
+    for arm in ablation.arms:
+        row: list[Any] = [arm, len(values_by_seed(results, arm, ablation.measures[0]))]
+        for measure in ablation.measures:
+            values, reference = (values_by_seed(results, a, measure) for a in (arm, ablation.reference))
+            row.append(format_estimate(interval(arm_values(results, arm, measure))))
+            is_reference = arm == ablation.reference
+            row.append("–" if is_reference else format_estimate(paired_difference(values, reference), True))
         rows.append(row)
     return header, rows
 
 
 def markdown_table(header: list[str], rows: list[list[Any]]) -> str:
-    show = lambda x: f"{x:.3f}" if isinstance(x, float) else str(x)
+    """A table as Markdown. Fractions have three decimals."""
+    format_cell = lambda x: f"{x:.3f}" if isinstance(x, float) else str(x)
     lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(map(show, line)) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(map(format_cell, line)) + " |" for line in lines)

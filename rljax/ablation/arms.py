@@ -1,9 +1,10 @@
-"""An ablation as data. A file of configs/ablations/ has beside ``get_config(arg)``, the settings that all arms share,
+"""An ablation as data. A config file of an ablation has two functions.
 
-    get_ablation() -> {"question": ..., "hypothesis": ..., "arms": (("name", "key=value", ...), ...), ...}
+    get_config(arg)      the settings that all arms share
+    get_ablation()       {"question": ..., "hypothesis": ..., "arms": (("name", "key=value", ...), ...), ...}
 
-An arm is a name and the settings it changes, written as on the command line. The first arm is the one that others are
-compared with. ``--vary key=a,b`` makes arms of any config.
+An arm is a name and the settings that it changes, written as on the command line. Other arms are compared with the first arm.
+``--vary key=a,b`` makes arms from the settings of any config.
 """
 
 import dataclasses
@@ -11,7 +12,7 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,141 +23,154 @@ from rljax.structs import ConfigTree
 from rljax.training import config_files, stage_checkpoints
 from rljax.training.schema import STAGES
 
-SHARED = ("seed", "weights", "task", "model")  # what every stage depends on
-FIGURES = ("curves", "ends", "attempts", "grid")
+SHARED_SETTINGS = ("seed", "weights", "task", "model")  # sections of the config that every stage depends on
+FIGURES = ("curves", "ends", "attempts", "grid")  # each has a function in ablation_figures.py
 
 
 @dataclasses.dataclass(frozen=True)
 class Ablation:
-    """A question, and the arms that are to answer it."""
+    """What ``get_ablation`` returns: a question, and the arms that answer it."""
 
-    arms: Mapping[str, tuple[str, ...]]  # {name: changes}; the first is the reference
+    arms: Mapping[str, tuple[str, ...]]  # {name: changed settings}; the first arm is the reference
     question: str = ""
     hypothesis: str = ""
-    claims: tuple[str, ...] = ()  # the hypothesis, to be checked: "pass@1: shortest < dr_grpo"
-    stage: str = "rl"  # what an arm runs; the stages before it are its start, shared by arms that agree on them
-    measures: tuple[str, ...] = ("pass@1", "length")  # drawn and tabled, by their names in ``rljax.report.measures``
-    figures: tuple[str, ...] = ("curves", "ends")
+    claims: tuple[str, ...] = ()  # the hypothesis in a form that can be checked: "pass@1: shortest < dr_grpo"
+    stage: str = "rl"  # the stage that is compared; earlier stages make its start, which arms with equal settings share
+    measures: tuple[str, ...] = ("pass@1", "length")  # shown in figures and tables; names of ``rljax.report.measures``
+    figures: tuple[str, ...] = ("curves", "ends")  # names of ``FIGURES``
 
     @property
     def reference(self) -> str:
+        """The name of the first arm."""
         return next(iter(self.arms))
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
-    """One seed of one arm."""
+class ArmRun:
+    """The run of one arm with one seed."""
 
     arm: str
     seed: int
-    changes: tuple[str, ...]
-    config: ConfigTree  # as it will run, its start resolved
-    folder: Path
-    start: Path  # the folder of the stages before; Path() where there are none, or they are another run's
-    start_config: ConfigTree
+    changes: tuple[str, ...]  # the settings that the arm changes
+    config: ConfigTree  # the config of the run; its start is a path
+    folder: Path  # its workdir
+    start: Path  # the workdir of the earlier stages; Path() if there are none, or if another run made them
+    start_config: ConfigTree  # the config of the earlier stages
 
     @property
     def label(self) -> str:
+        """The arm and the seed, for messages."""
         return f"{self.arm}, seed {self.seed}"
 
 
-def load(module: ModuleType, vary: Sequence[str]) -> Ablation:
-    """The ablation of a config file, or of ``--vary``. Raises UserError where it is not well formed."""
+def load_ablation(module: ModuleType, vary: Sequence[str]) -> Ablation:
+    """The ablation of a config module, or the one that the values of ``--vary`` describe.
+
+    A module without ``get_ablation`` has one arm, "default". Raises UserError if the ablation is not valid.
+    """
     if vary:
-        return Ablation(arms=product(vary), question=" x ".join(v.split("=", 1)[0] for v in vary))
+        return Ablation(arms=arms_from_vary(vary), question=" x ".join(v.split("=", 1)[0] for v in vary))
     if not hasattr(module, "get_ablation"):
         return Ablation(arms={"default": ()}, question="the same run with several seeds")
-    said: dict[str, Any] = dict(module.get_ablation())
+    fields: dict[str, Any] = dict(module.get_ablation())
     known = {f.name for f in dataclasses.fields(Ablation)}
-    if unknown := set(said) - known:
-        raise UserError(f"get_ablation: unknown {sorted(unknown)[0]!r}, choose from {sorted(known)}")
-    names = [name for name, *_ in said.get("arms", ())]
-    if not names or len(set(names)) < len(names):
-        raise UserError(f"get_ablation: arms must be there and have different names, not {names}")
-    said["arms"] = {name: tuple(changes) for name, *changes in said["arms"]}
-    found = Ablation(**said)
-    if found.stage not in STAGES:
-        raise UserError(f"get_ablation: stage={found.stage!r}, choose from {STAGES}")
-    if unknown := [f for f in found.figures if f not in FIGURES]:
-        raise UserError(f"get_ablation: figure {unknown[0]!r} is unknown, choose from {FIGURES}")
-    for text in found.claims:
-        parse_claim(text, names)
-    return found
+    if unknown := set(fields) - known:
+        raise UserError(f"get_ablation: unknown key {sorted(unknown)[0]!r}, choose from {sorted(known)}")
+    names = [name for name, *_ in fields.get("arms", ())]
+    if not names:
+        raise UserError('get_ablation: there are no arms, add arms=(("name", "key=value"), ...)')
+    if len(set(names)) < len(names):
+        raise UserError(f"get_ablation: the arms must have different names, these are {names}")
+    fields["arms"] = {name: tuple(changes) for name, *changes in fields["arms"]}
+    ablation = Ablation(**fields)
+    if ablation.stage not in STAGES:
+        raise UserError(f"get_ablation: unknown stage {ablation.stage!r}, choose from {STAGES}")
+    if unknown := [f for f in ablation.figures if f not in FIGURES]:
+        raise UserError(f"get_ablation: unknown figure {unknown[0]!r}, choose from {FIGURES}")
+    for claim in ablation.claims:
+        parse_claim(claim, names)
+    return ablation
 
 
-def product(vary: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Every combination of the varied settings, each "key=value,value"; commas in brackets belong to a value."""
-    lists = []
-    for text in vary:
-        key, _, values = text.partition("=")
+def arms_from_vary(vary: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """{name: changed settings} of every combination of the varied settings.
+
+    Each item of ``vary`` is "key=value,value". A comma inside parentheses is part of a value. Raises UserError for an item
+    without values.
+    """
+    choices = []
+    for item in vary:
+        key, _, values = item.partition("=")
         if not values:
-            raise UserError(f"--vary {text}: write key=value,value")
-        lists.append([f"{key}={value}" for value in re.split(r",(?![^(]*\))", values)])
-    return {",".join(arm): tuple(arm) for arm in itertools.product(*lists)}
+            raise UserError(f"--vary {item}: there are no values, write key=value,value")
+        choices.append([f"{key}={value}" for value in re.split(r",(?![^(]*\))", values)])
+    return {",".join(changes): tuple(changes) for changes in itertools.product(*choices)}
 
 
-def runs_of(ablation: Ablation, config: ConfigTree, seeds: Sequence[int], workdir: Path, starts: Path) -> list[Run]:
-    """Every seed of every arm, seeds first, so that what is there after a while compares all arms.
+def expand_runs(
+    ablation: Ablation, config: ConfigTree, seeds: Sequence[int], workdir: Path, starts: Path
+) -> list[ArmRun]:
+    """The run of every arm with every seed. All arms of the first seed come first, so that they can be compared early.
 
-    Starts lie in ``starts``, each in a folder named by everything that it depends on. Raises UserError for a change
-    that the config does not know.
+    ``starts`` is the folder of the earlier stages. Raises UserError if an arm changes a setting that does not exist.
     """
     return [
-        run_of(ablation, config, arm, changes, seed, workdir, starts)
+        make_run(ablation, config, arm, changes, seed, workdir, starts)
         for seed in seeds
         for arm, changes in ablation.arms.items()
     ]
 
 
-def run_of(
+def make_run(
     ablation: Ablation, config: ConfigTree, arm: str, changes: tuple[str, ...], seed: int, workdir: Path, starts: Path
-) -> Run:
+) -> ArmRun:
+    """The run of one arm with one seed. ``config`` is the config that all arms share."""
     stage = ablation.stage
-    mine = config_files.override_config(config, [*changes, f"seed={seed}"])
-    before = chain(mine, stage)
+    run_config = config_files.override_config(config, [*changes, f"seed={seed}"])
+    previous = previous_stages(run_config, stage)
     start, start_config = Path(), config
-    if before:
-        theirs = [c for c in config_files.list_overrides(config, mine) if re.split(r"[.=]", c)[0] in (*SHARED, *before)]
-        start_config = config_files.override_config(
-            config, [*theirs, f"stages={tuple(before)!r}"]
-        )  # else as the base says
-        start = starts / key(mine, before)
-        mine = config_files.override_config(mine, [f"{stage}.start={start}:{before[-1]}"])
-    return Run(arm, seed, changes, mine, folder(workdir, arm, seed), start, start_config)
+    if previous:
+        # The start takes only the changes that it depends on. So arms that agree on these share it.
+        sections = (*SHARED_SETTINGS, *previous)
+        overrides = config_files.list_overrides(config, run_config)
+        start_changes = [change for change in overrides if re.split(r"[.=]", change)[0] in sections]
+        start_config = config_files.override_config(config, [*start_changes, f"stages={tuple(previous)!r}"])
+        start = starts / start_key(run_config, previous)
+        run_config = config_files.override_config(run_config, [f"{stage}.start={start}:{previous[-1]}"])
+    return ArmRun(arm, seed, changes, run_config, run_folder(workdir, arm, seed), start, start_config)
 
 
-def folder(workdir: Path, arm: str, seed: int) -> Path:
-    """Where a run of this arm and seed leaves everything."""
-    return workdir / slug(arm) / f"seed_{seed}"
+def run_folder(workdir: Path, arm: str, seed: int) -> Path:
+    """The workdir of the run of this arm and seed."""
+    return workdir / folder_name(arm) / f"seed_{seed}"
 
 
-def chain(config: ConfigTree, stage: str) -> list[str]:
-    """The stages, first to last, that must have run in the same folder before this one."""
-    before = config[stage].start
-    return [*chain(config, before), before] if before in STAGES else []
+def previous_stages(config: ConfigTree, stage: str) -> list[str]:
+    """The stages that must run in the same workdir before ``stage``, in their order."""
+    start = config[stage].start
+    return [*previous_stages(config, start), start] if start in STAGES else []
 
 
-def key(config: ConfigTree, before: Sequence[str]) -> str:
-    """A name for what these stages make: equal for configs that agree on all they depend on."""
-    said = {name: config[name] for name in (*SHARED, *before)}
-    text = json.dumps(
-        config_files.flatten_config({k: v.to_dict() if hasattr(v, "to_dict") else v for k, v in said.items()})
-    )
-    return f"{before[-1]}_seed_{config.seed}_{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+def start_key(config: ConfigTree, stages: Sequence[str]) -> str:
+    """The folder name of a start that these stages make. Two configs have the same one if they agree on all it depends on."""
+    sections = {name: config[name] for name in (*SHARED_SETTINGS, *stages)}
+    plain = {name: value.to_dict() if hasattr(value, "to_dict") else value for name, value in sections.items()}
+    digest = hashlib.sha256(json.dumps(config_files.flatten_config(plain)).encode()).hexdigest()
+    return f"{stages[-1]}_seed_{config.seed}_{digest[:10]}"
 
 
-def slug(name: str) -> str:
-    """An arm's name as the name of a folder."""
-    return re.sub(r"[^\w.=,+()-]+", "_", name).strip("_") or "arm"
+def folder_name(arm: str) -> str:
+    """The name of an arm with only the characters that are safe in the name of a folder."""
+    return re.sub(r"[^\w.=,+()-]+", "_", arm).strip("_") or "arm"
 
 
-def finished(folder: Path, config: ConfigTree, stage: str) -> bool:
-    """Whether a stage has come to its end in this folder."""
+def is_finished(folder: Path, config: ConfigTree, stage: str) -> bool:
+    """Whether this workdir has the last checkpoint of the stage."""
     return stage_checkpoints.finished(folder, stage, config[stage].steps)
 
 
-def check(config: ConfigTree, resolve: Any, arm: str) -> None:
-    """``resolve(config)``; its complaint begins with the arm's name."""
+def check_arm(arm: str, config: ConfigTree, resolve: Callable[[ConfigTree], Any]) -> None:
+    """Call ``resolve(config)``. Raises its UserError with the name of the arm in front."""
     try:
         resolve(config)
     except UserError as e:

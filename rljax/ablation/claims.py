@@ -1,11 +1,11 @@
-"""A hypothesis as something that can be checked: "length: shortest < dr_grpo".
+"""A hypothesis as claims that a program checks, such as "length: shortest < dr_grpo". A claim has one of these forms.
 
-    MEASURE: ARM < ARM        the first arm ends lower, over the seeds that both have
-    MEASURE: ARM > before     an arm ends higher than it began
-    MEASURE: ARM ~ ARM [d]    they end within d of each other (the interval of the difference lies in -d to d)
+    MEASURE: ARM < ARM        the last value of the first arm is lower, over the seeds that both arms have
+    MEASURE: ARM > before     the last value of an arm is higher than its value before training
+    MEASURE: ARM ~ ARM [d]    the last values differ by at most d
 
-A claim holds where the 95 % interval of the paired difference says so, fails where it says the opposite, and else nothing
-was shown.
+A claim is checked with the 95 % interval of the paired difference (``rljax.metrics.intervals``). It "holds" if the whole
+interval agrees with the claim. It "fails" if the whole interval contradicts it. Otherwise it is "not shown".
 """
 
 import re
@@ -14,79 +14,102 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rljax.ablation import results
-from rljax.ablation.results import Line
+from rljax.ablation.results import RunResult, arm_names, describe_seed_count, values_by_seed
 from rljax.errors import UserError
 from rljax.metrics.intervals import Estimate, interval, paired_difference
 
-BEFORE = "before"
-FORM = re.compile(r"(?P<measure>[^:]+): (?P<left>.+?) (?P<sign>[<>~]) (?P<right>.+?)(?: \[(?P<within>[\d.]+)\])?")
+BEFORE = "before"  # the right side of a claim that compares an arm with itself before training
+CLAIM_PATTERN = re.compile(
+    r"(?P<measure>[^:]+): (?P<left>.+?) (?P<operator>[<>~]) (?P<right>.+?)(?: \[(?P<tolerance>[\d.]+)\])?"
+)
 
 
 class Claim(NamedTuple):
+    """A claim, parsed."""
+
     measure: str
-    left: str
-    sign: str
-    right: str
-    within: float
+    left: str  # an arm
+    operator: str  # < | > | ~
+    right: str  # an arm, or ``BEFORE``
+    tolerance: float  # of ~; 0 for the others
 
 
-class Judgement(NamedTuple):
+class ClaimResult(NamedTuple):
+    """A claim and what the results show about it."""
+
     claim: str
     outcome: str  # holds | fails | not shown
     left: Estimate
     right: Estimate
-    difference: Estimate
+    difference: Estimate  # left - right, paired by seed
 
 
 def parse_claim(text: str, arms: Sequence[str]) -> Claim:
-    """Raises UserError for a text that is no claim, or names an arm that is not there."""
-    found = FORM.fullmatch(text)
-    if not found or (found["sign"] == "~") != (found["within"] is not None):
-        raise UserError(f"claim {text!r}: write MEASURE: ARM < ARM, or > before, or MEASURE: ARM ~ ARM [0.05]")
-    for side in (found["left"], found["right"]):
+    """The claim in this text. Raises UserError if the text is not a claim, or if it names an unknown arm."""
+    match = CLAIM_PATTERN.fullmatch(text)
+    if not match or (match["operator"] == "~") != (match["tolerance"] is not None):
+        raise UserError(
+            f"claim {text!r}: write MEASURE: ARM < ARM, MEASURE: ARM > before, or MEASURE: ARM ~ ARM [0.05]"
+        )
+    for side in (match["left"], match["right"]):
         if side not in (*arms, BEFORE):
             raise UserError(f"claim {text!r}: there is no arm {side!r}, choose from {[*arms, BEFORE]}")
-    if found["left"] == BEFORE:
-        raise UserError(f"claim {text!r}: {BEFORE!r} stands on the right")
-    return Claim(found["measure"], found["left"], found["sign"], found["right"], float(found["within"] or 0))
+    if match["left"] == BEFORE:
+        raise UserError(f"claim {text!r}: {BEFORE!r} must be on the right side")
+    return Claim(match["measure"], match["left"], match["operator"], match["right"], float(match["tolerance"] or 0))
 
 
-def judge(text: str, lines: Sequence[Line]) -> Judgement:
-    """What the runs say about a claim."""
-    c = parse_claim(text, results.arms_in(lines))
-    left = results.values(lines, c.left, c.measure)
-    begin = c.right == BEFORE
-    right = results.values(lines, c.left if begin else c.right, c.measure, 0 if begin else -1)
-    d = paired_difference(left, right)
+def check_claim(text: str, results: Sequence[RunResult]) -> ClaimResult:
+    """Whether the results of the runs support a claim."""
+    claim = parse_claim(text, arm_names(results))
+    left = values_by_seed(results, claim.left, claim.measure)
+    if claim.right == BEFORE:
+        right = values_by_seed(results, claim.left, claim.measure, evaluation=0)
+    else:
+        right = values_by_seed(results, claim.right, claim.measure)
+    difference = paired_difference(left, right)
     outcome = "not shown"
-    if c.sign == "~":
-        outcome = "holds" if -c.within <= d.low and d.high <= c.within else outcome
-        outcome = "fails" if d.low > c.within or d.high < -c.within else outcome
-    elif d.excludes_zero:
-        outcome = "holds" if (d.mean < 0) == (c.sign == "<") else "fails"
-    over = lambda x: interval(np.array([*x.values()]))
-    return Judgement(text, outcome, over(left), over(right), d)
+    if claim.operator == "~":
+        if -claim.tolerance <= difference.low and difference.high <= claim.tolerance:
+            outcome = "holds"
+        if difference.low > claim.tolerance or difference.high < -claim.tolerance:
+            outcome = "fails"
+    elif difference.excludes_zero:
+        outcome = "holds" if (difference.mean < 0) == (claim.operator == "<") else "fails"
+    left_mean, right_mean = (interval(np.array([*values.values()])) for values in (left, right))
+    return ClaimResult(text, outcome, left_mean, right_mean, difference)
 
 
-def say(e: Estimate, signed: bool = False) -> str:
-    """The mean and its interval, as in 0.800 [0.770, 0.830]; fewer digits for lengths."""
-    digits = 1 if max(map(abs, [x for x in e[:3] if x == x] or [0])) >= 3 else 3
-    show = lambda x: f"{x:+.{digits}f}" if signed else f"{x:.{digits}f}"
-    return show(e.mean) + (f" [{show(e.low)}, {show(e.high)}]" if e.low == e.low else " (one seed)")
+def format_estimate(estimate: Estimate, signed: bool = False) -> str:
+    """A mean and its interval as text, such as "0.800 [0.770, 0.830]". Values of 3 or more have one decimal.
+
+    ``signed`` writes a plus sign before positive values.
+    """
+    numbers = [x for x in (estimate.mean, estimate.low, estimate.high) if x == x]  # not nan
+    spec = f"{'+' if signed else ''}.{1 if max(map(abs, numbers), default=0) >= 3 else 3}f"
+    mean, low, high = (format(x, spec) for x in (estimate.mean, estimate.low, estimate.high))
+    return f"{mean} [{low}, {high}]" if estimate.low == estimate.low else f"{mean} (one seed)"
 
 
-def verdict(judged: Sequence[Judgement], lines: Sequence[Line]) -> str:
-    """One paragraph: which claims held, with numbers, and over how many seeds."""
-    if not judged:
+def format_verdict(claim_results: Sequence[ClaimResult], results: Sequence[RunResult]) -> str:
+    """One paragraph: how many claims hold, over how many seeds, and the numbers of each claim. "" without claims."""
+    if not claim_results:
         return ""
-    last = lines[0]["steps"][-1]
-    by = {o: [j for j in judged if j.outcome == o] for o in ("holds", "fails", "not shown")}
-    what = "; ".join(f"{title(j)}, difference {say(j.difference, True)}" for j in judged)
-    counted = ", ".join(f"{len(v)} {k.replace('holds', 'hold').replace('fails', 'fail')}" for k, v in by.items() if v)
-    return f"After {last} steps, {results.seeds_said(lines)}, of {len(judged)} claims {counted}: {what}."
+    last_step = results[0]["steps"][-1]
+    counts = []
+    for outcome, verb in (("holds", "hold"), ("fails", "fail"), ("not shown", "not shown")):
+        if count := sum(r.outcome == outcome for r in claim_results):
+            counts.append(f"{count} {verb}")
+    details = "; ".join(
+        f"{format_claim_result(r)}, difference {format_estimate(r.difference, True)}" for r in claim_results
+    )
+    return (
+        f"After {last_step} steps, {describe_seed_count(results)}, of {len(claim_results)} claims {', '.join(counts)}: "
+        f"{details}."
+    )
 
 
-def title(j: Judgement) -> str:
-    """The claim, its outcome and both sides' numbers."""
-    return f"{j.claim} {j.outcome.upper()} ({say(j.left)} against {say(j.right)})"
+def format_claim_result(result: ClaimResult) -> str:
+    """The claim, its outcome, and the values of both sides."""
+    values = f"{format_estimate(result.left)} against {format_estimate(result.right)}"
+    return f"{result.claim} {result.outcome.upper()} ({values})"

@@ -1,4 +1,7 @@
-"""An ablation's runs as processes, each with cores of its own, so that a run rounds the same however many run beside it."""
+"""Runs as processes. Each process keeps its own CPU cores: the number of threads changes how sums are rounded.
+
+So a run gives the same numbers no matter how many others run at the same time.
+"""
 
 import contextlib
 import itertools
@@ -18,79 +21,84 @@ from rljax.training import config_files
 
 
 class Job(NamedTuple):
-    """One process to run."""
+    """A process to run: one script with one config."""
 
-    label: str
-    script: str  # a name of experiments/
+    label: str  # for messages
+    script: str  # a module of experiments/
     folder: Path  # its workdir
     config: ConfigTree
 
 
-def run_jobs(jobs: Sequence[Job], path: str, processes: int) -> None:
-    """Run every job to its end, ``processes`` at once (0: one a core), each with its own share of the cores.
+def run_jobs(jobs: Sequence[Job], config_file: str, processes: int) -> None:
+    """Run all jobs to their end, ``processes`` at once (0: one for each core). The cores are divided between them.
 
-    ``path`` is the config file that the jobs' configs come from. Raises UserError after the last if some failed.
+    ``config_file`` is the file that the configs of the jobs were made from. Raises UserError at the end if a job failed. On an
+    interrupt, the running processes are interrupted too: they save and end.
     """
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
-    slots: queue.Queue = queue.Queue()
     count = processes or len(cores)
-    share = max(1, len(cores) // count)
+    cores_each = max(1, len(cores) // count)
+    free_cores: queue.Queue[list[int]] = queue.Queue()
     for i in range(count):
-        slots.put([cores[(i * share + j) % len(cores)] for j in range(share)])
+        free_cores.put([cores[(i * cores_each + j) % len(cores)] for j in range(cores_each)])
     running: dict[int, subprocess.Popen] = {}
-    numbers = itertools.count(1)
+    job_numbers = itertools.count(1)
 
     def run_job(job: Job) -> str:
-        own_cores = slots.get()
+        job_cores = free_cores.get()
         try:
-            print(f"{job.label}: {next(numbers)} of {len(jobs)}, see {job.folder / 'log.txt'}", flush=True)
-            return run_process(job, path, own_cores, running)
+            print(f"{job.label}: {next(job_numbers)} of {len(jobs)}, see {job.folder / 'log.txt'}", flush=True)
+            return run_process(job, config_file, job_cores, running)
         finally:
-            slots.put(own_cores)
+            free_cores.put(job_cores)
 
     with ThreadPoolExecutor(count) as pool, sigterm_as_interrupt():
-        waiting = [pool.submit(run_job, job) for job in jobs]
+        futures = [pool.submit(run_job, job) for job in jobs]
         try:
-            failed = [f for f in (w.result() for w in waiting) if f]
-        except BaseException:  # asked to stop: so are they, each of which saves and ends
-            for w in waiting:
-                w.cancel()
+            failures = [failure for failure in (future.result() for future in futures) if failure]
+        except BaseException:
+            for future in futures:
+                future.cancel()
             for process in list(running.values()):
                 process.send_signal(signal.SIGINT)
             raise
-    raise_failures(failed, len(jobs))
+    raise_if_failed(failures, len(jobs))
 
 
-def raise_failures(failed: Sequence[str], count: int) -> None:
-    """Raise UserError where some of ``count`` runs failed."""
-    if failed:
-        raise UserError(f"{len(failed)} of {count} runs failed, the first: {failed[0]}; the others are kept")
+def raise_if_failed(failures: Sequence[str], count: int) -> None:
+    """Raise UserError if some of ``count`` runs failed. ``failures`` are their messages."""
+    if failures:
+        raise UserError(
+            f"{len(failures)} of {count} runs failed, the results of the others are kept. The first: {failures[0]}"
+        )
 
 
 @contextlib.contextmanager
 def sigterm_as_interrupt() -> Iterator[None]:
-    """A SIGTERM raises KeyboardInterrupt, as a SIGINT does."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Inside, a SIGTERM raises KeyboardInterrupt, as a SIGINT does."""
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, previous)
 
 
-def run_process(job: Job, path: str, cores: list[int], running: dict[int, subprocess.Popen]) -> str:
-    """Run one process to its end, its output in log.txt; returns what went wrong, or ""."""
+def run_process(job: Job, config_file: str, cores: list[int], running: dict[int, subprocess.Popen]) -> str:
+    """Run one job to its end; returns why it failed, or "". Its output goes to log.txt of its workdir.
+
+    ``running`` is {process id: process} of the processes that run now; this one is in it until it ends.
+    """
     job.folder.mkdir(parents=True, exist_ok=True)
-    changes = [
-        f"--config.{change}" for change in config_files.list_overrides(config_files.load_config(path), job.config)
-    ]
-    command = [sys.executable, "-m", "rljax", job.script, f"--config={path}", f"--workdir={job.folder}", *changes]
+    overrides = config_files.list_overrides(config_files.load_config(config_file), job.config)
+    config_flags = [f"--config.{override}" for override in overrides]
+    command = [sys.executable, "-m", "rljax", job.script, f"--config={config_file}", f"--workdir={job.folder}"]
     with (job.folder / "log.txt").open("a") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        process = subprocess.Popen([*command, *config_flags], stdout=log, stderr=subprocess.STDOUT)
         running[process.pid] = process
         if hasattr(os, "sched_setaffinity"):
-            with contextlib.suppress(ProcessLookupError):  # it has ended already, and its status says why
+            with contextlib.suppress(ProcessLookupError):  # the process has already ended; its exit code tells why
                 os.sched_setaffinity(process.pid, cores)
-        code = process.wait()
+        exit_code = process.wait()
         del running[process.pid]
-    last = (job.folder / "log.txt").read_text().strip().splitlines()[-1:]
-    return f"{job.folder}: {' '.join(last)}" if code else ""
+    last_line = (job.folder / "log.txt").read_text().strip().splitlines()[-1:]
+    return f"{job.folder}: {' '.join(last_line)}" if exit_code else ""

@@ -1,9 +1,9 @@
-"""The report of DeepSeek-R1's recipe in miniature: what each model can do, in one table, one figure and one sentence."""
+"""The report of DeepSeek-R1's recipe in miniature: the results of each model as a table, a figure and one sentence."""
 
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from rljax.structs import ConfigTree
 from rljax.training import journal
 from rljax.verifiers import text_rewards
 
-MODELS = {  # folder: its name in the table
+MODELS = {  # {folder of the model: its name in the table}
     "base": "base",
     "zero": "R1-Zero: RL on the base",
     "dev1": "Dev1: cold start SFT",
@@ -27,98 +27,116 @@ MODELS = {  # folder: its name in the table
     "small_distilled": "small, distilled",
     "small_distilled_rl": "small, distilled, then RL",
 }
-TILES = (
+TILES = (  # (label, model, note) of the headline numbers
     ("R1-Zero", "zero", "pass@1, RL on the base alone"),
     ("R1", "r1", "pass@1, at the end of the recipe"),
     ("small, distilled", "small_distilled", "pass@1, imitating R1"),
-    ("small, RL", "small_rl", "pass@1, practising alone"),
+    ("small, RL", "small_rl", "pass@1, RL without a teacher"),
 )
-Numbers = dict[str, Any]  # what one model did: metrics, language, rates [problems], samples
+
+
+class ModelResult(TypedDict):
+    """The result of one model on the held-out problems."""
+
+    metrics: dict[str, float]
+    language: float  # the share of words in the target language
+    rates: list[float]  # the pass rate of each problem
+    samples: list[dict[str, Any]]  # the attempts that the report shows
 
 
 def summarize_model(
-    measured: Mapping[str, float], said: Sequence[Mapping[str, Any]], target: str, keep: int = 4
-) -> Numbers:
-    """The numbers of one model from its evaluation: its attempts at the first ``keep`` problems stay."""
-    languages = [text_rewards.language_consistency(a["response"].removesuffix("<eos>"), target=target) for a in said]
+    measured: Mapping[str, float], samples: Sequence[Mapping[str, Any]], target: str, num_shown: int = 4
+) -> ModelResult:
+    """The result of one model. ``measured`` and ``samples`` are its evaluation, ``target`` is the target language.
+
+    It keeps the attempts at the first ``num_shown`` problems.
+    """
+    languages = [text_rewards.language_consistency(a["response"].removesuffix("<eos>"), target=target) for a in samples]
     rewards: dict[int, list[float]] = {}
-    for a in said:
-        rewards.setdefault(a["problem"], []).append(a["reward"])
-    shown = ("problem", "prompt", "response", "reward", "strategy", "tokens")
-    return {
-        "metrics": dict(measured),
-        "language": float(np.mean(languages)),
-        "rates": [float(np.mean(rewards[q])) for q in sorted(rewards)],
-        "samples": [{k: a[k] for k in shown} for a in said if a["problem"] < keep],
-    }
+    for attempt in samples:
+        rewards.setdefault(attempt["problem"], []).append(attempt["reward"])
+    shown_keys = ("problem", "prompt", "response", "reward", "strategy", "tokens")
+    return ModelResult(
+        metrics=dict(measured),
+        language=float(np.mean(languages)),
+        rates=[float(np.mean(rewards[problem])) for problem in sorted(rewards)],
+        samples=[{key: a[key] for key in shown_keys} for a in samples if a["problem"] < num_shown],
+    )
 
 
-def table_row(name: str, numbers: Numbers) -> dict[str, Any]:
-    """A model's line of the table; ``±`` is half of the 95 % interval over questions."""
-    m = numbers["metrics"]
+def table_row(name: str, result: ModelResult) -> dict[str, Any]:
+    """{column: value} of a model's row in the table. "±" is half of the 95 % interval over problems."""
+    m = result["metrics"]
     cons = metrics.vote_key(m)
     return {
         "model": MODELS[name],
         "pass@1": m["eval/pass@1"],
-        "±": metrics.half_width(m["eval/pass@1/se"], len(numbers["rates"])),
+        "±": metrics.half_width(m["eval/pass@1/se"], len(result["rates"])),
         cons[5:]: m[cons],
         "length": m["eval/response_length/mean"],
-        "language": numbers["language"],
+        "language": result["language"],
         "truncated": m["eval/truncated"],
         "jumps": m["eval/strategy/jump"],
     }
 
 
-def pass_1_difference(one: Numbers, other: Numbers) -> tuple[float, float]:
-    """(mean difference of pass@1 on the same questions, half of its 95 % interval)."""
-    apart = np.asarray(one["rates"]) - np.asarray(other["rates"])
-    return float(apart.mean()), metrics.half_width(metrics.standard_error(apart), len(apart))
+def pass_at_1_difference(left: ModelResult, right: ModelResult) -> tuple[float, float]:
+    """(mean difference left - right of pass@1 on the same problems, half of its 95 % interval)."""
+    difference = np.asarray(left["rates"]) - np.asarray(right["rates"])
+    return float(difference.mean()), metrics.half_width(metrics.standard_error(difference), len(difference))
 
 
-def recipe_verdict(found: Mapping[str, Numbers]) -> str:
-    """One sentence: did distilling beat RL on the small model, and what did a consistent language cost?"""
-    pass_1 = {name: n["metrics"]["eval/pass@1"] for name, n in found.items()}
-    apart, half = pass_1_difference(found["small_distilled"], found["small_rl"])
-    said = "did no better and no worse than" if abs(apart) <= half else "beat" if apart > 0 else "lost to"
-    cost, width = pass_1_difference(found["dev2"], found["dev2_free"])
-    what = "nothing that can be told" if abs(cost) <= width else f"{-cost:.3f} of pass@1" if cost < 0 else "nothing"
-    spoken = {name: found[name]["language"] for name in ("dev2", "dev2_free")}
+def recipe_verdict(results: Mapping[str, ModelResult]) -> str:
+    """One sentence on two questions: is distillation better than RL on the small model, and what does the language reward cost?
+
+    A difference counts only if its 95 % interval excludes zero.
+    """
+    pass_at_1 = {name: result["metrics"]["eval/pass@1"] for name, result in results.items()}
+    gain, gain_width = pass_at_1_difference(results["small_distilled"], results["small_rl"])
+    outcome = "did no better and no worse than" if abs(gain) <= gain_width else "beat" if gain > 0 else "lost to"
+    change, width = pass_at_1_difference(results["dev2"], results["dev2_free"])
+    if abs(change) <= width:
+        cost = "nothing that can be told"
+    else:
+        cost = f"{-change:.3f} of pass@1" if change < 0 else "nothing"
+    language = {name: results[name]["language"] for name in ("dev2", "dev2_free")}
     return (
-        f"On the small model distilling {said} RL ({pass_1['small_distilled']:.3f} against {pass_1['small_rl']:.3f}, a difference "
-        f"of {apart:+.3f} ± {half:.3f}); rewarding the language moved its share from {spoken['dev2_free']:.3f} to "
-        f"{spoken['dev2']:.3f} and cost {what} ({pass_1['dev2']:.3f} with it, {pass_1['dev2_free']:.3f} without, "
-        f"{cost:+.3f} ± {width:.3f})."
+        f"On the small model distilling {outcome} RL ({pass_at_1['small_distilled']:.3f} against "
+        f"{pass_at_1['small_rl']:.3f}, a difference of {gain:+.3f} ± {gain_width:.3f}); rewarding the language moved its "
+        f"share from {language['dev2_free']:.3f} to {language['dev2']:.3f} and cost {cost} ({pass_at_1['dev2']:.3f} with "
+        f"it, {pass_at_1['dev2_free']:.3f} without, {change:+.3f} ± {width:.3f})."
     )
 
 
-def write_recipe_report(config: ConfigTree, workdir: Path, found: Mapping[str, Numbers]) -> None:
-    """The table, the figure, the report."""
-    rows = [table_row(name, numbers) for name, numbers in found.items()]
-    header, said, e = list(rows[0]), recipe_verdict(found), config.eval
+def write_recipe_report(config: ConfigTree, workdir: Path, results: Mapping[str, ModelResult]) -> None:
+    """Write table.md, table.jsonl, the figure and report.html; print the table and the verdict."""
+    rows = [table_row(name, result) for name, result in results.items()]
+    header, verdict, e = list(rows[0]), recipe_verdict(results), config.eval
     protocol = (
         f"{e.problems} {e.split} problems, {e.attempts} attempts each, temperature {e.temperature}, top-p {e.top_p}; "
         f"± is half of the 95 % interval over problems; language: share of words in {config.recipe.target!r}"
     )
-    table = [list(r.values()) for r in rows]
-    journal.replace_text(workdir / "table.md", f"{markdown_table(header, table)}\n\n{protocol}. {said}\n")
-    journal.replace_text(workdir / "table.jsonl", "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows))
+    cells = [list(row.values()) for row in rows]
+    table = markdown_table(header, cells)
+    journal.replace_text(workdir / "table.md", f"{table}\n\n{protocol}. {verdict}\n")
+    journal.replace_text(workdir / "table.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     bars = [
-        figures.Bar(r["model"].partition(":")[0], r["pass@1"], r["±"], r["language"], name == "small_base")
-        for name, r in zip(found, rows, strict=True)
+        figures.Bar(row["model"].partition(":")[0], row["pass@1"], row["±"], row["language"], name == "small_base")
+        for name, row in zip(results, rows, strict=True)
     ]
     picture = workdir / "figures" / "models.png"
     figures.draw_models(bars, picture, "DeepSeek-R1's recipe in miniature")
-    said_by = lambda name, q: [a for a in found[name]["samples"] if a["problem"] == q]
-    attempts = [(said_by("zero", q), said_by("r1", q)) for q in range(4)]
-    tiles = [(label, found[name]["metrics"]["eval/pass@1"], note) for label, name, note in TILES]
+    attempts_of = lambda name, problem: [a for a in results[name]["samples"] if a["problem"] == problem]
+    attempts = [(attempts_of("zero", problem), attempts_of("r1", problem)) for problem in range(4)]
+    tiles = [(label, results[name]["metrics"]["eval/pass@1"], note) for label, name, note in TILES]
     report.write_page(
         workdir / "report.html",
         "rljax: DeepSeek-R1's recipe in miniature",
         tiles,
-        [(picture, said)],
+        [(picture, verdict)],
         [pair for pair in attempts if all(pair)],
-        [(protocol, header, table)],
+        [(protocol, header, cells)],
         json.loads((workdir / "config.json").read_text()),
         compared=("of R1-Zero", "of R1"),
     )
-    print(f"{markdown_table(header, table)}\n{said}")
+    print(f"{table}\n{verdict}")

@@ -1,8 +1,8 @@
-"""The two ways to compute an ablation's runs: processes with cores of their own, or programs that hold many runs each.
+"""Computes the runs of an ablation in one of two ways: as processes, or as vmapped programs of many runs.
 
-On a CPU a process for each core is faster: a program of four runs takes more than four times as long as one of them. One
-small run does not fill an accelerator: there, runs that differ in numbers only are one program (vmapped.py), one group of them
-after the other, and any other run uses the devices as its config says.
+On a CPU, processes are faster: a program of four runs takes more than four times as long as one run. On an accelerator, a
+small run does not fill the device. There, runs that differ only in numbers are one program (vmapped.py). The programs run one
+after the other. Every other run uses the devices as its config says.
 """
 
 import hashlib
@@ -15,132 +15,146 @@ from typing import NamedTuple
 import jax
 
 from rljax.ablation import vmap_groups, vmapped
-from rljax.ablation.arms import Run, finished
-from rljax.ablation.process_pool import Job, raise_failures, run_jobs
+from rljax.ablation.arms import ArmRun, is_finished
+from rljax.ablation.process_pool import Job, raise_if_failed, run_jobs
 from rljax.errors import UserError
 from rljax.structs import ConfigTree
 from rljax.training.workdir import hold_workdir
 
-FORMS = ("auto", "processes", "together")
+FORMS = ("auto", "processes", "together")  # values of --form; "together" is as vmapped programs
+GROUPS_FOLDER = "together"  # in the workdir of the ablation; a folder for each group that is not finished
 
 
 class Experiments(NamedTuple):
-    """The scripts that a scheduler runs in its own process, handed to it: rljax imports no experiment."""
+    """The functions of experiments/ that run in this process. The caller passes them: rljax imports no experiment."""
 
-    stages: Mapping[str, Callable[[ConfigTree, Path], None]]  # run(config, workdir) of each stage
-    reproduce: Callable[[ConfigTree, Path], None]
+    stages: Mapping[str, Callable[[ConfigTree, Path], None]]  # {stage: run(config, workdir)}
+    reproduce: Callable[[ConfigTree, Path], None]  # runs all stages of a config
     make_train_step: vmapped.MakeTrainStep
 
 
 def choose_form(form: str) -> str:
-    """``form``, or for "auto" the one that suits the devices. Raises UserError for one that these cannot serve."""
+    """ "processes" or "together": the value of --form, where "auto" depends on the devices.
+
+    Raises UserError for an unknown form, or one that does not work on these devices.
+    """
     on_cpu = jax.default_backend() == "cpu"
     if form not in FORMS:
-        raise UserError(f"--form {form}: choose from {', '.join(FORMS)}")
+        raise UserError(f"--form {form}: unknown form, choose from {', '.join(FORMS)}")
     if form == "processes" and not on_cpu:
         raise UserError(
-            f"--form processes: one process holds a {jax.default_backend()}: --form together, or JAX_PLATFORMS=cpu"
+            f"--form processes: one process holds the {jax.default_backend()}, so that others cannot use it: write "
+            "--form together, or set JAX_PLATFORMS=cpu"
         )
     return form if form != "auto" else "processes" if on_cpu else "together"
 
 
-def unfinished(runs: Sequence[Run], stage: str) -> list[Run]:
-    """Those that have not come to the end of their stage."""
-    return [r for r in runs if not finished(r.folder, r.config, stage)]
+def unfinished_runs(runs: Sequence[ArmRun], stage: str) -> list[ArmRun]:
+    """The runs that do not have the last checkpoint of the stage."""
+    return [run for run in runs if not is_finished(run.folder, run.config, stage)]
 
 
-def has_start(run: Run) -> bool:
-    """Whether the stages that a run starts from have come to their end."""
-    return all(finished(run.start, run.start_config, stage) for stage in run.start_config.stages)
+def has_start(run: ArmRun) -> bool:
+    """Whether the earlier stages that a run starts from are finished."""
+    return all(is_finished(run.start, run.start_config, stage) for stage in run.start_config.stages)
 
 
-def missing_starts(todo: Sequence[Run]) -> list[Run]:
-    """A run for each start that is still to be made."""
-    return [r for r in {r.start: r for r in todo if r.start != Path()}.values() if not has_start(r)]
+def missing_starts(runs: Sequence[ArmRun]) -> list[ArmRun]:
+    """One run for each start that is not finished; several runs may share a start."""
+    return [run for run in {run.start: run for run in runs if run.start != Path()}.values() if not has_start(run)]
 
 
-def run_as_processes(runs: Sequence[Run], stage: str, path: str, processes: int) -> None:
-    """Every start, then every run, as many at once as there are processes. Raises UserError after the last if some failed."""
-    todo = unfinished(runs, stage)
-    starts = [Job(f"start of {r.label}", "reproduce", r.start, r.start_config) for r in missing_starts(todo)]
-    run_jobs(starts, path, processes)
-    run_jobs([Job(r.label, stage, r.folder, r.config) for r in todo], path, processes)
+def run_as_processes(runs: Sequence[ArmRun], stage: str, config_file: str, processes: int) -> None:
+    """Compute all starts, then all runs, as processes, ``processes`` at once. Raises UserError at the end if some failed."""
+    todo = unfinished_runs(runs, stage)
+    starts = [Job(f"start of {run.label}", "reproduce", run.start, run.start_config) for run in missing_starts(todo)]
+    run_jobs(starts, config_file, processes)
+    run_jobs([Job(run.label, stage, run.folder, run.config) for run in todo], config_file, processes)
 
 
-def run_as_programs(experiments: Experiments, runs: Sequence[Run], stage: str, workdir: Path, at_once: int) -> None:
-    """Every start, then every run in this process; those that can share a program do, at most ``at_once`` (0: all).
+def run_as_vmapped_groups(
+    experiments: Experiments, runs: Sequence[ArmRun], stage: str, workdir: Path, max_runs: int
+) -> None:
+    """Compute all starts, then all runs, in this process. Runs that can be one program are a group.
 
-    A group that was stopped continues as the group it was. Raises UserError after the last if some failed.
+    A group has at most ``max_runs`` runs (0: any number). A group that was stopped continues with the same runs. Raises
+    UserError at the end if some groups failed.
     """
-    todo = unfinished(runs, stage)
-    for r in missing_starts(todo):
-        print(f"start of {r.label}", flush=True)
-        with hold_workdir(r.start, r.start_config):
-            experiments.reproduce(r.start_config, r.start)
-    failed, stopped = [], find_stopped_groups(runs, workdir)
-    held = {r.folder for group in stopped.values() for r in group}
-    fresh = groups_of([r for r in todo if r.folder not in held], stage, at_once)
-    groups = [*stopped.items(), *((group_folder(workdir, group), group) for group in fresh)]
+    todo = unfinished_runs(runs, stage)
+    for run in missing_starts(todo):
+        print(f"start of {run.label}", flush=True)
+        with hold_workdir(run.start, run.start_config):
+            experiments.reproduce(run.start_config, run.start)
+    failures, stopped = [], find_stopped_groups(runs, workdir)
+    in_stopped_group = {run.folder for group in stopped.values() for run in group}
+    new_groups = make_groups([run for run in todo if run.folder not in in_stopped_group], stage, max_runs)
+    groups = [*stopped.items(), *((group_folder(workdir, group), group) for group in new_groups)]
     for number, (folder, group) in enumerate(groups, 1):
-        print(f"group {number} of {len(groups)}: {', '.join(r.label for r in group)}", flush=True)
+        print(f"group {number} of {len(groups)}: {', '.join(run.label for run in group)}", flush=True)
         try:
             run_group(experiments, group, stage, folder)
         except UserError as e:
-            failed.append(str(e))
-    raise_failures(failed, len(groups))
+            failures.append(str(e))
+    raise_if_failed(failures, len(groups))
 
 
-def run_group(experiments: Experiments, group: Sequence[Run], stage: str, folder: Path) -> None:
-    """Run a group to its end; ``folder`` is there only until then."""
+def run_group(experiments: Experiments, group: Sequence[ArmRun], stage: str, folder: Path) -> None:
+    """Run a group to its end. ``folder`` has the checkpoints of a group of several runs, and is removed at the end."""
     if len(group) == 1:
         (run,) = group
         with hold_workdir(run.folder, run.config):
             experiments.stages[stage](run.config, run.folder)
         return
-    vmapped.train_together(experiments.make_train_step, [r.config for r in group], [r.folder for r in group], folder)
-    shutil.rmtree(folder)  # every run has its own checkpoint now
+    configs, workdirs = [run.config for run in group], [run.folder for run in group]
+    vmapped.train_vmapped_runs(experiments.make_train_step, configs, workdirs, folder)
+    shutil.rmtree(folder)  # every run has its own last checkpoint now
 
 
-def groups_of(todo: Sequence[Run], stage: str, at_once: int) -> list[list[Run]]:
-    """Runs that can share a program, in the order of their first; any other run is a group by itself."""
-    by_signature: dict[str, list[Run]] = {}
-    for r in todo:
-        by_signature.setdefault(vmap_groups.signature(r.config) if stage == "rl" else r.label, []).append(r)
-    out = []
-    for group in by_signature.values():
-        size = (at_once or len(group)) if is_vmappable(group) else 1
-        out += [group[i : i + size] for i in range(0, len(group), size)]
-    return out
+def make_groups(runs: Sequence[ArmRun], stage: str, max_runs: int) -> list[list[ArmRun]]:
+    """Groups of runs that can be one program, in the order of their first runs. Every other run is a group of one."""
+    by_signature: dict[str, list[ArmRun]] = {}
+    for run in runs:
+        signature = vmap_groups.group_signature(run.config) if stage == "rl" else run.label
+        by_signature.setdefault(signature, []).append(run)
+    groups = []
+    for similar in by_signature.values():
+        size = (max_runs or len(similar)) if is_vmappable(similar) else 1
+        groups += [similar[i : i + size] for i in range(0, len(similar), size)]
+    return groups
 
 
-def is_vmappable(group: Sequence[Run]) -> bool:
-    """Whether these runs can share a program; says why where they cannot."""
-    if len(group) == 1:
+def is_vmappable(runs: Sequence[ArmRun]) -> bool:
+    """Whether runs of the same signature can be one program. Prints the reason if they cannot."""
+    if len(runs) == 1:
         return True
     try:
-        vmapped.check_pure(vmapped.resolve_one(group[0].config))
+        vmapped.check_vmappable(vmapped.resolve_on_one_device(runs[0].config))
     except UserError as e:
-        print(f"{group[0].label} and {len(group) - 1} more: {e}", flush=True)
+        print(f"{runs[0].label} and {len(runs) - 1} more: {e}", flush=True)
         return False
     return True
 
 
-def group_folder(workdir: Path, group: Sequence[Run]) -> Path:
-    """Where a group keeps what it needs to go on, named by who is in it."""
-    names = json.dumps([str(r.folder.relative_to(workdir)) for r in group])
-    return workdir / "together" / hashlib.sha256(names.encode()).hexdigest()[:10]
+def group_folder(workdir: Path, group: Sequence[ArmRun]) -> Path:
+    """The folder of a group's checkpoints. Its name is a hash of the names of its runs."""
+    names = json.dumps([str(run.folder.relative_to(workdir)) for run in group])
+    return workdir / GROUPS_FOLDER / hashlib.sha256(names.encode()).hexdigest()[:10]
 
 
-def find_stopped_groups(runs: Sequence[Run], workdir: Path) -> dict[Path, list[Run]]:
-    """{folder: its runs} of groups that were stopped. Raises UserError where only some of a group are asked for."""
-    asked, out = {r.folder.resolve(): r for r in runs}, {}
-    for folder, members in vmapped.stopped_groups_in(workdir / "together"):
-        mine = [asked.get(m) for m in members]
-        if any(mine) and not all(mine):
-            missing = next(m for m, r in zip(members, mine, strict=True) if r is None)
+def find_stopped_groups(runs: Sequence[ArmRun], workdir: Path) -> dict[Path, list[ArmRun]]:
+    """{folder: runs} of the groups that were stopped. Groups of which no run is in ``runs`` are left out.
+
+    Raises UserError if only some runs of a group are in ``runs``.
+    """
+    run_of_folder, stopped = {run.folder.resolve(): run for run in runs}, {}
+    for folder, workdirs in vmapped.list_stopped_groups(workdir / GROUPS_FOLDER):
+        group = [run_of_folder.get(path) for path in workdirs]
+        if any(group) and not all(group):
+            missing = next(path for path, run in zip(workdirs, group, strict=True) if run is None)
             raise UserError(
-                f"{folder} was stopped, and {missing} is one of its runs: ask for that too, or remove {folder}"
+                f"{folder} is a stopped group, and its run {missing} is not in this ablation: add this run (its arm and "
+                f"seed), or remove {folder}"
             )
-        if all(mine):
-            out[folder] = [r for r in mine if r]
-    return out
+        if all(group):
+            stopped[folder] = [run for run in group if run]
+    return stopped

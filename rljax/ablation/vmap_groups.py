@@ -1,9 +1,9 @@
-"""Which runs can be one program: those that differ in numbers only. They share what is compiled, and can be vmapped.
+"""Which runs can be one vmapped program: runs that differ only in numbers, so that they share the compiled code.
 
-A number may be an array with a value for each run: the seed, the temperature, the learning rate, and the options of the
-algorithm that only enter formulas (a clip range, a coefficient). What decides how a program is made must be the same in all:
-sizes and counts, words, yes or no, and an option that may also be None. What RL never reads may differ: the stages before it,
-and what it starts from.
+A number can be an array with a value for each run: the seed, the temperature, the learning rate, and the options of the
+algorithm that only appear in formulas (a clip range, a coefficient). All other settings decide what is compiled and must be
+equal: sizes, counts, names, booleans, and options that can also be None. Settings that RL does not read may differ: those of
+earlier stages, and what the run starts from.
 """
 
 import json
@@ -19,35 +19,36 @@ from rljax.training import journal
 from rljax.training.run import ARRAYS, find_algorithm
 from rljax.training.schema import leaves
 
-UNREAD = ("pretrain.", "sft.", "selection.", "stages", "rl.start")  # read before RL, or by another stage
+NOT_READ_BY_RL = ("pretrain.", "sft.", "selection.", "stages", "rl.start")  # prefixes of settings
 
 
-def signature(config: ConfigTree) -> str:
-    """A text that is equal exactly for configs whose RL can be computed together."""
+def group_signature(config: ConfigTree) -> str:
+    """A text that is equal for two configs exactly if their RL runs can be one program."""
     return json.dumps(fixed_settings(config), sort_keys=True)
 
 
 def stack_numbers(configs: Sequence[ConfigTree]) -> tuple[ConfigTree, dict[str, np.ndarray]]:
-    """(the first config, {path: [R]} of each number that is not the same in all).
+    """(the first config, {path: values [R]} of the numbers that differ between the R configs).
 
-    Raises UserError naming a setting in which they differ and may not.
+    Raises UserError if the configs differ in a setting that must be equal.
     """
     first, *others = map(fixed_settings, configs)
     for other in others:
-        if different := [k for k in {**first, **other} if first.get(k) != other.get(k)]:
-            k = different[0]
+        if different := [path for path in {**first, **other} if first.get(path) != other.get(path)]:
+            path = different[0]
             raise UserError(
-                f"runs differ in {k} ({first.get(k)!r} and {other.get(k)!r}) and cannot be computed together: only "
+                f"runs differ in {path} ({first.get(path)!r} and {other.get(path)!r}) and cannot be one program: only "
                 f"{', '.join(ARRAYS)} and numbers of rl.row may differ"
             )
-    found = [number_settings(config) for config in configs]
-    columns = {path: [of[path] for of in found] for path in found[0]}
-    apart = {path: values for path, values in columns.items() if any(v != values[0] for v in values)}
-    return configs[0], {k: np.stack(v) for k, v in apart.items()}
+    numbers = [number_settings(config) for config in configs]
+    by_path = {path: [of_run[path] for of_run in numbers] for path in numbers[0]}
+    return configs[0], {
+        path: np.stack(values) for path, values in by_path.items() if any(value != values[0] for value in values)
+    }
 
 
 def number_settings(config: ConfigTree) -> dict[str, np.ndarray]:
-    """{path: value, a scalar array} of everything that may differ, as ``Run.numbers`` has it."""
+    """{path: value, a scalar array} of the settings that may differ. The same paths as in ``Run.numbers``."""
     algorithm = find_algorithm(config.rl.algorithm, config.rl.row.to_dict())
     values = {path: config[path] for path in ARRAYS}
     values |= {f"rl.row.{part}.{option}": x for (part, option), x in algorithm.number_options().items()}
@@ -55,15 +56,18 @@ def number_settings(config: ConfigTree) -> dict[str, np.ndarray]:
 
 
 def fixed_settings(config: ConfigTree) -> dict[str, Any]:
-    """{path: value} of everything that must be the same; of the algorithm its parts, whatever it is called."""
-    algorithm, free = find_algorithm(config.rl.algorithm, config.rl.row.to_dict()), number_settings(config)
+    """{path: value} of the settings that must be equal.
+
+    Of the algorithm these are its parts. So two names of the same algorithm give the same settings.
+    """
+    algorithm, numbers = find_algorithm(config.rl.algorithm, config.rl.row.to_dict()), number_settings(config)
     plain = journal.to_plain(config.to_dict())
-    out = {k: v for k, v in leaves(plain) if not k.startswith((*UNREAD, "rl.row."))}
-    del out["rl.algorithm"]
+    fixed = {path: value for path, value in leaves(plain) if not path.startswith((*NOT_READ_BY_RL, "rl.row."))}
+    del fixed["rl.algorithm"]
     for part in pg.TABLES:
         name = algorithm.name(part)
-        kept = {o: algorithm.option(part, o) for o in pg.choices.options(pg.TABLES[part][name])}
-        kept = {o: value for o, value in kept.items() if f"rl.row.{part}.{o}" not in free}
-        out[f"rl.row.{part}"] = str(pg.choices.Choice(name, kept))
-    out |= {f"rl.row.{name}": getattr(algorithm, name) for name in ("sign", "off_policy_mask", "positive_nll")}
-    return {k: v for k, v in out.items() if k not in free}
+        options = {o: algorithm.option(part, o) for o in pg.choices.options(pg.TABLES[part][name])}
+        options = {o: value for o, value in options.items() if f"rl.row.{part}.{o}" not in numbers}
+        fixed[f"rl.row.{part}"] = str(pg.choices.Choice(name, options))
+    fixed |= {f"rl.row.{name}": getattr(algorithm, name) for name in ("sign", "off_policy_mask", "positive_nll")}
+    return {path: value for path, value in fixed.items() if path not in numbers}

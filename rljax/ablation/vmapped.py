@@ -1,9 +1,9 @@
-"""Many RL runs as one program: a leading axis of runs that differ in their seed and in numbers.
+"""Many RL runs as one program. The runs differ in their seeds and in numbers; their arrays have a leading axis [R] of runs.
 
-The pure train step of one run is vmapped over runs, and the runs are shared out over the devices; no device communicates with
-another. A loop runs until every run beside it is done, and a micro-batch is as wide as the widest run needs: a run's result
-depends on the others by rounding alone. Each run leaves in its own folder what it would have left by itself. What a stopped
-group needs to continue lies in the group's folder.
+The train step of one run is vmapped over the runs, and the axis of runs is sharded over the devices. No device communicates
+with another. A loop continues until every run on the device is done, and a micro-batch is as wide as the widest run needs.
+So the other runs change the result of a run by rounding alone. Every run leaves in its own workdir the same files as if it
+ran by itself. The checkpoints from which a stopped group continues are in the folder of the group.
 """
 
 import contextlib
@@ -31,183 +31,208 @@ from rljax.training.schema import CheckpointOptions
 from rljax.training.stage_checkpoints import finished
 from rljax.training.workdir import hold_workdir
 
-RUNS, DEVICES = "runs", "devices"  # the vmapped axis, and the axis of the mesh that it is split over
+RUN_AXIS, DEVICE_AXIS = "runs", "devices"  # the vmapped axis, and the mesh axis that it is sharded over
 MakeTrainStep = Callable[[Run], TrainStep]  # experiments.rl.make_train_step
 
 
-def train_together(
+def train_vmapped_runs(
     make_train_step: MakeTrainStep,
     configs: Sequence[ConfigTree],
     workdirs: Sequence[Path],
     group: Path,
     stop: int = 0,
 ) -> None:
-    """Train all runs to the end, or to step ``stop``; ``workdirs`` are their folders, ``group`` that of their checkpoints.
+    """Train all runs to their end, or to step ``stop``. ``group`` is the folder of their common checkpoints.
 
-    Uses as many devices as there are and divide the number of runs. Stopped anywhere, the same call continues. Raises
-    UserError for runs that cannot be computed together; and, when all others are finished and saved, for one whose gradient
-    was not finite ``rl.max_skipped`` times in a row at its end.
+    The number of devices is the largest one that divides the number of runs. If it is stopped, the same call continues.
+    Raises UserError if the runs cannot be one program. Also raises it for runs whose gradient was not finite in the last
+    ``rl.max_skipped`` steps, after all other runs are saved.
     """
-    if not configs or len({Path(f).resolve() for f in (group, *workdirs)}) != len(configs) + 1:
-        raise UserError(f"{len(configs)} runs together need as many folders and one for the group, each another")
+    if not configs or len({Path(folder).resolve() for folder in (group, *workdirs)}) != len(configs) + 1:
+        raise UserError(
+            f"{len(configs)} vmapped runs need {len(configs)} different workdirs and another folder for the group, not "
+            f"{', '.join(map(str, workdirs))} and {group}"
+        )
     steps = stop or configs[0].rl.steps
-    if all(finished(folder, "rl", steps) for folder in workdirs):
+    if all(finished(workdir, "rl", steps) for workdir in workdirs):
         return
-    base, numbers = vmap_groups.stack_numbers(configs)
-    runs = [resolve_one(config) for config in configs]
-    check_pure(runs[0])
-    run, mesh = beside_others(runs[0]), mesh_for(len(configs), jax.devices())
+    first_config, numbers = vmap_groups.stack_numbers(configs)
+    runs = [resolve_on_one_device(config) for config in configs]
+    check_vmappable(runs[0])
+    run, mesh = with_run_axis(runs[0]), make_run_mesh(len(configs), jax.devices())
     with contextlib.ExitStack() as held:
-        for folder, config in ((group, base), *zip(workdirs, configs, strict=True)):
+        for folder, config in ((group, first_config), *zip(workdirs, configs, strict=True)):
             held.enter_context(hold_workdir(folder, config))
-        check_members(group, workdirs)
-        state, known = initial_states(runs, workdirs, mesh)
+        check_group_folder(group, workdirs)
+        state, known_evaluations = make_initial_states(runs, workdirs, mesh)
         train_step = vmap_train_step(make_train_step, run, numbers, mesh)
-        evaluate = make_evaluate(run, [c.seed for c in configs], mesh)
+        evaluate = make_vmapped_evaluator(run, [config.seed for config in configs], mesh)
         settings = loop.settings(run, run.rl, group)
         settings["keep"] = CheckpointOptions(run.checkpoint.keep_latest, 0)
-        settings |= dict(score="eval/pass@1", known=known, runs=workdirs, stop=stop, learning_rate=None)
+        settings |= dict(score="eval/pass@1", known=known_evaluations, runs=workdirs, stop=stop, learning_rate=None)
         state = loop.train_runs("rl", state, train_step, evaluate, **settings)
-        stuck = save_each(state, runs, workdirs)
-    if stuck:
+        failed = save_last_checkpoints(state, runs, workdirs)
+    if failed:
         raise UserError(
-            f"rl: {stuck[0]}: the gradient was not finite {base.rl.max_skipped} steps in a row, as in {len(stuck)} of "
-            f"{len(workdirs)} runs; the others are finished. Lower its rl.optimizer.learning_rate, or raise rl.max_skipped"
+            f"rl: {failed[0]}: the gradient was not finite {first_config.rl.max_skipped} steps in a row. This happened in "
+            f"{len(failed)} of {len(workdirs)} runs; the others are finished. Lower its rl.optimizer.learning_rate, or raise "
+            "rl.max_skipped"
         )
 
 
-# Which runs
+# Checks: which runs can be vmapped, and in which folders
 
 
-def resolve_one(config: ConfigTree) -> Run:
-    """One of the runs, on the one device that it has here. Raises UserError where its config asks for more."""
+def resolve_on_one_device(config: ConfigTree) -> Run:
+    """The resolved run on a mesh of one device. Raises UserError if its config needs more devices or processes."""
     if jax.process_count() > 1:
-        raise UserError(f"runs together are one process, not {jax.process_count()}: start a process a group of runs")
+        raise UserError(
+            f"vmapped runs need a single process, this job has {jax.process_count()}: start one job for each group of runs"
+        )
     config = config.copy_and_resolve_references()
     for axis in sharding.MESH_AXES:
         if config.mesh[axis] not in (1, -1 if axis == "data" else 1):
             raise UserError(
-                f"mesh.{axis}={config.mesh[axis]}: runs together have one device each, a larger mesh is for one run"
+                f"mesh.{axis}={config.mesh[axis]}: a vmapped run has one device, set mesh.{axis}=1 or run it by itself"
             )
     config.mesh.data = 1
     return resolve(config, "rl")
 
 
-def check_pure(run: Run) -> None:
-    """Raise UserError for what is not one pure function of arrays that lie on the device."""
+def check_vmappable(run: Run) -> None:
+    """Raise UserError if the train step is not a pure function of arrays on the device."""
     offloaded, rank = run.rl.offloaded, run.rl.lora.rank
     reasons = [
         (is_hosted(run), f"task {run.task.name!r} with its rl.reward is verified on the host"),
-        (run.mesh.actors, f"mesh.actors={run.mesh.actors}: devices that sample ahead"),
-        (rank, f"rl.lora.rank={rank}: what adapters are attached to lies beside the state"),
-        (offloaded, f"{', '.join(offloaded.values())}: moments lie in host memory"),
+        (run.mesh.actors, f"mesh.actors={run.mesh.actors} has separate devices for sampling"),
+        (rank, f"rl.lora.rank={rank} keeps the base weights outside of the train state"),
+        (offloaded, f"{', '.join(offloaded.values())} keeps optimizer moments in host memory"),
     ]
-    for holds, reason in reasons:
-        if holds:
-            raise UserError(f"{reason}, and runs together are one function of arrays on a device: run each by itself")
+    for applies, reason in reasons:
+        if applies:
+            raise UserError(f"{reason}. Such runs cannot be one vmapped program: run each by itself")
 
 
-def check_members(group: Path, workdirs: Sequence[Path]) -> None:
-    """Record which runs the group is of. Raises UserError where it is of others, or where one has begun by itself."""
-    path, mine = group / "runs.json", [os.path.relpath(folder, group) for folder in workdirs]
-    begun = path.exists() and has_steps(group)
-    if begun and json.loads(path.read_text()) != mine:
+def check_group_folder(group: Path, workdirs: Sequence[Path]) -> None:
+    """Write the list of the group's runs to runs.json.
+
+    Raises UserError if the folder has checkpoints of other runs, or if a run has checkpoints but the group has none.
+    """
+    path, names = group / "runs.json", [os.path.relpath(workdir, group) for workdir in workdirs]
+    has_begun = path.exists() and has_checkpoints(group)
+    if has_begun and (recorded := json.loads(path.read_text())) != names:
         raise UserError(
-            f"{group} holds {', '.join(json.loads(path.read_text()))}, these are {', '.join(mine)}: use another folder"
+            f"{group} has the checkpoints of {', '.join(recorded)}, but these runs are {', '.join(names)}: use another "
+            "folder"
         )
-    for folder in workdirs if not begun else ():
-        if has_steps(folder):
-            raise UserError(f"{folder} has begun its RL by itself: let `rljax rl` finish it, or use another folder")
-    journal.replace_text(path, json.dumps(mine, indent=1) + "\n")
+    for workdir in workdirs if not has_begun else ():
+        if has_checkpoints(workdir):
+            raise UserError(
+                f"{workdir} has RL checkpoints of a run by itself: finish it with `rljax rl`, or use another folder"
+            )
+    journal.replace_text(path, json.dumps(names, indent=1) + "\n")
 
 
-def has_steps(folder: Path) -> bool:
+def has_checkpoints(folder: Path) -> bool:
+    """Whether the folder has a checkpoint of RL."""
     return any((folder / "checkpoints" / "rl").glob("[0-9]*"))
 
 
-def stopped_groups_in(folder: Path) -> list[tuple[Path, list[Path]]]:
-    """(the group's folder, its runs' folders) of every group in ``folder`` that has begun."""
-    begun = [path for path in sorted(folder.glob("*/runs.json")) if has_steps(path.parent)]
-    return [(path.parent, [(path.parent / name).resolve() for name in json.loads(path.read_text())]) for path in begun]
+def list_stopped_groups(folder: Path) -> list[tuple[Path, list[Path]]]:
+    """(folder of the group, workdirs of its runs) of every group in ``folder`` that has a checkpoint."""
+    groups = [path.parent for path in sorted(folder.glob("*/runs.json")) if has_checkpoints(path.parent)]
+    return [
+        (group, [(group / name).resolve() for name in json.loads((group / "runs.json").read_text())])
+        for group in groups
+    ]
 
 
-# One function of all runs
+# The vmapped functions
 
 
-def beside_others(run: Run) -> Run:
-    """The same run, whose decisions about loops and branches are shared with those beside it."""
-    shared = lambda model: dataclasses.replace(model, layout=dataclasses.replace(model.layout, run_axis=RUNS))
-    model = shared(run.model)
-    batching = dataclasses.replace(run.rl.micro_batching, layout=model.layout)
-    rl = dataclasses.replace(run.rl, micro_batching=batching)
-    return dataclasses.replace(run, model=model, sampler_model=shared(run.sampler_model), rl=rl)
+def with_run_axis(run: Run) -> Run:
+    """The same run with ``Layout.run_axis`` set: all vmapped runs then take the same loop iterations and branches."""
+    set_axis = lambda model: dataclasses.replace(model, layout=dataclasses.replace(model.layout, run_axis=RUN_AXIS))
+    model = set_axis(run.model)
+    micro_batching = dataclasses.replace(run.rl.micro_batching, layout=model.layout)
+    rl = dataclasses.replace(run.rl, micro_batching=micro_batching)
+    return dataclasses.replace(run, model=model, sampler_model=set_axis(run.sampler_model), rl=rl)
 
 
-def mesh_for(runs: int, devices: Sequence[Any]) -> Mesh:
-    """As many of the devices as divide the number of runs, in one row."""
-    count = max(n for n in range(1, len(devices) + 1) if runs % n == 0)
-    return Mesh(np.asarray(devices[:count]), (DEVICES,), axis_types=(AxisType.Auto,))
+def make_run_mesh(num_runs: int, devices: Sequence[Any]) -> Mesh:
+    """A mesh with one axis, of the largest number of devices that divides the number of runs."""
+    count = max(n for n in range(1, len(devices) + 1) if num_runs % n == 0)
+    return Mesh(np.asarray(devices[:count]), (DEVICE_AXIS,), axis_types=(AxisType.Auto,))
 
 
-def over_runs(function: Callable, mesh: Mesh) -> Callable:
-    """A function of one run -> of all: every array has a leading axis [R], which is split over the devices."""
-    part = PartitionSpec(DEVICES)
-    vmapped = jax.vmap(function, axis_name=RUNS)
-    return jax.shard_map(vmapped, mesh=mesh, in_specs=part, out_specs=part, check_vma=False)
+def vmap_over_runs(function: Callable, mesh: Mesh) -> Callable:
+    """A function of one run, vmapped: all arguments and results have a leading axis [R], sharded over the devices."""
+    spec = PartitionSpec(DEVICE_AXIS)
+    vmapped = jax.vmap(function, axis_name=RUN_AXIS)
+    return jax.shard_map(vmapped, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
 
 
 def vmap_train_step(make_train_step: MakeTrainStep, run: Run, numbers: dict[str, np.ndarray], mesh: Mesh) -> TrainStep:
-    """The train step of all runs, ``state [R, ...] -> (state, metrics [R])``; ``numbers`` [R] are those that differ."""
+    """The compiled train step of all runs: ``train_step(state [R, ...]) -> (state [R, ...], metrics [R])``.
 
-    def step(numbers: dict[str, jax.Array], state: TrainState) -> tuple[TrainState, dict[str, jax.Array]]:
+    ``numbers`` is {path: values [R]} of the settings that differ between the runs.
+    """
+
+    def train_step(numbers: dict[str, jax.Array], state: TrainState) -> tuple[TrainState, dict[str, jax.Array]]:
         return make_train_step(run.with_numbers(numbers))(state)
 
-    compiled = jax.jit(over_runs(step, mesh), donate_argnums=1)
-    placed = jax.device_put(numbers, NamedSharding(mesh, PartitionSpec(DEVICES)))
-    return functools.partial(compiled, placed)
+    compiled = jax.jit(vmap_over_runs(train_step, mesh), donate_argnums=1)
+    return functools.partial(compiled, jax.device_put(numbers, NamedSharding(mesh, PartitionSpec(DEVICE_AXIS))))
 
 
-def make_evaluate(run: Run, seeds: Sequence[int], mesh: Mesh) -> evaluation.EvaluateRuns:
-    """``evaluate(params [R, ...])``: the metrics and samples of each run, on the problems of its own seed."""
+def make_vmapped_evaluator(run: Run, seeds: Sequence[int], mesh: Mesh) -> evaluation.EvaluateRuns:
+    """``evaluate(params [R, ...])``: the metrics and samples of each run, on the held-out problems of its seed."""
     return evaluation.make_evaluators(
         run.task,
         run.sampler_model,
         run.evaluation,
         seeds=seeds,
-        lift=lambda function: over_runs(function, mesh),
+        lift=lambda function: vmap_over_runs(function, mesh),
         max_new_tokens=run.rl.sampling.max_new_tokens,
         workers=run.workers,
     )
 
 
-# From folders to arrays, and back
+# States and checkpoints
 
 
-def initial_states(
+def make_initial_states(
     runs: Sequence[Run], workdirs: Sequence[Path], mesh: Mesh
 ) -> tuple[TrainState, list[evaluation.Evaluation] | None]:
-    """(the states that the runs start from, stacked and shared out; their evaluations, where all have been made before)."""
-    states, known = [], []
-    for run, folder in zip(runs, workdirs, strict=True):
-        params = initial_state.start_params(run, run.rl.start, folder)
+    """(initial states of all runs [R, ...], sharded over the devices; evaluations of the starting parameters).
+
+    The evaluations are those that an earlier stage has made, or None if one is missing.
+    """
+    states, evaluations = [], []
+    for run, workdir in zip(runs, workdirs, strict=True):
+        params = initial_state.start_params(run, run.rl.start, workdir)
         states.append(initial_state.new_state(run, run.rl, params))
-        known.append(initial_state.known_evaluation(run, run.rl.start, folder))
-    state = jax.device_put(evaluation.stack_runs(states), NamedSharding(mesh, PartitionSpec(DEVICES)))
-    return state, known if all(known) else None
+        evaluations.append(initial_state.known_evaluation(run, run.rl.start, workdir))
+    state = jax.device_put(evaluation.stack_runs(states), NamedSharding(mesh, PartitionSpec(DEVICE_AXIS)))
+    return state, evaluations if all(evaluations) else None
 
 
-def save_each(state: TrainState, runs: Sequence[Run], workdirs: Sequence[Path]) -> list[Path]:
-    """Save each run's last checkpoint in its own folder, as by itself; returns the folders of runs that are stuck."""
+def save_last_checkpoints(state: TrainState, runs: Sequence[Run], workdirs: Sequence[Path]) -> list[Path]:
+    """Save the last checkpoint of each run in its workdir, as a run by itself does.
+
+    Runs whose gradient was not finite ``max_skipped`` steps in a row are not saved; returns their workdirs.
+    """
     steps, skipped = (jax.device_get(x).tolist() for x in (state.step, state.skipped))
-    stuck = []
-    for r, (run, folder) in enumerate(zip(runs, workdirs, strict=True)):
+    failed = []
+    for r, (run, workdir) in enumerate(zip(runs, workdirs, strict=True)):
         if skipped[r] >= run.rl.loop.max_skipped:
-            stuck.append(folder)
+            failed.append(workdir)
             continue
-        one = sharding.replicate(jax.tree.map(lambda x, r=r: x[r], state), run.model.layout)
-        scores = [row["eval/pass@1"] for row in journal.read_records(folder / "metrics.jsonl") if "eval/pass@1" in row]
+        run_state = sharding.replicate(jax.tree.map(lambda x, r=r: x[r], state), run.model.layout)
+        records = journal.read_records(workdir / "metrics.jsonl")
+        scores = [record["eval/pass@1"] for record in records if "eval/pass@1" in record]
         keep = run.checkpoint
-        manager = checkpoint.open_manager(folder / "checkpoints" / "rl", keep.keep_latest, keep.keep_best)
-        checkpoint.save(manager, steps[r], one, scores[-1])
+        manager = checkpoint.open_manager(workdir / "checkpoints" / "rl", keep.keep_latest, keep.keep_best)
+        checkpoint.save(manager, steps[r], run_state, scores[-1])
         manager.close()
-    return stuck
+    return failed
