@@ -93,10 +93,10 @@ def test_the_configs_own_protocol_is_there_too_and_asks_no_question_twice(workdi
 
 def test_r1s_number_of_attempts_goes_by_the_data_set():
     c = gsm8k_tiny.get_config()
-    assert evaluation_report.usual_attempts(c) == 16
+    assert evaluation_report.protocol_attempts(c.task.options.to_dict()) == 16
     c.task.options.test = "math500 + aime24"
-    assert evaluation_report.usual_attempts(c) == 64
-    assert evaluation_report.usual_attempts(common.base()) == 16
+    assert evaluation_report.protocol_attempts(c.task.options.to_dict()) == 64
+    assert evaluation_report.protocol_attempts(common.base().task.options.to_dict()) == 16
 
 
 def test_what_is_said_explicitly_wins_over_the_protocol(workdir, monkeypatch):

@@ -17,7 +17,7 @@ import jax
 from absl import flags
 
 from rljax.distributed import processes
-from rljax.errors import UserError
+from rljax.errors import UserError, allow_closed_stdout, discard_closed_stdout
 from rljax.structs import ConfigTree
 from rljax.training import config_files, workdir
 from rljax.training.quiet import quiet_third_parties
@@ -25,6 +25,7 @@ from rljax.training.signals import Interrupted
 
 Value = str | int | float | list[str]
 
+CLOSED_STDOUT = 141  # exit status, as a shell gives it to a program that SIGPIPE ended
 HELP = ("-h", "-help", "--help", "--helpfull")
 # What a script does with its workdir: "hold" trains in it (one process, one config), "read" looks at the run in it,
 # whose config is the default, "other" uses the folder for something else, "none" has no workdir.
@@ -54,7 +55,7 @@ def main(run: Callable[..., None], *, use: Use = "hold", also: Mapping[str, Flag
         assert not own.keys() & distributed.keys(), "two flags of one name"
         if help_asked(sys.argv):
             sections = {"flags": own, **(also or {}), "several processes": distributed}
-            print(help_text(run, sections, use))
+            print_help(run, sections, use)
             return
         config, folder, values = parse_command_line(sys.argv, own | distributed, use)
         if use == "none":
@@ -72,7 +73,7 @@ def main_without_config(run: Callable[..., None], **own: Any) -> None:
     """Parse a command line that has this script's own flags only, and call ``run(**own)``."""
     with one_line_errors():
         if help_asked(sys.argv):
-            print(help_text(run, {"flags": own}, None))
+            print_help(run, {"flags": own}, None)
             return
         values = flags.FlagValues()
         define_flags(own, values)
@@ -84,9 +85,13 @@ def main_without_config(run: Callable[..., None], **own: Any) -> None:
 
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Turn what the user can mend into one line and an exit status. A defect keeps its traceback."""
+    """Turn what the user can mend into one line and an exit status. A defect keeps its traceback.
+
+    A run whose output is no longer read, as by ``head``, ends without a line and with status 141.
+    """
     try:
         yield
+        sys.stdout.flush()
     except UserError as e:
         processes.exit_with_line(f"error: {e}")
     except Interrupted as e:
@@ -94,6 +99,8 @@ def one_line_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         processes.exit_with_line("interrupted: the last checkpoint stands, the same command continues from it", 130)
     except Exception as e:
+        if isinstance(e, BrokenPipeError) and discard_closed_stdout():
+            processes.exit_with_line("", CLOSED_STDOUT)
         full = isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         full = full or "No space left" in str(e) or "File too large" in str(e)  # the storage library's own words
         if full:
@@ -223,6 +230,12 @@ def program_name(argv: Sequence[str]) -> str:
     """ "rljax rl" for the console command, "python -m experiments.rl" for the script."""
     name = Path(argv[0]).name
     return f"python -m experiments.{name.removesuffix('.py')}" if name.endswith(".py") else name
+
+
+def print_help(run: Callable[..., None], sections: Mapping[str, Flags], use: Use | None) -> None:
+    """Print ``help_text``. A reader such as ``head`` may stop reading it."""
+    with allow_closed_stdout():
+        print(help_text(run, sections, use))
 
 
 def help_text(run: Callable[..., None], sections: Mapping[str, Flags], use: Use | None) -> str:
