@@ -55,7 +55,7 @@ def run(
     e.problems = min(everything, {-1: e.problems, 0: everything}.get(problems, problems))
     run = resolve(config)
     params = initial_state.start_params(run, initial_state.at_step(stage, step), workdir)
-    metrics, attempted = run.evaluator(KEEP, brief=True)(params)
+    metrics, attempted = run.evaluator(KEEP, short_samples=True)(params)
     if processes.is_primary():
         write_evaluation(run, workdir, stage, metrics, attempted)
 

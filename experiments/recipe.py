@@ -110,7 +110,7 @@ def look(config: ConfigTree, arm: ConfigTree, workdir: Path, name: str) -> Numbe
         arm.eval.update(config.eval.to_dict())
         run = resolve(arm)
         (stage,) = arm.stages
-        measured, said = run.evaluator(keep=config.eval.problems)(
+        measured, said = run.evaluator(full_problems=config.eval.problems)(
             initial_state.start_params(run, stage, workdir / name)
         )
         if processes.is_primary():

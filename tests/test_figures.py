@@ -97,7 +97,7 @@ def test_the_training_figure_has_a_panel_for_each_measure_that_was_logged_and_no
         "Reward terms, unweighted",
         "my_metric",
     ]
-    assert [m.short for m in panels["KL to the reference policy"]] == ["k3", "k1"]
+    assert [m.short_label for m in panels["KL to the reference policy"]] == ["k3", "k1"]
     runs = [[{"stage": "rl", "step": s, "train/ratio/max": 1.0, "train/clip_fraction": 0.0} for s in range(3)]]
     assert training.choose_measures(runs, panels["Ratio π / π_old"]) == []
     clip = measures.training_panels(["train/clip_fraction"])["Clip fraction"]
@@ -130,7 +130,7 @@ def test_names_of_families_stand_for_their_keys_and_units():
 
 
 def test_behaviours_in_sentences_get_a_legend_and_the_first_aha_a_line(tmp_path):
-    names = [*behaviours.REFLECTION, *behaviours.IN_WORDS]
+    names = [*behaviours.REFLECTION, *behaviours.SENTENCE_BEHAVIOURS]
     ends = ("", "/per_response", "/per_1k")
     records = [
         {"stage": "rl", "step": s} | {f"eval/behaviour/{n}{end}": 0.1 + s / 50 for n in names for end in ends}

@@ -254,9 +254,9 @@ def test_right_attempts_are_green_and_wrong_ones_red(folder, capsys, monkeypatch
     monkeypatch.setattr(type(tokenizer), "stop_ids", tuple(range(320)))  # whatever is said first ends it
     sample.run_model(str(folder), "?", "7", 2, **HOW)
     out = capsys.readouterr().out
-    assert out.count(sample.GREEN + "✓    1 tokens") == 2 and "2 of 2 say 7" in out
+    assert out.count(terminal.GREEN + "✓    1 tokens") == 2 and "2 of 2 say 7" in out
     sample.run_model(str(folder), "?", "8", 2, **HOW)
-    assert capsys.readouterr().out.count(sample.RED + "✗    1 tokens") == 2
+    assert capsys.readouterr().out.count(terminal.RED + "✗    1 tokens") == 2
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,6 @@ def write_recipe_report(config: ConfigTree, workdir: Path, found: Mapping[str, N
         [pair for pair in attempts if all(pair)],
         [(protocol, header, table)],
         json.loads((workdir / "config.json").read_text()),
-        compared=("of R1-Zero", "of R1"),
+        column_titles=("of R1-Zero", "of R1"),
     )
     print(f"{markdown_table(header, table)}\n{said}")

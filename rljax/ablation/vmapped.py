@@ -174,7 +174,7 @@ def make_evaluate(run: Run, seeds: Sequence[int], mesh: Mesh) -> evaluation.Eval
         run.sampler_model,
         run.evaluation,
         seeds=seeds,
-        lift=lambda function: over_runs(function, mesh),
+        vmap_runs=lambda function: over_runs(function, mesh),
         max_new_tokens=run.rl.sampling.max_new_tokens,
         workers=run.workers,
     )
