@@ -147,7 +147,7 @@ def check_logprobs(sizes: Sizes) -> Lines:
         with jax.default_matmul_precision(precision):
             params = init(config)
             rollout = sample(config, params, sizes)
-            b = learner.policy_batch(rollout, rollout.mask)
+            b = learner.make_policy_batch(rollout, rollout.mask)
             score = jax.jit(transformer.token_logprobs, static_argnums=(1, 5))
             scored = score(params, config, b["tokens"], b["mask"], 1.0, rollout.prompt.shape[1])[0]
         apart = np.abs(np.asarray(scored) - np.asarray(rollout.logprobs))[np.asarray(rollout.mask)]
@@ -191,7 +191,7 @@ def check_gradients(sizes: Sizes) -> Lines:
     config = with_dtype(sizes.checked, "float32")
     params, reference = init(config), init(config, 1)
     rollout = sample(config, params, sizes)
-    batch = learner.policy_batch(rollout, rollout.mask)
+    batch = learner.make_policy_batch(rollout, rollout.mask)
     batch["advantage"] = jnp.asarray([1.0, -1.0, 0.5, -0.5])
     params, reference, batch = jax.device_get((params, reference, batch))
     with jax.default_matmul_precision(EXACT):

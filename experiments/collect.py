@@ -56,7 +56,9 @@ def run(
     if made(path, about):
         return
     run = resolve(config)
-    _, said = run.evaluator(keep=problems)(initial_state.start_params(run, initial_state.at_step(stage, step), workdir))
+    _, said = run.evaluator(full_problems=problems)(
+        initial_state.start_params(run, initial_state.at_step(stage, step), workdir)
+    )
     if processes.is_primary():
         lines, dropped = rejection_sampling.filter_attempts(said, keep)
         counts = {"attempts": len(said), "lines": len(lines), "dropped": dropped}

@@ -19,7 +19,7 @@ from rljax.errors import UserError
 from rljax.structs import ConfigTree
 from rljax.training import command_line, initial_state
 from rljax.training.command_line import Flag
-from rljax.training.evaluation_report import usual_attempts, write_evaluation
+from rljax.training.evaluation_report import protocol_attempts, write_evaluation
 from rljax.training.run import resolve
 
 KEEP = 64  # problems whose attempts are written down whole
@@ -47,7 +47,7 @@ def run(
     said |= {name: None if x == UNSET else x for name, x in (("temperature", temperature), ("top_p", top_p))}
     explicit = {name for name in e if command_line.find_flag(sys.argv, f"config.eval.{name}") is not None}
     if protocol == "r1":
-        usual = R1 | {"attempts": usual_attempts(config)}
+        usual = R1 | {"attempts": protocol_attempts(config.task.options.to_dict())}
         e.update({name: value for name, value in usual.items() if name not in explicit})
     e.update({name: value for name, value in said.items() if value is not None})
     config.rl.max_new_tokens = tokens or config.rl.max_new_tokens
@@ -55,9 +55,9 @@ def run(
     e.problems = min(everything, {-1: e.problems, 0: everything}.get(problems, problems))
     run = resolve(config)
     params = initial_state.start_params(run, initial_state.at_step(stage, step), workdir)
-    metrics, attempted = run.evaluator(KEEP, brief=True)(params)
+    metrics, attempted = run.evaluator(KEEP, short_samples=True)(params)
     if processes.is_primary():
-        write_evaluation(run, config, workdir, stage, metrics, attempted)
+        write_evaluation(run, workdir, stage, metrics, attempted)
 
 
 def main() -> None:

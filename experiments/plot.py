@@ -18,7 +18,7 @@ def run(config: ConfigTree, workdir: Path) -> None:
         lambda step: journal.read_records(workdir / "samples" / f"rl_step_{step:06d}.jsonl"),
         config.to_dict(),
         workdir,
-        about=json.loads((workdir / "config.json").read_text()),
+        config_json=json.loads((workdir / "config.json").read_text()),
         timings=journal.read_records(workdir / "timings.jsonl"),
         selection={p.parent.name: journal.read_records(p) for p in sorted(workdir.glob("selection/*/metrics.jsonl"))},
     )

@@ -114,7 +114,7 @@ def evaluate_model(config: ConfigTree, stage_config: ConfigTree, workdir: Path, 
         run = resolve(eval_config)
         (stage,) = eval_config.stages
         params = initial_state.start_params(run, stage, workdir / name)
-        metrics, samples = run.evaluator(keep=config.eval.problems)(params)
+        metrics, samples = run.evaluator(full_problems=config.eval.problems)(params)
         if processes.is_primary():
             record = {"asked": eval_settings} | summarize_model(metrics, samples, config.recipe.target)
             journal.replace_text(path, json.dumps(record, ensure_ascii=False) + "\n")

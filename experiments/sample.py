@@ -24,7 +24,7 @@ import numpy as np
 from rljax import pretrained, sampler
 from rljax.distributed import processes, sharding
 from rljax.errors import UserError
-from rljax.report.terminal import merge_equal_answers, show_attempts
+from rljax.report.terminal import merge_equal_answers, print_attempts
 from rljax.structs import ConfigTree, Problems
 from rljax.tasks import Task, fruit, prompting
 from rljax.text import pad_batch
@@ -57,7 +57,9 @@ def run(
     )
     rollout = sharding.gather_to_host(rollout)
     if processes.is_primary():
-        show_attempts(task.tokenizer, rollout, (lambda text: task.verify(text, record)) if record is not None else None)
+        print_attempts(
+            task.tokenizer, rollout, (lambda text: task.verify(text, record)) if record is not None else None
+        )
 
 
 def run_model(
@@ -92,7 +94,7 @@ def run_model(
     problem = fruit.read_prompt(prompt)
     gold = answer or (str(problem["prices"][0]) if problem else "")
     prefill = words.template.prefill
-    said = show_attempts(tokenizer, rollout, (lambda text: answers.verify(prefill + text, gold)) if gold else None)
+    said = print_attempts(tokenizer, rollout, (lambda text: answers.verify(prefill + text, gold)) if gold else None)
     found = [a for text in said if (a := answers.extract_answer(prefill + text)) is not None]
     for one, votes in Counter(merge_equal_answers(found)).most_common(3):
         print(f"{votes:>4} of {attempts} say {one}")

@@ -1,15 +1,13 @@
-"""The command ``rljax``: ``rljax rl --config shop --workdir runs/shop`` runs experiments/rl.py, and so for every script."""
+"""The command ``rljax``: ``rljax rl --config shop --workdir runs/shop`` runs experiments/rl.py. Every script has a command."""
 
 import ast
-import contextlib
 import difflib
 import importlib
-import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import rljax
+from rljax.errors import UserError, allow_closed_stdout
 
 USAGE = """rljax: reinforcement learning for reasoning language models in JAX
 
@@ -40,7 +38,7 @@ def main(argv: list[str] | None = None) -> None:
     command, *rest = (sys.argv if argv is None else argv)[1:] or ["--help"]
     name = command.replace("_", "-")
     if name in ("-h", "--help", "help", "-V", "--version", "config"):
-        with output_may_be_cut():
+        with allow_closed_stdout():
             show(name, rest)
         return
     commands = find_commands()
@@ -64,23 +62,12 @@ def show(name: str, arguments: list[str]) -> None:
 
 def list_config(arguments: list[str]) -> None:
     """``rljax config``, with errors of one line like the scripts."""
-    from rljax.errors import UserError
     from rljax.training import config_listing
 
     try:
         config_listing.main(arguments)
     except UserError as e:
         sys.exit(f"error: {e}")
-
-
-@contextlib.contextmanager
-def output_may_be_cut() -> Iterator[None]:
-    """Let ``rljax config shop | head`` end quietly."""
-    try:
-        yield
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,10 @@
-"""The one exception whose message is written for the person who runs an experiment."""
+"""What a person who runs an experiment sees when it ends early: errors of one line, and a closed stdout without a traceback."""
+
+import contextlib
+import os
+import select
+import sys
+from collections.abc import Iterator
 
 
 class UserError(Exception):
@@ -7,3 +13,27 @@ class UserError(Exception):
     The message is one line: what is wrong, where, and how to mend it. ``experiments`` print it without a traceback and
     exit with status 1; every other exception is a defect and keeps its traceback.
     """
+
+
+@contextlib.contextmanager
+def allow_closed_stdout() -> Iterator[None]:
+    """Stop printing quietly where the reader of stdout closes it, as ``head`` does. Other broken pipes are raised."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if not discard_closed_stdout():
+            raise
+
+
+def discard_closed_stdout() -> bool:
+    """Whether the reader of stdout is gone. If it is, discard what is printed from now on.
+
+    Call it after a BrokenPipeError, which may also come from another pipe, such as that of a worker process.
+    """
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)  # an error of the pipe is reported although no event is asked for
+    closed = any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+    if closed:  # Python flushes stdout at exit, which would fail again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return closed

@@ -18,22 +18,22 @@ from rljax.training import evaluation_report, initial_state
 
 def test_levels_and_data_sets_are_reported_apart_with_errors_over_their_questions():
     records = [{"level": level, "dataset": "a" if n < 3 else "b"} for n, level in enumerate("11225")]
-    out = estimates.pass_rates_by_part(np.array([1.0, 0.0, 0.5, 0.5, 0.25]), records)
+    out = estimates.pass_rates_by_field(np.array([1.0, 0.0, 0.5, 0.5, 0.25]), records)
     assert out["eval/level/1/pass@1"] == 0.5 and out["eval/level/1/pass@1/se"] == pytest.approx(0.5)
     assert out["eval/level/5/pass@1"] == 0.25 and np.isnan(out["eval/level/5/pass@1/se"])
     assert out["eval/dataset/a/pass@1"] == 0.5 and out["eval/dataset/b/questions"] == 2
-    assert estimates.pass_rates_by_part(np.array([1.0, 0.0]), [{"level": "1"}, {"level": "1"}]) == {}, (
+    assert estimates.pass_rates_by_field(np.array([1.0, 0.0]), [{"level": "1"}, {"level": "1"}]) == {}, (
         "one part is the whole"
     )
 
 
 def test_equal_answers_vote_together_however_they_are_written():
     row = [Attempt("steps", a) for a in ("x^2+1", "1+x^2", "7", "7", None)]
-    votes, gold = evaluation.count_votes([row], np.zeros((1, 5)), responses.same_answer)
+    votes, gold = evaluation.merge_equal_answers([row], np.zeros((1, 5)), responses.same_answer)
     assert votes == [["x^2+1", "x^2+1", "7", "7", None]] and gold == ["right"]
-    alone, _ = evaluation.count_votes([row], np.zeros((1, 5)))
+    alone, _ = evaluation.merge_equal_answers([row], np.zeros((1, 5)))
     assert alone[0][:2] == ["x^2+1", "1+x^2"]
-    right, _ = evaluation.count_votes([row], np.array([[1.0, 0, 0, 0, 0]]), responses.same_answer)
+    right, _ = evaluation.merge_equal_answers([row], np.array([[1.0, 0, 0, 0, 0]]), responses.same_answer)
     assert right[0] == ["right", "1+x^2", "7", "7", None], "what the verifier says is never overruled"
 
 
@@ -93,10 +93,10 @@ def test_the_configs_own_protocol_is_there_too_and_asks_no_question_twice(workdi
 
 def test_r1s_number_of_attempts_goes_by_the_data_set():
     c = gsm8k_tiny.get_config()
-    assert evaluation_report.usual_attempts(c) == 16
+    assert evaluation_report.protocol_attempts(c.task.options.to_dict()) == 16
     c.task.options.test = "math500 + aime24"
-    assert evaluation_report.usual_attempts(c) == 64
-    assert evaluation_report.usual_attempts(common.base()) == 16
+    assert evaluation_report.protocol_attempts(c.task.options.to_dict()) == 64
+    assert evaluation_report.protocol_attempts(common.base().task.options.to_dict()) == 16
 
 
 def test_what_is_said_explicitly_wins_over_the_protocol(workdir, monkeypatch):

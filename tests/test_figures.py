@@ -97,7 +97,7 @@ def test_the_training_figure_has_a_panel_for_each_measure_that_was_logged_and_no
         "Reward terms, unweighted",
         "my_metric",
     ]
-    assert [m.short for m in panels["KL to the reference policy"]] == ["k3", "k1"]
+    assert [m.short_label for m in panels["KL to the reference policy"]] == ["k3", "k1"]
     runs = [[{"stage": "rl", "step": s, "train/ratio/max": 1.0, "train/clip_fraction": 0.0} for s in range(3)]]
     assert training.choose_measures(runs, panels["Ratio π / π_old"]) == []
     clip = measures.training_panels(["train/clip_fraction"])["Clip fraction"]

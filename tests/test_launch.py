@@ -342,6 +342,30 @@ def test_help_needs_no_device_and_ends_with_status_0():
     assert "--attempts=15" in done.stdout and "--temperature=0.6" in done.stdout
 
 
+@pytest.mark.parametrize("command", ["-m rljax --help", "-m rljax rl --help", "-m experiments.rl --help"])
+def test_help_whose_reader_stops_reading_ends_quietly(command):
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([sys.executable, *command.split()], stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert done.returncode == 0 and done.stderr == ""
+
+
+def test_a_run_whose_reader_stops_reading_ends_quietly_and_another_broken_pipe_keeps_its_traceback():
+    def run_printing(error: bool, output: int) -> subprocess.CompletedProcess:
+        body = "raise BrokenPipeError" if error else "print('x' * 200_000)"
+        code = f"from rljax.training.command_line import one_line_errors\nwith one_line_errors():\n    {body}"
+        return subprocess.run([sys.executable, "-c", code], stdout=output, stderr=subprocess.PIPE, text=True)
+
+    reading, writing = os.pipe()
+    defect = run_printing(True, writing)
+    os.close(reading)
+    closed = run_printing(False, writing)
+    os.close(writing)
+    assert closed.returncode == command_line.CLOSED_STDOUT and closed.stderr == ""
+    assert defect.returncode == 1 and "BrokenPipeError" in defect.stderr
+
+
 def test_the_command_rljax_runs_a_script_and_names_an_unknown_one(capsys):
     done = rljax_command("evaluat")
     assert done.returncode == 1 and done.stderr.startswith(

@@ -177,7 +177,7 @@ def test_zero_advantage_is_zero_gradient(params, rollout):
 def test_reinforce_makes_rewarded_attempts_likelier_and_others_less_likely(params, rollout):
     step = step_of(optimizer=optax.sgd(0.5))
     state, _ = step(state_of(params), rollout, ADVANTAGE)
-    batch = learner.policy_batch(rollout, rollout.mask)
+    batch = learner.make_policy_batch(rollout, rollout.mask)
     total = lambda p: transformer.token_logprobs(p, MODEL, batch["tokens"], batch["mask"], 1.0, P)[0].sum(-1)
     gain = total(state.params) - total(params)
     assert float(jnp.sum(gain * ADVANTAGE)) > 0

@@ -65,7 +65,7 @@ def train(workdir, first, last, log, checkpoint=None, **settings):
     for step in range(first, last + 1):
         stage.update_progress(step, 100.0, {"loss": 1.0})
         stage.write_metrics(
-            step, {"train/loss": 1 / step, "train/bad": float("nan")}, only_logged={"train/learning_rate": 0.1}
+            step, {"train/loss": 1 / step, "train/bad": float("nan")}, logger_only={"train/learning_rate": 0.1}
         )
         if step % 2 == 0:
             stage.write_metrics(step, {"eval/pass@1": step / 10}, evaluation=True)
@@ -254,7 +254,7 @@ def test_the_address_of_an_online_run_of_a_fake_wandb_is_printed_once(tmp_path, 
     fake_package(monkeypatch, "wandb")
     monkeypatch.setattr(FakeRun, "offline", False)
     train(tmp_path, 1, 2, ("wandb",))
-    assert capsys.readouterr().out == "rl: wandb shows it at https://example.org/run\n"
+    assert capsys.readouterr().out == "rl: wandb is at https://example.org/run\n"
 
 
 def test_a_damaged_loggers_json_is_named(tmp_path, monkeypatch):

@@ -121,7 +121,7 @@ def test_standard_error_of_one_question_is_unknown():
 
 
 def test_lengths_are_mean_median_p95_and_max():
-    out = metrics.lengths(np.arange(1, 102) ** 2)  # squares: mean and median differ
+    out = metrics.length_statistics(np.arange(1, 102) ** 2)  # squares: mean and median differ
     assert out["median"] == 51**2 and out["max"] == 101**2 and out["p95"] == 96**2
     assert out["mean"] == pytest.approx(sum(i * i for i in range(1, 102)) / 101)
 

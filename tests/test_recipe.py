@@ -84,7 +84,7 @@ def test_a_figure_without_models_is_an_error(tmp_path):
 def test_attempts_of_any_two_models_are_shown_side_by_side(tmp_path):
     attempt = {"prompt": "Ben pays?", "response": "answer 3 4", "reward": 1.0, "strategy": "jump", "tokens": [1]}
     report.write_page(
-        tmp_path / "r.html", "t", [], [], [([attempt], [attempt])], [], {}, compared=("of one", "of another")
+        tmp_path / "r.html", "t", [], [], [([attempt], [attempt])], [], {}, column_titles=("of one", "of another")
     )
     page = (tmp_path / "r.html").read_text()
     assert "of one and of another" in page and "before RL" not in page

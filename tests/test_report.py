@@ -37,7 +37,7 @@ def test_the_same_question_is_answered_by_both_models_with_thought_and_answer_ap
     assert '<p class="final">answer 6 3</p>' in sft and "✗ wrong" in sft and "reward 0" in sft
     assert "wait 3 + 11 = 14 vs 14 same</p>" in rl and "thinks <span>18 tokens" in rl
     assert '<p class="final">answer 3 11</p>' in rl and "✓ right" in rl and "reward 1" in rl
-    assert "Chosen so. Of its attempts each model shows the middle one" in page and "&lt;bos" not in page
+    assert "Chosen so. For each model the median attempt is shown" in page and "&lt;bos" not in page
 
 
 def test_any_models_may_stand_side_by_side_also_three_and_asked_in_other_words():
@@ -74,12 +74,12 @@ def test_a_thought_that_was_cut_off_has_no_final_answer():
 def test_the_middle_attempt_by_reward_and_length_is_shown():
     long, short = sample("try " * 9, "answer 3 11", 1.0), sample("try", "answer 3 11", 1.0)
     middle = sample("try " * 4, "answer 3 11", 1.0)
-    assert report.typical_attempt([long, short, middle]) is middle
-    assert report.typical_attempt([JUMP, long, JUMP]) is JUMP, "right only where more than half are"
-    assert report.typical_attempt([long, JUMP, short]) is short
-    assert report.typical_attempt([long, JUMP]) is JUMP, "the lower one of two"
-    with pytest.raises(UserError, match="without attempts"):
-        report.typical_attempt([])
+    assert report.median_attempt([long, short, middle]) is middle
+    assert report.median_attempt([JUMP, long, JUMP]) is JUMP, "right only where more than half are"
+    assert report.median_attempt([long, JUMP, short]) is short
+    assert report.median_attempt([long, JUMP]) is JUMP, "the lower one of two"
+    with pytest.raises(UserError, match="no attempts"):
+        report.median_attempt([])
 
 
 def test_the_question_whose_pass_rate_rose_most_comes_first():
@@ -140,7 +140,7 @@ def test_a_run_without_a_first_aha_says_so_plainly(config, tmp_path):
 def test_an_aha_before_rl_is_no_work_of_rl(config, tmp_path):
     plot.run(config, run_of(tmp_path, [0.7, 0.6, 0.4], [JUMP]))
     page = (tmp_path / "report.html").read_text()
-    assert "there before RL" in page and "None of the attempts that were written down shows it." in page
+    assert "there before RL" in page and "None of the recorded attempts shows it." in page
 
 
 def test_a_run_that_did_not_count_the_behaviour_has_no_first_aha_in_its_report(config):
@@ -260,12 +260,14 @@ def test_a_soft_punishment_of_long_responses_is_said_where_it_is_logged(config):
      ("runs/a:sft@20", "", "SFT model"), ("weights", "models/Qwen2.5-0.5B/", "Qwen2.5-0.5B")],
 )  # fmt: skip
 def test_the_model_before_rl_is_named_by_what_the_run_started_from(start, weights, name):
-    assert texts.name_start({"rl": {"start": start}, "weights": weights}) == name
+    assert texts.name_start_model({"rl": {"start": start}, "weights": weights}) == name
 
 
 def test_the_headline_gives_a_95_percent_half_width_and_says_so():
     rows = [r | {"eval/pass@1/se": 0.02} for r in bare_run(3)]
-    tiles = texts.headline(rows, [{"stage": "sft", "seconds": 60.0}, {"stage": "rl", "seconds": 90.0}], questions=5)
+    tiles = texts.headline_numbers(
+        rows, [{"stage": "sft", "seconds": 60.0}, {"stage": "rl", "seconds": 90.0}], questions=5
+    )
     assert tiles[0] == ("pass@1", "20.0%", "0.0% before RL, now ± 5.6% (95 %)"), "2.776 x 0.02"
     assert tiles[-1] == ("Minutes", "2.5", "20 RL steps; stages: sft, rl")
 

@@ -65,7 +65,7 @@ def test_the_verifier_reads_the_sampled_ids_of_the_response_and_the_learner_lear
     rewards.host_verifier(spy, 1, workers=0)(rollout, asked)
     for text, row, mask in zip(seen, rollout.response, rollout.mask, strict=True):
         assert text == task.tokenizer.decode(np.asarray(row)[np.asarray(mask)])
-    batch = learner.policy_batch(rollout, rollout.mask)
+    batch = learner.make_policy_batch(rollout, rollout.mask)
     start = rollout.prompt.shape[1]
     np.testing.assert_array_equal(batch["tokens"][:, start:], rollout.response)  # never encoded again
     np.testing.assert_array_equal(batch["loss_mask"][:, start:], rollout.mask)

@@ -175,7 +175,9 @@ def test_a_verifier_that_raises_scores_zero_and_is_counted(tiny):
 def test_an_evaluation_is_the_same_twice_and_counts_what_it_says(tiny):
     params = state_of(tiny).params
     options = evaluation.EvaluationOptions(problems=6, attempts=4)
-    evaluate = evaluation.make_evaluator(tiny.task, tiny.model, options, seed=0, max_new_tokens=12, keep=2, workers=0)
+    evaluate = evaluation.make_evaluator(
+        tiny.task, tiny.model, options, seed=0, max_new_tokens=12, full_problems=2, workers=0
+    )
     (first, samples), (second, again) = evaluate(params), evaluate(params)
     assert first == second and samples == again
     assert len(samples) == 2 * 4 and {s["problem"] for s in samples} == {0, 1}

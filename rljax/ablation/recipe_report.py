@@ -137,6 +137,6 @@ def write_recipe_report(config: ConfigTree, workdir: Path, results: Mapping[str,
         [pair for pair in attempts if all(pair)],
         [(protocol, header, cells)],
         json.loads((workdir / "config.json").read_text()),
-        compared=("of R1-Zero", "of R1"),
+        column_titles=("of R1-Zero", "of R1"),
     )
     print(f"{table}\n{verdict}")

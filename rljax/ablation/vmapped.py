@@ -192,7 +192,7 @@ def make_vmapped_evaluator(run: Run, seeds: Sequence[int], mesh: Mesh) -> evalua
         run.sampler_model,
         run.evaluation,
         seeds=seeds,
-        lift=lambda function: vmap_over_runs(function, mesh),
+        vmap_runs=lambda function: vmap_over_runs(function, mesh),
         max_new_tokens=run.rl.sampling.max_new_tokens,
         workers=run.workers,
     )

@@ -1,24 +1,24 @@
-"""Evaluation: a policy on problems that it never trained on.
+"""Evaluation: the metrics and samples of a policy on held-out problems.
 
 evaluator.py  sample and verify attempts at held-out problems
-estimates.py  pass@k, cons@k, lengths, strategies, behaviours
-samples.py    what was said, one line an attempt
+estimates.py  attempts -> pass@k, cons@k, lengths, strategies, behaviours
+samples.py    attempts -> the records of samples/*.jsonl
 """
 
-from rljax.evaluation.estimates import count_votes, estimate_metrics
+from rljax.evaluation.estimates import estimate_metrics, merge_equal_answers
 from rljax.evaluation.evaluator import (
     ROWS_AT_ONCE,
     Evaluate,
     EvaluateRuns,
     Evaluation,
     EvaluationOptions,
-    Lift,
+    VmapRuns,
     make_evaluator,
     make_evaluators,
     stack_runs,
     take_problems,
 )
-from rljax.evaluation.samples import count_tokens, read_attempts, write_samples
+from rljax.evaluation.samples import count_prefix_tokens, decode_attempts, make_samples
 
 __all__ = [
     "ROWS_AT_ONCE",
@@ -26,14 +26,14 @@ __all__ = [
     "EvaluateRuns",
     "Evaluation",
     "EvaluationOptions",
-    "Lift",
-    "count_tokens",
-    "count_votes",
+    "VmapRuns",
+    "count_prefix_tokens",
+    "decode_attempts",
     "estimate_metrics",
     "make_evaluator",
     "make_evaluators",
-    "read_attempts",
+    "make_samples",
+    "merge_equal_answers",
     "stack_runs",
     "take_problems",
-    "write_samples",
 ]

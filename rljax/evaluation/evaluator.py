@@ -1,13 +1,13 @@
-"""Evaluate a policy on problems that it never trained on.
+"""Evaluate a policy on held-out problems.
 
-Every evaluation of a run asks the same problems with the same random numbers: attempt n at problem q always has the same
-key. A truncated response counts as wrong and is reported.
+Every evaluation of a run uses the same problems and the same random numbers: attempt n at problem q always has the same key.
+A truncated response counts as wrong. The share of truncated responses is a metric.
 """
 
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,23 +16,31 @@ import numpy as np
 from rljax import rewards, transformer
 from rljax.distributed import sharding
 from rljax.evaluation.estimates import estimate_metrics
-from rljax.evaluation.samples import Sample, read_attempts, write_rewards, write_samples
+from rljax.evaluation.samples import Sample, decode_attempts, make_reward_samples, make_samples
 from rljax.options import option
 from rljax.sampler import Sampling, make_sampler
 from rljax.structs import KeyTag, Problems
 from rljax.tasks import Task, select_facts
 from rljax.tasks.batches import problem_fn
 
-Evaluation = tuple[dict[str, float], list[Sample]]  # {"eval/...": number}, and what was said
-Evaluate = Callable[[Any], Evaluation]
-EvaluateRuns = Callable[[Any], list[Evaluation]]
-Lift = Callable[[Callable], Callable]  # a function of one run -> of all, every array with a leading axis [R]
-ROWS_AT_ONCE = 1024  # rows sampled together
+Evaluation = tuple[dict[str, float], list[Sample]]  # (metrics {"eval/...": number}, samples)
+Evaluate = Callable[[Any], Evaluation]  # evaluate(params) of one run
+EvaluateRuns = Callable[[Any], list[Evaluation]]  # evaluate(params) of R runs, with a leading axis [R] where R > 1
+VmapRuns = Callable[[Callable], Callable]  # a function of one run -> of R runs, every array with a leading axis [R]
+Columns = dict[str, np.ndarray]  # arrays [Q, n, ...] over problems and attempts
+ROWS_AT_ONCE = 1024  # the largest number of attempts in one call of the sampler
+
+
+class HeldOut(NamedTuple):
+    """The held-out problems of one run."""
+
+    problems: Problems
+    records: list[Any]  # one for each problem
 
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationOptions:
-    """How a policy is evaluated."""
+    """How a policy is evaluated: the section ``eval`` of a config."""
 
     split: str = option("test", "problems to ask", choices=("train", "validation", "test"))
     problems: int = option(128, "problems to ask", low=1)
@@ -48,8 +56,8 @@ class EvaluationOptions:
 def make_evaluator(
     task: Task, model: transformer.Config, options: EvaluationOptions, *, seed: int, **settings: Any
 ) -> Evaluate:
-    """``evaluate(params) -> (metrics {"eval/...": number}, samples)`` of one run; ``settings`` as ``make_evaluators``'."""
-    evaluate = make_evaluators(task, model, options, seeds=[seed], lift=None, **settings)
+    """``evaluate(params) -> (metrics, samples)`` of one run. ``settings`` are those of ``make_evaluators``."""
+    evaluate = make_evaluators(task, model, options, seeds=[seed], vmap_runs=None, **settings)
     return lambda params: evaluate(params)[0]
 
 
@@ -59,96 +67,131 @@ def make_evaluators(
     options: EvaluationOptions,
     *,
     seeds: Sequence[int],
-    lift: Lift | None,
+    vmap_runs: VmapRuns | None,
     max_new_tokens: int,
-    keep: int = 16,
-    brief: bool = False,
+    full_problems: int = 16,
+    short_samples: bool = False,
     workers: int = 1,
 ) -> EvaluateRuns:
-    """``evaluate(params) -> [(metrics, samples)]``, one a run, over the first problems of a split, drawn by the run's seed.
+    """``evaluate(params) -> [(metrics, samples)]``, one for each run, on the first problems of a split.
 
-    ``lift`` None is a single run. Else ``params`` have a leading axis of R runs, and their attempts are sampled and verified by
-    the one function that ``lift`` makes of a run's: only for a task whose verifier is on the device.
+    ``seeds`` are those of the runs: they decide the problems and the random numbers. Without ``vmap_runs`` there is one run.
+    With it, ``params`` have a leading axis of R runs, which are sampled and verified by one vmapped function. The task then
+    needs a verifier on the device.
 
-    The samples are all attempts at the first ``keep`` problems. ``brief`` adds the reward and length of each attempt at the
-    others.
+    Samples are the attempts at the first ``full_problems`` problems. With ``short_samples`` the reward and length of the
+    attempts at the other problems follow.
     """
-    problems, attempts = options.problems, options.attempts
 
-    @functools.cache  # made at the first evaluation: a run that starts from a known one begins sooner
-    def ask() -> list[tuple[Problems, list[Any]]]:
-        problems_of = problem_fn(task)
-        asked = [problems_of(seed, jnp.arange(problems), options.split) for seed in seeds]
-        return [(a, task.records(a.facts)) for a in asked]
+    @functools.cache  # at the first evaluation: a run that starts from a finished stage may need none
+    def held_out() -> list[HeldOut]:
+        return [make_held_out(task, options, seed) for seed in seeds]
 
-    shards = model.layout.num_shards("rows")
-    at_once = -(-max(1, min(problems, ROWS_AT_ONCE // attempts)) // shards) * shards
     sampling = Sampling(
-        group_size=attempts,
+        group_size=options.attempts,
         max_new_tokens=max_new_tokens,
         temperature=options.temperature,
         top_k=options.top_k,
         top_p=options.top_p,
         stop_ids=task.tokenizer.stop_ids,
     )
-    keys = [jax.random.fold_in(jax.random.key(seed), KeyTag.EVALUATION) for seed in seeds]
-    verifiers = {n: rewards.make_verifier(task, n, workers) for n in {attempts, 1}}
+    verifiers = {n: rewards.make_verifier(task, n, workers) for n in {options.attempts, 1}}
+    draw_all = make_attempts_fn(model, sampling, verifiers[options.attempts], vmap_runs)
+    draw_greedy = make_attempts_fn(model, sampling, verifiers[1], vmap_runs, greedy=True)
+    run_batches = functools.partial(attempt_in_batches, layout=model.layout, vmapped=vmap_runs is not None)
+    batch_size = problems_per_batch(options, model.layout)
 
-    def make_attempt(n: int, greedy: bool) -> Callable[[Any, Problems, jax.Array], dict[str, jax.Array]]:
-        """Sample and verify n attempts of one run at some problems."""
-        draw = make_sampler(sampling, model, greedy=greedy)
-
-        def attempt(params: Any, part: Problems, key: jax.Array) -> dict[str, jax.Array]:
-            rows = draw(params, part, key)
-            correct, noted = verifiers[n](rows, part)
-            columns = dict(response=rows.response, mask=rows.mask, finished=rows.finished, logprobs=rows.logprobs)
-            by_group = {k: rewards.by_group(v, n) for k, v in columns.items()}
-            return {"reward": correct} | {f"noted/{name}": value for name, value in noted.items()} | by_group
-
-        return jax.jit(lift(attempt)) if lift else attempt
-
-    sample_attempts, sample_greedy = make_attempt(attempts, False), make_attempt(1, True)
-    join = stack_runs if lift else lambda runs: runs[0]
-    by_run = np.asarray if lift else lambda x: np.asarray(x)[None]
-
-    def attempt_all(attempt: Callable, params: Any) -> list[tuple[np.ndarray, dict[str, np.ndarray]]]:
-        """(reward [Q, n], everything else that ``attempt`` returns of the Q problems) of each run."""
-        parts = []
-        for start in range(0, problems, at_once):
-            part = join([sharding.shard_rows(take_problems(asked, start, at_once), model.layout) for asked, _ in ask()])
-            done = sharding.gather_to_host(
-                attempt(params, part, join([jax.random.fold_in(key, start) for key in keys]))
-            )
-            live = min(at_once, problems - start)
-            parts.append({k: by_run(v)[:, :live] for k, v in done.items()})
-        merged = {k: np.concatenate([p[k] for p in parts], 1) for k in parts[0]}
-        reward = merged.pop("reward")
-        return [(reward[r], {k: v[r] for k, v in merged.items()}) for r in range(len(seeds))]
-
-    def read(reward: np.ndarray, rows: dict[str, np.ndarray], asked: Problems, records: list[Any]) -> Evaluation:
-        texts, described = read_attempts(task, rows, records)
-        found = estimate_metrics(reward, rows, texts, described, records, task)
-        kept = write_samples(task, asked, records, reward, rows, texts, described, keep)
-        return found, kept + (write_rewards(reward, rows, keep) if brief else [])
+    def summarize(columns: Columns, run: HeldOut) -> Evaluation:
+        reward = columns["reward"]
+        texts, attempts = decode_attempts(task, columns, run.records)
+        metrics = estimate_metrics(reward, columns, texts, attempts, run.records, task)
+        samples = make_samples(task, run.problems, run.records, reward, columns, texts, attempts, full_problems)
+        return metrics, samples + (make_reward_samples(reward, columns, full_problems) if short_samples else [])
 
     def evaluate(params: Any) -> list[Evaluation]:
-        found = [read(*done, *of) for done, of in zip(attempt_all(sample_attempts, params), ask(), strict=True)]
+        runs = held_out()
+        columns = run_batches(draw_all, params, runs, seeds, batch_size)
+        evaluations = [summarize(c, run) for c, run in zip(columns, runs, strict=True)]
         if options.greedy:
-            for (out, _), (reward, _) in zip(found, attempt_all(sample_greedy, params), strict=True):
-                out["eval/greedy"] = float(reward.mean())
-        return found
+            greedy = run_batches(draw_greedy, params, runs, seeds, batch_size)
+            for (metrics, _), c in zip(evaluations, greedy, strict=True):
+                metrics["eval/greedy"] = float(c["reward"].mean())
+        return evaluations
 
     return evaluate
 
 
+def make_held_out(task: Task, options: EvaluationOptions, seed: int) -> HeldOut:
+    """The first problems of the split, as a run of this seed has them, with their records."""
+    problems = problem_fn(task)(seed, jnp.arange(options.problems), options.split)
+    return HeldOut(problems, task.records(problems.facts))
+
+
+def problems_per_batch(options: EvaluationOptions, layout: transformer.Layout) -> int:
+    """Problems in one call of the sampler: about ``ROWS_AT_ONCE`` attempts, a multiple of the number of row shards."""
+    shards = layout.num_shards("rows")
+    count = max(1, min(options.problems, ROWS_AT_ONCE // options.attempts))
+    return -(-count // shards) * shards
+
+
+def make_attempts_fn(
+    model: transformer.Config,
+    sampling: Sampling,
+    verify: rewards.Verifier,
+    vmap_runs: VmapRuns | None,
+    greedy: bool = False,
+) -> Callable[[Any, Problems, jax.Array], dict[str, jax.Array]]:
+    """``attempt(params, problems, key)``: n attempts at each of B problems, sampled and verified; arrays [B, n, ...].
+
+    They are reward, response, mask, finished, logprobs and "noted/NAME" for each metric of the verifier. n is the group size
+    of ``sampling``, and 1 with ``greedy``. With ``vmap_runs`` it is jitted, and all arrays have a leading axis [R].
+    """
+    draw = make_sampler(sampling, model, greedy=greedy)
+    group_size = 1 if greedy else sampling.group_size
+
+    def attempt(params: Any, problems: Problems, key: jax.Array) -> dict[str, jax.Array]:
+        rollout = draw(params, problems, key)
+        correct, noted = verify(rollout, problems)
+        columns = dict(
+            response=rollout.response, mask=rollout.mask, finished=rollout.finished, logprobs=rollout.logprobs
+        )
+        by_group = {name: rewards.by_group(x, group_size) for name, x in columns.items()}
+        return {"reward": correct} | {f"noted/{name}": value for name, value in noted.items()} | by_group
+
+    return jax.jit(vmap_runs(attempt)) if vmap_runs else attempt
+
+
+def attempt_in_batches(
+    attempt: Callable[[Any, Any, Any], dict[str, jax.Array]],
+    params: Any,
+    runs: Sequence[HeldOut],
+    seeds: Sequence[int],
+    batch_size: int,
+    *,
+    layout: transformer.Layout,
+    vmapped: bool,
+) -> list[Columns]:
+    """The attempts of each run at all its problems, computed ``batch_size`` problems at a time: arrays [Q, n, ...]."""
+    join = stack_runs if vmapped else lambda trees: trees[0]
+    split = np.asarray if vmapped else lambda x: np.asarray(x)[None]
+    keys = [jax.random.fold_in(jax.random.key(seed), KeyTag.EVALUATION) for seed in seeds]
+    count, batches = len(runs[0].records), []
+    for start in range(0, count, batch_size):
+        problems = [sharding.shard_rows(take_problems(run.problems, start, batch_size), layout) for run in runs]
+        columns = attempt(params, join(problems), join([jax.random.fold_in(key, start) for key in keys]))
+        real = min(batch_size, count - start)  # without the repeated problems at the end
+        batches.append({name: split(x)[:, :real] for name, x in sharding.gather_to_host(columns).items()})
+    merged = {name: np.concatenate([batch[name] for batch in batches], 1) for name in batches[0]}
+    return [{name: x[r] for name, x in merged.items()} for r in range(len(runs))]
+
+
 def stack_runs(runs: Sequence[Any]) -> Any:
-    """Pytrees of equal shapes -> one with a leading axis."""
+    """One pytree with a leading axis [R] from R pytrees of equal shapes."""
     return jax.tree.map(lambda *x: jnp.stack(x), *runs)
 
 
 def take_problems(problems: Problems, start: int, count: int) -> Problems:
-    """``count`` problems from ``start``, the last one repeated where they run out: every call has the same shape."""
+    """``count`` problems from ``start`` on. The last problem is repeated at the end, so that every call has one shape."""
     index = np.minimum(np.arange(start, start + count), problems.prompt.shape[0] - 1)
-    facts = problems.facts
-    picked = select_facts(facts, index)
-    return Problems(prompt=problems.prompt[index], prompt_mask=problems.prompt_mask[index], facts=picked)
+    facts = select_facts(problems.facts, index)
+    return Problems(prompt=problems.prompt[index], prompt_mask=problems.prompt_mask[index], facts=facts)

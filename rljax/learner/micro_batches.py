@@ -1,8 +1,8 @@
 """A batch, split into micro-batches inside the jit.
 
-Rows are sorted by length first. Each micro-batch is computed at the smallest of a few widths that holds it, so that little
-padding is multiplied. Every token's weight in the loss is fixed from the whole batch before the split: the sum over
-micro-batches *is* the loss, whatever their number.
+Rows are sorted by length first. Each micro-batch is then cut to the smallest of a few widths that holds its rows, so that
+little padding is computed. The weight of each token in the loss comes from the whole batch, before the split. So the sum of
+the losses of the micro-batches is the loss of the batch, for any number of micro-batches.
 """
 
 import dataclasses
@@ -18,12 +18,12 @@ from rljax.transformer import Layout
 Array = jax.Array
 Batch = dict[str, Array]  # arrays [N, S] (by column) or [N] (by row); "mask" [N, S] marks real tokens
 Metrics = dict[str, Array]
-Constrain = Callable[[Any], Any]  # lays a pytree of gradients out over the devices
+Constrain = Callable[[Any], Any]  # a pytree of gradients -> the same, sharded over the devices
 
 
 @dataclasses.dataclass(frozen=True)
 class MicroBatchOptions:
-    """How a stage's batches are split."""
+    """The micro-batching of a stage, as the config states it."""
 
     micro_batch: int = option(16, "rows computed at a time, rounded up to whole rows a device; 0: all", low=0)
     widths: tuple[int, ...] = option((), "response columns that a micro-batch may be cut to, beside all of them")
@@ -31,23 +31,23 @@ class MicroBatchOptions:
 
 @dataclasses.dataclass(frozen=True)
 class MicroBatching:
-    """How a batch is computed: ``rows`` at a time (0: all), each micro-batch cut to one of ``widths`` columns."""
+    """How a batch is split: ``rows`` in each micro-batch (0: all), each cut to one of ``widths`` columns."""
 
     rows: int = 0
     widths: tuple[int, ...] = ()
     layout: Layout = Layout()
 
     @classmethod
-    def of(cls, options: MicroBatchOptions, prompt_slots: int, layout: Layout) -> "MicroBatching":
+    def from_options(cls, options: MicroBatchOptions, prompt_slots: int, layout: Layout) -> "MicroBatching":
         """The micro-batching of a stage whose rows begin with ``prompt_slots`` columns of prompt."""
         shards = layout.num_shards("rows")
         rows = -(-options.micro_batch // shards) * shards
         return cls(rows, tuple(prompt_slots + width for width in options.widths), layout)
 
     def split(self, batch: Batch) -> tuple[Array, Batch, Array]:
-        """(index of the width [M], batch of arrays [M, rows, ...], number of the row at each place [M, rows]).
+        """(index of the width [M], batch of arrays [M, rows, ...], index of the row at each place [M, rows]).
 
-        Places that no row fills hold row number N, and zeros.
+        M is the number of micro-batches. A place without a row holds zeros, and N as the index of its row.
         """
         count, columns = batch["mask"].shape
         rows = min(self.rows or count, count)
@@ -65,11 +65,11 @@ class MicroBatching:
         return width, jax.tree.map(lambda x: to_micro_batches(x[order]), batch), to_micro_batches(order, count)
 
     def all_widths(self, columns: int) -> tuple[int, ...]:
-        """The widths in ascending order; the last is the whole batch's."""
+        """The widths in ascending order. The last one is that of the whole batch."""
         return (*sorted(w for w in set(self.widths) if w < columns), columns)
 
-    def at_width(self, compute: Callable[[Batch], Any], pad: bool = False) -> Callable[[Array, Batch], Any]:
-        """``compute`` on the columns that the width of this index keeps; ``pad`` widens the result again."""
+    def at_each_width(self, compute: Callable[[Batch], Any], pad: bool = False) -> Callable[[Array, Batch], Any]:
+        """``call(index of a width, batch)``: ``compute`` of the first columns. ``pad`` pads its result to all columns again."""
 
         def call(index: Array, batch: Batch) -> Any:
             columns = batch["mask"].shape[1]
@@ -91,13 +91,13 @@ def gradients(
     micro_batching: MicroBatching,
     constrain: Constrain = lambda x: x,
 ) -> tuple[Any, Metrics]:
-    """Gradient of the batch's loss and its metrics, summed over micro-batches in float32 (or wider).
+    """(gradients of the batch's loss, its metrics), summed over micro-batches in float32 or wider.
 
-    ``loss(params, micro_batch)`` returns this micro-batch's share of the loss and of each metric. Metrics whose name ends in
-    "max" are combined by maximum instead. ``constrain`` lays gradients out over the devices.
+    ``loss(params, micro_batch)`` returns the micro-batch's share of the loss and of each metric. Metrics whose name ends in
+    "max" are combined by maximum instead. ``constrain`` shards gradients over the devices.
     """
     width, micro_batches, _ = micro_batching.split(batch)
-    compute = micro_batching.at_width(lambda b: jax.value_and_grad(loss, has_aux=True)(params, b))
+    compute = micro_batching.at_each_width(lambda b: jax.value_and_grad(loss, has_aux=True)(params, b))
 
     def add_micro_batch(total: Any, xs: Any) -> tuple[Any, None]:
         (value, metrics), grads = compute(*xs)
@@ -112,20 +112,21 @@ def gradients(
 
 
 def combine_metric(name: str, a: Array, b: Array) -> Array:
+    """The metric of two micro-batches together: the larger one of a maximum, else the sum."""
     return jnp.maximum(a, b) if name.endswith("max") else a + b
 
 
 def score_rows(measure: Callable[[Batch], Any], batch: Batch, start: int, micro_batching: MicroBatching) -> Any:
-    """``measure`` of every row, micro-batch by micro-batch: arrays [N, S], 0 before column ``start``.
+    """The result of ``measure`` for every row, computed by micro-batches: arrays [N, S], 0 before column ``start``.
 
     ``measure(micro_batch)`` returns arrays [n, S - start], or a pytree of them.
     """
     width, micro_batches, order = micro_batching.split(batch)
     pad_prompt = lambda x: jnp.pad(x, [(0, 0), (start, 0)])
-    compute = micro_batching.at_width(lambda b: jax.tree.map(pad_prompt, measure(b)), pad=True)
+    compute = micro_batching.at_each_width(lambda b: jax.tree.map(pad_prompt, measure(b)), pad=True)
     rows, columns = batch["tokens"].shape
 
-    def in_order(x: Array) -> Array:
+    def restore_order(x: Array) -> Array:
         return jnp.zeros((rows, columns), x.dtype).at[order.reshape(-1)].set(x.reshape(-1, columns), mode="drop")
 
-    return jax.tree.map(in_order, jax.lax.map(lambda xs: compute(*xs), (width, micro_batches)))
+    return jax.tree.map(restore_order, jax.lax.map(lambda xs: compute(*xs), (width, micro_batches)))

@@ -1,4 +1,4 @@
-"""The optimiser: an optax chain and a learning-rate schedule from their declared options."""
+"""The optimizer: an optax chain and a learning-rate schedule, built from options of the config."""
 
 import dataclasses
 import math
@@ -17,9 +17,9 @@ OPTIMIZERS = ("adamw", "muon", "sgd")
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerOptions:
-    """An optimiser and its schedule."""
+    """The options of an optimizer and its learning-rate schedule."""
 
-    name: str = option("adamw", "optimiser; muon moves the layers' matrices, adamw the rest", choices=OPTIMIZERS)
+    name: str = option("adamw", "optimizer; muon moves the layers' matrices, adamw the rest", choices=OPTIMIZERS)
     learning_rate: jax.Array | float = option(1e-3, "peak learning rate", low=0.0)
     schedule: str = option(
         "cosine", "after the warm-up: constant, or falling to `final` times the peak", choices=SCHEDULES
@@ -37,54 +37,54 @@ class OptimizerOptions:
     offload: bool = option(False, "whether moments lie in host memory between updates")
 
     def check(self, where: str) -> None:
-        """Raise UserError, naming the key after ``where``, for settings that do not go together."""
+        """Raise UserError for settings that exclude each other. ``where`` is the prefix of their keys, as in "rl.optimizer."."""
         if self.moment_dtype and self.name != "adamw":
             raise UserError(
                 f"{where}moment_dtype={self.moment_dtype!r} with name={self.name!r}: only adamw keeps its first moment in "
                 "another dtype"
             )
         if self.offload and self.name == "sgd":
-            raise UserError(f"{where}offload=True with name='sgd': it keeps no moments that could lie elsewhere")
+            raise UserError(f"{where}offload=True with name='sgd': it has no moments that could be offloaded")
 
 
 def make_schedule(options: OptimizerOptions, steps: int) -> optax.Schedule:
-    """Learning rate by update: linear warm-up, then constant, linear or cosine over the rest of ``steps`` updates."""
-    peak, warm = options.learning_rate, options.warmup
-    rest = max(steps - warm, 1)
+    """The learning rate of each update: linear warm-up, then constant, linear or cosine over the rest of ``steps`` updates."""
+    peak, warmup = options.learning_rate, options.warmup
+    rest = max(steps - warmup, 1)
     shapes = {
         "constant": lambda: optax.constant_schedule(peak),
         "linear": lambda: optax.linear_schedule(peak, peak * options.final, rest),
         "cosine": lambda: optax.cosine_decay_schedule(peak, rest, options.final),
     }
-    if not warm:
+    if not warmup:
         return shapes[options.schedule]()
-    return optax.join_schedules([optax.linear_schedule(0.0, peak, warm), shapes[options.schedule]()], [warm])
+    return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), shapes[options.schedule]()], [warmup])
 
 
 def make_optimizer(options: OptimizerOptions, model: transformer.Config, steps: int) -> optax.GradientTransformation:
-    """Global-norm clipping, then AdamW, Muon (matrices of the layers; AdamW for the rest) or SGD.
+    """Clipping by the global norm, then AdamW, SGD, or Muon (on the layers' matrices; AdamW on the other weights).
 
     ``steps`` is the number of updates that the schedule spans. The learning rate may be a traced array.
     """
-    by_update = make_schedule(options, steps)
+    schedule = make_schedule(options, steps)
     adam: dict[str, Any] = dict(b1=options.b1, b2=options.b2, eps=options.eps, weight_decay=options.weight_decay)
-    kinds = {
-        "adamw": lambda: optax.adamw(by_update, mask=decay_mask, mu_dtype=options.moment_dtype or None, **adam),
+    optimizers = {
+        "adamw": lambda: optax.adamw(schedule, mask=decay_mask, mu_dtype=options.moment_dtype or None, **adam),
         "muon": lambda: optax.contrib.muon(
-            by_update,
+            schedule,
             weight_decay=options.weight_decay,
             adam_b1=options.b1,
             adam_b2=options.b2,
             muon_weight_dimension_numbers=lambda params: muon_dimensions(model),
             consistent_rms=0.2,
         ),
-        "sgd": lambda: optax.sgd(by_update),
+        "sgd": lambda: optax.sgd(schedule),
     }
-    return optax.chain(optax.clip_by_global_norm(options.clip_norm or math.inf), kinds[options.name]())
+    return optax.chain(optax.clip_by_global_norm(options.clip_norm or math.inf), optimizers[options.name]())
 
 
 def decay_mask(params: Any) -> Any:
-    """A pytree of bools: which weights decay. Matrices do, stacked ones too; they are told by their names."""
+    """A pytree of bools: which weights decay. Matrices do, norms and biases do not, also where layers are stacked."""
 
     def decays(path: Any, x: jax.Array) -> bool:
         name = str(getattr(path[-1], "key", ""))
@@ -94,17 +94,17 @@ def decay_mask(params: Any) -> Any:
 
 
 def muon_dimensions(model: transformer.Config) -> Any:
-    """Which axes of each weight Muon treats as a matrix's rows and columns; None leaves the weight to AdamW."""
+    """A pytree of MuonDimensionNumbers: the axes that Muon treats as a matrix's rows and columns. None: AdamW moves it."""
     from optax.contrib import MuonDimensionNumbers
 
     def dimensions(w: transformer.WeightSpec) -> Any:
         if "vocab" in w.axes or not w.init_std:
             return None
-        held = [i for i, axis in enumerate(w.axes) if axis in ("layer", "expert")]  # each matrix of a stack by itself
-        inputs = range(len(held), len(held) + w.input_axes)
-        inward = tuple(i for i, axis in enumerate(w.axes) if axis == "embed") or tuple(inputs)
-        other = tuple(i for i in range(len(w.shape)) if i not in (*held, *inward))
-        return MuonDimensionNumbers(inward, other)
+        batch_axes = [i for i, axis in enumerate(w.axes) if axis in ("layer", "expert")]  # a stack of matrices
+        inputs = range(len(batch_axes), len(batch_axes) + w.input_axes)
+        reduction = tuple(i for i, axis in enumerate(w.axes) if axis == "embed") or tuple(inputs)
+        output = tuple(i for i in range(len(w.shape)) if i not in (*batch_axes, *reduction))
+        return MuonDimensionNumbers(reduction, output)
 
     return jax.tree.map(
         dimensions, transformer.weight_specs(model), is_leaf=lambda x: isinstance(x, transformer.WeightSpec)

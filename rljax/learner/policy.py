@@ -1,4 +1,4 @@
-"""How a policy learns from its attempts: the settings, declared and bound to a model."""
+"""The settings of policy-gradient learning: options of the config, and ``PolicyLearner``, which binds them to a model."""
 
 import dataclasses
 from typing import Any
@@ -19,20 +19,20 @@ Array = jax.Array
 class UpdateOptions:
     """How often the policy is updated on each rollout, and when the reference of the KL term moves."""
 
-    updates: int = option(1, "optimiser steps in one pass over a rollout, on disjoint random parts of it", low=1)
+    updates: int = option(1, "optimizer steps in one pass over a rollout, on disjoint random parts of it", low=1)
     epochs: int = option(1, "passes over each rollout", low=1)
-    refresh_reference: int = option(0, "move the KL reference every so many optimiser steps; 0: never", low=0)
+    refresh_reference: int = option(0, "move the KL reference every so many optimizer steps; 0: never", low=0)
     mix_reference: float = option(1.0, "share of the policy in the moved reference; 1: a copy of it", low=0.0, high=1.0)
 
     @property
     def steps(self) -> int:
-        """Optimiser steps on each rollout."""
+        """The number of optimizer steps on each rollout."""
         return self.updates * self.epochs
 
 
 @dataclasses.dataclass(frozen=True)
 class CriticOptions:
-    """The value function of PPO, for an algorithm that has one."""
+    """The critic (value function) of PPO, for an algorithm that has one."""
 
     trunk: str = option("own", "a transformer of its own, or a head on the policy's layers", choices=("own", "policy"))
     clip: float = option(0.2, "values stay this near those before the first update; 0: no clipping", low=0.0)
@@ -42,7 +42,7 @@ class CriticOptions:
 
 @dataclasses.dataclass(frozen=True)
 class CriticLearner:
-    """How the critic learns."""
+    """The critic's optimizer and options."""
 
     optimizer: optax.GradientTransformation
     options: CriticOptions = CriticOptions()
@@ -50,12 +50,12 @@ class CriticLearner:
 
 @dataclasses.dataclass(frozen=True)
 class PolicyLearner:
-    """All that ``compute_advantages`` and ``update_policy`` need beside the training state and the data."""
+    """Everything that ``compute_advantages`` and ``update_policy`` need besides the training state and the data."""
 
     algorithm: pg.Algorithm
     model: transformer.Config
     optimizer: optax.GradientTransformation
-    prompt_slots: int  # P: responses begin at this column
+    prompt_slots: int  # P: the column where responses begin
     max_new_tokens: int  # T: the constant that Dr. GRPO divides by
     group_size: int  # G
     temperature: Array | float = 1.0

@@ -1,4 +1,4 @@
-"""A supervised step: next-token learning on demonstrations or pages."""
+"""The supervised step: next-token prediction on demonstrations (SFT) or raw text (pretraining)."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +10,7 @@ import optax
 from rljax import transformer
 from rljax.distributed import sharding
 from rljax.learner.micro_batches import Batch, Metrics, MicroBatching, gradients
-from rljax.learner.update import update
+from rljax.learner.update import apply_gradients
 from rljax.structs import TrainState
 from rljax.transformer import lora
 
@@ -25,29 +25,33 @@ def supervised_step(
     optimizer: optax.GradientTransformation,
     micro_batching: MicroBatching,
 ) -> tuple[TrainState, Metrics]:
-    """One step of next-token learning on ``batch``: tokens, mask (real tokens), loss_mask, all [N, S]."""
+    """(state after one optimizer step of next-token prediction, metrics).
+
+    ``batch`` holds tokens, mask (real tokens) and loss_mask (tokens to learn), all [N, S].
+    """
     constrain = lambda x: sharding.constrain_state(x, model)
     grads, metrics = gradients(
         make_next_token_loss(model, state.frozen), state.params, add_token_weights(batch), micro_batching, constrain
     )
-    state, more = update(state, grads, optimizer)
+    state, update_metrics = apply_gradients(state, grads, optimizer)
     tokens = jnp.sum(batch["loss_mask"], dtype=jnp.float32)
-    return constrain(state.replace(step=state.step + 1)), metrics | more | {"tokens": tokens}
+    return constrain(state.replace(step=state.step + 1)), metrics | update_metrics | {"tokens": tokens}
 
 
 def supervised_loss(params: Any, batch: Batch, *, model: transformer.Config, micro_batching: MicroBatching) -> Array:
-    """Loss of a held-out batch in nats a token."""
+    """The loss of a held-out batch, [] float32, in nats per token."""
     width, micro_batches, _ = micro_batching.split(add_token_weights(batch))
-    compute = micro_batching.at_width(lambda b: make_next_token_loss(model)(params, b)[0])
+    compute = micro_batching.at_each_width(lambda b: make_next_token_loss(model)(params, b)[0])
     return jax.lax.map(lambda xs: compute(*xs), (width, micro_batches)).sum()
 
 
 def add_token_weights(batch: Batch) -> Batch:
+    """The batch with "weight", the weight of each token in the loss."""
     return batch | {"weight": token_weights(batch["loss_mask"] & batch["mask"])}
 
 
 def token_weights(loss_mask: Array) -> Array:
-    """[N, S] float32: each learned token's share of the batch's mean, 1 / (learned tokens in the whole optimiser batch)."""
+    """[N, S] float32: 1 / (learned tokens in the whole optimizer batch) at each learned token, else 0."""
     mask = loss_mask.astype(jnp.float32)
     return mask / jnp.maximum(mask.sum(), 1.0)
 
@@ -55,12 +59,15 @@ def token_weights(loss_mask: Array) -> Array:
 def make_next_token_loss(
     model: transformer.Config, frozen: lora.Base | None = None
 ) -> Callable[[Any, Batch], tuple[Array, Metrics]]:
-    """The loss of a micro-batch and its share of the logged means; ``params`` may be adapters of something ``frozen``."""
+    """``loss(params, micro_batch) -> (its share of the loss, its share of each logged mean)``.
 
-    def loss(params: Any, b: Batch) -> tuple[Array, Metrics]:
+    ``params`` are adapters where ``frozen`` holds the weights that they are attached to.
+    """
+
+    def loss(params: Any, batch: Batch) -> tuple[Array, Metrics]:
         policy = lora.policy_params(params, frozen)
-        logp, entropy = transformer.token_logprobs(policy, model, b["tokens"], b["mask"])
-        weight = b["weight"][:, 1:]
+        logp, entropy = transformer.token_logprobs(policy, model, batch["tokens"], batch["mask"])
+        weight = batch["weight"][:, 1:]
         return -jnp.sum(weight * logp), {"entropy": jnp.sum(weight * jax.lax.stop_gradient(entropy))}
 
     return loss

@@ -1,4 +1,4 @@
-"""Applying a gradient, or refusing to."""
+"""Apply one gradient, unless it is not finite."""
 
 from typing import Any
 
@@ -13,35 +13,37 @@ from rljax.structs import TrainState
 Array = jax.Array
 
 
-def update(
-    state: TrainState, grads: Any, optimizer: optax.GradientTransformation, hold: Array | bool = False
+def apply_gradients(
+    state: TrainState, grads: Any, optimizer: optax.GradientTransformation, freeze: Array | bool = False
 ) -> tuple[TrainState, Metrics]:
-    """Apply the policy's gradient; where it is not finite leave parameters and optimiser as they are, and count it.
+    """(state after one optimizer step on the policy, metrics).
 
-    ``hold`` leaves them as they are without counting.
+    A gradient that is not finite changes no parameter and no optimizer state. It is counted in ``state.skipped`` (in a row)
+    and ``state.skipped_total``. ``freeze`` also changes nothing, and is not counted. Metrics: grad_norm (global L2 norm),
+    skipped_steps, skipped_in_a_row.
     """
     norm = optax.tree.norm(grads)
-    fine = jnp.isfinite(norm)
-    params, opt_state = apply(state.params, grads, state.opt_state, optimizer, fine & ~jnp.asarray(hold))
+    finite = jnp.isfinite(norm)
+    params, opt_state = apply_optimizer(state.params, grads, state.opt_state, optimizer, finite & ~jnp.asarray(freeze))
     state = state.replace(
         params=params,
         opt_state=opt_state,
-        skipped=jnp.where(fine, 0, state.skipped + 1),
-        skipped_total=state.skipped_total + ~fine,
+        skipped=jnp.where(finite, 0, state.skipped + 1),
+        skipped_total=state.skipped_total + ~finite,
     )
     counts = {"skipped_steps": state.skipped_total, "skipped_in_a_row": state.skipped}
     return state, {"grad_norm": norm} | counts
 
 
-def apply(
-    params: Any, grads: Any, opt_state: Any, optimizer: optax.GradientTransformation, really: Array
+def apply_optimizer(
+    params: Any, grads: Any, opt_state: Any, optimizer: optax.GradientTransformation, enabled: Array
 ) -> tuple[Any, Any]:
-    """(parameters, optimiser state) after one step, or as they were where ``really`` is False.
+    """(parameters, optimizer state) after one step, or unchanged where ``enabled`` [] bool is False.
 
-    Moments that lie in host memory come to the device, and go back: each array by itself.
+    Moments that are kept in host memory are copied to the device for the step, and back, one array at a time.
     """
-    safe = jax.tree.map(lambda g, p: jnp.where(really, g, 0.0).astype(p.dtype), grads, params)
+    safe = jax.tree.map(lambda g, p: jnp.where(enabled, g, 0.0).astype(p.dtype), grads, params)
     before = sharding.to_device_memory(opt_state)
     updates, after = optimizer.update(safe, before, params)
-    keep = lambda new, old: jax.tree.map(lambda a, b: jnp.where(really, a, b), new, old)
+    keep = lambda new, old: jax.tree.map(lambda a, b: jnp.where(enabled, a, b), new, old)
     return keep(optax.apply_updates(params, updates), params), sharding.to_memory_of(keep(after, before), opt_state)

@@ -1,11 +1,11 @@
-"""What is counted: pass@k and cons@k, 95 % intervals, and behaviours in responses.
+"""Estimators over attempts: pass@k and cons@k, 95 % intervals, and behaviours in responses.
 
 accuracy.py    pass@k, cons@k, response lengths
 intervals.py   standard errors and 95 % intervals, over questions and over seeds
 behaviours.py  reflective words, and the four behaviours of Gandhi et al.
 """
 
-from rljax.metrics.accuracy import cons_at_k, lengths, majority_is, pass_at_k, vote_key
+from rljax.metrics.accuracy import cons_at_k, length_statistics, majority_score, pass_at_k, vote_key
 from rljax.metrics.intervals import half_width, standard_error
 
-__all__ = ["cons_at_k", "half_width", "lengths", "majority_is", "pass_at_k", "standard_error", "vote_key"]
+__all__ = ["cons_at_k", "half_width", "length_statistics", "majority_score", "pass_at_k", "standard_error", "vote_key"]

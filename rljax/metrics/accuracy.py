@@ -1,7 +1,7 @@
 """pass@k, cons@k and response lengths, from attempts at questions. Pure numpy; each row is a question.
 
-The question is the unit of every standard error: attempts at one question resemble each other, so the binomial error over
-all attempts would be too small (Miller, arXiv 2411.00640). ``intervals`` makes the errors.
+Standard errors are over questions (``intervals``). Attempts at one question resemble each other, so the binomial error over
+all attempts would be too small (Miller, arXiv 2411.00640).
 """
 
 import re
@@ -12,10 +12,10 @@ import numpy as np
 
 
 def pass_at_k(correct: np.ndarray, k: int) -> np.ndarray:
-    """Unbiased estimate of pass@k: the chance that at least one of k attempts is right (arXiv 2107.03374, eq. 1).
+    """pass@k, [Q] float64: an unbiased estimate of the chance that at least one of k attempts is right.
 
-    ``correct`` is [Q, n] of 0 and 1, n >= k. Returns [Q] float64, 1 - C(n - c, k) / C(n, k) for c right ones. Raises
-    ValueError where n < k.
+    It is 1 - C(n - c, k) / C(n, k) for c right attempts of n (arXiv 2107.03374, eq. 1). ``correct`` is [Q, n], 0 or 1.
+    Raises ValueError where n < k.
     """
     correct = np.asarray(correct, np.float64)
     n = correct.shape[1]
@@ -28,35 +28,35 @@ def pass_at_k(correct: np.ndarray, k: int) -> np.ndarray:
 
 
 def cons_at_k(answers: Sequence[Sequence[str | None]], gold: Sequence[str], k: int) -> np.ndarray:
-    """cons@k: the chance that a majority vote of k attempts is right. Returns [Q] float64, one for each question.
+    """cons@k, [Q] float64: the chance that a majority vote of k attempts is right.
 
-    ``answers`` holds each question's n >= k extracted answers in canonical form, None where none could be read (those do not
-    vote). Every whole block of k neighbours votes, and the mean of these n // k elections is taken. A tie counts by the share
-    of the tied answers that is right; no vote counts 0. Raises ValueError where n < k.
+    ``answers`` holds n extracted answers for each question, in canonical form. None is an attempt without an answer, which
+    does not vote. Each block of k neighbours votes, and the mean over the n // k blocks is taken. In a tie, the share of the
+    tied answers that is right counts. A block without votes counts 0. Raises ValueError where n < k.
     """
     out = []
     for row, right in zip(answers, gold, strict=True):
         if len(row) < k:
             raise ValueError(f"cons@{k} needs k attempts a question, one has {len(row)}")
         blocks = [row[i : i + k] for i in range(0, len(row) - k + 1, k)]
-        out.append(np.mean([majority_is(right, block) for block in blocks]))
+        out.append(np.mean([majority_score(right, block) for block in blocks]))
     return np.asarray(out)
 
 
-def majority_is(right: str, answers: Sequence[str | None]) -> float:
-    """1 where most attempts vote for the right answer, else 0; in a tie, the share of the tied answers that is right."""
+def majority_score(right: str, answers: Sequence[str | None]) -> float:
+    """1 if the right answer has most votes, else 0. In a tie: the share of the tied answers that is right."""
     votes = Counter(answer for answer in answers if answer is not None)
-    first = [answer for answer, count in votes.items() if count == max(votes.values())]
-    return (right in first) / len(first) if first else 0.0
+    leaders = [answer for answer, count in votes.items() if count == max(votes.values())]
+    return (right in leaders) / len(leaders) if leaders else 0.0
 
 
 def vote_key(names: Iterable[str]) -> str:
     """The key "eval/cons@k" with the largest k among the keys of an evaluation; "" where there is none."""
-    found = {int(match[1]): name for name in names if (match := re.fullmatch(r"eval/cons@(\d+)", name))}
-    return found[max(found)] if found else ""
+    by_k = {int(match[1]): name for name in names if (match := re.fullmatch(r"eval/cons@(\d+)", name))}
+    return by_k[max(by_k)] if by_k else ""
 
 
-def lengths(values: np.ndarray) -> dict[str, float]:
+def length_statistics(values: np.ndarray) -> dict[str, float]:
     """{"mean", "median", "p95", "max"} of response lengths [n], in tokens."""
     x = np.asarray(values, np.float64)
     return {"mean": x.mean(), "median": np.median(x), "p95": np.percentile(x, 95), "max": x.max()}

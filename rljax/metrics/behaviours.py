@@ -1,8 +1,8 @@
-"""Behaviours in responses, counted in their text: words, lists of words, and regular expressions.
+"""Behaviours in responses, counted in their text by words, lists of words and regular expressions.
 
-Each behaviour gives three numbers. The share of responses that show it and the occurrences per response grow when responses
-grow; the occurrences per 1,000 tokens do not. An expression finds words, not deeds: where the original work asked a model to
-judge, the name ends in ``_proxy``. Sources and conventions: docs/behaviours.md.
+Each behaviour gives three numbers: the share of responses that show it, occurrences per response, and occurrences per 1,000
+tokens. The first two grow when responses get longer, the third does not. An expression finds words, not intentions. Where
+the original work asked a model to judge, the name therefore ends in ``_proxy``. Sources and conventions: docs/behaviours.md.
 """
 
 import re
@@ -22,12 +22,12 @@ SELF_REFLECTION = (
 
 
 def any_of(*parts: str) -> re.Pattern[str]:
-    """An expression that matches any of these, ignoring case. Longer ones come first, so no short one hides them."""
+    """An expression that matches any of these, ignoring case. Longer ones come first, so that they win over their prefixes."""
     return re.compile("|".join(sorted(parts, key=lambda p: (-len(p), p))), re.IGNORECASE)
 
 
 def whole_word(word: str) -> str:
-    """An expression for a whole word. A hyphen ends a word: "double-check" has the word "check", "checked" does not."""
+    """An expression for a whole word. A hyphen ends a word: it finds "check" in "double-check", and not in "checked"."""
     return rf"\b{re.escape(word)}\b"
 
 
@@ -60,48 +60,48 @@ def compile_patterns(names: Iterable[str]) -> Patterns:
     return {name: PATTERNS[name] if name in PATTERNS else any_of(whole_word(name)) for name in names}
 
 
-def count_matches(text: str, counted: re.Pattern[str]) -> int:
-    """The number of matches in a text; two that overlap count once."""
-    return sum(1 for _ in counted.finditer(text))
+def count_matches(text: str, pattern: re.Pattern[str]) -> int:
+    """The number of matches in a text. Matches that overlap count once."""
+    return sum(1 for _ in pattern.finditer(text))
 
 
-def behaviour_rates(texts: Sequence[str], tokens: Sequence[int], counted: Patterns) -> dict[str, BehaviourRates]:
-    """The rates of each behaviour in responses; ``tokens`` are their lengths.
+def behaviour_rates(texts: Sequence[str], tokens: Sequence[int], patterns: Patterns) -> dict[str, BehaviourRates]:
+    """The rates of each behaviour in responses. ``tokens`` are the lengths of the responses in tokens.
 
     Raises ValueError where there are not as many lengths as texts.
     """
     if len(texts) != len(tokens):
         raise ValueError(f"{len(texts)} texts, but {len(tokens)} lengths")
     total, out = max(sum(tokens), 1), {}
-    for name, of in counted.items():
-        times = [count_matches(text, of) for text in texts]
-        share = sum(t > 0 for t in times) / max(len(times), 1)
-        out[name] = BehaviourRates(share, sum(times) / max(len(times), 1), 1000 * sum(times) / total)
+    for name, pattern in patterns.items():
+        counts = [count_matches(text, pattern) for text in texts]
+        share = sum(c > 0 for c in counts) / max(len(counts), 1)
+        out[name] = BehaviourRates(share, sum(counts) / max(len(counts), 1), 1000 * sum(counts) / total)
     return out
 
 
 def first_aha_step(shares: Mapping[int, float], threshold: float) -> int | None:
-    """The step of the first aha: the first evaluation from which on a behaviour stays. None where it never does.
+    """The step of the first aha: the earliest evaluation where a behaviour reaches ``threshold`` and the next one confirms it.
 
-    ``shares`` is {step of an evaluation: share of responses, 0 to 1}, sorted by step. The first aha is the earliest step
-    where the share is at least ``threshold``, both there and at the next evaluation. The last evaluation is never the first
-    aha, because none follows it. Step 0 means that the model showed the behaviour before this stage.
+    ``shares`` is {step of an evaluation: share of responses, 0 to 1}, sorted by step. Both shares must be at least
+    ``threshold``. The last evaluation is never the first aha, because none confirms it. Step 0 means that the model showed
+    the behaviour before this stage. None where there is no such step.
     """
-    found = list(shares.items())
-    passed = (step for (step, here), (_, after) in zip(found, found[1:], strict=False) if min(here, after) >= threshold)
-    return next(passed, None)
+    points = list(shares.items())
+    pairs = zip(points, points[1:], strict=False)
+    return next((step for (step, share), (_, following) in pairs if min(share, following) >= threshold), None)
 
 
 def share_before(shares: Mapping[int, float], step: int) -> float | None:
-    """The share at the last evaluation before ``step``; None where there was none."""
+    """The share at the last evaluation before ``step``; None where there is none."""
     return next((v for s, v in reversed([*shares.items()]) if s < step), None)
 
 
-def find_example(samples: Iterable[Mapping[str, Any]], counted: re.Pattern[str]) -> Mapping[str, Any] | None:
-    """An attempt that shows a behaviour: the first right one that shows it before its final answer.
+def find_example(samples: Iterable[Mapping[str, Any]], pattern: re.Pattern[str]) -> Mapping[str, Any] | None:
+    """An attempt that shows a behaviour; None where no attempt does.
 
-    Else the first attempt that shows it; None where no attempt does.
+    It is the first right attempt that shows it before its final answer. If there is none, it is the first that shows it.
     """
-    shown = [s for s in samples if counted.search(s.get("response", ""))]
-    right = (s for s in shown if s["reward"] > 0.5 and counted.search(s["response"][: s.get("final")]))
-    return next(right, shown[0] if shown else None)
+    matching = [s for s in samples if pattern.search(s.get("response", ""))]
+    right = (s for s in matching if s["reward"] > 0.5 and pattern.search(s["response"][: s.get("final")]))
+    return next(right, matching[0] if matching else None)

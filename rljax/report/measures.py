@@ -1,15 +1,14 @@
-"""The measures of a run: one table from which figures, the report's tables, and ablations take names, units and labels.
+"""The measures of a run: the table of names, units and labels that figures, the report's tables and ablations use.
 
-A new metric needs one row here: under EVALUATION for a key "eval/..." (its name is what an ablation writes in ``measures``
-and in claims), under TRAINING for a key "train/...". A key without a row is shown too, under its own name and as a plain
-number.
+A new metric needs one row here. A key "eval/..." belongs into EVALUATION, by the name that ablations use in ``measures`` and
+in claims. A key "train/..." belongs into TRAINING. A key without a row is shown by its own name, as a plain number.
 """
 
 import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-UNITS = {  # unit: how a value is written in figures and tables
+UNITS = {  # {unit: format of a value in figures and tables}
     "share": "{:.1%}",
     "tokens": "{:.1f}",
     "nats": "{:.3g}",
@@ -18,19 +17,19 @@ UNITS = {  # unit: how a value is written in figures and tables
 
 
 class Measure(NamedTuple):
-    """One metric of metrics.jsonl, and how it is shown."""
+    """One metric of metrics.jsonl, and how figures and tables show it."""
 
     key: str  # in metrics.jsonl
     label: str  # in tables and titles
     unit: str = ""  # a key of ``UNITS``
-    better: str = ""  # "higher" | "lower" | "" where neither is better by itself
-    panel: str = ""  # title of a small panel that several measures share; "": it has its own
-    short: str = ""  # its label within such a panel
-    always: bool = True  # False: drawn only where it changes during a run
+    better: str = ""  # "higher" | "lower" | "": neither
+    panel: str = ""  # title of a small panel that several measures share; "": a panel of its own
+    short_label: str = ""  # label within such a panel
+    show_constant: bool = True  # False: drawn only where it changes during a run
 
     @property
     def is_share(self) -> bool:
-        """Whether it lies between 0 and 1 and is written as a percentage."""
+        """Whether it is between 0 and 1 and written as a percentage."""
         return self.unit == "share"
 
     @property
@@ -48,7 +47,7 @@ class Measure(NamedTuple):
         return {"share": f"{value:.0%}", "tokens": f"{value:.0f}"}.get(self.unit) or self.format(value)
 
 
-BY_VERDICT = "Lengths, right and wrong"
+LENGTHS_PANEL = "Lengths, right and wrong"
 EVALUATION: dict[str, Measure] = {  # {name: measure}
     "pass@1": Measure("eval/pass@1", "pass@1", "share", "higher"),
     "greedy": Measure("eval/greedy", "Greedy accuracy", "share", "higher"),
@@ -57,10 +56,10 @@ EVALUATION: dict[str, Measure] = {  # {name: measure}
     "p95 length": Measure("eval/response_length/p95", "Response length, p95", "tokens"),
     "max length": Measure("eval/response_length/max", "Response length, max", "tokens"),
     "length of right": Measure(
-        "eval/response_length/correct", "Length of right responses", "tokens", panel=BY_VERDICT, short="right"
+        "eval/response_length/correct", "Length of right responses", "tokens", panel=LENGTHS_PANEL, short_label="right"
     ),
     "length of wrong": Measure(
-        "eval/response_length/wrong", "Length of wrong responses", "tokens", panel=BY_VERDICT, short="wrong"
+        "eval/response_length/wrong", "Length of wrong responses", "tokens", panel=LENGTHS_PANEL, short_label="wrong"
     ),
     "truncated": Measure("eval/truncated", "Truncated responses", "share", "lower"),
     "jumps": Measure("eval/strategy/jump", "Jumps to an answer", "share"),
@@ -68,57 +67,63 @@ EVALUATION: dict[str, Measure] = {  # {name: measure}
     "facts right": Measure("eval/facts_right", "Calculations right", "share", "higher"),
     "verdicts right": Measure("eval/verdicts_right", "Verdicts right", "share", "higher"),
     "false yes": Measure("eval/false_yes", "Wrong “yes” verdicts", "share", "lower"),
-    "no answer": Measure("eval/answers/none", "No answer", "share", "lower", always=False),
-    "several answers": Measure("eval/answers/several", "Several answers", "share", "lower", always=False),
-    "no program": Measure("eval/code/none", "No program", "share", "lower", always=False),
-    "program fails": Measure("eval/code/fails", "Program fails", "share", "lower", always=False),
+    "no answer": Measure("eval/answers/none", "No answer", "share", "lower", show_constant=False),
+    "several answers": Measure("eval/answers/several", "Several answers", "share", "lower", show_constant=False),
+    "no program": Measure("eval/code/none", "No program", "share", "lower", show_constant=False),
+    "program fails": Measure("eval/code/fails", "Program fails", "share", "lower", show_constant=False),
 }
 
 
-def share_panel(panel: str, unit: str, members: dict[str, str], better: str = "", always: bool = True) -> list[Measure]:
-    """Training measures that share a panel; ``members`` is {key: short label}."""
+def make_panel(
+    panel: str, unit: str, members: dict[str, str], better: str = "", show_constant: bool = True
+) -> list[Measure]:
+    """Training measures in one panel. ``members`` is {key without "train/": short label}."""
     return [
-        Measure(f"train/{key}", f"{panel}, {short}", unit, better, panel, short, always)
-        for key, short in members.items()
+        Measure(f"train/{key}", f"{panel}, {label}", unit, better, panel, label, show_constant)
+        for key, label in members.items()
     ]
 
 
 TRAINING: tuple[Measure, ...] = (
     Measure("train/reward", "Reward, mean", better="higher"),
     Measure("train/entropy", "Entropy", "nats"),
-    *share_panel("KL to the reference policy", "nats", {"kl": "k3", "kl/k1": "k1"}),
+    *make_panel("KL to the reference policy", "nats", {"kl": "k3", "kl/k1": "k1"}),
     Measure("train/clip_fraction", "Clip fraction", "share"),
     Measure("train/grad_norm", "Gradient norm"),
-    *share_panel(
+    *make_panel(
         "Groups of attempts",
         "share",
         {"groups/all_wrong": "all wrong", "groups/mixed": "mixed", "groups/all_right": "all right"},
     ),
-    *share_panel(
+    *make_panel(
         "Response length", "tokens", {f"response_length/{name}": name for name in ("max", "p95", "mean", "median")}
     ),
     Measure("train/truncated", "Truncated responses", "share", "lower"),
-    *share_panel("Gap between sampler and learner", "nats", {"sampler_gap/max": "max", "sampler_gap": "mean"}, "lower"),
+    *make_panel("Gap between sampler and learner", "nats", {"sampler_gap/max": "max", "sampler_gap": "mean"}, "lower"),
     Measure("train/learning_rate", "Learning rate"),
-    *share_panel("Ratio π / π_old", "", {"ratio/max": "max", "ratio/mean": "mean"}, always=False),
-    *share_panel(
-        "Effective sample size", "share", {"ratio/ess": "ratios", "sampler/ess": "sampler"}, "higher", always=False
+    *make_panel("Ratio π / π_old", "", {"ratio/max": "max", "ratio/mean": "mean"}, show_constant=False),
+    *make_panel(
+        "Effective sample size",
+        "share",
+        {"ratio/ess": "ratios", "sampler/ess": "sampler"},
+        "higher",
+        show_constant=False,
     ),
-    Measure("train/sampler/mean", "Ratio π_old / sampler, mean", always=False),
-    Measure("train/counted", "Tokens in the loss", "share", always=False),
-    Measure("train/skipped_steps", "Skipped updates", "", "lower", always=False),
+    Measure("train/sampler/mean", "Ratio π_old / sampler, mean", show_constant=False),
+    Measure("train/counted", "Tokens in the loss", "share", show_constant=False),
+    Measure("train/skipped_steps", "Skipped updates", "", "lower", show_constant=False),
     Measure("train/value/explained_variance", "Critic: explained variance", "", "higher"),
     Measure("train/loss", "Loss"),
 )
-# Families of evaluation keys that have a figure of their own, or are parts of an estimate: no small panel
-ELSEWHERE = re.compile(
+# Evaluation keys without a small panel: they have a figure of their own, or belong to an estimate
+NO_PANEL = re.compile(
     r"eval/(pass@\d+|cons@\d+|behaviour/.+|strategy/.+|level/.+|dataset/.+|response_length/(mean|median|p95|max)"
     r"|facts_right|false_yes|verdicts_right(/.+)?|.+/(se|questions))"
 )
 
 
 def find_measure(name: str) -> Measure:
-    """The measure of a name ("length", "pass@8", "level 3") or of a key ("eval/greedy", "train/kl")."""
+    """The measure with a name ("length", "pass@8", "level 3") or a key ("eval/greedy", "train/kl"), with or without a row."""
     if name in EVALUATION:
         return EVALUATION[name]
     key = f"eval/level/{name[6:]}/pass@1" if name.startswith("level ") else name if "/" in name else f"eval/{name}"
@@ -128,36 +133,40 @@ def find_measure(name: str) -> Measure:
 
 
 def guess_unit(key: str) -> str:
-    """The unit of a key that has no row: pass rates, votes and strategies are shares, lengths are tokens."""
+    """The unit of a key without a row: "share" for pass rates, votes and strategies, "tokens" for lengths."""
     if "response_length/" in key:
         return "tokens"
-    whole = re.search(r"(pass|cons)@\d+$|^eval/(strategy|verdicts_right)/|^eval/behaviour/[^/]+$|^train/groups/", key)
-    return "share" if whole else ""
+    is_share = re.search(
+        r"(pass|cons)@\d+$|^eval/(strategy|verdicts_right)/|^eval/behaviour/[^/]+$|^train/groups/", key
+    )
+    return "share" if is_share else ""
 
 
 def training_panels(keys: Iterable[str]) -> dict[str, list[Measure]]:
-    """{title of a panel: its measures} for the keys "train/..." among these; those without a row come last."""
+    """{title of a panel: its measures} for the keys "train/..." among ``keys``. Keys without a row come last."""
     keys = [k for k in dict.fromkeys(keys) if k.startswith("train/")]
     known = [m for m in TRAINING if m.key in keys]
     other = [k for k in keys if k not in {m.key for m in known}]
     terms = [
-        Measure(k, k.removeprefix("train/"), panel="Reward terms, unweighted", short=k.removeprefix("train/reward/"))
+        Measure(
+            k, k.removeprefix("train/"), panel="Reward terms, unweighted", short_label=k.removeprefix("train/reward/")
+        )
         for k in other
         if k.startswith("train/reward/")
     ]
-    rest = [find_measure(k)._replace(always=False) for k in other if not k.startswith("train/reward/")]
+    rest = [find_measure(k)._replace(show_constant=False) for k in other if not k.startswith("train/reward/")]
     return group_by_panel([*known, *terms, *rest])
 
 
 def evaluation_panels(keys: Iterable[str]) -> dict[str, list[Measure]]:
-    """{title of a panel: its measures} for the keys "eval/..." among these that no other figure draws."""
-    keys = [k for k in dict.fromkeys(keys) if k.startswith("eval/") and not ELSEWHERE.fullmatch(k)]
+    """{title of a panel: its measures} for the keys "eval/..." among ``keys`` that no other figure draws."""
+    keys = [k for k in dict.fromkeys(keys) if k.startswith("eval/") and not NO_PANEL.fullmatch(k)]
     known = [m for m in EVALUATION.values() if m.key in keys]
     return group_by_panel([*known, *(find_measure(k) for k in keys if k not in {m.key for m in known})])
 
 
 def group_by_panel(measures: Iterable[Measure]) -> dict[str, list[Measure]]:
-    """{title: the measures drawn under it}, in order of appearance."""
+    """{title of a panel: its measures}, in order of appearance."""
     panels: dict[str, list[Measure]] = {}
     for m in measures:
         panels.setdefault(m.panel or m.label, []).append(m)

@@ -1,4 +1,4 @@
-"""Write report.html: sections, headline numbers, tables and pictures on one self-contained page."""
+"""Write report.html: headline numbers, figures, tables and attempts on one page that needs no other file."""
 
 import base64
 import html
@@ -14,8 +14,8 @@ from rljax.report.style import STYLE
 
 Tile = tuple[str, Any, str]  # (label, number or text, note)
 Picture = tuple[str | Path, str]  # (PNG file, caption)
-Attempts = tuple[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]]  # one prompt's samples before, after RL
-Section = tuple[str, str]  # (title, HTML that this package made)
+Attempts = tuple[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]]  # one problem's samples: (before, after)
+Section = tuple[str, str]  # (title, HTML)
 Table = tuple[str, Sequence[str], Sequence[Sequence[Any]]]  # (caption, header, rows)
 
 
@@ -28,21 +28,21 @@ def write_page(
     tables: Sequence[Table],
     config: Mapping[str, Any],
     more: Sequence[Section] = (),
-    compared: tuple[str, str] = ("before RL", "after RL"),
+    column_titles: tuple[str, str] = ("before RL", "after RL"),
 ) -> None:
-    """Write the page. Sections of ``more``, as ``render_models`` and ``render_example`` make them, follow the curves. ``compared``
-    says whose the two columns of attempts are. ``config`` is the run's config.json; "versions", "commit" and "devices" go to
-    the footer.
+    """Write the page.
 
-    Raises UserError where a picture cannot be read.
+    The sections ``more`` follow the figures. ``render_models`` and ``render_example`` make their HTML. ``column_titles`` are
+    the titles of the two columns of attempts. ``config`` is the run's config.json; its "versions", "commit" and "devices"
+    are also in the footer. Raises UserError where a figure cannot be read.
     """
     sections = [
         ("Curves", "".join(render_picture(*figure) for figure in figures)),
         *((html.escape(name), text) for name, text in more),
         ("Measures", "".join(render_table(*t) for t in tables)),
         (
-            "Attempts at the same problems, {} and {}".format(*compared),
-            "".join(render_problem(*a, i == 0, compared) for i, a in enumerate(attempts)),
+            "Attempts at the same problems, {} and {}".format(*column_titles),
+            "".join(render_problem(*a, i == 0, column_titles) for i, a in enumerate(attempts)),
         ),
         (
             "Config",
@@ -63,7 +63,7 @@ def write_page(
 
 
 def format_cell(value: Any) -> str:
-    """A value as escaped text: three significant digits of a fraction, all digits of an integer, a dash for None."""
+    """A value as escaped text: a float with three significant digits, an integer in full, a dash for None and NaN."""
     if value is None or value != value:
         return "–"
     if isinstance(value, float):
@@ -79,7 +79,7 @@ def render_tile(label: str, value: Any, note: str) -> str:
 
 
 def render_picture(path: str | Path, caption: str) -> str:
-    """HTML of a picture, its PNG file inside as a data URI. Raises UserError where the file cannot be read."""
+    """HTML of a figure, with its PNG file as a data URI. Raises UserError where the file cannot be read."""
     try:
         data = base64.b64encode(Path(path).read_bytes()).decode()
     except OSError as e:

@@ -1,4 +1,4 @@
-"""The curves of DeepSeek-R1-Zero that ours are laid over, as numbers.
+"""The published curves of DeepSeek-R1-Zero: accuracy and response length over RL steps.
 
 Digitised from Figures 2 and 3 of DeepSeek-R1 (arXiv 2501.12948v1): AIME 2024 accuracy and the mean response length on
 the training set, over RL steps. Accuracies are read from the markers and sit on the grid of 30 problems (reading error
@@ -7,7 +7,7 @@ error of several points, so compare trends, not points.
 """
 
 # fmt: off
-# Figure 2: share of AIME 2024 answered rightly, pass@1 over 16 samples and majority of 16.
+# Figure 2: share of AIME 2024 problems answered correctly, pass@1 over 16 samples and majority of 16.
 STEPS = (
     200, 400, 600, 800, 1000, 1200, 1400, 1600, 2000, 2400, 2800, 3200, 3600, 4000,
     4200, 4400, 4600, 4800, 5000, 5200, 5400, 5600, 5800, 6000, 6200, 6400, 6800, 7000,

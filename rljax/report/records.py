@@ -1,6 +1,6 @@
-"""From the records of metrics.jsonl to arrays.
+"""Records of metrics.jsonl -> arrays.
 
-A run is the list of its records, one object a line. ``runs`` is a list of runs, one a seed.
+A run is the list of its records. ``runs`` is a list of runs, one for each seed.
 """
 
 import re
@@ -18,7 +18,7 @@ Sample = Mapping[str, Any]  # one line of samples/*.jsonl: one attempt at one pr
 
 
 def read_series(run: Run, key: str, stage: str = "rl") -> dict[int, float]:
-    """{step: value} of one key. Of two records of one step the later one counts, as after a resumed run."""
+    """{step: value} of one key, sorted by step. Of two records of a step the later one counts."""
     rows = [r for r in run if r.get("stage") == stage and r.get(key) is not None]
     return dict(sorted({int(r["step"]): float(r[key]) for r in rows if np.isfinite(r[key])}.items()))
 
@@ -34,10 +34,10 @@ def stack_runs(runs: Sequence[Run], key: str) -> tuple[np.ndarray, np.ndarray]:
 def mean_and_half_width(
     values: np.ndarray, standard_errors: np.ndarray | None = None, questions: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(mean [n], half-width of its 95 % interval [n]) of values [runs, n]; NaN where the spread is not known.
+    """(mean [n], half-width of its 95 % interval [n]) of values [runs, n]; NaN where the interval is not known.
 
-    Several runs: the interval over runs. One run: the interval over its questions, from ``standard_errors`` [n] and their
-    number (None: many).
+    Several runs: the interval over runs. One run: the interval over its questions, from ``standard_errors`` [n] and the
+    number of questions (None: a large number).
     """
     if len(values) == 1:
         error = np.full(values.shape[1], np.nan) if standard_errors is None else standard_errors
@@ -47,12 +47,12 @@ def mean_and_half_width(
 
 
 def find_keys(runs: Sequence[Run], pattern: str) -> dict[str, str]:
-    """{what the pattern's group matched: key} over all RL records, in order of appearance."""
-    found = {}
+    """{match of the pattern's group: key} over all RL records, in order of appearance."""
+    keys = {}
     for key in all_keys(runs):
         if match := re.fullmatch(pattern, key):
-            found[match[1]] = key
-    return found
+            keys[match[1]] = key
+    return keys
 
 
 def all_keys(runs: Iterable[Run]) -> list[str]:
@@ -62,7 +62,7 @@ def all_keys(runs: Iterable[Run]) -> list[str]:
 
 
 def find_vote_key(runs: Sequence[Run]) -> str:
-    """The key of the majority vote with most attempts; "" where no run has one."""
+    """The key "eval/cons@k" with the largest k; "" where no run has one."""
     return metrics.vote_key(all_keys(runs))
 
 

@@ -1,4 +1,4 @@
-"""The page of one RL run: which figures it has, their captions, and what stands around them."""
+"""The report of one RL run: its figures, captions, sections and tables, as far as the run has the data."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -6,15 +6,15 @@ from typing import Any
 
 from rljax.errors import UserError
 from rljax.report import figures, texts
-from rljax.report.aha import FirstAha, aha_section, aha_tile, find_first_aha
+from rljax.report.aha import FirstAha, find_first_aha, make_aha_tile, render_aha
 from rljax.report.attempts import is_right, rank_by_improvement, render_models
 from rljax.report.page import Picture, write_page
 from rljax.report.records import Run, Sample, find_keys, group_by_problem, read_series
 from rljax.report.tables import run_tables
 
 Samples = Sequence[Sample]
-PROBLEMS = 4  # problems whose attempts are listed
-FEW = 3  # evaluations that make a curve worth laying beside another
+LISTED_PROBLEMS = 4  # problems whose attempts are listed
+MIN_CURVE_POINTS = 3  # evaluations that a run needs for the comparison with R1-Zero's curves
 
 
 def write_report(
@@ -23,50 +23,54 @@ def write_report(
     config: Mapping[str, Any],
     folder: str | Path,
     *,
-    about: Mapping[str, Any] | None = None,
+    config_json: Mapping[str, Any] | None = None,
     timings: Run = (),
     selection: Mapping[str, Run] | None = None,
 ) -> Path:
     """Draw a run's figures into folder/figures and write folder/report.html; returns its path.
 
-    ``records`` are those of metrics.jsonl, ``timings`` those of timings.jsonl. ``read_samples(step)`` gives the attempts that
-    were written down at one evaluation. ``config`` is the resolved config as a plain dict, ``about`` all of config.json.
-    ``selection`` has the records of runs from the same start with other algorithms, by algorithm. Raises UserError where
-    there are fewer than two evaluations of RL.
+    ``records`` are those of metrics.jsonl, ``timings`` those of timings.jsonl. ``read_samples(step)`` returns the attempts of
+    one evaluation. ``config`` is the resolved config as a plain dict, ``config_json`` the whole config.json. ``selection``
+    is {algorithm: records} of runs from the same start with other algorithms. Raises UserError where there are fewer than
+    two evaluations of RL.
     """
-    rows = texts.evaluations(records)
-    if len(rows) < 2:
+    evaluations = texts.rl_evaluations(records)
+    if len(evaluations) < 2:
         raise UserError(
             f"{folder}: there is no RL run to draw yet: run `python -m experiments.rl` with this config first"
         )
     folder, questions = Path(folder), config.get("eval", {}).get("problems")
+
+    # Figures and sections
     aha = find_first_aha(config.get("report", {}).get("aha", {}), records)
-    drawn = draw_run(records, config, folder / "figures", aha, questions)
+    pictures = draw_run(records, config, folder / "figures", aha, questions)
     sections = []
-    pairs = pair_attempts(read_samples(rows[0]["step"]), read_samples(rows[-1]["step"]))
+    pairs = pair_attempts(read_samples(evaluations[0]["step"]), read_samples(evaluations[-1]["step"]))
     if pairs:
         path = folder / "figures" / "attempts.png"
         figures.draw_attempts(*pairs[0], path)
-        drawn.append((path, "One held-out problem, attempts before and after RL: right ones green."))
-        names = texts.name_start(config), f"RL model, step {rows[-1]['step']}"
+        pictures.append((path, "One held-out problem, attempts before and after RL: right ones green."))
+        names = texts.name_start_model(config), f"RL model, step {evaluations[-1]['step']}"
         note = texts.describe_question(*map(pass_rate, pairs[0]))
         cards = render_models(list(zip(names, pairs[0], strict=True)), note)
         sections.append(("One question, before and after RL", cards))
     if aha:
-        sections.append(("First aha", aha_section(aha, read_samples)))
-    rules = compare_rules(records, selection or {}, config)
-    if rules:
+        sections.append(("First aha", render_aha(aha, read_samples)))
+    runs_by_rule = compare_rules(records, selection or {}, config)
+    if runs_by_rule:
         path = folder / "figures" / "selection.png"
-        figures.draw_selection({rule: [run] for rule, run in rules.items()}, path, questions=questions)
-        drawn.append((path, texts.describe_selection(rules)))
+        figures.draw_selection({rule: [run] for rule, run in runs_by_rule.items()}, path, questions=questions)
+        pictures.append((path, texts.describe_selection(runs_by_rule)))
+
+    # The page
     write_page(
         folder / "report.html",
         f"rljax: learning to reason by reinforcement learning, task “{config.get('task', {}).get('name', '?')}”",
-        texts.headline(records, timings, questions) + ([aha_tile(aha)] if aha else []),
-        drawn,
+        texts.headline_numbers(records, timings, questions) + ([make_aha_tile(aha)] if aha else []),
+        pictures,
         pairs,
-        run_tables(records, texts.name_start(config), questions),
-        about or {},
+        run_tables(records, texts.name_start_model(config), questions),
+        config_json or {},
         sections,
     )
     return folder / "report.html"
@@ -75,44 +79,44 @@ def write_report(
 def draw_run(
     records: Run, config: Mapping[str, Any], folder: Path, aha: FirstAha | None, questions: int | None
 ) -> list[Picture]:
-    """Draw the figures that this run has data for; returns (file, caption) of each."""
-    runs, drawn = [records], []
+    """Draw the figures that this run has data for. Returns (file, caption) of each."""
+    runs, pictures = [records], []
 
     def draw(name: str, caption: str, **options: Any) -> None:
         path = folder / f"{name}.png"
         try:
             getattr(figures, f"draw_{name}")(runs, path, **options)
         except UserError:  # the run measured nothing of this kind
-            path.unlink(missing_ok=True)  # it may be of an earlier run in this folder
+            path.unlink(missing_ok=True)  # a figure of an earlier run in this folder
         else:
-            drawn.append((path, caption))
+            pictures.append((path, caption))
 
     draw("accuracy", texts.describe_accuracy(config), questions=questions)
     draw("response_length", texts.describe_response_length(config, records))
     draw("training", texts.describe_training(records))
     draw("other_measures", "Further measures on held-out problems.")
-    if min(len(read_series(records, key)) for key in ("eval/pass@1", "eval/response_length/mean")) >= FEW:
+    if min(len(read_series(records, key)) for key in ("eval/pass@1", "eval/response_length/mean")) >= MIN_CURVE_POINTS:
         draw("overlay", OVERLAY, questions=questions)
     strategies = [
         n for n, key in find_keys(runs, r"eval/strategy/(\w+)").items() if any(read_series(records, key).values())
     ]
     if len(strategies) > 1:
         draw("strategies", texts.describe_strategies(strategies))
-    draw("behaviours", texts.BEHAVIOURS, aha=aha.step if aha else None)
+    draw("behaviours", texts.BEHAVIOURS_CAPTION, aha=aha.step if aha else None)
     draw("skills", "Calculations and verdicts that are right, verdicts by number of the try, and wrong “yes” verdicts.")
-    return drawn
+    return pictures
 
 
 OVERLAY = (
-    "The same two curves beside R1-Zero's own, digitised from arXiv 2501.12948v1: share of training on x, lengths relative to "
-    "the first. Ours are held-out responses, R1-Zero's lengths are of its training set."
+    "The same two curves beside R1-Zero's, digitised from arXiv 2501.12948v1. The x axis is the share of training done. Lengths "
+    "are relative to the first one. Ours are of held-out responses, R1-Zero's are of its training set."
 )
 
 
 def pair_attempts(before: Samples, after: Samples) -> list[tuple[list[Sample], list[Sample]]]:
-    """(attempts before, attempts after) of some problems that have both, the most improved first."""
+    """(attempts before, attempts after) of ``LISTED_PROBLEMS`` problems that have both, the most improved first."""
     first, last = group_by_problem(before), group_by_problem(after)
-    return [(first[q], last[q]) for q in rank_by_improvement(first, last)[:PROBLEMS]]
+    return [(first[q], last[q]) for q in rank_by_improvement(first, last)[:LISTED_PROBLEMS]]
 
 
 def pass_rate(samples: Samples) -> float:
@@ -125,6 +129,6 @@ def compare_rules(records: Run, selection: Mapping[str, Run], config: Mapping[st
     if not any(selection.values()):
         return {}
     end = max(r["step"] for run in selection.values() for r in run)
-    mine = [r for r in records if r["stage"] == "rl" and r["step"] <= end]
-    named = {texts.RULES.get(rule, rule): run for rule, run in selection.items() if run}
-    return named | {f"this run ({config.get('rl', {}).get('algorithm', 'RL')})": mine}
+    this_run = [r for r in records if r["stage"] == "rl" and r["step"] <= end]
+    named = {texts.SELECTION_LABELS.get(rule, rule): run for rule, run in selection.items() if run}
+    return named | {f"this run ({config.get('rl', {}).get('algorithm', 'RL')})": this_run}

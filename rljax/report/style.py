@@ -1,4 +1,4 @@
-"""How the page looks: inline, in the light or dark of the reader's system."""
+"""The CSS of report.html, light or dark as the reader's system."""
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1f2933; --muted: #66707c; --page: #f6f7f9; --card: #ffffff; --line: #e1e5ea;

@@ -1,4 +1,4 @@
-"""Attempts in the terminal: right ones green, wrong ones red."""
+"""Attempts on the terminal: right ones green, wrong ones red."""
 
 import sys
 from collections.abc import Callable
@@ -10,30 +10,32 @@ from rljax.structs import Rollout
 from rljax.tasks import response_text, responses
 from rljax.text import Tokenizer
 
-GREEN, RED, PLAIN = "\033[32m", "\033[31m", "\033[0m"
-Judge = Callable[[str], bool]
+GREEN, RED, RESET = "\033[32m", "\033[31m", "\033[0m"
+Verify = Callable[[str], bool]  # text of a finished response -> is it right?
 
 
-def merge_equal_answers(found: list[str]) -> list[str]:
-    """Answers, equal ones under the name of the first."""
-    names: list[str] = []
-    return [next((n for n in names if responses.same_answer(n, a)), None) or names.append(a) or a for a in found]
+def merge_equal_answers(answers: list[str]) -> list[str]:
+    """The answers, with equal ones written like the first of them: ["1/2", "0.5", "7"] -> ["1/2", "1/2", "7"]."""
+    merged: list[str] = []
+    for answer in answers:
+        merged.append(next((known for known in merged if responses.same_answer(known, answer)), answer))
+    return merged
 
 
-def show_attempts(tokenizer: Tokenizer, rollout: Rollout, right: Judge | None) -> list[str]:
-    """Print the prompt and each attempt, judged where it can be; returns their texts."""
-    first: Any = np.asarray(rollout.prompt[0])
-    print(tokenizer.decode(first[np.asarray(rollout.prompt_mask[0])]))
-    colours, good, texts = sys.stdout.isatty(), 0, []
+def print_attempts(tokenizer: Tokenizer, rollout: Rollout, verify: Verify | None) -> list[str]:
+    """Print the prompt and each attempt at it, marked right or wrong where there is ``verify``. Returns their texts."""
+    prompt: Any = np.asarray(rollout.prompt[0])
+    print(tokenizer.decode(prompt[np.asarray(rollout.prompt_mask[0])]))
+    use_colours, num_right, texts = sys.stdout.isatty() and verify is not None, 0, []
     columns = (np.asarray(x) for x in (rollout.response, rollout.mask, rollout.finished))
-    for row, live, finished in zip(*columns, strict=True):
-        text = response_text(tokenizer, row[live], finished)
-        won = finished and right is not None and right(text)
-        good += won
-        mark = "?" if right is None else "✓" if won else "✗"
-        on, off = (GREEN if won else RED, PLAIN) if colours and right is not None else ("", "")
-        print(f"{on}{mark} {live.sum():>4} tokens  {text}{off}")
+    for response, mask, finished in zip(*columns, strict=True):
+        text = response_text(tokenizer, response[mask], finished)
+        right = finished and verify is not None and verify(text)
+        num_right += right
+        mark = "?" if verify is None else "✓" if right else "✗"
+        start, end = (GREEN if right else RED, RESET) if use_colours else ("", "")
+        print(f"{start}{mark} {mask.sum():>4} tokens  {text}{end}")
         texts.append(text.removesuffix("<eos>"))
-    verdict = f"{good} of {len(texts)} right, " if right is not None else ""
+    verdict = f"{num_right} of {len(texts)} right, " if verify is not None else ""
     print(f"{verdict}{np.asarray(rollout.lengths).mean():.1f} tokens on average")
     return texts

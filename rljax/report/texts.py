@@ -1,4 +1,4 @@
-"""Sentences of a run's page, each derived from the run: its config, and what its records and samples hold.
+"""Captions and headline numbers of a run's report, derived from its config and its records.
 
 ``config`` is the run's resolved config as a plain dict.
 """
@@ -12,55 +12,55 @@ from rljax.report.measures import find_measure
 from rljax.report.records import Record, Run, all_keys, read_series
 
 LENGTH_TERMS = {"overlong", "length"}  # terms of rl.reward that read the length of a response
-OTHER_TERMS = {"correct", "format", "language", "repetition"}  # those that do not
-STRATEGIES = {
+TERMS_WITHOUT_LENGTH = {"correct", "format", "language", "repetition"}
+STRATEGY_LABELS = {
     "jump": "jump to an answer",
     "steps": "take steps",
     "check": "check an answer",
     "retry": "retry after a failed check",
 }
-RULES = {
+SELECTION_LABELS = {
     "shortest_correct": "imitate the shortest correct attempt",
     "rejection_sampling": "imitate all correct attempts",
 }
-BEHAVIOURS = (
-    "Counted behaviours: the share of responses that show one, times per response, and times in 1,000 tokens. The first two "
-    "grow by themselves when responses grow, the third does not."
+BEHAVIOURS_CAPTION = (
+    "Counted behaviours: share of responses, times per response, and times per 1,000 tokens. The first two grow with the "
+    "length of responses, the third does not."
 )
 
 
-def name_start(config: Mapping[str, Any]) -> str:
-    """What the RL run started from, as in "SFT model"."""
+def name_start_model(config: Mapping[str, Any]) -> str:
+    """The name of the model that RL started from, as in "SFT model"."""
     start = str(config.get("rl", {}).get("start", ""))
-    named = {"sft": "SFT model", "pretrain": "pretrained model", "rl": "RL model", "": "random weights"}
+    names = {"sft": "SFT model", "pretrain": "pretrained model", "rl": "RL model", "": "random weights"}
     if start == "weights":
         return str(config.get("weights") or "model before RL").rstrip("/").rpartition("/")[2]
-    return named.get(start.rpartition(":")[2].partition("@")[0], "model before RL")
+    return names.get(start.rpartition(":")[2].partition("@")[0], "model before RL")
 
 
 def describe_length_reward(config: Mapping[str, Any], records: Run) -> str:
-    """Whether the run's reward or its algorithm read the length of responses; "" where the reward is not known."""
+    """Sentences that say whether the reward or the algorithm depends on the length of responses; "" without a reward."""
     rl = config.get("rl", {})
     reward = str(rl.get("reward") or "")
     without_options = re.sub(r"\([^()]*\)", "", reward)
     terms = {t for t in re.split(r"[\s+*-]+", without_options) if t and not re.fullmatch(r"[\d.]+(e\d*)?", t)}
     algorithm = " ".join(text_values({k: v for k, v in rl.items() if k not in ("reward", "start")}))
-    said = []
+    sentences = []
     if terms & LENGTH_TERMS:
-        said.append(f"The reward reads the length: rl.reward is “{reward}”.")
+        sentences.append(f"The reward reads the length: rl.reward is “{reward}”.")
     if "train/overlong" in all_keys([records]):
-        said.append("Responses near the length limit lose reward (soft overlong punishment).")
+        sentences.append("Responses near the length limit lose reward (soft overlong punishment).")
     if found := re.search(r"shortest|longest", algorithm):
-        said.append(f"The algorithm learns from the {found[0]} correct attempts.")
-    if not said and terms and terms <= OTHER_TERMS:
-        said.append(f"No term of the reward reads the length: rl.reward is “{reward}”.")
-    elif not said and reward:
-        said.append(f"rl.reward is “{reward}”.")
-    return " ".join(said)
+        sentences.append(f"The algorithm learns from the {found[0]} correct attempts.")
+    if not sentences and terms and terms <= TERMS_WITHOUT_LENGTH:
+        sentences.append(f"No term of the reward reads the length: rl.reward is “{reward}”.")
+    elif not sentences and reward:
+        sentences.append(f"rl.reward is “{reward}”.")
+    return " ".join(sentences)
 
 
 def text_values(tree: Any) -> Iterable[str]:
-    """Every text in a nested dict."""
+    """Every str value of a nested dict."""
     if isinstance(tree, Mapping):
         for value in tree.values():
             yield from text_values(value)
@@ -69,7 +69,7 @@ def text_values(tree: Any) -> Iterable[str]:
 
 
 def describe_clipping(records: Run) -> str:
-    """A sentence where every ratio of the run was 1, else ""."""
+    """A sentence for a run in which every ratio was 1, else ""."""
     largest = read_series(records, "train/ratio/max").values()
     if largest and max(abs(v - 1) for v in largest) < 1e-3:
         return " All ratios are 1: every update was on-policy, and nothing was clipped."
@@ -88,7 +88,7 @@ def describe_accuracy(config: Mapping[str, Any]) -> str:
     """The caption of the accuracy figure."""
     return (
         "Accuracy on held-out problems over RL steps, as in DeepSeek-R1's Figure 2. Dashed: pass@1 before RL "
-        f"({name_start(config)}). Bands: 95 % intervals over the questions."
+        f"({name_start_model(config)}). Bands: 95 % intervals over the questions."
     )
 
 
@@ -101,38 +101,37 @@ def describe_response_length(config: Mapping[str, Any], records: Run) -> str:
 
 
 def describe_strategies(names: Sequence[str]) -> str:
-    """The caption of the figure of strategies, with those that were seen."""
-    return f"What the attempts do: {', '.join(STRATEGIES.get(n, n) for n in names)}."
+    """The caption of the figure of strategies. ``names`` are those that occurred."""
+    return f"What the attempts do: {', '.join(STRATEGY_LABELS.get(n, n) for n in names)}."
 
 
 def describe_selection(runs: Mapping[str, Run]) -> str:
-    """The caption of the figure of selection rules: where each of them ended."""
-    ends = []
+    """The caption of the figure of selection rules: first and last value of each."""
+    sentences = []
     for rule, records in runs.items():
-        parts = []
+        changes = []
         for name in ("pass@1", "length"):
             m = find_measure(name)
             if values := [*read_series(records, m.key).values()]:
-                parts.append(f"{name} {m.format(values[0])} → {m.format(values[-1])}")
-        ends.append(f"{rule[0].upper()}{rule[1:]}: {', '.join(parts)}")
-    return f"From the same start, learning from different attempts. {'. '.join(ends)}."
+                changes.append(f"{name} {m.format(values[0])} → {m.format(values[-1])}")
+        sentences.append(f"{rule[0].upper()}{rule[1:]}: {', '.join(changes)}")
+    return f"From the same start, learning from different attempts. {'. '.join(sentences)}."
 
 
 def describe_question(before: float, after: float) -> str:
-    """How the question that is put to both models was chosen, by its pass rates before and after RL."""
-    chosen = "The same question, before RL and after it. Of the questions whose attempts were written down, it is the one on "
-    chosen += "which the share of right attempts "
-    return chosen + ("rose most." if after > before else "fell least: it rose on none.")
+    """How the question in the report was chosen, given its pass rates before and after RL."""
+    text = "The same question before and after RL. Among the questions with recorded attempts, its share of right attempts "
+    return text + ("rose most." if after > before else "fell least; it rose on no question.")
 
 
-def evaluations(records: Run) -> list[Record]:
+def rl_evaluations(records: Run) -> list[Record]:
     """The evaluations of the RL stage that have a pass@1."""
     return [r for r in records if r.get("stage") == "rl" and r.get("eval/pass@1") is not None]
 
 
-def headline(records: Run, timings: Sequence[Record], questions: int | None) -> list[tuple[str, Any, str]]:
-    """The headline numbers of a run: (label, value, note) each; only what the run has measured."""
-    first, last = (evaluations(records)[i] for i in (0, -1))
+def headline_numbers(records: Run, timings: Sequence[Record], questions: int | None) -> list[tuple[str, Any, str]]:
+    """The headline numbers of a run, as far as it measured them: (label, value, note) each."""
+    first, last = (rl_evaluations(records)[i] for i in (0, -1))
     out: list[tuple[str, Any, str]] = []
     for name in ("pass@1", metrics.vote_key(last).removeprefix("eval/"), "length", "jumps"):
         m = find_measure(name)
@@ -147,7 +146,7 @@ def headline(records: Run, timings: Sequence[Record], questions: int | None) -> 
             note += f" (tokens), {last[m.key] / first[m.key]:.1f}×"
         out.append((m.label, m.format(last[m.key]), note))
     if timings:
-        ends = {r["stage"]: r for r in timings}  # a stage that was continued counts from where it was continued
-        minutes = sum(r["seconds"] for r in ends.values()) / 60
-        out.append(("Minutes", f"{minutes:.1f}", f"{last['step']} RL steps; stages: {', '.join(ends)}"))
+        last_by_stage = {r["stage"]: r for r in timings}  # "seconds" of a resumed stage count from where it was resumed
+        minutes = sum(r["seconds"] for r in last_by_stage.values()) / 60
+        out.append(("Minutes", f"{minutes:.1f}", f"{last['step']} RL steps; stages: {', '.join(last_by_stage)}"))
     return out

@@ -1,4 +1,4 @@
-"""From a command line to a run: flags, config, workdir, compilation cache, ``--help``, and errors that are one line.
+"""A command line -> a run: flags, config, workdir, compilation cache, ``--help``, and one-line errors.
 
 python -m experiments.rl --config shop[:name=value,...] --workdir DIR [--config.key=value ...]
 rljax rl --config shop[:name=value,...] --workdir DIR [--config.key=value ...]
@@ -17,7 +17,7 @@ import jax
 from absl import flags
 
 from rljax.distributed import processes
-from rljax.errors import UserError
+from rljax.errors import UserError, allow_closed_stdout, discard_closed_stdout
 from rljax.structs import ConfigTree
 from rljax.training import config_files, workdir
 from rljax.training.quiet import quiet_third_parties
@@ -25,14 +25,15 @@ from rljax.training.signals import Interrupted
 
 Value = str | int | float | list[str]
 
+CLOSED_STDOUT = 141  # exit status, as a shell gives it to a program that SIGPIPE ended
 HELP = ("-h", "-help", "--help", "--helpfull")
-# What a script does with its workdir: "hold" trains in it (one process, one config), "read" looks at the run in it,
-# whose config is the default, "other" uses the folder for something else, "none" has no workdir.
+# How a script uses its workdir. "hold": it trains there (one process, one config). "read": it reads the run there, whose
+# config is the default. "other": it writes other files there. "none": it has no workdir.
 Use = Literal["hold", "read", "other", "none"]
 
 
 class Flag(NamedTuple):
-    """A script's own flag: its default, which also is its type, and a line of help. A list may be given several times."""
+    """A flag of a script: its default, whose type is also the flag's, and its help. A list is a flag that may be repeated."""
 
     default: Value
     help: str = ""
@@ -42,19 +43,19 @@ Flags = Mapping[str, Flag | Value]
 
 
 def main(run: Callable[..., None], *, use: Use = "hold", also: Mapping[str, Flags] | None = None, **own: Any) -> None:
-    """Parse the command line, make the workdir this run's own, and call ``run(config, workdir, **own)``.
+    """Parse the command line, lock the workdir if the script trains in it, and call ``run(config, workdir, **own)``.
 
-    ``own`` are the script's own flags (Flag, or a default alone). ``also`` are flags of another form of the script, by
-    the words that introduce them in the help. With ``use="none"`` it is ``run(config, **own)``.
+    ``own`` are the script's own flags: a Flag, or its default alone. ``also`` are flags of another form of the script, by
+    their title in the help. With ``use="none"`` the call is ``run(config, **own)``.
 
-    Exits with status 1 and one line on stderr for what the user can mend, 130 after an interrupt.
+    Exits with status 1 and one line on stderr for an error of the user, 130 after an interrupt.
     """
     with one_line_errors():
         distributed = {name: Flag(*flag) for name, flag in processes.FLAGS.items()} if use != "none" else {}
         assert not own.keys() & distributed.keys(), "two flags of one name"
         if help_asked(sys.argv):
             sections = {"flags": own, **(also or {}), "several processes": distributed}
-            print(help_text(run, sections, use))
+            print_help(run, sections, use)
             return
         config, folder, values = parse_command_line(sys.argv, own | distributed, use)
         if use == "none":
@@ -69,10 +70,10 @@ def main(run: Callable[..., None], *, use: Use = "hold", also: Mapping[str, Flag
 
 
 def main_without_config(run: Callable[..., None], **own: Any) -> None:
-    """Parse a command line that has this script's own flags only, and call ``run(**own)``."""
+    """Parse a command line that has only this script's own flags, and call ``run(**own)``."""
     with one_line_errors():
         if help_asked(sys.argv):
-            print(help_text(run, {"flags": own}, None))
+            print_help(run, {"flags": own}, None)
             return
         values = flags.FlagValues()
         define_flags(own, values)
@@ -84,9 +85,13 @@ def main_without_config(run: Callable[..., None], **own: Any) -> None:
 
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Turn what the user can mend into one line and an exit status. A defect keeps its traceback."""
+    """Turn an error of the user into one line and an exit status. A defect keeps its traceback.
+
+    A run whose output is no longer read, as by ``head``, ends without a line and with status 141.
+    """
     try:
         yield
+        sys.stdout.flush()
     except UserError as e:
         processes.exit_with_line(f"error: {e}")
     except Interrupted as e:
@@ -94,10 +99,14 @@ def one_line_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         processes.exit_with_line("interrupted: the last checkpoint stands, the same command continues from it", 130)
     except Exception as e:
+        if isinstance(e, BrokenPipeError) and discard_closed_stdout():
+            processes.exit_with_line("", CLOSED_STDOUT)
         full = isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        full = full or "No space left" in str(e) or "File too large" in str(e)  # the storage library's own words
+        full = full or "No space left" in str(e) or "File too large" in str(e)  # messages of the storage library
         if full:
-            line = "error: the disk is full; what was finished is whole: free some space, then run it again"
+            line = (
+                "error: the disk is full; finished files are complete: free some space, then run the same command again"
+            )
             processes.exit_with_line(line, at_once=True)  # failed background writers would print tracebacks after it
         if jax.distributed.is_initialized():
             processes.exit_with_exception(e)
@@ -105,7 +114,7 @@ def one_line_errors() -> Iterator[None]:
 
 
 def use_compilation_cache() -> None:
-    """Keep compiled programs in the user's cache folder, unless JAX_COMPILATION_CACHE_DIR says where (or "" for none)."""
+    """Keep compiled programs in the user's cache folder, or in JAX_COMPILATION_CACHE_DIR ("" for no cache)."""
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         jax.config.update("jax_compilation_cache_dir", str(Path(base) / "rljax" / "xla"))
@@ -117,7 +126,7 @@ def use_compilation_cache() -> None:
 
 
 def parse_command_line(argv: Sequence[str], own: Flags, use: Use = "hold") -> tuple[ConfigTree, Path, dict[str, Any]]:
-    """The locked config, the workdir and the script's own flags. Raises UserError for anything that does not fit."""
+    """(locked config, workdir, the script's own flags). Raises UserError for a command line that is not valid."""
     name, folder = find_flag(argv, "config"), find_flag(argv, "workdir")
     if (not folder and use != "none") or (not name and use != "read"):
         needed = {"read": "--workdir DIR", "none": "--config NAME"}.get(use, "--config NAME --workdir DIR")
@@ -143,7 +152,7 @@ def parse_command_line(argv: Sequence[str], own: Flags, use: Use = "hold") -> tu
 
 
 def define_flags(own: Flags, values: flags.FlagValues) -> None:
-    """Define flags by name; each has the type of its default."""
+    """Define flags by name. Each has the type of its default."""
     kinds = {int: flags.DEFINE_integer, float: flags.DEFINE_float, str: flags.DEFINE_string}
     for name, flag in own.items():
         default = default_of(flag)
@@ -151,6 +160,7 @@ def define_flags(own: Flags, values: flags.FlagValues) -> None:
 
 
 def default_of(flag: Flag | Value) -> Value:
+    """The default of a flag."""
     return flag.default if isinstance(flag, Flag) else flag
 
 
@@ -161,9 +171,9 @@ def read_flags(
     keys: Sequence[str] = (),
     hint: str = "flags are written --name=value",
 ) -> None:
-    """Fill in the flags. Raises UserError for one that is unknown, has another type, or is no flag.
+    """Set the flags from the command line. Raises UserError for an unknown flag, a wrong type, or a word that is no flag.
 
-    ``own`` are the names of flags that exist, ``keys`` those of the config's settings, both for the hint.
+    ``own`` are the names of the flags, ``keys`` those of the config's settings. Both serve the hint in the message.
     """
     try:
         rest = values(argv)
@@ -176,7 +186,7 @@ def read_flags(
 
 
 def unknown_flag(name: str, own: Sequence[str], keys: Sequence[str]) -> str:
-    """The error for a flag that does not exist, with what was probably meant: a flag, or a setting of the config."""
+    """The message for an unknown flag, with the flag or the setting that was probably meant."""
     meant = config_files.synonym_of(name, keys)
     if meant is None and name in keys:
         meant = f"--config.{name}"
@@ -225,10 +235,16 @@ def program_name(argv: Sequence[str]) -> str:
     return f"python -m experiments.{name.removesuffix('.py')}" if name.endswith(".py") else name
 
 
-def help_text(run: Callable[..., None], sections: Mapping[str, Flags], use: Use | None) -> str:
-    """What a script is for (its module's docstring), its flags with their defaults, and how settings are changed.
+def print_help(run: Callable[..., None], sections: Mapping[str, Flags], use: Use | None) -> None:
+    """Print ``help_text``. A reader such as ``head`` may stop reading it."""
+    with allow_closed_stdout():
+        print(help_text(run, sections, use))
 
-    ``use`` None: it has no config and no workdir.
+
+def help_text(run: Callable[..., None], sections: Mapping[str, Flags], use: Use | None) -> str:
+    """The help of a script: its module's docstring, its flags with their defaults, and how settings are changed.
+
+    With ``use`` None the script has no config and no workdir.
     """
     lines = [inspect.getdoc(sys.modules[run.__module__]) or "", "", f"usage: {program_name(sys.argv)} {_usage(use)}"]
     common = {} if use is None else {"config": _CONFIG_HELP[use == "read"]}
@@ -251,6 +267,7 @@ _WORKDIR_HELP = {"hold": "the folder of the run", "read": "the folder of a run",
 
 
 def _usage(use: Use | None) -> str:
+    """The flags in the usage line."""
     common = {
         "hold": "--config NAME --workdir DIR [--config.key=value ...]",
         "other": "--config NAME --workdir DIR [--config.key=value ...]",
@@ -262,7 +279,7 @@ def _usage(use: Use | None) -> str:
 
 
 def _flag_line(name: str, flag: Flag | str | Value) -> str:
-    """ "  --attempts=15    how many": a text alone is the help of a flag without a default."""
+    """A line of the help, as in "  --attempts=15    how many". For config and workdir, ``flag`` is the text alone."""
     if name in ("config", "workdir"):
         return f"  --{name + '=...':<20} {flag}"
     default, text = flag if isinstance(flag, Flag) else (flag, "")

@@ -1,8 +1,9 @@
-"""What an evaluation of a run leaves: a table on the terminal, the numbers and attempts as JSON, a figure, and pass rates."""
+"""The results of an evaluation: a table on the terminal, a JSON file with metrics and attempts, a figure, and pass rates."""
 
 import dataclasses
 import importlib.metadata
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ import numpy as np
 
 from rljax.metrics import half_width
 from rljax.report import figures
-from rljax.structs import ConfigTree
 from rljax.tasks import batches, datasets, prompting
 from rljax.tasks.mixture import content_hash
 from rljax.training import journal
@@ -19,61 +19,67 @@ from rljax.training.run import Run
 
 
 def write_evaluation(
-    run: Run, config: ConfigTree, workdir: Path, stage: str, metrics: dict[str, float], said: list[dict[str, Any]]
+    run: Run, workdir: Path, stage: str, metrics: dict[str, float], samples: list[dict[str, Any]]
 ) -> None:
-    """Print the numbers, and leave the files."""
-    e, tokens = run.evaluation, run.rl.sampling.max_new_tokens
+    """Print the metrics of one stage's policy, and write the three files evaluation_STAGE_SPLIT* into ``workdir``.
+
+    ``samples`` are all attempts at all problems, in order. Those that have a "response" go into the JSON file.
+    """
+    options, tokens = run.evaluation, run.rl.sampling.max_new_tokens
     print(
-        f"{stage} on {e.problems} {e.split} problems: {e.attempts} attempts each, temperature {e.temperature}, "
-        f"top-p {e.top_p}, at most {tokens} tokens"
+        f"{stage} on {options.problems} {options.split} problems: {options.attempts} attempts each, temperature {options.temperature}, "
+        f"top-p {options.top_p}, at most {tokens} tokens"
     )
     for name, value in metrics.items():
         if not name.endswith(("/se", "/questions")):
-            print(f"  {name.removeprefix('eval/'):<34} {value:8.4f}{format_interval(metrics, name, e.problems)}")
-    path = workdir / f"evaluation_{stage.replace('/', '_').replace(':', '_')}_{e.split}.json"
-    result = {"stage": stage, "eval": dataclasses.asdict(e), "max_new_tokens": tokens, "metrics": metrics}
+            print(f"  {name.removeprefix('eval/'):<34} {value:8.4f}{format_interval(metrics, name, options.problems)}")
+    path = workdir / f"evaluation_{stage.replace('/', '_').replace(':', '_')}_{options.split}.json"
+    result = {"stage": stage, "eval": dataclasses.asdict(options), "max_new_tokens": tokens, "metrics": metrics}
     result |= {
-        "template": prompting.template_strings(config.task.options.to_dict(), config.weights),
+        "template": prompting.template_strings(run.record["task"]["options"], run.weights),
         "verifier": f"math-verify {importlib.metadata.version('math-verify')}",
     }
-    journal.replace_text(path, json.dumps(result | {"samples": [x for x in said if "response" in x]}, indent=1) + "\n")
-    title = f"{run.task.name}, {e.split} problems, after {stage}"
-    figures.draw_evaluation(metrics, path.with_suffix(".png"), title, e.problems)
+    result["samples"] = [sample for sample in samples if "response" in sample]
+    journal.replace_text(path, json.dumps(result, indent=1) + "\n")
+    title = f"{run.task.name}, {options.split} problems, after {stage}"
+    figures.draw_evaluation(metrics, path.with_suffix(".png"), title, options.problems)
     rates = path.with_name(f"{path.stem}_questions.jsonl")
-    journal.replace_text(rates, "".join(json.dumps(row) + "\n" for row in rates_by_question(run, said)))
+    journal.replace_text(rates, "".join(json.dumps(row) + "\n" for row in question_statistics(run, samples)))
     print(f"written to {path}, {path.with_suffix('.png').name}, {rates.name}")
 
 
 def format_interval(metrics: dict[str, float], name: str, problems: int) -> str:
-    """ " ± " and the half-width of a measure's 95 % interval over the questions that it is of; "" where it has none."""
+    """ " ± " and the half-width of a metric's 95 % interval over its questions; "" where it has no standard error."""
     questions = int(metrics.get(f"{name.removesuffix('/pass@1')}/questions", problems))
     width = half_width(metrics.get(f"{name}/se", float("nan")), questions)
     return f" ± {width:.4f}" if width == width else ""
 
 
-def usual_attempts(config: ConfigTree) -> int:
-    """Attempts a question in R1's protocol: the most that any of the data sets asked for gets."""
-    o = config.task.options.to_dict()
-    named = (o.get("test") or o.get("datasets", "")).replace("+", " ").split()
+def protocol_attempts(task_options: Mapping[str, Any]) -> int:
+    """Attempts at each question in DeepSeek-R1's protocol: the largest number among the data sets of the test split.
+
+    ``task_options`` is the config's task.options. 16 where no data set is known.
+    """
+    named = (task_options.get("test") or task_options.get("datasets", "")).replace("+", " ").split()
     return max([datasets.SOURCES[name].attempts for name in named if name in datasets.SOURCES], default=16)
 
 
-def rates_by_question(run: Run, said: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One line a question: its hash, its pass rate, how long its attempts were."""
-    e = run.evaluation
-    asked = batches.problem_fn(run.task)(run.seed, jnp.arange(e.problems), e.split)
+def question_statistics(run: Run, samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One record for each question: its hash, its pass rate, the mean length of its attempts, and their number."""
+    options = run.evaluation
+    problems = batches.problem_fn(run.task)(run.seed, jnp.arange(options.problems), options.split)
     prompts = [
         run.task.tokenizer.decode(np.asarray(p)[np.asarray(m)])
-        for p, m in zip(asked.prompt, asked.prompt_mask, strict=True)
+        for p, m in zip(problems.prompt, problems.prompt_mask, strict=True)
     ]
     out = []
-    for q, (record, prompt) in enumerate(zip(run.task.records(asked.facts), prompts, strict=True)):
-        mine = said[q * e.attempts : (q + 1) * e.attempts]
-        about = {"question": content_hash({"question": record.get("question", prompt)})}
-        about |= {k: record[k] for k in ("dataset", "id", "level") if record.get(k)}
-        means = {
-            name: float(np.mean([x[key] for x in mine]))
+    for q, (record, prompt) in enumerate(zip(run.task.records(problems.facts), prompts, strict=True)):
+        attempts = samples[q * options.attempts : (q + 1) * options.attempts]
+        row: dict[str, Any] = {"question": content_hash({"question": record.get("question", prompt)})}
+        row |= {k: record[k] for k in ("dataset", "id", "level") if record.get(k)}
+        row |= {
+            name: float(np.mean([attempt[key] for attempt in attempts]))
             for name, key in (("pass_rate", "reward"), ("length", "length"))
         }
-        out.append(about | means | {"attempts": len(mine)})
+        out.append(row | {"attempts": len(attempts)})
     return out

@@ -1,12 +1,12 @@
-"""The records of a run: what a stage writes into its workdir, and reading it back.
+"""The records of a run: write them into its workdir, and read them back.
 
-    metrics.jsonl                   one object a line: {"stage", "step", metrics}; the same bytes for the same run
-    timings.jsonl                   one object a line: {"stage", "step", "seconds", "tokens_per_second"}
-    samples/STAGE_step_STEP.jsonl   one attempt of an evaluation a line
-    tensorboard/STAGE/              event files, and whatever other loggers the setting ``log`` names (``loggers``)
+    metrics.jsonl                   {"stage", "step", metrics} on each line; the same bytes for the same run
+    timings.jsonl                   {"stage", "step", "seconds", "tokens_per_second"} on each line
+    samples/STAGE_step_STEP.jsonl   one attempt of an evaluation on each line
+    tensorboard/STAGE/              event files; the setting ``log`` may name other loggers too (``loggers``)
 
-Nothing in metrics.jsonl depends on the clock. So a run that is stopped anywhere and continued leaves the same bytes as one
-that was never stopped. Seconds and speeds are in timings.jsonl.
+Nothing in metrics.jsonl depends on the clock. So a run that was stopped and resumed leaves the same bytes as one that was
+never stopped. Seconds and speeds are in timings.jsonl.
 """
 
 import json
@@ -28,11 +28,11 @@ FILES = ("metrics.jsonl", "timings.jsonl")
 
 
 class Journal:
-    """Writes the records of one stage, from ``step`` on (-1: from the start), and shows its progress bar.
+    """Writes the records of one stage after ``step`` (-1: all of them), and shows its progress bar.
 
-    Records of this stage after ``step`` are dropped first: the stage is continued from a checkpoint of that step. Every
-    scalar is also handed to ``loggers`` (names in ``loggers.LOGGERS``), which ``logger_settings`` tell more: "project", "name"
-    and "config". With several processes only process 0 writes and prints. ``bar=False`` shows no progress bar.
+    The stage is resumed from a checkpoint of ``step``, so its later records are dropped first. ``loggers`` (names in
+    ``loggers.LOGGERS``) also get every scalar. ``logger_settings`` are their "project", "name" and "config". With several
+    processes only process 0 writes and prints. ``bar=False`` shows no progress bar.
     """
 
     def __init__(
@@ -55,30 +55,30 @@ class Journal:
             self.workdir.mkdir(parents=True, exist_ok=True)
             recorded = last_logged(read_records(self.workdir / "metrics.jsonl"), stage)
             run = RunInfo(self.workdir, stage, step + 1, **(logger_settings or {}))
-            self.loggers = open_loggers(loggers, run, recorded)  # before records are dropped: it may fail
+            self.loggers = open_loggers(loggers, run, recorded)  # it may fail, so before records are dropped
             for name in FILES:
                 drop_records_after(self.workdir / name, stage, step)
-        place = lambda name: Path(os.devnull) if self.silent else self.workdir / name
-        self.files = {n.removesuffix(".jsonl"): place(n).open("a", encoding="utf-8") for n in FILES}
-        disable = True if self.silent or not bar else None  # None: where stderr is no terminal
+        output_path = lambda name: Path(os.devnull) if self.silent else self.workdir / name
+        self.files = {n.removesuffix(".jsonl"): output_path(n).open("a", encoding="utf-8") for n in FILES}
+        disable = True if self.silent or not bar else None  # None: disabled where stderr is no terminal
         self.bar = tqdm(total=steps, initial=max(step, 0), desc=stage, unit="step", disable=disable, leave=False)
-        self.start = self.last = time.perf_counter()
+        self.start_time = self.last_time = time.perf_counter()
         self.tokens = 0.0
         for name, logger in self.loggers.items():
             if logger.address:
-                self.print_line(f"{stage}: {name} shows it at {logger.address}")
+                self.print_line(f"{stage}: {name} is at {logger.address}")
 
     def write_metrics(
-        self, step: int, metrics: Record, evaluation: bool = False, only_logged: Record | None = None
+        self, step: int, metrics: Record, evaluation: bool = False, logger_only: Record | None = None
     ) -> None:
-        """Write one line of metrics.jsonl, flushed, and hand it to the loggers; a number that is not finite becomes null.
+        """Write one line of metrics.jsonl, flush it, and pass it to the loggers. A number that is not finite becomes null.
 
-        ``only_logged`` are scalars for the loggers alone, such as the learning rate. The speed is added to them, except
-        where this is an ``evaluation``: its time is counted with the next training steps.
+        ``logger_only`` are scalars for the loggers alone, such as the learning rate. For a training step the speed is added.
+        The time of an ``evaluation`` counts with the training steps after it.
         """
         values = {k: round(float(v), 6) if math.isfinite(v) else None for k, v in metrics.items()}
         self._write_line("metrics", {"stage": self.stage, "step": step} | values)
-        extra = dict(only_logged or {})
+        extra = dict(logger_only or {})
         if not evaluation:
             extra |= self._write_timing(step)
         scalars = {metric_to_logger_name(k): float(v) for k, v in (values | extra).items() if v is not None}
@@ -87,18 +87,18 @@ class Journal:
             logger.log(step, finite)
 
     def update_progress(self, step: int, tokens: float, metrics: Record) -> None:
-        """Move the progress bar; ``tokens`` is how many this step learned from."""
+        """Move the progress bar to a step. ``tokens`` is the number of tokens that the step learned from."""
         self.tokens += tokens
         shown = {k: f"{metrics[k]:.3f}" for k in ("loss", "reward", "response_length/mean") if k in metrics}
         self.bar.set_postfix(shown, refresh=False)
         self.bar.update(step - self.bar.n)
         if not self.bar.disable:
             self.heartbeat.note_output()
-        pace = self.estimate_seconds_left(step, step + 1)
-        self.heartbeat.update(lambda: progress_line(self.stage, step, self.steps, metrics, pace))
+        seconds_left = self.estimate_seconds_left(step, step + 1)
+        self.heartbeat.update(lambda: progress_line(self.stage, step, self.steps, metrics, seconds_left))
 
     def print_line(self, text: str) -> None:
-        """Print a line for the person who watches, above the progress bar."""
+        """Print a line above the progress bar, in process 0 alone."""
         if not self.silent:
             tqdm.write(text)
             self.heartbeat.note_output()
@@ -106,16 +106,17 @@ class Journal:
     def estimate_seconds_left(self, step: int, steps: int) -> float:
         """Seconds from ``step`` to ``steps`` at the pace so far; NaN before the first step."""
         done = step - max(self.step, 0)
-        return (time.perf_counter() - self.start) / done * (steps - step) if done else float("nan")
+        return (time.perf_counter() - self.start_time) / done * (steps - step) if done else float("nan")
 
     def write_samples(self, step: int, lines: Iterable[Record]) -> None:
-        """Write samples/STAGE_step_STEP.jsonl, one attempt a line, whole or not at all."""
+        """Write samples/STAGE_step_STEP.jsonl, with one attempt on each line, in one atomic replacement."""
         path = self.workdir / "samples" / f"{self.stage}_step_{step:06d}.jsonl"
         if self.silent:
             return
         replace_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 
     def close(self) -> None:
+        """Close the progress bar, the loggers and the files."""
         self.bar.close()
         for logger in self.loggers.values():
             logger.close()
@@ -123,12 +124,12 @@ class Journal:
             f.close()
 
     def _write_timing(self, step: int) -> Record:
-        """Write one line of timings.jsonl; returns the scalars of it that loggers get."""
+        """Write one line of timings.jsonl. Returns the scalars for the loggers."""
         now = time.perf_counter()
-        speed = round(self.tokens / max(now - self.last, 1e-9), 1)
-        timing = {"seconds": round(now - self.start, 3), "tokens_per_second": speed}
+        speed = round(self.tokens / max(now - self.last_time, 1e-9), 1)
+        timing = {"seconds": round(now - self.start_time, 3), "tokens_per_second": speed}
         self._write_line("timings", {"stage": self.stage, "step": step} | timing)
-        self.last, self.tokens = now, 0.0
+        self.last_time, self.tokens = now, 0.0
         return {"train/tokens_per_second": speed}
 
     def _write_line(self, file: str, record: Record) -> None:
@@ -137,7 +138,7 @@ class Journal:
 
 
 def read_records(path: str | Path) -> list[Record]:
-    """The records of a .jsonl file, without a last line that a kill cut short. A missing file has none."""
+    """The records of a .jsonl file up to the first line that is no JSON, such as a torn last line. [] for a missing file."""
     out = []
     path = Path(path)
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
@@ -149,18 +150,18 @@ def read_records(path: str | Path) -> list[Record]:
 
 
 def to_plain(config: dict[str, Any]) -> Record:
-    """A config as JSON gives it back: tuples become lists."""
+    """A config as it comes back from JSON: tuples are lists."""
     return json.loads(json.dumps(config))
 
 
 def read_config(workdir: str | Path) -> Record:
-    """The config in a workdir's config.json; {} where there is none."""
+    """The config in a workdir's config.json; {} where there is no file."""
     path = Path(workdir) / "config.json"
     return json.loads(path.read_text())["config"] if path.exists() else {}
 
 
 def drop_records_after(path: Path, stage: str, step: int) -> None:
-    """Drop this stage's records of later steps than ``step`` from a .jsonl file; the file is replaced in one move."""
+    """Drop the stage's records of steps after ``step`` from a .jsonl file, in one atomic replacement."""
     if not path.exists():
         return
     kept = [r for r in read_records(path) if r["stage"] != stage or r["step"] <= step]
@@ -168,7 +169,7 @@ def drop_records_after(path: Path, stage: str, step: int) -> None:
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
+    """Write a text file by one atomic replacement: it is never half written. Makes its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text(text, encoding="utf-8")

@@ -128,7 +128,7 @@ def train_runs(
             for journal, values, count in zip(journals, by_run, tokens, strict=True):
                 journal.update_progress(step, count, values)
                 if step % loop.log_every == 0:
-                    journal.write_metrics(step, {f"train/{k}": v for k, v in values.items()}, only_logged=rate)
+                    journal.write_metrics(step, {f"train/{k}": v for k, v in values.items()}, logger_only=rate)
             if skipped >= loop.max_skipped:
                 raise UserError(
                     f"{name}: the gradient was not finite {int(skipped)} steps in a row (the last is step {step}); "

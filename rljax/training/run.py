@@ -116,9 +116,10 @@ class Run:
         """The settings of one stage."""
         return {"pretrain": self.pretrain, "sft": self.sft, "rl": self.rl}[name]
 
-    def evaluator(self, keep: int = 16, brief: bool = False) -> Evaluate:
-        """``evaluate(params)`` as the config asks for it; ``keep`` and ``brief`` say which attempts it returns."""
-        settings = dict(max_new_tokens=self.rl.sampling.max_new_tokens, workers=self.workers, keep=keep, brief=brief)
+    def evaluator(self, full_problems: int = 16, short_samples: bool = False) -> Evaluate:
+        """``evaluate(params)`` as the config asks for it. The arguments say which samples it returns (``make_evaluators``)."""
+        settings = dict(full_problems=full_problems, short_samples=short_samples, workers=self.workers)
+        settings["max_new_tokens"] = self.rl.sampling.max_new_tokens
         evaluate = make_evaluator(self.task, self.sampler_model, self.evaluation, seed=self.seed, **settings)
         if not self.mesh.actors:
             return evaluate
@@ -262,7 +263,7 @@ def stage_settings(config: ConfigTree, name: str, prompt_slots: int, model: tran
         loop=build_section(LoopOptions, config, name),
         optimizer=build_section(OptimizerOptions, config, f"{name}.optimizer"),
         lora=build_section(LoraOptions, config, f"{name}.lora"),
-        micro_batching=learner.MicroBatching.of(batches, prompt_slots, model.layout),
+        micro_batching=learner.MicroBatching.from_options(batches, prompt_slots, model.layout),
     )
 
 

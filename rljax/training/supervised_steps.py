@@ -1,4 +1,4 @@
-"""The train step of pretraining and fine-tuning, bound to a run's settings."""
+"""The train step of pretraining and SFT, bound to the settings of a run."""
 
 from typing import Any
 
@@ -10,16 +10,16 @@ from rljax.training.run import Run, Stage
 
 
 def make_supervised_step(run: Run, stage: Stage) -> tuple[Any, Any]:
-    """(update(state, batch) -> (state, metrics), measure(params, batch) -> held-out loss in nats a token), jitted."""
+    """(``train_step(state, batch) -> (state, metrics)``, ``held_out_loss(params, batch) -> float``, nats per token), jitted."""
     optimizer = make_optimizer(stage.optimizer, run.model, stage.optimizer_steps)
 
-    def update(state: Any, batch: Any) -> Any:
+    def train_step(state: Any, batch: Any) -> Any:
         return learner.supervised_step(
             state, batch, model=run.model, optimizer=optimizer, micro_batching=stage.micro_batching
         )
 
-    def measure(params: Any, batch: Any) -> Any:
+    def loss(params: Any, batch: Any) -> Any:
         return learner.supervised_loss(params, batch, model=run.model, micro_batching=stage.micro_batching)
 
-    measure_loss = jax.jit(measure)
-    return jax.jit(update, donate_argnums=0), lambda params, batch: float(measure_loss(params, batch))
+    jitted_loss = jax.jit(loss)
+    return jax.jit(train_step, donate_argnums=0), lambda params, batch: float(jitted_loss(params, batch))

@@ -1,17 +1,18 @@
 """Records and samples of runs -> PNG files.
 
-Every function is pure except for the file it writes. ``runs`` is a list of runs, one a seed; a run is the list of its
-``metrics.jsonl`` records. Bands are 95 % intervals (``rljax.metrics.intervals``): of one run over its questions, where its
-records have standard errors; of several runs over seeds, beside each run as a thin line. A key that no record has is left
-out; a figure that would be empty raises UserError. matplotlib is imported when something is drawn, not with this module.
+``runs`` is a list of runs, one for each seed. A run is the list of its ``metrics.jsonl`` records. Bands are 95 % intervals
+(``rljax.metrics.intervals``). Of one run they are over its questions, where its records have standard errors. Of several
+runs they are over seeds, and each run is also a thin line. A key that no record has is left out. A figure that would be
+empty raises UserError. matplotlib is imported by the functions that draw, not with this module.
 
 curves.py      accuracy, response length (DeepSeek-R1-Zero's Figures 2 and 3), strategies, skills, selection rules
 training.py    small panels: the training log, and further held-out measures
 behaviours.py  counted behaviours, and the first aha
 attempts.py    the attempts at one prompt, before and after RL
 arms.py        the arms of an ablation
-protocol.py    one evaluation; models.py several models
-drawing.py     colours, axes and labels that they share
+evaluation.py  one evaluation: pass@k, cons@k, pass@1 by level or data set
+models.py      several models
+drawing.py     what the figures share: colours, axes, labels, curves
 """
 
 from rljax.report.figures.arms import draw_arm_attempts, draw_arm_curves, draw_arm_ends, draw_arm_grid
@@ -26,6 +27,6 @@ from rljax.report.figures.curves import (
     draw_strategies,
 )
 from rljax.report.figures.drawing import spread_labels
+from rljax.report.figures.evaluation import draw_evaluation
 from rljax.report.figures.models import Bar, draw_models
-from rljax.report.figures.protocol import draw_evaluation
 from rljax.report.figures.training import draw_other_measures, draw_training

@@ -1,7 +1,4 @@
-"""The arms of an ablation, several seeds each: curves, last values, pass@k and heat maps. Bands: 95 % intervals over seeds.
-
-``Curves`` are {arm: (steps [n], values [seeds, n])}, ``Ends`` {arm: values [seeds]}.
-"""
+"""The arms of an ablation, several seeds each: curves, last values, pass@k and heat maps. Bands: 95 % intervals over seeds."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,8 +19,8 @@ from rljax.report.figures.drawing import (
 )
 from rljax.report.measures import find_measure
 
-Curves = Mapping[str, tuple[Sequence[float], np.ndarray]]
-Ends = Mapping[str, np.ndarray]
+Curves = Mapping[str, tuple[Sequence[float], np.ndarray]]  # {arm: (steps [n], values [seeds, n])}
+LastValues = Mapping[str, np.ndarray]  # {arm: values [seeds]}
 
 
 def draw_arm_curves(panels: Mapping[str, Curves], path: str | Path, title: str, xlabel: str = "RL step") -> None:
@@ -34,23 +31,23 @@ def draw_arm_curves(panels: Mapping[str, Curves], path: str | Path, title: str, 
     dashes = {arm: ["-", (0, (5, 2)), (0, (1, 1.5))][i // len(CYCLE) % 3] for i, arm in enumerate(arms)}
     figure, axes = new_figure(title, panels=len(panels), height=4.4, width=4.6 * len(panels) + 0.8)
     for ax, (measure, curves) in zip(axes, panels.items(), strict=True):
-        ends, shown = [], find_measure(measure)
+        ends, m = [], find_measure(measure)
         for arm, (steps, values) in curves.items():
             mean, low, high = interval_curves(values)
             ax.fill_between(steps, low, high, color=colors[arm], alpha=0.14, linewidth=0)
             ax.plot(steps, mean, color=colors[arm], linestyle=dashes[arm], linewidth=2)
-            ends.append((float(mean[-1]), f"{arm}  {shown.format_short(float(mean[-1]))}", colors[arm]))
-        finish_axes(ax, ends, shown.header, share=shown.is_share, xlabel=xlabel)
+            ends.append((float(mean[-1]), f"{arm}  {m.format_short(float(mean[-1]))}", colors[arm]))
+        finish_axes(ax, ends, m.header, share=m.is_share, xlabel=xlabel)
     save_figure(figure, path)
 
 
 def draw_arm_ends(
-    panels: Mapping[str, Ends], before: Mapping[str, Mapping[str, float]], path: str | Path, title: str
+    panels: Mapping[str, LastValues], before: Mapping[str, Mapping[str, float]], path: str | Path, title: str
 ) -> None:
-    """Draw a row for each arm: a dot for each seed, a bar for the 95 % interval of their mean.
+    """Draw the last values of each arm in a row: a dot for each seed, a diamond and a bar for their mean and 95 % interval.
 
-    ``before`` is {measure: {arm: value}}: drawn as a dashed line where all arms began with the same
-    value, else as a ring in each row.
+    ``before`` is {measure: {arm: value before RL}}. It is a dashed line where all arms have the same value, else a ring in
+    each row.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -61,28 +58,30 @@ def draw_arm_ends(
     for ax, (measure, ends) in zip(axes, panels.items(), strict=True):
         ax.grid(axis="x", color=GRID, linewidth=0.8)
         ax.grid(axis="y", visible=False)
-        began, shown = before.get(measure, {}), find_measure(measure)
-        same_start = len(set(began.values())) == 1
+        start_values, m = before.get(measure, {}), find_measure(measure)
+        same_start = len(set(start_values.values())) == 1
         if same_start:
-            ax.axvline(next(iter(began.values())), color=MUTED, linewidth=1.2, linestyle=(0, (5, 4)))
+            ax.axvline(next(iter(start_values.values())), color=MUTED, linewidth=1.2, linestyle=(0, (5, 4)))
         for place, arm in enumerate(arms):
             if arm not in ends:
                 continue
-            e, color = interval(ends[arm]), CYCLE[(len(arms) - 1 - place) % len(CYCLE)]
-            ax.plot([e.low, e.high], [place, place], color=color, linewidth=2.4)  # a share's axis cuts it at 0 and 1
+            estimate, color = interval(ends[arm]), CYCLE[(len(arms) - 1 - place) % len(CYCLE)]
+            ax.plot(
+                [estimate.low, estimate.high], [place, place], color=color, linewidth=2.4
+            )  # cut off at 0 and 1 for a share
             ax.plot(
                 ends[arm], np.full(len(ends[arm]), place), "o", ms=4.5, mfc=color, mec="white", mew=0.7, clip_on=False
             )
-            ax.plot(e.mean, place, "D", ms=5.5, color=color, clip_on=False)
-            if arm in began and not same_start:
-                ax.plot(began[arm], place, "o", ms=6.5, mfc="white", mec=color, mew=1.4, clip_on=False)
+            ax.plot(estimate.mean, place, "D", ms=5.5, color=color, clip_on=False)
+            if arm in start_values and not same_start:
+                ax.plot(start_values[arm], place, "o", ms=6.5, mfc="white", mec=color, mew=1.4, clip_on=False)
         ax.set_yticks(range(len(arms)), arms if ax is axes[0] else [""] * len(arms))
         ax.set_ylim(-0.6, len(arms) - 0.4)
         ax.xaxis.set_major_locator(MaxNLocator(5))
-        if shown.is_share:
+        if m.is_share:
             format_percent(ax.xaxis)
-        ax.set_xlim(left=0, right=1.0 if shown.is_share else None)
-        ax.set_title(shown.header, loc="left", fontsize=9.5, color=MUTED)
+        ax.set_xlim(left=0, right=1.0 if m.is_share else None)
+        ax.set_title(m.header, loc="left", fontsize=9.5, color=MUTED)
     save_figure(figure, path)
 
 
@@ -94,17 +93,17 @@ def draw_arm_attempts(
     figure, axes = new_figure(title, panels=len(panels), height=4.3, width=4.6 * len(panels) + 0.8)
     names = list(dict.fromkeys(n for lines in panels.values() for n in lines))
     for ax, (estimator, lines) in zip(axes, panels.items(), strict=True):
-        ends, most = [], 1
+        ends, largest = [], 1
         for name, (k, values) in lines.items():
             mean, low, high = interval_curves(values)
             color, x = CYCLE[names.index(name) % len(CYCLE)], np.log2(np.asarray(k, float))
             ax.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
             ax.plot(x, mean, color=color, linewidth=2, marker="o", markersize=3.5, clip_on=False)
             ends.append((float(mean[-1]), f"{name}  {mean[-1]:.0%}", color))
-            most = max(most, int(x[-1]))
+            largest = max(largest, int(x[-1]))
         finish_axes(ax, ends, estimator, xlabel="k, attempts at each problem")
-        ax.set_xticks(range(most + 1), [str(2**i) for i in range(most + 1)])
-        ax.set_xlim(0, most)
+        ax.set_xticks(range(largest + 1), [str(2**i) for i in range(largest + 1)])
+        ax.set_xlim(0, largest)
     save_figure(figure, path)
 
 
@@ -112,7 +111,7 @@ def draw_arm_grid(
     panels: Mapping[str, np.ndarray], rows: Sequence[str], columns: Sequence[str], path: str | Path, title: str,
     labels: tuple[str, str],
 ) -> None:  # fmt: skip
-    """Draw heat maps of means [rows, columns] between 0 and 1, each written in its cell; nan: not run."""
+    """Draw heat maps of means [rows, columns] between 0 and 1, each written in its cell. nan is an arm without runs."""
     require_data(list(panels), "grid", "eval/pass@1")
     width = (0.62 * len(columns) + 0.6) * len(panels) + 1.6
     figure, axes = new_figure(title, panels=len(panels), height=0.5 * len(rows) + 1.7, width=max(width, 6.0))

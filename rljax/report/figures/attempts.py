@@ -1,4 +1,4 @@
-"""One prompt's attempts side by side, as the lecture draws them."""
+"""The attempts at one prompt, before and after RL, side by side."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,15 +12,15 @@ from rljax.report.records import Sample
 
 
 def draw_attempts(before: Sequence[Sample], after: Sequence[Sample], path: str | Path, count: int = 15) -> None:
-    """Draw one prompt's attempts as the lecture does: before RL on the left, after RL on the right.
+    """Draw the attempts at one prompt: before RL on the left, after RL on the right.
 
-    A cell is a token, on the same scale left and right; green attempts are right, orange ones wrong, and the cells of
-    the final answer darker. Raises UserError without attempts on both sides.
+    Each cell is a token, of the same size on both sides. Right attempts are green, wrong ones orange. Cells of the final
+    answer are darker. Raises UserError unless both sides have attempts.
     """
     from matplotlib.figure import Figure
 
     if not before or not after:
-        raise UserError("figure attempts: there is no sample before RL or none after it; evaluate both first")
+        raise UserError("figure attempts: samples before or after RL are missing; evaluate both first")
     columns = [list(before)[:count], list(after)[:count]]
     longest = [max(len(token_texts(s)) for s in column) for column in columns]
     width, height = 1200, 150 + 40 * max(map(len, columns))
@@ -31,18 +31,18 @@ def draw_attempts(before: Sequence[Sample], after: Sequence[Sample], path: str |
     ax = figure.add_axes((0, 0, 1, 1))
     ax.set(xlim=(0, width), ylim=(height, 0))
     ax.axis("off")
-    write = {"va": "center", "color": INK, "parse_math": False}
+    text_style = {"va": "center", "color": INK, "parse_math": False}
     prompt, size = clean_text(before[0]["prompt"]), 12.5
     if len(prompt) > 75:
         prompt, size = shorten(prompt, 105), 9
-    ax.text(28, 36, prompt, fontsize=size, family="monospace", fontweight="bold", **write)
+    ax.text(28, 36, prompt, fontsize=size, family="monospace", fontweight="bold", **text_style)
     for name, x, span, column in (
         ("before RL", 28, room * share, columns[0]),
         ("after RL", 28 + room * share + 36, room * (1 - share), columns[1]),
     ):
         right = sum(s["reward"] > 0.5 for s in column)
         tokens = np.mean([len(token_texts(s)) for s in column])
-        ax.text(x, 84, name, fontsize=10.5, fontweight="bold", **write)
+        ax.text(x, 84, name, fontsize=10.5, fontweight="bold", **text_style)
         ax.text(
             x,
             106,
@@ -57,7 +57,7 @@ def draw_attempts(before: Sequence[Sample], after: Sequence[Sample], path: str |
 
 
 def draw_attempt(ax: Any, sample: Mapping[str, Any], x: float, y: float, cell: float, span: float) -> None:
-    """Draw one attempt at pixel (x, y): a tick or a cross, its text, and below it a cell for each token."""
+    """Draw one attempt at pixel (x, y): a tick or a cross, its text, and a cell for each token below it."""
     right = sample["reward"] > 0.5
     tokens = token_texts(sample)
     pale, dark = RIGHT if right else WRONG
@@ -74,7 +74,7 @@ def draw_attempt(ax: Any, sample: Mapping[str, Any], x: float, y: float, cell: f
 
 
 def token_texts(sample: Mapping[str, Any]) -> list[str]:
-    """The text of each token; the words of the response where a sample does not have its tokens."""
+    """The text of each token; the words of the response where the sample has no tokens."""
     return list(sample.get("pieces") or sample["response"].split() or [""])
 
 
@@ -84,7 +84,7 @@ def clean_text(text: str) -> str:
 
 
 def shorten(text: str, width: int) -> str:
-    """The text in at most ``width`` characters: an ellipsis replaces its middle, so that the answer at its end stays."""
+    """The text in at most ``width`` characters. An ellipsis replaces its middle, so that the answer at its end stays."""
     if len(text) <= width:
         return text
     head, tail = text[: width - width // 3 - 2], text[len(text) - width // 3 :]

@@ -1,4 +1,4 @@
-"""Counted behaviours over RL steps, in three ways."""
+"""Counted behaviours over RL steps: share of responses, times per response, times per 1,000 tokens."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,43 +17,49 @@ from rljax.report.figures.drawing import (
 )
 from rljax.report.records import Run, find_keys
 
-KINDS = {  # end of the key: what it counts, how its last value is written
+PANELS = {  # {end of the key: (title, format of the last value)}
     "": ("Share of responses", "{:.0%}"),
     "/per_response": ("Times per response", "{:.1f}"),
     "/per_1k": ("Times in 1,000 tokens", "{:.1f}"),
 }
-SHORT = 8  # letters of a name that has room beside its curve
+MAX_LABEL_LENGTH = 8  # characters of a name that fits beside its curve
 
 
 def draw_behaviours(
     runs: Sequence[Run], path: str | Path, title: str = "Counted behaviours", aha: int | None = None
 ) -> None:
-    """Draw each counted behaviour: share of responses that show it, times per response, and times in 1,000 tokens.
+    """Draw each counted behaviour: share of responses that show it, times per response, and times per 1,000 tokens.
 
-    ``aha`` is the step of a first aha, marked by a thin line. Where a run sums R1's reflective words, only "wait" of them is
-    drawn beside the sum.
+    ``aha`` is the step of the first aha, marked by a thin line. Where a run has "reflection", the sum over R1's reflective
+    words, "wait" is the only one of these words that is drawn.
     """
-    found = {end: find_keys(runs, rf"eval/behaviour/([^/]+){end}") for end in KINDS}
-    names = sorted({name for keys in found.values() for name in keys})
+    keys_by_end = {end: find_keys(runs, rf"eval/behaviour/([^/]+){end}") for end in PANELS}
+    names = sorted({name for keys in keys_by_end.values() for name in keys})
     if "reflection" in names:
         names = [n for n in names if n == "wait" or n not in REFLECTION]
-    panels = [end for end in KINDS if found[end]]
+    panels = [end for end in PANELS if keys_by_end[end]]
     require_data(panels, "behaviours", "eval/behaviour/...")
     colors = dict(zip(names, CYCLE * len(names), strict=False))
-    beside = max(map(len, names)) <= SHORT
-    figure, axes = new_figure(title, panels=len(panels), height=3.8 if beside else 4.6, width=9.2)
+    labels_fit = max(map(len, names)) <= MAX_LABEL_LENGTH
+    figure, axes = new_figure(title, panels=len(panels), height=3.8 if labels_fit else 4.6, width=9.2)
     for ax, end in zip(axes, panels, strict=True):
-        note, form = KINDS[end]
+        note, number_format = PANELS[end]
         ends: EndLabels = []
         for name in names:
-            last = draw_curve(ax, runs, found[end][name], colors[name]) if name in found[end] else None
+            last = draw_curve(ax, runs, keys_by_end[end][name], colors[name]) if name in keys_by_end[end] else None
             if last is not None:
-                ends.append((last, f"{name}\n{form.format(last)}" if beside else form.format(last), colors[name]))
+                ends.append(
+                    (
+                        last,
+                        f"{name}\n{number_format.format(last)}" if labels_fit else number_format.format(last),
+                        colors[name],
+                    )
+                )
         finish_axes(ax, ends, note, share=not end)
         ax.set_ylim(bottom=0)
         if aha is not None:
             mark_step(ax, aha, f"first aha\nstep {aha}" if ax is axes[0] else "")
-    if not beside:
+    if not labels_fit:
         from matplotlib.lines import Line2D
 
         lines = [Line2D([], [], color=colors[name], linewidth=2) for name in names]

@@ -1,4 +1,4 @@
-"""Curves over RL steps, in the manner of DeepSeek-R1-Zero's Figures 2 and 3."""
+"""Curves over RL steps, as in Figures 2 and 3 of DeepSeek-R1."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -36,7 +36,7 @@ from rljax.report.records import Run, find_keys, find_vote_key, mean_and_half_wi
 def draw_accuracy(
     runs: Sequence[Run], path: str | Path, title: str = "Accuracy during RL", questions: int | None = None
 ) -> None:
-    """Draw R1-Zero's Figure 2: pass@1 and cons@k over steps, with the level before RL dashed."""
+    """Draw pass@1 and cons@k over steps, as in R1's Figure 2. Dashed: pass@1 before RL."""
     figure, (ax,) = new_figure(title)
     ends = []
     for key, color in ((find_vote_key(runs), RED), ("eval/pass@1", BLUE)):
@@ -54,7 +54,7 @@ def draw_accuracy(
 
 
 def draw_response_length(runs: Sequence[Run], path: str | Path, title: str = "Response length during RL") -> None:
-    """Draw R1-Zero's Figure 3: mean length, median to p95 shaded, and in grey the mean of the training batches."""
+    """Draw the mean response length over steps, as in R1's Figure 3. Shade: median to p95. Grey: training batches."""
     figure, (ax,) = new_figure(title)
     ends, length = [], "eval/response_length"
     x, y = stack_runs(runs, "train/response_length/mean")
@@ -83,34 +83,44 @@ def draw_response_length(runs: Sequence[Run], path: str | Path, title: str = "Re
 def draw_overlay(
     runs: Sequence[Run], path: str | Path, title: str = "Beside DeepSeek-R1-Zero", questions: int | None = None
 ) -> None:
-    """Draw accuracy, and length divided by its first value, beside R1-Zero's; x is the share of training done."""
+    """Draw accuracy, and length relative to its first value, beside R1-Zero's. The x axis is the share of training done."""
     from matplotlib.ticker import MaxNLocator
 
     figure, (left, right) = new_figure(title, panels=2, height=4.1)
     cons = find_vote_key(runs)
     steps = [*stack_runs(runs, "eval/pass@1")[0], *stack_runs(runs, "eval/response_length/mean")[0]]
     require_data(steps, "overlay", "eval/pass@1")
-    last = max(steps) or 1.0
-    theirs = {"linewidth": 1.1, "linestyle": (0, (4, 2))}
-    part = np.array(r1_zero_curves.STEPS) / r1_zero_curves.STEPS[-1]
+    total_steps = max(steps) or 1.0
+    reference_style = {"linewidth": 1.1, "linestyle": (0, (4, 2))}
+
+    # Accuracy
+    training_share = np.array(r1_zero_curves.STEPS) / r1_zero_curves.STEPS[-1]
     ends: EndLabels = []
-    ours = (
+    curves = (
         (cons, RED, r1_zero_curves.CONS_16),
         ("eval/pass@1", BLUE, r1_zero_curves.PASS_1),
     )
-    for key, color, reference in ours if cons else ours[1:]:
+    for key, color, reference in curves if cons else curves[1:]:
         name = key.removeprefix("eval/")
-        left.plot(part, reference, color=color, alpha=0.75, **theirs)
+        left.plot(training_share, reference, color=color, alpha=0.75, **reference_style)
         ends.append((reference[-1], f"{'cons@16' if color == RED else name}, R1-Zero", color))
-        if (end := draw_curve(left, runs, key, color, last=last, questions=questions)) is not None:
+        if (end := draw_curve(left, runs, key, color, total_steps=total_steps, questions=questions)) is not None:
             ends.append((end, f"{name}, ours", color))
     finish_axes(left, ends, "Accuracy (dashed: R1-Zero, AIME 2024)", xlabel="share of training")
+
+    # Length
     length = np.array(r1_zero_curves.LENGTH) / r1_zero_curves.LENGTH[0]
     right.plot(
-        np.array(r1_zero_curves.LENGTH_STEPS) / r1_zero_curves.LENGTH_STEPS[-1], length, color=INK, alpha=0.75, **theirs
+        np.array(r1_zero_curves.LENGTH_STEPS) / r1_zero_curves.LENGTH_STEPS[-1],
+        length,
+        color=INK,
+        alpha=0.75,
+        **reference_style,
     )
     ends = [(length[-1], f"R1-Zero  {length[-1]:.1f}×", INK)]
-    if (end := draw_curve(right, runs, "eval/response_length/mean", GREEN, scale=True, last=last)) is not None:
+    if (
+        end := draw_curve(right, runs, "eval/response_length/mean", GREEN, relative=True, total_steps=total_steps)
+    ) is not None:
         ends.append((end, f"ours  {end:.1f}×", GREEN))
     right.set_yscale("log", base=2)
     finish_axes(
@@ -129,16 +139,16 @@ def draw_overlay(
 
 
 def draw_strategies(runs: Sequence[Run], path: str | Path, title: str = "What the attempts do") -> None:
-    """Draw stacked shares of the strategies that were ever seen, over steps, averaged over runs."""
+    """Draw the shares of the strategies that occurred, stacked, over steps, averaged over runs."""
     figure, (ax,) = new_figure(title)
-    found = find_keys(runs, r"eval/strategy/(\w+)")
-    found = {n: key for n, key in found.items() if np.nanmax(stack_runs(runs, key)[1], initial=0.0) > 0}
-    names = [n for n in STRATEGIES if n in found] + [n for n in found if n not in STRATEGIES]
+    keys = find_keys(runs, r"eval/strategy/(\w+)")
+    keys = {n: key for n, key in keys.items() if np.nanmax(stack_runs(runs, key)[1], initial=0.0) > 0}
+    names = [n for n in STRATEGIES if n in keys] + [n for n in keys if n not in STRATEGIES]
     require_data(names, "strategies", "eval/strategy/...")
-    steps = stack_runs(runs, found[names[0]])[0]
-    rows = [mean_and_half_width(stack_runs(runs, found[n])[1])[0] for n in names]
+    steps = stack_runs(runs, keys[names[0]])[0]
+    rows = [mean_and_half_width(stack_runs(runs, keys[n])[1])[0] for n in names]
     if any(len(row) != len(steps) for row in rows):
-        raise UserError(f"figure strategies: the evaluations disagree about which strategies there are: {names}")
+        raise UserError(f"figure strategies: some evaluations lack some of the strategies {names}; evaluate them again")
     colors = [STRATEGIES.get(n, (c, c)) for n, c in zip(names, CYCLE * len(names), strict=False)]
     ax.stackplot(steps, rows, colors=[area for area, _ in colors], edgecolor="white", linewidth=0.8)
     ax.set_axisbelow(False)
@@ -152,8 +162,8 @@ def draw_strategies(runs: Sequence[Run], path: str | Path, title: str = "What th
     save_figure(figure, path)
 
 
-def draw_skills(runs: Sequence[Run], path: str | Path, title: str = "The skills that a search stands on") -> None:
-    """Draw calculations and verdicts right over steps, verdicts right by number of the try, and wrong "yes" verdicts.
+def draw_skills(runs: Sequence[Run], path: str | Path, title: str = "The skills that a search needs") -> None:
+    """Draw right calculations and verdicts over steps, right verdicts by number of the try, and wrong "yes" verdicts.
 
     A panel without data is left out.
     """
@@ -161,10 +171,10 @@ def draw_skills(runs: Sequence[Run], path: str | Path, title: str = "The skills 
     lines = {key: line for key, line in lines.items() if stack_runs(runs, key)[0].size}
     tries = find_keys(runs, r"eval/verdicts_right/try_(\d+)")
     x, wrong = stack_runs(runs, "eval/false_yes")
-    panels = [name for name, of in (("right", lines), ("tries", tries), ("wrong", x)) if len(of)]
+    panels = [name for name, data in (("right", lines), ("tries", tries), ("wrong", x)) if len(data)]
     require_data(panels, "skills", "eval/facts_right")
     figure, axes = new_figure(title, panels=len(panels), height=3.6, width=(8.0, 8.0, 8.6)[len(panels) - 1])
-    low = axis_floor([stack_runs(runs, key)[1] for key in (*lines, *tries.values())])
+    low = lower_axis_limit([stack_runs(runs, key)[1] for key in (*lines, *tries.values())])
     for ax, panel in zip(axes, panels, strict=True):
         if panel == "right":
             drawn = {key: draw_curve(ax, runs, key, color) for key, (_, color) in lines.items()}
@@ -181,29 +191,31 @@ def draw_skills(runs: Sequence[Run], path: str | Path, title: str = "The skills 
 
 
 def draw_verdicts_by_try(ax: Any, runs: Sequence[Run], tries: dict[str, str], low: float) -> None:
-    """Draw verdicts right against the number of the try, a line for each of four evaluations, from light (before RL) to dark."""
+    """Draw right verdicts over the number of the try, one line for each of four evaluations, from light (first) to dark."""
     steps = sorted(set().union(*(stack_runs(runs, key)[0] for key in tries.values())))
     chosen = [steps[i] for i in sorted({round(f * (len(steps) - 1)) for f in (0, 0.33, 0.67, 1)})] if steps else []
     ends: EndLabels = []
     for rank, step in enumerate(chosen):
-        values = {int(n): np.nanmean(at) for n, key in tries.items() if (at := values_at_step(runs, key, step)).size}
+        values = {
+            int(n): np.nanmean(found) for n, key in tries.items() if (found := values_at_step(runs, key, step)).size
+        }
         color = ("#98a2ad", "#7cc3ec", "#3a8fc4", "#0b4f7d")[rank if len(chosen) == 4 else -1 if rank else 0]
         x = sorted(values)
         ax.plot(x, [values[n] for n in x], color=color, linewidth=2, marker="o", markersize=3.5, clip_on=False)
         ends.append((float(values[x[-1]]), f"step {step:.0f}" if step else "before RL", color))
     finish_axes(ax, ends, "Verdicts right, by try", low=low, xlabel="number of the try")
-    most = max([2, *map(int, tries)])
-    ax.set_xticks(range(1, most + 1, 2))
-    ax.set_xlim(1, most)
+    max_try = max([2, *map(int, tries)])
+    ax.set_xticks(range(1, max_try + 1, 2))
+    ax.set_xlim(1, max_try)
 
 
 def values_at_step(runs: Sequence[Run], key: str, step: float) -> np.ndarray:
-    """The runs' values of a key at one step, those that have one."""
+    """The values of a key at one step, of the runs that have one."""
     rows = [read_series(run, key) for run in runs]
     return np.array([row[int(step)] for row in rows if int(step) in row])
 
 
-def axis_floor(arrays: list[np.ndarray]) -> float:
+def lower_axis_limit(arrays: list[np.ndarray]) -> float:
     """A round number below every value: the lower limit of an axis that ends at 1."""
     smallest = min((float(np.nanmin(a)) for a in arrays if a.size), default=0.0)
     return max(0.0, np.floor(smallest * 10 - 0.3) / 10)
@@ -215,14 +227,14 @@ def draw_selection(
     title: str = "Which attempts to train on",
     questions: int | None = None,
 ) -> None:
-    """Draw accuracy and mean length over steps, one colour for each rule, all from the same start."""
+    """Draw accuracy and mean length over steps, one colour for each selection rule."""
     from matplotlib.lines import Line2D
 
     figure, panels = new_figure(title, panels=2, height=4.3)
-    everything = [run for runs in runs_by_rule.values() for run in runs]
-    require_data(stack_runs(everything, "eval/pass@1")[0], "selection", "eval/pass@1")
+    all_runs = [run for runs in runs_by_rule.values() for run in runs]
+    require_data(stack_runs(all_runs, "eval/pass@1")[0], "selection", "eval/pass@1")
     colors = dict(zip(runs_by_rule, (RED, GREEN, BLUE, PURPLE, ORANGE, SKY), strict=False))
-    seeds = f", {max(map(len, runs_by_rule.values()))} seeds" if len(everything) > len(runs_by_rule) else ""
+    seeds = f", {max(map(len, runs_by_rule.values()))} seeds" if len(all_runs) > len(runs_by_rule) else ""
     for ax, name, note in (
         (panels[0], "pass@1", f"pass@1{seeds}"),
         (panels[1], "length", "Mean response length, tokens"),

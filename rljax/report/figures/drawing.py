@@ -1,4 +1,4 @@
-"""What the figures share: colours, axes, labels at the ends of lines, curves with their intervals."""
+"""What the figures share: colours, axes, labels at the ends of lines, and curves with their intervals."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -10,23 +10,26 @@ import numpy as np
 from rljax.errors import UserError
 from rljax.report.records import Run, mean_and_half_width, read_series, stack_runs
 
-EndLabels = list[tuple[float, str, str]]  # (height in data units, text, colour) of what is written beside a line's end
+EndLabels = list[tuple[float, str, str]]  # labels at the ends of lines: (y in data units, text, colour)
 
 DPI = 140  # 8 inches make a picture 1120 pixels wide
 INK, MUTED, GRID = "#1f2933", "#66707c", "#e6e9ed"
 BLUE, RED, GREEN, ORANGE, PURPLE, SKY = "#0072B2", "#D55E00", "#009E73", "#C98500", "#A8568C", "#56B4E9"  # Okabe, Ito
 CYCLE = (BLUE, RED, GREEN, PURPLE, ORANGE, SKY, INK, MUTED)
-STRATEGIES = {  # colours of (an area, its name)
+STRATEGIES = {  # {strategy: (colour of its area, colour of its label)}
     "jump": ("#cdd3da", "#727d89"),
     "steps": ("#f3d68b", "#9a7410"),
     "check": ("#9fd3f0", "#2a86bb"),
     "retry": ("#3d86bd", "#1f6499"),
 }
-RIGHT, WRONG = ("#7fcfb4", "#00734f"), ("#f2b48c", "#b84a00")  # colours of (a token, a token of the final answer)
+RIGHT, WRONG = (
+    ("#7fcfb4", "#00734f"),
+    ("#f2b48c", "#b84a00"),
+)  # (colour of a token, colour of a token of the final answer)
 
 
 def require_data(drawn: Any, figure: str, key: str) -> None:
-    """Raise UserError where a figure has nothing to show."""
+    """Raise UserError where ``drawn`` is empty. ``key`` is a key that the figure needs."""
     if not len(drawn):
         raise UserError(
             f"figure {figure}: no record of stage 'rl' has {key!r}; run that stage and its evaluations first"
@@ -36,9 +39,9 @@ def require_data(drawn: Any, figure: str, key: str) -> None:
 def new_figure(
     title: str, panels: int = 1, height: float = 4.3, width: float = 8.0, columns: int = 0
 ) -> tuple[Any, list[Any]]:
-    """(figure, its panels), with a title at the top left; ``columns`` panels in a row, 0 for all of them.
+    """(figure, its axes), with a title at the top left and ``columns`` panels in a row (0: all).
 
-    ``height`` is the height of one row, and both are in inches.
+    ``width`` is that of the figure, ``height`` that of one row of panels, both in inches.
     """
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -70,9 +73,9 @@ def finish_axes(
     high: float | None = None,
     xlabel: str = "RL step",
 ) -> None:
-    """Set limits and axis names, a grey line of explanation above, and the labels at the ends of lines.
+    """Set the limits and labels of the axes, a grey ``note`` above, and the labels at the ends of lines.
 
-    ``share``: the axis ends at 1 and is written in percent. Labels that would overlap are moved apart.
+    With ``share`` the y axis ends at 1 and is in percent. Labels that would overlap are moved apart.
     """
     right = max([x for line in ax.lines for x in line.get_xdata()], default=1.0)
     ax.set_xlim(0, right or 1.0)
@@ -85,18 +88,18 @@ def finish_axes(
 
 
 def label_ends(ax: Any, ends: EndLabels, right: float) -> None:
-    """Write a label at the right of each line's end; ``right`` is where the lines end on x."""
+    """Write a label to the right of each line's end. ``right`` is the x of the ends, in data units."""
     rows = ax.get_subplotspec().get_gridspec().nrows
-    height = 72 * ax.figure.get_figheight() / rows * 0.72  # of the panel, about, in points
-    more = max((text.count("\n") for _, text, _ in ends), default=0)  # lines of a label beyond its first
-    gap = 13 * (1 + more) / height
+    height = 72 * ax.figure.get_figheight() / rows * 0.72  # approximate height of the panel, in points
+    extra_lines = max((text.count("\n") for _, text, _ in ends), default=0)
+    gap = 13 * (1 + extra_lines) / height
     to_axes = ax.transData + ax.transAxes.inverted()
     places = np.array([to_axes.transform((right, y))[1] for y, _, _ in ends])
-    places = spread_labels(places, gap, top=1 - 9 * more / height)  # no label reaches into the title
-    where = {"xycoords": "axes fraction", "textcoords": "offset points", "annotation_clip": False}
+    places = spread_labels(places, gap, top=1 - 9 * extra_lines / height)  # keeps labels out of the title
+    position = {"xycoords": "axes fraction", "textcoords": "offset points", "annotation_clip": False}
     style = {"va": "center", "fontsize": 9.5, "parse_math": False}
     for y, (_, text, color) in zip(places, ends, strict=True):
-        ax.annotate(text, (1, y), xytext=(7, 0), color=color, **where, **style)
+        ax.annotate(text, (1, y), xytext=(7, 0), color=color, **position, **style)
 
 
 def format_percent(axis: Any) -> None:
@@ -105,14 +108,14 @@ def format_percent(axis: Any) -> None:
 
 
 def format_ticks(axis: Any, write: Callable[[float], str]) -> None:
-    """Write each tick label of an axis by itself: no common power of ten beside the axis."""
+    """Write each tick label of an axis by ``write``, without a common power of ten."""
     from matplotlib.ticker import FuncFormatter
 
     axis.set_major_formatter(FuncFormatter(lambda value, _: write(value)))
 
 
 def spread_labels(places: np.ndarray, gap: float, top: float = 1.0) -> np.ndarray:
-    """Heights in 0..``top`` at least ``gap`` apart, in the same order and as near to ``places`` as pushing leaves them."""
+    """Heights in 0..``top`` close to ``places``, in the same order and at least ``gap`` apart."""
     order = np.argsort(places)
     y = places[order]
     for _ in range(200):
@@ -127,23 +130,24 @@ def draw_curve(
     key: str,
     color: str,
     *,
-    scale: bool = False,
-    last: float = 1.0,
+    relative: bool = False,
+    total_steps: float = 1.0,
     questions: int | None = None,
     **style: Any,
 ) -> float | None:
-    """Draw one key over steps / ``last``, with the band of its 95 % interval; ``scale`` divides each run by its first value.
+    """Draw one key over steps / ``total_steps``, with the band of its 95 % interval.
 
-    One run: the interval over ``questions``, where its records have standard errors. Several runs: thin lines, their mean,
-    and the interval over seeds. Returns the height of the line's end, None where no record has the key.
+    One run has the interval over ``questions``, where its records have standard errors. Several runs have thin lines, their
+    mean, and the interval over seeds. ``relative`` divides each run by its first value. Returns the last value of the line,
+    None where no record has the key.
     """
     x, y = stack_runs(runs, key)
     if not x.size:
         return None
     _, se = stack_runs(runs, f"{key}/se")
-    y = y / np.array([next(iter(read_series(r, key).values()), np.nan) for r in runs])[:, None] if scale else y
-    x = x / last
-    mean, half = mean_and_half_width(y, se[0] if se.shape[-1] == x.size and not scale else None, questions)
+    y = y / np.array([next(iter(read_series(r, key).values()), np.nan) for r in runs])[:, None] if relative else y
+    x = x / total_steps
+    mean, half = mean_and_half_width(y, se[0] if se.shape[-1] == x.size and not relative else None, questions)
     if len(runs) > 1:
         for row in y:
             ax.plot(x, row, color=color, linewidth=0.7, alpha=0.4)
@@ -154,15 +158,15 @@ def draw_curve(
 
 
 def describe_band(runs: Sequence[Run]) -> str:
-    """What the shaded band of ``draw_curve`` is."""
+    """A description of the shaded band of ``draw_curve``."""
     if len(runs) > 1:
         return f"mean of {len(runs)} seeds; band: 95 % interval over seeds"
     return "band: 95 % interval over questions"
 
 
 def save_figure(figure: Any, path: str | Path) -> None:
-    """Write the PNG file, its folder included."""
+    """Write the PNG file, and make its folder."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with warnings.catch_warnings():  # a model may say anything in any script; what the font lacks is drawn as a box
+    with warnings.catch_warnings():  # a response may have any character; one that the font lacks is drawn as a box
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure.savefig(path, dpi=DPI)
