@@ -1,4 +1,4 @@
-"""What is counted in responses, and when a behaviour has come to stay: hand-made texts and records."""
+"""Counting behaviours in responses, and the first aha, on hand-made texts and records."""
 
 import re
 
@@ -72,12 +72,12 @@ def test_the_keywords_of_oat_zero_match_within_words_and_overlaps_count_once():
         ("backward_chaining_proxy", "Working backwards, or work backward", "walking backwards; framework backward"),
     ],
 )
-def test_the_four_behaviours_are_found_by_how_they_are_said(name, shown, not_shown):
+def test_the_four_behaviours_are_found_by_their_phrases(name, shown, not_shown):
     assert times(name, shown) == {"verification_proxy": 3, "backtracking_proxy": 3}.get(name, 2)
     assert times(name, not_shown) == 0
 
 
-def test_a_behaviour_that_stands_in_for_a_judge_has_proxy_in_its_name():
+def test_a_behaviour_counted_instead_of_a_judge_has_proxy_in_its_name():
     exact = {"reflection", "self_reflection"}
     assert {n for n in behaviours.SENTENCE_BEHAVIOURS if not n.endswith("_proxy")} == exact
 

@@ -81,7 +81,7 @@ def test_one_evaluation_with_one_key_is_enough_to_draw(name, tmp_path):
 
 @pytest.mark.parametrize("name", CURVES)
 @pytest.mark.parametrize("runs", [[], [[]], [[{"stage": "sft", "step": 0, "eval/pass@1": 0.5}]]])
-def test_nothing_to_draw_is_said_in_one_line(name, runs, tmp_path):
+def test_a_figure_without_data_raises_an_error_of_one_line(name, runs, tmp_path):
     with pytest.raises(UserError, match=f"^figure {name}: no record of stage 'rl' has '(eval|train)/") as e:
         getattr(figures, f"draw_{name}")(runs, tmp_path / "a.png")
     assert "\n" not in str(e.value) and not (tmp_path / "a.png").exists()
@@ -122,7 +122,7 @@ def test_a_new_metric_has_a_label_and_a_panel_from_one_row(monkeypatch):
     assert results.values_by_seed([line], "a", "doubt") == {0: 0.2}
 
 
-def test_names_of_families_stand_for_their_keys_and_units():
+def test_names_of_measures_have_their_keys_and_units():
     for name, key, unit in (("pass@8", "eval/pass@8", "share"), ("level 3", "eval/level/3/pass@1", "share"),
                             ("length", "eval/response_length/mean", "tokens"), ("eval/odd", "eval/odd", "")):  # fmt: skip
         found = measures.find_measure(name)
@@ -183,7 +183,7 @@ def test_the_band_of_several_runs_is_over_seeds_and_that_of_one_run_over_its_que
     assert math.isnan(records.mean_and_half_width(y[:1])[1][0])
 
 
-def test_labels_that_collide_are_pushed_apart_in_order():
+def test_labels_that_overlap_are_moved_and_keep_their_order():
     y = figures.spread_labels(np.array([0.98, 0.5, 0.97, 0.99]), 0.05)
     assert y[1] == 0.5 and y[2] < y[0] < y[3] <= 1 and min(np.diff(sorted(y))) > 0.049
 

@@ -1,4 +1,4 @@
-"""The optimiser step: invariance to how the batch is cut, to padding and to the learner's own bookkeeping."""
+"""The optimizer step: micro-batches, padding, references, gradients that are not finite, optimizers and schedules."""
 
 import dataclasses
 import functools
@@ -82,7 +82,7 @@ def gradient(algorithm, params, rollout, micro_batching, temperature=1.0, refere
     return jax.tree.map(lambda a, b: a - b, params, state.params), metrics
 
 
-def close(a, b, rtol):
+def assert_close(a, b, rtol):
     scale = float(optax.tree.norm(a))
     assert scale > 1e-4, "the gradient is zero: this test would prove nothing"
     assert float(optax.tree.norm(jax.tree.map(lambda x, y: x - y, a, b))) <= rtol * scale
@@ -108,7 +108,7 @@ def test_token_mean_is_not_the_mean_of_micro_batch_means(params, rollout):
 
 def test_on_policy_clip_and_reinforce_have_the_same_gradient(params, rollout):
     clip = pg.Algorithm("mean_center", "ppo_clip", "token_mean")
-    close(
+    assert_close(
         gradient(clip, params, rollout, learner.MicroBatching())[0],
         gradient(pg.ALGORITHMS["nanochat"], params, rollout, learner.MicroBatching())[0],
         1e-5,
@@ -165,7 +165,7 @@ def test_imitation_learns_only_from_the_chosen_attempts(params, rollout):
         state_of(params), alone, jnp.ones(1)
     )
     difference = lambda s: jax.tree.map(lambda a, b: a - b, params, s.params)
-    close(difference(state), difference(single), 1e-5)
+    assert_close(difference(state), difference(single), 1e-5)
 
 
 def test_zero_advantage_is_zero_gradient(params, rollout):
@@ -204,7 +204,7 @@ def test_supervised_gradient_does_not_depend_on_micro_batches(params):
 
     whole, metrics = step(learner.MicroBatching())
     parts, more = step(learner.MicroBatching(5, (8, 14)))
-    close(whole, parts, 1e-5)
+    assert_close(whole, parts, 1e-5)
     np.testing.assert_allclose(metrics["loss"], more["loss"], rtol=1e-6)
     held = learner.supervised_loss(
         params, supervised_batch(), model=MODEL, micro_batching=learner.MicroBatching(5, (8, 14))
@@ -231,7 +231,7 @@ def test_every_optimizer_lowers_the_loss(name, params):
     assert losses[-1] < losses[0] - 0.2
 
 
-def test_the_first_moment_may_be_kept_in_half_the_bytes(params):
+def test_the_first_moment_may_be_kept_in_bfloat16(params):
     moments = {}
     for dtype in ("", "bfloat16"):
         options = OptimizerOptions(learning_rate=0.01, moment_dtype=dtype, warmup=2)
@@ -252,7 +252,7 @@ def test_the_first_moment_may_be_kept_in_half_the_bytes(params):
         OptimizerOptions(name="sgd", moment_dtype="bfloat16").check("rl.optimizer.")
 
 
-def test_schedules_warm_up_and_come_down():
+def test_the_cosine_schedule_warms_up_and_falls_to_its_final_share():
     options = OptimizerOptions(learning_rate=1.0, warmup=10, schedule="cosine", final=0.1)
     rate = make_schedule(options, 110)
     assert float(rate(0)) == 0.0 and float(rate(5)) == pytest.approx(0.5)
@@ -260,7 +260,7 @@ def test_schedules_warm_up_and_come_down():
     assert float(rate(60)) == pytest.approx(0.55)
 
 
-def test_a_rollout_is_a_pytree_with_a_mask_that_counts_the_stop(rollout):
+def test_a_rollout_is_a_pytree_whose_mask_includes_the_stop_token(rollout):
     assert isinstance(jax.tree.map(lambda x: x, rollout), Rollout)
     stopped = np.asarray(rollout.finished)
     last = np.asarray(rollout.response)[np.arange(B * G), np.asarray(rollout.lengths) - 1]

@@ -101,7 +101,7 @@ def test_every_whole_block_of_k_attempts_votes_and_their_mean_is_taken():
     assert metrics.cons_at_k([["7", "7", "5", "5", "7", "5"]], ["7"], 2)[0] == 0.5
 
 
-def test_the_vote_that_is_shown_is_the_one_of_most_attempts():
+def test_the_key_of_cons_at_k_is_the_one_with_the_largest_k():
     assert metrics.vote_key(["eval/cons@8", "eval/cons@16", "eval/cons@16/se", "eval/pass@32"]) == "eval/cons@16"
     assert metrics.vote_key(["eval/pass@1"]) == ""
 

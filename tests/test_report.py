@@ -1,4 +1,4 @@
-"""A run's page: what it shows of a run, models side by side, and the first aha."""
+"""report.html: the figures and texts of a run, models side by side, and the first aha."""
 
 import json
 
@@ -28,7 +28,7 @@ JUMP = sample("", "answer 6 3", 0.0)
 SEARCH = sample("try 6 + 3 = 9 vs 14 less wait 3 + 11 = 14 vs 14 same", "answer 3 11", 1.0)
 
 
-def test_the_same_question_is_answered_by_both_models_with_thought_and_answer_apart():
+def test_models_side_by_side_show_one_question_with_think_part_and_answer_of_each():
     page = report.render_models([("SFT model", [JUMP, JUMP, SEARCH]), ("RL model", [SEARCH, SEARCH])], "Chosen so.")
     assert page.count("<article") == 2 and page.count("Ben pays 14 for two of 6 3 11?") == 1
     sft, rl = page.split("<article")[1:]
@@ -40,13 +40,13 @@ def test_the_same_question_is_answered_by_both_models_with_thought_and_answer_ap
     assert "Chosen so. For each model the median attempt is shown" in page and "&lt;bos" not in page
 
 
-def test_any_models_may_stand_side_by_side_also_three_and_asked_in_other_words():
+def test_three_models_are_shown_and_each_card_has_its_prompt_where_prompts_differ():
     other = SEARCH | {"prompt": "Ben: two of 6 3 11, 14 in all?"}
     page = report.render_models([("a", [JUMP]), ("b", [SEARCH]), ("c", [other])])
     assert page.count("<article") == 3 and page.count("two of 6 3 11?") == 2 and page.count("14 in all?") == 1
 
 
-def test_samples_of_older_runs_that_do_not_say_where_the_answer_begins_are_drawn_too():
+def test_samples_of_older_runs_without_the_start_of_the_answer_are_shown():
     old = sample("try 6 + 3 = 9 wait", "answer 3 11", 1.0, old=True)
     assert report.split_answer(old) == ("try 6 + 3 = 9 wait", "answer 3 11")
     assert report.split_answer(old | {"response": "<think> so </think> <answer> 7 </answer><eos>"})[0] == "so"
@@ -56,7 +56,7 @@ def test_samples_of_older_runs_that_do_not_say_where_the_answer_begins_are_drawn
     assert "thinks <span>7 words" in page and "thinks <span>18 tokens" in page
 
 
-def test_what_a_policy_a_prompt_and_a_name_say_is_escaped():
+def test_texts_of_policies_prompts_and_names_are_escaped():
     evil = sample("<script>1</script> wait <b>", "answer <img src=x>", 0.0) | {"prompt": '<i>"p"'}
     page = report.render_models([('<u>"a"', [evil]), ("b", [SEARCH])])
     page += report.render_example("<s>", evil, behaviours.compile_patterns(["wait"])["wait"], "<q>")
@@ -65,13 +65,13 @@ def test_what_a_policy_a_prompt_and_a_name_say_is_escaped():
     assert 'aria-label="&lt;u&gt;&quot;a&quot;"' in page and "<mark>wait</mark>" in page
 
 
-def test_a_thought_that_was_cut_off_has_no_final_answer():
+def test_a_truncated_think_part_has_no_final_answer():
     cut = {"prompt": PROMPT, "response": "try 6 + 3", "final": 9, "think_tokens": 4, "reward": 0.0}
     page = report.render_models([("a", [cut]), ("b", [SEARCH])])
     assert '<p class="final">no final answer</p>' in page and "reward 0, cut off" in page
 
 
-def test_the_middle_attempt_by_reward_and_length_is_shown():
+def test_the_median_attempt_by_reward_and_length_is_shown():
     long, short = sample("try " * 9, "answer 3 11", 1.0), sample("try", "answer 3 11", 1.0)
     middle = sample("try " * 4, "answer 3 11", 1.0)
     assert report.median_attempt([long, short, middle]) is middle
@@ -88,7 +88,7 @@ def test_the_question_whose_pass_rate_rose_most_comes_first():
     assert report.rank_by_improvement(before, after) == [0, 2, 1]
 
 
-def test_a_list_of_attempts_sets_the_final_answer_apart(tmp_path):
+def test_a_list_of_attempts_shows_the_final_answer_in_bold(tmp_path):
     report.write_page(tmp_path / "r.html", "t", [], [], [([JUMP], [SEARCH])], [], {}, [("One <more>", "<p>here</p>")])
     page = (tmp_path / "r.html").read_text()
     assert '<p><b class="final">answer 6 3</b></p>' in page
@@ -130,14 +130,14 @@ def test_a_run_shows_its_first_aha_with_an_example(config, tmp_path):
     assert "<td>wait</td><td>0.3</td><td>0.8</td><td>0.6</td><td>1.6</td><td>30</td><td>33</td>" in page
 
 
-def test_a_run_without_a_first_aha_says_so_plainly(config, tmp_path):
+def test_the_page_of_a_run_without_a_first_aha_says_so(config, tmp_path):
     plot.run(config, run_of(tmp_path, [0.3, 0.6, 0.4], [JUMP]))
     page = (tmp_path / "report.html").read_text()
     assert "<b>none</b><span>First aha</span>" in page and "<mark>" not in page
     assert "There was no first aha: at no step was “wait” in 50% of the responses or more" in page
 
 
-def test_an_aha_before_rl_is_no_work_of_rl(config, tmp_path):
+def test_a_first_aha_at_step_zero_is_reported_as_there_before_rl(config, tmp_path):
     plot.run(config, run_of(tmp_path, [0.7, 0.6, 0.4], [JUMP]))
     page = (tmp_path / "report.html").read_text()
     assert "there before RL" in page and "None of the recorded attempts shows it." in page
@@ -145,12 +145,12 @@ def test_an_aha_before_rl_is_no_work_of_rl(config, tmp_path):
 
 def test_a_run_that_did_not_count_the_behaviour_has_no_first_aha_in_its_report(config):
     rows = [{k: v for k, v in r.items() if "behaviour" not in k} for r in records(0.3, 0.6, 0.7)]
-    wanted = config.report.aha
-    assert aha.find_first_aha(wanted, rows) is None and aha.find_first_aha({}, rows) is None
-    assert aha.find_first_aha(wanted, records(0.3, 0.6, 0.7)) == aha.FirstAha("wait", 0.5, 10, 0.3, 0.6)
+    options = config.report.aha
+    assert aha.find_first_aha(options, rows) is None and aha.find_first_aha({}, rows) is None
+    assert aha.find_first_aha(options, records(0.3, 0.6, 0.7)) == aha.FirstAha("wait", 0.5, 10, 0.3, 0.6)
 
 
-def test_a_behaviour_that_the_task_does_not_count_or_a_share_that_is_none_is_refused(config):
+def test_an_unknown_behaviour_or_a_share_above_one_is_refused(config):
     resolve(config)
     config.report.aha.behaviour = "wiat"
     with pytest.raises(UserError, match="report.aha.behaviour='wiat' is not counted in task shop"):
@@ -160,13 +160,13 @@ def test_a_behaviour_that_the_task_does_not_count_or_a_share_that_is_none_is_ref
         resolve(config)
 
 
-def test_the_behaviour_that_is_looked_for_is_the_first_that_the_task_counts_unless_one_is_named(config):
+def test_without_a_name_the_first_counted_behaviour_is_used_for_the_first_aha(config):
     rows = records(0.3, 0.6, 0.7)
     found = aha.find_first_aha({"behaviour": "", "share": 0.5}, rows)
     assert found == aha.find_first_aha({"behaviour": "wait", "share": 0.5}, rows)
 
 
-def test_a_run_of_before_is_drawn_and_started_from_though_it_knows_no_aha(tmp_path):
+def test_an_older_run_without_aha_settings_can_be_drawn_and_started_from(tmp_path):
     config = config_files.load_config("configs/shop.py:short")
     run = resolve(config)
     old = run_of(tmp_path, [0.3, 0.6, 0.7], [sample("try 1 wait", "answer 6 3", 0.0, old=True)])
@@ -183,7 +183,7 @@ def test_a_run_of_before_is_drawn_and_started_from_though_it_knows_no_aha(tmp_pa
     assert "thinks <span>3 words" in (old / "report.html").read_text()
 
 
-# What stands on a run's page is what the run has
+# The page of a run has only what the run measured
 
 
 def page_of(config, tmp_path, rows: list[dict], **about) -> str:
@@ -201,7 +201,7 @@ def test_a_page_has_no_r1_zero_overlay_for_a_run_with_two_evaluations(config, tm
     assert "beside R1-Zero" in page_of(config, tmp_path, bare_run(3))
 
 
-def test_jumps_stand_on_the_page_only_where_a_jump_was_seen(config, tmp_path):
+def test_jumps_are_on_the_page_only_if_a_response_jumped(config, tmp_path):
     never = {"eval/strategy/jump": 0.0, "eval/strategy/steps": 1.0}
     page = page_of(config, tmp_path, bare_run(3, **never))
     assert "Jumps" not in page and "jump to an answer" not in page and "What the attempts do" not in page
@@ -209,7 +209,7 @@ def test_jumps_stand_on_the_page_only_where_a_jump_was_seen(config, tmp_path):
     assert "<span>Jumps to an answer</span>" in page and "jump to an answer, take steps" in page
 
 
-def test_a_figure_that_an_earlier_drawing_left_is_removed_where_the_run_has_no_data_for_it(config, tmp_path):
+def test_an_older_figure_is_removed_if_the_run_has_no_data_for_it(config, tmp_path):
     page_of(config, tmp_path, bare_run(3, **{"eval/greedy": 0.5}))
     assert (tmp_path / "figures" / "other_measures.png").exists()
     page_of(config, tmp_path, bare_run(3))
@@ -232,7 +232,7 @@ def test_training_batches_are_drawn_where_they_are_logged(config, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "change, said",
+    "change, expected",
     [
         ({}, "No term of the reward reads the length: rl.reward is “correct”."),
         ({"reward": "correct + 0.5*format(tags=think)"}, "No term of the reward reads the length"),
@@ -242,14 +242,14 @@ def test_training_batches_are_drawn_where_they_are_logged(config, tmp_path):
         ({"algorithm": "shortest_correct"}, "The algorithm learns from the shortest correct attempts."),
     ],
 )
-def test_what_is_said_of_the_length_is_what_the_reward_and_the_algorithm_read(config, change, said):
+def test_the_text_about_length_names_the_parts_of_reward_and_algorithm_that_read_it(config, change, expected):
     config.rl.update(change)
     text = texts.describe_length_reward(config.to_dict(), [])
-    assert text.startswith(said)
-    assert ("No term" in text) == said.startswith("No term")
+    assert text.startswith(expected)
+    assert ("No term" in text) == expected.startswith("No term")
 
 
-def test_a_soft_punishment_of_long_responses_is_said_where_it_is_logged(config):
+def test_the_text_about_length_names_a_soft_overlong_punishment_that_was_logged(config):
     rows = [{"stage": "rl", "step": 1, "train/overlong": -0.1}]
     assert "soft overlong punishment" in texts.describe_length_reward(config.to_dict(), rows)
 
@@ -272,13 +272,13 @@ def test_the_headline_gives_a_95_percent_half_width_and_says_so():
     assert tiles[-1] == ("Minutes", "2.5", "20 RL steps; stages: sft, rl")
 
 
-def test_the_other_rules_of_selection_are_told_with_their_numbers(config, tmp_path):
+def test_other_selection_rules_are_described_with_their_numbers(config, tmp_path):
     other = [r | {"eval/pass@1": 0.05} for r in bare_run(2)]
     page = page_of(config, tmp_path, bare_run(4), selection={"shortest_correct": other})
     assert "Imitate the shortest correct attempt: pass@1 5.0% → 5.0%, length 9.0 → 10.0." in page
     assert "This run (dr_grpo): pass@1 0.0% → 10.0%" in page, "over as many steps as the others have"
 
 
-def test_a_run_that_has_not_begun_rl_cannot_be_drawn(config, tmp_path):
+def test_a_run_with_one_evaluation_of_rl_cannot_be_drawn(config, tmp_path):
     with pytest.raises(UserError, match="there is no RL run to draw yet"):
         page_of(config, tmp_path, bare_run(1))
