@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-KILLS = 5
+KILLS = 3
 STAGES = {"pretrain": 24, "sft": 24, "rl": 10}
 OPTIONS = [
     "--config=configs/shop.py:short",
@@ -89,7 +89,7 @@ def undisturbed(tmp_path_factory) -> Path:
     return workdir
 
 
-def test_killed_five_times_in_each_stage_the_run_ends_with_the_same_bytes(undisturbed, tmp_path):
+def test_killed_three_times_in_each_stage_the_run_ends_with_the_same_bytes(undisturbed, tmp_path):
     rng = random.Random(os.environ.get("RLJAX_KILL_SEED", "1"))
     for stage in STAGES:
         kills = sum(kill_at_a_random_moment(stage, tmp_path, rng) for _ in range(KILLS))
