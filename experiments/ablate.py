@@ -47,6 +47,7 @@ def run(
     at_once: int,
     results: str,
 ) -> None:
+    """Compute all runs that are not finished, write results.jsonl, and write the report. The flags are declared in ``main``."""
     config_file = command_line.find_flag(sys.argv, "config") or ""
     ablation = load_ablation(config_files.load_config_module(config_file), vary)
     stage, results_file = ablation.stage, Path(results) if results else workdir / "results.jsonl"

@@ -39,6 +39,7 @@ STAGES = {"pretrain": pretrain.run, "sft": sft.run, "rl": rl.run}
 
 
 def run(config: ConfigTree, workdir: Path) -> None:
+    """Train and evaluate every model of the recipe, and write the report."""
     start_time, options = time.perf_counter(), config.recipe
     configs: dict[str, ConfigTree] = {}
     results: dict[str, ModelResult] = {}

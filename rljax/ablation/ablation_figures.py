@@ -11,9 +11,8 @@ from rljax.ablation.results import RunResult, arm_curves, arm_names, arm_values,
 from rljax.report import figures
 
 CaptionedFigure = tuple[Path, str]  # (PNG file, caption)
-DrawFigure = Callable[
-    [Ablation, Sequence[RunResult], Path, str], str
-]  # draw(ablation, results, path, title) -> caption
+# draw(ablation, results, path, title) -> caption
+DrawFigure = Callable[[Ablation, Sequence[RunResult], Path, str], str]
 AXIS_VALUE = re.compile(r"(\w+)=(\S+)")  # in the name of an arm, such as "layers=2 swaps=4 written=1"
 
 

@@ -56,8 +56,10 @@ def headline_tiles(
     """(label, number, note) of each headline number: the claims that hold, and the first measure of the first arms."""
     tiles = []
     if claim_results:
-        held = sum(r.outcome == "holds" for r in claim_results)
-        tiles.append(("claims that hold", f"{held} of {len(claim_results)}", "95 % intervals of paired differences"))
+        num_holding = sum(r.outcome == "holds" for r in claim_results)
+        tiles.append(
+            ("claims that hold", f"{num_holding} of {len(claim_results)}", "95 % intervals of paired differences")
+        )
     for arm in list(ablation.arms)[:MAX_TILES]:
         estimate = interval(arm_values(results, arm, ablation.measures[0]))
         tiles.append((arm, f"{estimate.mean:.3f}", f"{ablation.measures[0]}, {format_estimate(estimate)}"))
@@ -80,12 +82,12 @@ def compare_models(ablation: Ablation, results: list[RunResult], workdir: Path) 
     It is the problem on which the first arm improved most. Returns (title, HTML), or nothing if the samples of the runs are
     not there or the stage is not RL.
     """
-    first = results[0]
+    first_result = results[0]
 
     def read_attempts(arm: str, evaluation: int) -> dict[int, list[Any]]:
         """{problem: its attempts} of one arm at one evaluation (an index, as in ``values_by_seed``)."""
-        samples = run_folder(workdir, arm, first["seed"]) / "samples"
-        name = f"{ablation.stage}_step_{first['steps'][evaluation]:06d}.jsonl"
+        samples = run_folder(workdir, arm, first_result["seed"]) / "samples"
+        name = f"{ablation.stage}_step_{first_result['steps'][evaluation]:06d}.jsonl"
         return report.group_by_problem(journal.read_records(samples / name))
 
     before, after = read_attempts(ablation.reference, 0), {arm: read_attempts(arm, -1) for arm in ablation.arms}
@@ -94,9 +96,10 @@ def compare_models(ablation: Ablation, results: list[RunResult], workdir: Path) 
     if not ranked or ablation.stage != "rl":
         return []
     problem = ranked[0]
-    of_arms = ((arm, attempts[problem]) for arm, attempts in after.items() if problem in attempts)
-    note = f"Seed {first['seed']}, the held-out problem on which {ablation.reference} gained most."
-    return [("Thinking against imitation", report.render_models([("before RL", before[problem]), *of_arms], note))]
+    models = [("before RL", before[problem])]
+    models += [(arm, attempts[problem]) for arm, attempts in after.items() if problem in attempts]
+    note = f"Seed {first_result['seed']}, the held-out problem on which {ablation.reference} gained most."
+    return [("Thinking against imitation", report.render_models(models, note))]
 
 
 def arms_table(ablation: Ablation, results: list[RunResult]) -> tuple[list[str], list[list[Any]]]:

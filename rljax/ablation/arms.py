@@ -52,8 +52,8 @@ class ArmRun:
     arm: str
     seed: int
     changes: tuple[str, ...]  # the settings that the arm changes
-    config: ConfigTree  # the config of the run; its start is a path
-    folder: Path  # its workdir
+    config: ConfigTree  # the config of the run; the setting STAGE.start is the path of ``start``
+    folder: Path  # the workdir of the run
     start: Path  # the workdir of the earlier stages; Path() if there are none, or if another run made them
     start_config: ConfigTree  # the config of the earlier stages
 
@@ -66,16 +66,16 @@ class ArmRun:
 def load_ablation(module: ModuleType, vary: Sequence[str]) -> Ablation:
     """The ablation of a config module, or the one that the values of ``--vary`` describe.
 
-    A module without ``get_ablation`` has one arm, "default". Raises UserError if the ablation is not valid.
+    Without both there is one arm, "default". Raises UserError if the ablation is not valid.
     """
     if vary:
         return Ablation(arms=arms_from_vary(vary), question=" x ".join(v.split("=", 1)[0] for v in vary))
     if not hasattr(module, "get_ablation"):
         return Ablation(arms={"default": ()}, question="the same run with several seeds")
     fields: dict[str, Any] = dict(module.get_ablation())
-    known = {f.name for f in dataclasses.fields(Ablation)}
-    if unknown := set(fields) - known:
-        raise UserError(f"get_ablation: unknown key {sorted(unknown)[0]!r}, choose from {sorted(known)}")
+    keys = {f.name for f in dataclasses.fields(Ablation)}
+    if unknown := set(fields) - keys:
+        raise UserError(f"get_ablation: unknown key {sorted(unknown)[0]!r}, choose from {sorted(keys)}")
     names = [name for name, *_ in fields.get("arms", ())]
     if not names:
         raise UserError('get_ablation: there are no arms, add arms=(("name", "key=value"), ...)')

@@ -45,6 +45,7 @@ def run_jobs(jobs: Sequence[Job], config_file: str, processes: int) -> None:
     job_numbers = itertools.count(1)
 
     def run_job(job: Job) -> str:
+        """Run a job on free cores; returns why it failed, or "". Waits until there are free cores."""
         job_cores = free_cores.get()
         try:
             print(f"{job.label}: {next(job_numbers)} of {len(jobs)}, see {job.folder / 'log.txt'}", flush=True)

@@ -87,9 +87,9 @@ def arm_curves(results: Sequence[RunResult], arm: str, measure: str) -> tuple[li
     Seeds that were evaluated at other steps than the first seed are left out.
     """
     key = find_measure(measure).key
-    of_arm = [result for result in results if result["arm"] == arm and key in result["curves"]]
-    steps = of_arm[0]["steps"] if of_arm else []
-    curves = [result["curves"][key] for result in of_arm if result["steps"] == steps]
+    arm_results = [result for result in results if result["arm"] == arm and key in result["curves"]]
+    steps = arm_results[0]["steps"] if arm_results else []
+    curves = [result["curves"][key] for result in arm_results if result["steps"] == steps]
     return steps, [[float("nan") if value is None else float(value) for value in curve] for curve in curves]
 
 

@@ -1,8 +1,8 @@
 """Computes the runs of an ablation in one of two ways: as processes, or as vmapped programs of many runs.
 
 On a CPU, processes are faster: a program of four runs takes more than four times as long as one run. On an accelerator, a
-small run does not fill the device. There, runs that differ only in numbers are one program (vmapped.py). The programs run one
-after the other. Every other run uses the devices as its config says.
+small run does not fill the device. There, runs that differ only in numbers are one program (vmapped.py), and each other run is
+a program of its own, on the devices that its config names. The programs run one after the other.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from rljax.errors import UserError
 from rljax.structs import ConfigTree
 from rljax.training.workdir import hold_workdir
 
-FORMS = ("auto", "processes", "together")  # values of --form; "together" is as vmapped programs
+FORMS = ("auto", "processes", "together")  # values of --form; "together" means vmapped programs
 GROUPS_FOLDER = "together"  # in the workdir of the ablation; a folder for each group that is not finished
 
 
@@ -117,9 +117,9 @@ def make_groups(runs: Sequence[ArmRun], stage: str, max_runs: int) -> list[list[
         signature = vmap_groups.group_signature(run.config) if stage == "rl" else run.label
         by_signature.setdefault(signature, []).append(run)
     groups = []
-    for similar in by_signature.values():
-        size = (max_runs or len(similar)) if is_vmappable(similar) else 1
-        groups += [similar[i : i + size] for i in range(0, len(similar), size)]
+    for candidates in by_signature.values():
+        size = (max_runs or len(candidates)) if is_vmappable(candidates) else 1
+        groups += [candidates[i : i + size] for i in range(0, len(candidates), size)]
     return groups
 
 

@@ -41,7 +41,7 @@ def stack_numbers(configs: Sequence[ConfigTree]) -> tuple[ConfigTree, dict[str, 
                 f"{', '.join(ARRAYS)} and numbers of rl.row may differ"
             )
     numbers = [number_settings(config) for config in configs]
-    by_path = {path: [of_run[path] for of_run in numbers] for path in numbers[0]}
+    by_path = {path: [run_numbers[path] for run_numbers in numbers] for path in numbers[0]}
     return configs[0], {
         path: np.stack(values) for path, values in by_path.items() if any(value != values[0] for value in values)
     }

@@ -60,9 +60,9 @@ def train_vmapped_runs(
     runs = [resolve_on_one_device(config) for config in configs]
     check_vmappable(runs[0])
     run, mesh = with_run_axis(runs[0]), make_run_mesh(len(configs), jax.devices())
-    with contextlib.ExitStack() as held:
+    with contextlib.ExitStack() as stack:
         for folder, config in ((group, first_config), *zip(workdirs, configs, strict=True)):
-            held.enter_context(hold_workdir(folder, config))
+            stack.enter_context(hold_workdir(folder, config))
         check_group_folder(group, workdirs)
         state, known_evaluations = make_initial_states(runs, workdirs, mesh)
         train_step = vmap_train_step(make_train_step, run, numbers, mesh)
@@ -231,8 +231,8 @@ def save_last_checkpoints(state: TrainState, runs: Sequence[Run], workdirs: Sequ
         run_state = sharding.replicate(jax.tree.map(lambda x, r=r: x[r], state), run.model.layout)
         records = journal.read_records(workdir / "metrics.jsonl")
         scores = [record["eval/pass@1"] for record in records if "eval/pass@1" in record]
-        keep = run.checkpoint
-        manager = checkpoint.open_manager(workdir / "checkpoints" / "rl", keep.keep_latest, keep.keep_best)
+        options = run.checkpoint
+        manager = checkpoint.open_manager(workdir / "checkpoints" / "rl", options.keep_latest, options.keep_best)
         checkpoint.save(manager, steps[r], run_state, scores[-1])
         manager.close()
     return failed
