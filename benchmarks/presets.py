@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from rljax import policy_gradient as pg
-from rljax.metrics.intervals import interval
+from rljax.metrics.intervals import confidence_interval
 from rljax.structs import ConfigTree
 from rljax.training import command_line, journal
 from rljax.training.workdir import hold_workdir, source_commit
@@ -85,7 +85,7 @@ def table(lines: list[dict]) -> str:
         if not mine:
             continue
         last = lambda key, mine=mine: [x[key][-1] for x in mine]
-        spread = lambda v, d: "{:.{d}f} [{:.{d}f}, {:.{d}f}]".format(*interval(np.array(v))[:3], d=d)
+        spread = lambda v, d: "{:.{d}f} [{:.{d}f}, {:.{d}f}]".format(*confidence_interval(np.array(v))[:3], d=d)
         flat = lambda key, mine=mine: f"{np.mean([x[key] for x in mine]):.2f}"
         asked = np.mean([x["rounds"] or 1 for x in mine])
         cells = [f"`{name}`", len(mine), spread(last("pass@1"), 3), spread(last("length"), 1)]

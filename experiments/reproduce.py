@@ -49,7 +49,7 @@ def headline(workdir: Path, seconds: float) -> None:
     """The few numbers a person waits for, and where the page is."""
     rows = [r for r in journal.read_records(workdir / "metrics.jsonl") if r["stage"] == "rl" and "eval/pass@1" in r]
     first, last = rows[0], rows[-1]
-    cons = metrics.vote_key(last)
+    cons = metrics.find_cons_key(last)
     for name, key in (("pass@1", "eval/pass@1"), (cons[5:], cons), ("response length", "eval/response_length/mean")):
         digits = 1 if "length" in key else 3
         print(f"{name:>16}  {first[key]:.{digits}f} -> {last[key]:.{digits}f}")

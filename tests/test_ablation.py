@@ -115,7 +115,7 @@ def test_an_unknown_setting_of_an_arm_is_refused_before_anything_runs():
 def test_95_percent_intervals_cover_the_mean_95_percent_of_the_time():
     rng = np.random.default_rng(1)
     for seeds in (3, 4, 8, 20):
-        estimates = [intervals.interval(rng.normal(size=seeds)) for _ in range(4000)]
+        estimates = [intervals.confidence_interval(rng.normal(size=seeds)) for _ in range(4000)]
         covered = np.mean([e.low <= 0 <= e.high for e in estimates])
         assert 0.938 <= covered <= 0.962, (seeds, covered)
 

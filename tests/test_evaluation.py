@@ -29,11 +29,11 @@ def test_levels_and_data_sets_are_reported_apart_with_errors_over_their_question
 
 def test_equal_answers_vote_together_however_they_are_written():
     row = [Attempt("steps", a) for a in ("x^2+1", "1+x^2", "7", "7", None)]
-    votes, gold = evaluation.merge_equal_answers([row], np.zeros((1, 5)), responses.same_answer)
+    votes, gold = evaluation.canonicalize_answers([row], np.zeros((1, 5)), responses.same_answer)
     assert votes == [["x^2+1", "x^2+1", "7", "7", None]] and gold == ["right"]
-    alone, _ = evaluation.merge_equal_answers([row], np.zeros((1, 5)))
+    alone, _ = evaluation.canonicalize_answers([row], np.zeros((1, 5)))
     assert alone[0][:2] == ["x^2+1", "1+x^2"]
-    right, _ = evaluation.merge_equal_answers([row], np.array([[1.0, 0, 0, 0, 0]]), responses.same_answer)
+    right, _ = evaluation.canonicalize_answers([row], np.array([[1.0, 0, 0, 0, 0]]), responses.same_answer)
     assert right[0] == ["right", "1+x^2", "7", "7", None], "what the verifier says is never overruled"
 
 

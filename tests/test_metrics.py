@@ -102,8 +102,8 @@ def test_every_whole_block_of_k_attempts_votes_and_their_mean_is_taken():
 
 
 def test_the_key_of_cons_at_k_is_the_one_with_the_largest_k():
-    assert metrics.vote_key(["eval/cons@8", "eval/cons@16", "eval/cons@16/se", "eval/pass@32"]) == "eval/cons@16"
-    assert metrics.vote_key(["eval/pass@1"]) == ""
+    assert metrics.find_cons_key(["eval/cons@8", "eval/cons@16", "eval/cons@16/se", "eval/pass@32"]) == "eval/cons@16"
+    assert metrics.find_cons_key(["eval/pass@1"]) == ""
 
 
 def test_cons_at_k_refuses_too_few_attempts():
@@ -136,29 +136,29 @@ def test_a_half_width_is_students_quantile_times_the_standard_error_for_any_numb
 def test_the_interval_of_three_seeds_holds_the_true_mean_95_percent_of_the_time():
     rng = np.random.default_rng(0)
     for seeds in (3, 5):
-        found = [intervals.interval(rng.normal(size=seeds)) for _ in range(4000)]
+        found = [intervals.confidence_interval(rng.normal(size=seeds)) for _ in range(4000)]
         covered = np.mean([e.low <= 0 <= e.high for e in found])
         assert covered == pytest.approx(0.95, abs=0.012), (seeds, covered)
 
 
 def test_an_interval_is_the_mean_and_its_half_width_and_leaves_out_what_is_nan():
-    e = intervals.interval(np.array([0.2, 0.3, np.nan, 0.4]))
+    e = intervals.confidence_interval(np.array([0.2, 0.3, np.nan, 0.4]))
     half = 4.302653 * 0.1 / math.sqrt(3)  # t of 2 degrees of freedom at .975
     assert e.seeds == 3 and e.mean == pytest.approx(0.3)
     assert e.low == pytest.approx(0.3 - half) and e.high == pytest.approx(0.3 + half)
     assert e.half_width == pytest.approx(half)
     assert e.half_width == pytest.approx(metrics.half_width(metrics.standard_error(np.array([0.2, 0.3, 0.4])), 3))
-    assert e.excludes_zero is True and not intervals.interval(np.array([-0.1, 0.1, 0.3])).excludes_zero
+    assert e.excludes_zero is True and not intervals.confidence_interval(np.array([-0.1, 0.1, 0.3])).excludes_zero
 
 
 def test_one_seed_has_a_mean_but_no_interval_and_no_seed_has_neither():
-    one, none = intervals.interval(np.array([2.0, np.nan])), intervals.interval(np.array([]))
+    one, none = intervals.confidence_interval(np.array([2.0, np.nan])), intervals.confidence_interval(np.array([]))
     assert one.mean == 2.0 and math.isnan(one.low) and math.isnan(one.half_width) and not one.excludes_zero
     assert none.seeds == 0 and math.isnan(none.mean)
 
 
 def test_the_interval_of_a_curve_is_that_of_each_of_its_points():
     values = np.array([[0.1, 0.5], [0.2, np.nan], [0.4, 0.9]])
-    mean, low, high = intervals.interval_curves(values)
+    mean, low, high = intervals.confidence_bands(values)
     for n in range(2):
-        assert (mean[n], low[n], high[n]) == intervals.interval(values[:, n])[:3]
+        assert (mean[n], low[n], high[n]) == intervals.confidence_interval(values[:, n])[:3]

@@ -10,7 +10,7 @@ from rljax.ablation.ablation_figures import draw_figures
 from rljax.ablation.arms import Ablation, run_folder
 from rljax.ablation.claims import ClaimResult, check_claim, format_estimate, format_verdict
 from rljax.ablation.results import RunResult, arm_values, results_table, values_by_seed
-from rljax.metrics.intervals import interval, paired_difference
+from rljax.metrics.intervals import confidence_interval, paired_difference
 from rljax.training import journal
 
 MAX_TILES = 5  # arms with a headline number at the top of report.html
@@ -61,7 +61,7 @@ def headline_tiles(
             ("claims that hold", f"{num_holding} of {len(claim_results)}", "95 % intervals of paired differences")
         )
     for arm in list(ablation.arms)[:MAX_TILES]:
-        estimate = interval(arm_values(results, arm, ablation.measures[0]))
+        estimate = confidence_interval(arm_values(results, arm, ablation.measures[0]))
         tiles.append((arm, f"{estimate.mean:.3f}", f"{ablation.measures[0]}, {format_estimate(estimate)}"))
     return tiles
 
@@ -113,7 +113,7 @@ def arms_table(ablation: Ablation, results: list[RunResult]) -> tuple[list[str],
         row: list[Any] = [arm, len(values_by_seed(results, arm, ablation.measures[0]))]
         for measure in ablation.measures:
             values, reference = (values_by_seed(results, a, measure) for a in (arm, ablation.reference))
-            row.append(format_estimate(interval(arm_values(results, arm, measure))))
+            row.append(format_estimate(confidence_interval(arm_values(results, arm, measure))))
             is_reference = arm == ablation.reference
             row.append("–" if is_reference else format_estimate(paired_difference(values, reference), True))
         rows.append(row)

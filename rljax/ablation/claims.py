@@ -16,7 +16,7 @@ import numpy as np
 
 from rljax.ablation.results import RunResult, arm_names, describe_seed_count, values_by_seed
 from rljax.errors import UserError
-from rljax.metrics.intervals import Estimate, interval, paired_difference
+from rljax.metrics.intervals import Estimate, confidence_interval, paired_difference
 
 BEFORE = "before"  # the right side of a claim that compares an arm with itself before training
 CLAIM_PATTERN = re.compile(
@@ -76,7 +76,7 @@ def check_claim(text: str, results: Sequence[RunResult]) -> ClaimResult:
             outcome = "fails"
     elif difference.excludes_zero:
         outcome = "holds" if (difference.mean < 0) == (claim.operator == "<") else "fails"
-    left_mean, right_mean = (interval(np.array([*values.values()])) for values in (left, right))
+    left_mean, right_mean = (confidence_interval(np.array([*values.values()])) for values in (left, right))
     return ClaimResult(text, outcome, left_mean, right_mean, difference)
 
 

@@ -67,7 +67,7 @@ def summarize_model(
 def table_row(name: str, result: ModelResult) -> dict[str, Any]:
     """{column: value} of a model's row in the table. "±" is half of the 95 % interval over problems."""
     m = result["metrics"]
-    cons = metrics.vote_key(m)
+    cons = metrics.find_cons_key(m)
     return {
         "model": MODELS[name],
         "pass@1": m["eval/pass@1"],

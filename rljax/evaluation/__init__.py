@@ -5,7 +5,7 @@ estimates.py  attempts -> pass@k, cons@k, lengths, strategies, behaviours
 samples.py    attempts -> the records of samples/*.jsonl
 """
 
-from rljax.evaluation.estimates import estimate_metrics, merge_equal_answers
+from rljax.evaluation.estimates import canonicalize_answers, estimate_metrics
 from rljax.evaluation.evaluator import (
     ROWS_AT_ONCE,
     Evaluate,
@@ -33,7 +33,7 @@ __all__ = [
     "make_evaluator",
     "make_evaluators",
     "make_samples",
-    "merge_equal_answers",
+    "canonicalize_answers",
     "stack_runs",
     "take_problems",
 ]

@@ -21,7 +21,7 @@ def estimate_metrics(
 ) -> dict[str, float]:
     """{"eval/...": number} of n attempts at each of Q questions.
 
-    ``reward`` is [Q, n], ``columns`` are arrays [Q, n, ...] ("mask", "finished", "noted/NAME"), ``texts`` and ``attempts`` are
+    ``reward`` is [Q, n], ``columns`` are arrays [Q, n, ...] ("mask", "finished", "info/NAME"), ``texts`` and ``attempts`` are
     lists [Q][n], ``records`` has one record for each question.
     """
     # Accuracy
@@ -30,7 +30,7 @@ def estimate_metrics(
     out = {"eval/pass@1": by_question.mean(), "eval/pass@1/se": metrics.standard_error(by_question)}
     powers = [2**i for i in range(1, count.bit_length())]
     out |= {f"eval/pass@{k}": metrics.pass_at_k(reward, k).mean() for k in powers}
-    votes, gold = merge_equal_answers(attempts, reward, task.same_answer)
+    votes, gold = canonicalize_answers(attempts, reward, task.same_answer)
     for k in sorted({*powers, count}):
         cons = metrics.cons_at_k(votes, gold, k)
         out |= {f"eval/cons@{k}": cons.mean(), f"eval/cons@{k}/se": metrics.standard_error(cons)}
@@ -44,7 +44,11 @@ def estimate_metrics(
 
     # Parts of the questions, and metrics of the verifier
     out |= pass_rates_by_field(by_question, records)
-    out |= {f"eval/{name[6:]}": value.mean() for name, value in columns.items() if name.startswith("noted/")}
+    out |= {
+        f"eval/{name.removeprefix('info/')}": value.mean()
+        for name, value in columns.items()
+        if name.startswith("info/")
+    }
 
     # What the responses do
     flat, flat_texts = [a for row in attempts for a in row], [t for row in texts for t in row]
@@ -73,7 +77,7 @@ def pass_rates_by_field(by_question: np.ndarray, records: list[Any]) -> dict[str
     return out
 
 
-def merge_equal_answers(
+def canonicalize_answers(
     attempts: list[list[Attempt]], reward: np.ndarray, same_answer: Callable[[str, str], bool] = operator.eq
 ) -> tuple[list[list[str | None]], list[str]]:
     """(votes [Q][n], gold [Q]) for ``metrics.cons_at_k``: each attempt's answer, with one name for equal answers.

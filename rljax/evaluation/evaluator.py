@@ -42,10 +42,10 @@ class HeldOut(NamedTuple):
 class EvaluationOptions:
     """How a policy is evaluated: the section ``eval`` of a config."""
 
-    split: str = option("test", "problems to ask", choices=("train", "validation", "test"))
-    problems: int = option(128, "problems to ask", low=1)
+    split: str = option("test", "the split that has the problems", choices=("train", "validation", "test"))
+    problems: int = option(128, "number of problems", low=1)
     attempts: int = option(
-        16, "attempts at each; pass@k and cons@k are reported for k = 1, 2, 4, ... up to this", low=1
+        16, "attempts at each problem; pass@k and cons@k are reported for k = 1, 2, 4, ... up to this", low=1
     )
     temperature: float = option(1.0, "sampling temperature", above=0.0)
     top_k: int = option(0, "keep the k likeliest tokens; 0: all", low=0)
@@ -82,11 +82,8 @@ def make_evaluators(
     Samples are the attempts at the first ``full_problems`` problems. With ``short_samples`` the reward and length of the
     attempts at the other problems follow.
     """
-
-    @functools.cache  # at the first evaluation: a run that starts from a finished stage may need none
-    def held_out() -> list[HeldOut]:
-        return [make_held_out(task, options, seed) for seed in seeds]
-
+    # made at the first evaluation: a run that starts from a finished stage may need none
+    get_held_out = functools.cache(lambda: [make_held_out(task, options, seed) for seed in seeds])
     sampling = Sampling(
         group_size=options.attempts,
         max_new_tokens=max_new_tokens,
@@ -102,6 +99,7 @@ def make_evaluators(
     batch_size = problems_per_batch(options, model.layout)
 
     def summarize(columns: Columns, run: HeldOut) -> Evaluation:
+        """The metrics and samples of one run."""
         reward = columns["reward"]
         texts, attempts = decode_attempts(task, columns, run.records)
         metrics = estimate_metrics(reward, columns, texts, attempts, run.records, task)
@@ -109,7 +107,8 @@ def make_evaluators(
         return metrics, samples + (make_reward_samples(reward, columns, full_problems) if short_samples else [])
 
     def evaluate(params: Any) -> list[Evaluation]:
-        runs = held_out()
+        """The metrics and samples of each run."""
+        runs = get_held_out()
         columns = run_batches(draw_all, params, runs, seeds, batch_size)
         evaluations = [summarize(c, run) for c, run in zip(columns, runs, strict=True)]
         if options.greedy:
@@ -143,20 +142,21 @@ def make_attempts_fn(
 ) -> Callable[[Any, Problems, jax.Array], dict[str, jax.Array]]:
     """``attempt(params, problems, key)``: n attempts at each of B problems, sampled and verified; arrays [B, n, ...].
 
-    They are reward, response, mask, finished, logprobs and "noted/NAME" for each metric of the verifier. n is the group size
+    They are reward, response, mask, finished, logprobs and "info/NAME" for each metric of the verifier. n is the group size
     of ``sampling``, and 1 with ``greedy``. With ``vmap_runs`` it is jitted, and all arrays have a leading axis [R].
     """
     draw = make_sampler(sampling, model, greedy=greedy)
     group_size = 1 if greedy else sampling.group_size
 
     def attempt(params: Any, problems: Problems, key: jax.Array) -> dict[str, jax.Array]:
+        """The attempts of one run."""
         rollout = draw(params, problems, key)
-        correct, noted = verify(rollout, problems)
+        correct, info = verify(rollout, problems)
         columns = dict(
             response=rollout.response, mask=rollout.mask, finished=rollout.finished, logprobs=rollout.logprobs
         )
         by_group = {name: rewards.by_group(x, group_size) for name, x in columns.items()}
-        return {"reward": correct} | {f"noted/{name}": value for name, value in noted.items()} | by_group
+        return {"reward": correct} | {f"info/{name}": value for name, value in info.items()} | by_group
 
     return jax.jit(vmap_runs(attempt)) if vmap_runs else attempt
 
@@ -173,14 +173,14 @@ def attempt_in_batches(
 ) -> list[Columns]:
     """The attempts of each run at all its problems, computed ``batch_size`` problems at a time: arrays [Q, n, ...]."""
     join = stack_runs if vmapped else lambda trees: trees[0]
-    split = np.asarray if vmapped else lambda x: np.asarray(x)[None]
+    with_run_axis = np.asarray if vmapped else lambda x: np.asarray(x)[None]
     keys = [jax.random.fold_in(jax.random.key(seed), KeyTag.EVALUATION) for seed in seeds]
     count, batches = len(runs[0].records), []
     for start in range(0, count, batch_size):
         problems = [sharding.shard_rows(take_problems(run.problems, start, batch_size), layout) for run in runs]
         columns = attempt(params, join(problems), join([jax.random.fold_in(key, start) for key in keys]))
-        real = min(batch_size, count - start)  # without the repeated problems at the end
-        batches.append({name: split(x)[:, :real] for name, x in sharding.gather_to_host(columns).items()})
+        num_valid = min(batch_size, count - start)  # without the repeated problems at the end
+        batches.append({name: with_run_axis(x)[:, :num_valid] for name, x in sharding.gather_to_host(columns).items()})
     merged = {name: np.concatenate([batch[name] for batch in batches], 1) for name in batches[0]}
     return [{name: x[r] for name, x in merged.items()} for r in range(len(runs))]
 

@@ -5,7 +5,15 @@ intervals.py   standard errors and 95 % intervals, over questions and over seeds
 behaviours.py  reflective words, and the four behaviours of Gandhi et al.
 """
 
-from rljax.metrics.accuracy import cons_at_k, length_statistics, majority_score, pass_at_k, vote_key
+from rljax.metrics.accuracy import cons_at_k, find_cons_key, length_statistics, majority_score, pass_at_k
 from rljax.metrics.intervals import half_width, standard_error
 
-__all__ = ["cons_at_k", "half_width", "length_statistics", "majority_score", "pass_at_k", "standard_error", "vote_key"]
+__all__ = [
+    "cons_at_k",
+    "half_width",
+    "length_statistics",
+    "majority_score",
+    "pass_at_k",
+    "standard_error",
+    "find_cons_key",
+]

@@ -50,7 +50,7 @@ def majority_score(right: str, answers: Sequence[str | None]) -> float:
     return (right in leaders) / len(leaders) if leaders else 0.0
 
 
-def vote_key(names: Iterable[str]) -> str:
+def find_cons_key(names: Iterable[str]) -> str:
     """The key "eval/cons@k" with the largest k among the keys of an evaluation; "" where there is none."""
     by_k = {int(match[1]): name for name in names if (match := re.fullmatch(r"eval/cons@(\d+)", name))}
     return by_k[max(by_k)] if by_k else ""

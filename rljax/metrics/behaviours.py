@@ -21,7 +21,7 @@ SELF_REFLECTION = (
 )
 
 
-def any_of(*parts: str) -> re.Pattern[str]:
+def compile_alternatives(*parts: str) -> re.Pattern[str]:
     """An expression that matches any of these, ignoring case. Longer ones come first, so that they win over their prefixes."""
     return re.compile("|".join(sorted(parts, key=lambda p: (-len(p), p))), re.IGNORECASE)
 
@@ -32,17 +32,19 @@ def whole_word(word: str) -> str:
 
 
 PATTERNS: Patterns = {
-    "reflection": any_of(*map(whole_word, REFLECTION)),
-    "self_reflection": any_of(*map(re.escape, SELF_REFLECTION)),
+    "reflection": compile_alternatives(*map(whole_word, REFLECTION)),
+    "self_reflection": compile_alternatives(*map(re.escape, SELF_REFLECTION)),
     # the four behaviours of Gandhi et al. (arXiv 2503.01307), who ask a model to find them
-    "verification_proxy": any_of(
+    "verification_proxy": compile_alternatives(
         r"\blet(?: me|['’]s| us) (?:check|verify)\b",
         r"\bverify(?:ing)?\b",
         r"= ?-?\$?[0-9][0-9.,]*, which is\b",  # "= 39, which is not the target"
     ),
-    "backtracking_proxy": any_of(r"\btry (?:a different|another)\b", r"\binstead\b", r"\bthat['’]s not\b"),
-    "subgoals_proxy": any_of(r"\bfirst,", r"\bget to a multiple of\b"),
-    "backward_chaining_proxy": any_of(r"\bwork(?:ing)? backwards?\b"),
+    "backtracking_proxy": compile_alternatives(
+        r"\btry (?:a different|another)\b", r"\binstead\b", r"\bthat['’]s not\b"
+    ),
+    "subgoals_proxy": compile_alternatives(r"\bfirst,", r"\bget to a multiple of\b"),
+    "backward_chaining_proxy": compile_alternatives(r"\bwork(?:ing)? backwards?\b"),
 }
 SENTENCE_BEHAVIOURS = tuple(PATTERNS)  # counted where a model writes sentences
 
@@ -57,7 +59,7 @@ class BehaviourRates(NamedTuple):
 
 def compile_patterns(names: Iterable[str]) -> Patterns:
     """The expression of each name: an entry of ``PATTERNS``, or the name itself as a whole word."""
-    return {name: PATTERNS[name] if name in PATTERNS else any_of(whole_word(name)) for name in names}
+    return {name: PATTERNS[name] if name in PATTERNS else compile_alternatives(whole_word(name)) for name in names}
 
 
 def count_matches(text: str, pattern: re.Pattern[str]) -> int:

@@ -1,7 +1,7 @@
 """The measures of a run: the table of names, units and labels that figures, the report's tables and ablations use.
 
-A new metric needs one row here. A key "eval/..." belongs into EVALUATION, by the name that ablations use in ``measures`` and
-in claims. A key "train/..." belongs into TRAINING. A key without a row is shown by its own name, as a plain number.
+A new metric needs one row here. A key "eval/..." belongs in EVALUATION, by the name that ablations use in ``measures`` and
+in claims. A key "train/..." belongs in TRAINING. A key without a row is shown by its own name, as a plain number.
 """
 
 import re
@@ -74,7 +74,7 @@ EVALUATION: dict[str, Measure] = {  # {name: measure}
 }
 
 
-def make_panel(
+def make_panel_measures(
     panel: str, unit: str, members: dict[str, str], better: str = "", show_constant: bool = True
 ) -> list[Measure]:
     """Training measures in one panel. ``members`` is {key without "train/": short label}."""
@@ -87,22 +87,24 @@ def make_panel(
 TRAINING: tuple[Measure, ...] = (
     Measure("train/reward", "Reward, mean", better="higher"),
     Measure("train/entropy", "Entropy", "nats"),
-    *make_panel("KL to the reference policy", "nats", {"kl": "k3", "kl/k1": "k1"}),
+    *make_panel_measures("KL to the reference policy", "nats", {"kl": "k3", "kl/k1": "k1"}),
     Measure("train/clip_fraction", "Clip fraction", "share"),
     Measure("train/grad_norm", "Gradient norm"),
-    *make_panel(
+    *make_panel_measures(
         "Groups of attempts",
         "share",
         {"groups/all_wrong": "all wrong", "groups/mixed": "mixed", "groups/all_right": "all right"},
     ),
-    *make_panel(
+    *make_panel_measures(
         "Response length", "tokens", {f"response_length/{name}": name for name in ("max", "p95", "mean", "median")}
     ),
     Measure("train/truncated", "Truncated responses", "share", "lower"),
-    *make_panel("Gap between sampler and learner", "nats", {"sampler_gap/max": "max", "sampler_gap": "mean"}, "lower"),
+    *make_panel_measures(
+        "Gap between sampler and learner", "nats", {"sampler_gap/max": "max", "sampler_gap": "mean"}, "lower"
+    ),
     Measure("train/learning_rate", "Learning rate"),
-    *make_panel("Ratio π / π_old", "", {"ratio/max": "max", "ratio/mean": "mean"}, show_constant=False),
-    *make_panel(
+    *make_panel_measures("Ratio π / π_old", "", {"ratio/max": "max", "ratio/mean": "mean"}, show_constant=False),
+    *make_panel_measures(
         "Effective sample size",
         "share",
         {"ratio/ess": "ratios", "sampler/ess": "sampler"},

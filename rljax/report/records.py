@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from rljax import metrics
-from rljax.metrics.intervals import half_width, interval_curves
+from rljax.metrics.intervals import confidence_bands, half_width
 
 Record = Mapping[str, Any]
 Run = Sequence[Record]
@@ -42,7 +42,7 @@ def mean_and_half_width(
     if len(values) == 1:
         error = np.full(values.shape[1], np.nan) if standard_errors is None else standard_errors
         return values[0], half_width(1.0, questions) * error
-    mean, low, high = interval_curves(values)
+    mean, low, high = confidence_bands(values)
     return mean, (high - low) / 2
 
 
@@ -61,9 +61,9 @@ def all_keys(runs: Iterable[Run]) -> list[str]:
     return list(dict.fromkeys(k for r in rows for k, v in r.items() if isinstance(v, int | float) and np.isfinite(v)))
 
 
-def find_vote_key(runs: Sequence[Run]) -> str:
+def find_cons_key(runs: Sequence[Run]) -> str:
     """The key "eval/cons@k" with the largest k; "" where no run has one."""
-    return metrics.vote_key(all_keys(runs))
+    return metrics.find_cons_key(all_keys(runs))
 
 
 def group_by_problem(samples: Iterable[Sample]) -> dict[int, list[Sample]]:

@@ -43,7 +43,7 @@ def write_report(
 
     # Figures and sections
     aha = find_first_aha(config.get("report", {}).get("aha", {}), records)
-    pictures = draw_run(records, config, folder / "figures", aha, questions)
+    pictures = draw_run_figures(records, config, folder / "figures", aha, questions)
     sections = []
     pairs = pair_attempts(read_samples(evaluations[0]["step"]), read_samples(evaluations[-1]["step"]))
     if pairs:
@@ -56,7 +56,7 @@ def write_report(
         sections.append(("One question, before and after RL", cards))
     if aha:
         sections.append(("First aha", render_aha(aha, read_samples)))
-    runs_by_rule = compare_rules(records, selection or {}, config)
+    runs_by_rule = label_selection_runs(records, selection or {}, config)
     if runs_by_rule:
         path = folder / "figures" / "selection.png"
         figures.draw_selection({rule: [run] for rule, run in runs_by_rule.items()}, path, questions=questions)
@@ -76,13 +76,14 @@ def write_report(
     return folder / "report.html"
 
 
-def draw_run(
+def draw_run_figures(
     records: Run, config: Mapping[str, Any], folder: Path, aha: FirstAha | None, questions: int | None
 ) -> list[Picture]:
     """Draw the figures that this run has data for. Returns (file, caption) of each."""
     runs, pictures = [records], []
 
     def draw(name: str, caption: str, **options: Any) -> None:
+        """Draw one figure with ``figures.draw_NAME``, if the run has data for it."""
         path = folder / f"{name}.png"
         try:
             getattr(figures, f"draw_{name}")(runs, path, **options)
@@ -97,9 +98,8 @@ def draw_run(
     draw("other_measures", "Further measures on held-out problems.")
     if min(len(read_series(records, key)) for key in ("eval/pass@1", "eval/response_length/mean")) >= MIN_CURVE_POINTS:
         draw("overlay", OVERLAY, questions=questions)
-    strategies = [
-        n for n, key in find_keys(runs, r"eval/strategy/(\w+)").items() if any(read_series(records, key).values())
-    ]
+    keys = find_keys(runs, r"eval/strategy/(\w+)")
+    strategies = [name for name, key in keys.items() if any(read_series(records, key).values())]
     if len(strategies) > 1:
         draw("strategies", texts.describe_strategies(strategies))
     draw("behaviours", texts.BEHAVIOURS_CAPTION, aha=aha.step if aha else None)
@@ -124,11 +124,11 @@ def pass_rate(samples: Samples) -> float:
     return sum(map(is_right, samples)) / max(len(samples), 1)
 
 
-def compare_rules(records: Run, selection: Mapping[str, Run], config: Mapping[str, Any]) -> dict[str, Run]:
-    """{label: records} of the other algorithms, and of this run over as many steps; {} where there are no others."""
+def label_selection_runs(records: Run, selection: Mapping[str, Run], config: Mapping[str, Any]) -> dict[str, Run]:
+    """{label: records} of the runs with other algorithms, and of this run up to their last step; {} without others."""
     if not any(selection.values()):
         return {}
     end = max(r["step"] for run in selection.values() for r in run)
     this_run = [r for r in records if r["stage"] == "rl" and r["step"] <= end]
-    named = {texts.SELECTION_LABELS.get(rule, rule): run for rule, run in selection.items() if run}
-    return named | {f"this run ({config.get('rl', {}).get('algorithm', 'RL')})": this_run}
+    others = {texts.SELECTION_LABELS.get(rule, rule): run for rule, run in selection.items() if run}
+    return others | {f"this run ({config.get('rl', {}).get('algorithm', 'RL')})": this_run}

@@ -50,8 +50,8 @@ def describe_length_reward(config: Mapping[str, Any], records: Run) -> str:
         sentences.append(f"The reward reads the length: rl.reward is “{reward}”.")
     if "train/overlong" in all_keys([records]):
         sentences.append("Responses near the length limit lose reward (soft overlong punishment).")
-    if found := re.search(r"shortest|longest", algorithm):
-        sentences.append(f"The algorithm learns from the {found[0]} correct attempts.")
+    if match := re.search(r"shortest|longest", algorithm):
+        sentences.append(f"The algorithm learns from the {match[0]} correct attempts.")
     if not sentences and terms and terms <= TERMS_WITHOUT_LENGTH:
         sentences.append(f"No term of the reward reads the length: rl.reward is “{reward}”.")
     elif not sentences and reward:
@@ -133,7 +133,7 @@ def headline_numbers(records: Run, timings: Sequence[Record], questions: int | N
     """The headline numbers of a run, as far as it measured them: (label, value, note) each."""
     first, last = (rl_evaluations(records)[i] for i in (0, -1))
     out: list[tuple[str, Any, str]] = []
-    for name in ("pass@1", metrics.vote_key(last).removeprefix("eval/"), "length", "jumps"):
+    for name in ("pass@1", metrics.find_cons_key(last).removeprefix("eval/"), "length", "jumps"):
         m = find_measure(name)
         values = read_series(records, m.key)
         if not name or len(values) < 2 or not any(values.values()) or m.key not in last or m.key not in first:

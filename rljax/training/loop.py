@@ -15,7 +15,7 @@ from rljax.distributed import processes
 from rljax.errors import UserError
 from rljax.evaluation import Evaluate, EvaluateRuns, Evaluation
 from rljax.learner.optimizer import make_schedule
-from rljax.metrics import half_width, vote_key
+from rljax.metrics import find_cons_key, half_width
 from rljax.structs import TrainState
 from rljax.training import checkpoint
 from rljax.training.heartbeat import start_heartbeat
@@ -193,7 +193,7 @@ def headline(
         width = half_width(metrics["eval/pass@1/se"], questions) if runs == 1 else float("nan")
         error = f" ± {width:.3f}" if width == width else ""
         parts.append(f"pass@1 {metrics['eval/pass@1']:.3f}{error}")
-        parts += [f"{k[5:]} {metrics[k]:.3f}" for k in [vote_key(metrics)] if k]
+        parts += [f"{k[5:]} {metrics[k]:.3f}" for k in [find_cons_key(metrics)] if k]
         parts.append(f"length {metrics['eval/response_length/mean']:.1f}")
         if "eval/strategy/jump" in metrics:
             parts.append(f"jumps {metrics['eval/strategy/jump']:.2f}")

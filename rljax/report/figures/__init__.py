@@ -1,7 +1,7 @@
-"""Records and samples of runs -> PNG files.
+"""Figures as PNG files, drawn from the records and samples of runs.
 
 ``runs`` is a list of runs, one for each seed. A run is the list of its ``metrics.jsonl`` records. Bands are 95 % intervals
-(``rljax.metrics.intervals``). Of one run they are over its questions, where its records have standard errors. Of several
+(``rljax.metrics.intervals``). For one run they are over its questions, where its records have standard errors. For several
 runs they are over seeds, and each run is also a thin line. A key that no record has is left out. A figure that would be
 empty raises UserError. matplotlib is imported by the functions that draw, not with this module.
 

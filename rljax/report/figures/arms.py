@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rljax.metrics.intervals import interval, interval_curves
+from rljax.metrics.intervals import confidence_bands, confidence_interval
 from rljax.report.figures.drawing import (
     CYCLE,
     GRID,
@@ -33,7 +33,7 @@ def draw_arm_curves(panels: Mapping[str, Curves], path: str | Path, title: str, 
     for ax, (measure, curves) in zip(axes, panels.items(), strict=True):
         ends, m = [], find_measure(measure)
         for arm, (steps, values) in curves.items():
-            mean, low, high = interval_curves(values)
+            mean, low, high = confidence_bands(values)
             ax.fill_between(steps, low, high, color=colors[arm], alpha=0.14, linewidth=0)
             ax.plot(steps, mean, color=colors[arm], linestyle=dashes[arm], linewidth=2)
             ends.append((float(mean[-1]), f"{arm}  {m.format_short(float(mean[-1]))}", colors[arm]))
@@ -65,7 +65,7 @@ def draw_arm_ends(
         for place, arm in enumerate(arms):
             if arm not in ends:
                 continue
-            estimate, color = interval(ends[arm]), CYCLE[(len(arms) - 1 - place) % len(CYCLE)]
+            estimate, color = confidence_interval(ends[arm]), CYCLE[(len(arms) - 1 - place) % len(CYCLE)]
             ax.plot(
                 [estimate.low, estimate.high], [place, place], color=color, linewidth=2.4
             )  # cut off at 0 and 1 for a share
@@ -95,7 +95,7 @@ def draw_arm_attempts(
     for ax, (estimator, lines) in zip(axes, panels.items(), strict=True):
         ends, largest = [], 1
         for name, (k, values) in lines.items():
-            mean, low, high = interval_curves(values)
+            mean, low, high = confidence_bands(values)
             color, x = CYCLE[names.index(name) % len(CYCLE)], np.log2(np.asarray(k, float))
             ax.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
             ax.plot(x, mean, color=color, linewidth=2, marker="o", markersize=3.5, clip_on=False)

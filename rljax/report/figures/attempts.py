@@ -24,9 +24,9 @@ def draw_attempts(before: Sequence[Sample], after: Sequence[Sample], path: str |
     columns = [list(before)[:count], list(after)[:count]]
     longest = [max(len(token_texts(s)) for s in column) for column in columns]
     width, height = 1200, 150 + 40 * max(map(len, columns))
-    room = width - 2 * 28 - 36  # pixels: margins and gutter
+    available = width - 2 * 28 - 36  # pixels: margins and gutter
     share = min(max(longest[0] / sum(longest), 0.28), 0.72)
-    cell = min((room * share - 24) / longest[0], (room * (1 - share) - 24) / longest[1], 20)
+    cell = min((available * share - 24) / longest[0], (available * (1 - share) - 24) / longest[1], 20)
     figure = Figure((width / DPI, height / DPI), dpi=DPI, facecolor="white")
     ax = figure.add_axes((0, 0, 1, 1))
     ax.set(xlim=(0, width), ylim=(height, 0))
@@ -37,8 +37,8 @@ def draw_attempts(before: Sequence[Sample], after: Sequence[Sample], path: str |
         prompt, size = shorten(prompt, 105), 9
     ax.text(28, 36, prompt, fontsize=size, family="monospace", fontweight="bold", **text_style)
     for name, x, span, column in (
-        ("before RL", 28, room * share, columns[0]),
-        ("after RL", 28 + room * share + 36, room * (1 - share), columns[1]),
+        ("before RL", 28, available * share, columns[0]),
+        ("after RL", 28 + available * share + 36, available * (1 - share), columns[1]),
     ):
         right = sum(s["reward"] > 0.5 for s in column)
         tokens = np.mean([len(token_texts(s)) for s in column])

@@ -48,13 +48,8 @@ def draw_behaviours(
         for name in names:
             last = draw_curve(ax, runs, keys_by_end[end][name], colors[name]) if name in keys_by_end[end] else None
             if last is not None:
-                ends.append(
-                    (
-                        last,
-                        f"{name}\n{number_format.format(last)}" if labels_fit else number_format.format(last),
-                        colors[name],
-                    )
-                )
+                value = number_format.format(last)
+                ends.append((last, f"{name}\n{value}" if labels_fit else value, colors[name]))
         finish_axes(ax, ends, note, share=not end)
         ax.set_ylim(bottom=0)
         if aha is not None:
@@ -69,7 +64,7 @@ def draw_behaviours(
 
 
 def mark_step(ax: Any, step: int, text: str) -> None:
-    """Draw a thin vertical line at a step, with a label at its bottom on the side that has room."""
+    """Draw a thin vertical line at a step, with a label at its bottom on the side that has more space."""
     left = step > sum(ax.get_xlim()) / 2
     ax.axvline(step, color=INK, linewidth=0.9, alpha=0.7, zorder=1)
     ax.annotate(

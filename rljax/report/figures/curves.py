@@ -30,7 +30,7 @@ from rljax.report.figures.drawing import (
     save_figure,
 )  # fmt: skip
 from rljax.report.measures import find_measure
-from rljax.report.records import Run, find_keys, find_vote_key, mean_and_half_width, read_series, stack_runs
+from rljax.report.records import Run, find_cons_key, find_keys, mean_and_half_width, read_series, stack_runs
 
 
 def draw_accuracy(
@@ -39,7 +39,7 @@ def draw_accuracy(
     """Draw pass@1 and cons@k over steps, as in R1's Figure 2. Dashed: pass@1 before RL."""
     figure, (ax,) = new_figure(title)
     ends = []
-    for key, color in ((find_vote_key(runs), RED), ("eval/pass@1", BLUE)):
+    for key, color in ((find_cons_key(runs), RED), ("eval/pass@1", BLUE)):
         end = draw_curve(ax, runs, key, color, questions=questions)
         if end is not None:
             ends.append((end, f"{key.removeprefix('eval/')}  {end:.0%}", color))
@@ -87,7 +87,7 @@ def draw_overlay(
     from matplotlib.ticker import MaxNLocator
 
     figure, (left, right) = new_figure(title, panels=2, height=4.1)
-    cons = find_vote_key(runs)
+    cons = find_cons_key(runs)
     steps = [*stack_runs(runs, "eval/pass@1")[0], *stack_runs(runs, "eval/response_length/mean")[0]]
     require_data(steps, "overlay", "eval/pass@1")
     total_steps = max(steps) or 1.0
@@ -196,9 +196,7 @@ def draw_verdicts_by_try(ax: Any, runs: Sequence[Run], tries: dict[str, str], lo
     chosen = [steps[i] for i in sorted({round(f * (len(steps) - 1)) for f in (0, 0.33, 0.67, 1)})] if steps else []
     ends: EndLabels = []
     for rank, step in enumerate(chosen):
-        values = {
-            int(n): np.nanmean(found) for n, key in tries.items() if (found := values_at_step(runs, key, step)).size
-        }
+        values = {int(n): np.nanmean(v) for n, key in tries.items() if (v := values_at_step(runs, key, step)).size}
         color = ("#98a2ad", "#7cc3ec", "#3a8fc4", "#0b4f7d")[rank if len(chosen) == 4 else -1 if rank else 0]
         x = sorted(values)
         ax.plot(x, [values[n] for n in x], color=color, linewidth=2, marker="o", markersize=3.5, clip_on=False)
