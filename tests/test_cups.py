@@ -205,7 +205,7 @@ def test_the_level_of_a_record_is_its_number_of_swaps_and_all_levels_are_equally
     assert all(r["level"] == len(r["swaps"]) for r in records)
     levels = collections.Counter(r["level"] for r in records)
     assert set(levels) == {3, 4, 5, 6} and min(levels.values()) > MANY / 5
-    assert {f"eval/level/{n}/pass@1" for n in levels} <= set(estimates.pass_rates_by_part(np.ones(MANY), records))
+    assert {f"eval/level/{n}/pass@1" for n in levels} <= set(estimates.pass_rates_by_field(np.ones(MANY), records))
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def test_the_prefill_of_the_prompt_is_not_counted():
 @pytest.mark.parametrize("text, count", [("", 0), ("a", 1), ("ab ", 3), ("ab c", 5), ("ab c d", 6), ("ab c déf", 11)])
 def test_the_tokens_of_a_prefix_are_counted_with_the_space_after_it(text, count):
     tokens = list(ByteTokenizer().encode("ab c déf\n\n#### 7"))
-    assert evaluation.count_tokens(ByteTokenizer(), tokens, text) == count
+    assert evaluation.count_prefix_tokens(ByteTokenizer(), tokens, text) == count
 
 
 def test_a_sample_says_where_its_answer_begins_and_how_many_tokens_it_thought():
@@ -87,7 +87,7 @@ def test_a_sample_says_where_its_answer_begins_and_how_many_tokens_it_thought():
     record = {"prices": [4, 5, 1], "total": 9}
     asked = Problems(prompt=np.ones((1, 1), int), prompt_mask=np.ones((1, 1), bool), facts=None)
     read = [[task.describe(t, record) for t in texts]]
-    out = evaluation.write_samples(task, asked, [record], np.zeros((1, 3)), rows, [texts], read, 1)
+    out = evaluation.make_samples(task, asked, [record], np.zeros((1, 3)), rows, [texts], read, 1)
     assert [s["response"][s["final"] :] for s in out] == ["answer 4 5 <eos>", "answer 4 5 <eos>", ""]
     assert [s["think_tokens"] for s in out] == [10, 0, 4]
     assert [s["length"] - s["think_tokens"] for s in out] == [4, 4, 0]
