@@ -372,7 +372,7 @@ def test_every_golden_case_is_bound():
     elsewhere = {
         "eval_metrics",
         "logprob_shift_temperature",
-    }  # test_metrics.py; test_transformer.py and test_sampler.py
+    }  # test_metrics.py; test_token_logprobs.py and test_sampler.py
     groups = [
         set(x) for x in (ADVANTAGES, GAE, VAPO, LOSSES, KLS, TRL_WEIGHTS, VERL_WEIGHTS, IMITATION, here, elsewhere)
     ]

@@ -151,7 +151,10 @@ def test_the_allow_list_and_the_refusals_are_apart_and_sorted():
 
 
 LIVE = ("chain_sum", "mini_sudoku", "knights_knaves", "shortest_path", "word_sequence_reversal")
-LACKS = pytest.mark.skipif(not importlib.util.find_spec("reasoning_gym"), reason="reasoning-gym, an extra, is missing")
+LACKS = pytest.mark.skipif(
+    not importlib.util.find_spec("reasoning_gym"),
+    reason="reasoning-gym is an extra: `make gym` installs it and runs this",
+)
 
 
 @LACKS
