@@ -58,7 +58,7 @@ def read_results(path: str | Path) -> list[RunResult]:
     """The results of all runs in a results.jsonl. Raises UserError if the file has none."""
     records = journal.read_records(path)
     if not records or any("curves" not in record for record in records):
-        raise UserError(f"{path}: there are no results of an ablation, write them with python -m experiments.ablate")
+        raise UserError(f"{path}: there are no results of an ablation, write them with `rljax ablate`")
     return cast(list[RunResult], records)
 
 

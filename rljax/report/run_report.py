@@ -37,7 +37,7 @@ def write_report(
     evaluations = texts.rl_evaluations(records)
     if len(evaluations) < 2:
         raise UserError(
-            f"{folder}: there is no RL run to draw yet: run `python -m experiments.rl` with this config first"
+            f"{folder}: there is no RL run to draw yet: run `rljax rl` with this config first"
         )
     folder, questions = Path(folder), config.get("eval", {}).get("problems")
 

@@ -51,7 +51,7 @@ def check_first_problems(task: Task, count: int = 4) -> None:
         run_guarded(report, "check problems", check_problems, report, drawn)
         run_guarded(report, "check demonstrations", check_demonstrations, report, drawn)
     if report.faults:
-        raise UserError(f"task {task.name}: {report.faults[0]}; python -m experiments.check_task shows all faults")
+        raise UserError(f"task {task.name}: {report.faults[0]}; `rljax check-task` shows all faults")
 
 
 def run_guarded(report: CheckReport, what: str, check: Callable[..., Any], *args: Any) -> Any:
