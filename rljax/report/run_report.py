@@ -36,9 +36,7 @@ def write_report(
     """
     evaluations = texts.rl_evaluations(records)
     if len(evaluations) < 2:
-        raise UserError(
-            f"{folder}: there is no RL run to draw yet: run `rljax rl` with this config first"
-        )
+        raise UserError(f"{folder}: there is no RL run to draw yet: run `rljax rl` with this config first")
     folder, questions = Path(folder), config.get("eval", {}).get("problems")
 
     # Figures and sections
