@@ -71,5 +71,5 @@ def test_where_devices_know_no_such_memory_it_is_refused_before_anything_runs(mo
 
 
 def test_an_optimizer_without_moments_has_nothing_to_offload():
-    with pytest.raises(UserError, match="name='sgd': it keeps no moments"):
+    with pytest.raises(UserError, match="name='sgd': it has no moments"):
         OptimizerOptions(name="sgd", offload=True).check("rl.optimizer.")
