@@ -1,9 +1,13 @@
 """The command ``rljax``: ``rljax rl --config shop --workdir runs/shop`` runs experiments/rl.py. Every script has a command."""
 
 import ast
+import contextlib
 import difflib
 import importlib
+import os
+import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import rljax
@@ -47,7 +51,25 @@ def main(argv: list[str] | None = None) -> None:
         hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(commands)}"
         sys.exit(f"error: there is no command {command!r}; {hint} (`rljax --help` says what they do)")
     sys.argv = [f"rljax {name}", *rest]
-    importlib.import_module(f"rljax.experiments.{name.replace('-', '_')}").main()
+    with end_with_line():
+        script = importlib.import_module(f"rljax.experiments.{name.replace('-', '_')}")
+    script.main()
+
+
+@contextlib.contextmanager
+def end_with_line() -> Iterator[None]:
+    """While the libraries are imported, SIGINT and SIGTERM end the program with one line. The script handles them later."""
+
+    def end(number: int, frame: object) -> None:
+        print(f"stopped by {signal.Signals(number).name} before the start: run the same command again", file=sys.stderr)
+        os._exit(130)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def show(name: str, arguments: list[str]) -> None:

@@ -76,12 +76,13 @@ def raise_if_failed(failures: Sequence[str], count: int) -> None:
 
 @contextlib.contextmanager
 def sigterm_as_interrupt() -> Iterator[None]:
-    """Inside, a SIGTERM raises KeyboardInterrupt, as a SIGINT does."""
-    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Inside, a SIGTERM raises KeyboardInterrupt, as a SIGINT does: the runs are asked to save, and this process waits."""
+    previous = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def run_process(job: Job, config_file: str, cores: list[int], running: dict[int, subprocess.Popen]) -> str:

@@ -21,7 +21,7 @@ from rljax.errors import UserError, allow_closed_stdout, discard_closed_stdout
 from rljax.structs import ConfigTree
 from rljax.training import config_files, workdir
 from rljax.training.quiet import quiet_third_parties
-from rljax.training.signals import Interrupted
+from rljax.training.signals import STATUS, STOPPED, Interrupted, stop_requests
 
 Value = str | int | float | list[str]
 
@@ -85,19 +85,20 @@ def main_without_config(run: Callable[..., None], **own: Any) -> None:
 
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Turn an error of the user into one line and an exit status. A defect keeps its traceback.
+    """Turn an error of the user, and a signal to stop, into one line and an exit status. A defect keeps its traceback.
 
     A run whose output is no longer read, as by ``head``, ends without a line and with status 141.
     """
     try:
-        yield
-        sys.stdout.flush()
+        with stop_requests():
+            yield
+            sys.stdout.flush()
     except UserError as e:
         processes.exit_with_line(f"error: {e}")
     except Interrupted as e:
-        processes.exit_with_line(str(e), 130, all_alike=True)
-    except KeyboardInterrupt:
-        processes.exit_with_line("interrupted: the last checkpoint stands, the same command continues from it", 130)
+        processes.exit_with_line(str(e), STATUS, all_alike=True)
+    except KeyboardInterrupt as e:
+        processes.exit_with_line(str(e) or STOPPED.replace("{signal}", "a signal"), STATUS)
     except Exception as e:
         if isinstance(e, BrokenPipeError) and discard_closed_stdout():
             processes.exit_with_line("", CLOSED_STDOUT)

@@ -54,6 +54,12 @@ class Heartbeat:
         with self.lock:
             self.phases[-1] = (text, self.phases[-1][1])
 
+    def doing(self) -> str:
+        """The text of the innermost phase."""
+        with self.lock:
+            text = self.phases[-1][0]
+        return text() if callable(text) else text
+
     def note_output(self) -> None:
         """Something else has just been printed: the interval begins anew."""
         self.last_output = self.clock()

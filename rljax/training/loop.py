@@ -85,18 +85,27 @@ def train_runs(
     asks, for its interval. ``learning_rate`` of the number of updates, of which a step has ``updates``, goes to the loggers.
     """
     steps = stop or loop.steps
-    manager = checkpoint.open_manager(Path(workdir) / "checkpoints" / name, keep.keep_latest, keep.keep_best)
-    found = restore_newest(manager, state, name) if manager.all_steps() else None
-    if found:
-        state = found[0]
-        checkpoint.discard_after(manager, found[1])
-    first = int(np.max(jax.device_get(state.step)))
-    if first == steps:
-        manager.close()
-        return state
-    begin = first if found else -1
+    at_once = lambda: (
+        f"{name}: stopped by {{signal}} ({heartbeat.doing()}): finished checkpoints are whole, and the same command continues "
+        "from the newest"
+    )
+    later = lambda: f"{heartbeat.doing()}: asked to stop by {{signal}}; it stops after this step, and saves"
 
-    with start_heartbeat(speaks=processes.is_primary()) as heartbeat:
+    # Continue from the newest checkpoint
+    speaks = processes.is_primary()
+    with start_heartbeat(speaks) as heartbeat, stop_requests() as asked, asked.stage(at_once):
+        manager = checkpoint.open_manager(Path(workdir) / "checkpoints" / name, keep.keep_latest, keep.keep_best)
+        with heartbeat.phase(f"{name}: reading the newest checkpoint"):
+            found = restore_newest(manager, state, name) if manager.all_steps() else None
+        if found:
+            state = found[0]
+            checkpoint.discard_after(manager, found[1])
+        first = int(np.max(jax.device_get(state.step)))
+        if first == steps:
+            manager.close()
+            return state
+        begin = first if found else -1
+
         described: dict[str, Any] = dict(loggers=tuple(loggers), logger_settings=dict(logger_settings or {}))
         journals = [
             Journal(
@@ -116,8 +125,8 @@ def train_runs(
             seconds_left = journals[0].estimate_seconds_left(step, steps)
             journals[0].print_line(headline(name, step, steps, mean, seconds_left, len(runs), questions))
             if step:
-                sign = -1 if score.startswith("-") else 1
-                checkpoint.save(manager, step, state, sign * mean[score.lstrip("-")])
+                value = mean[score.lstrip("-")] * (-1 if score.startswith("-") else 1)
+                checkpoint.save(manager, step, state, None if np.isnan(value) else value)
 
         def record(step: int, metrics: dict[str, Any]) -> None:
             of_all = {k: np.atleast_1d(v) for k, v in jax.device_get(metrics).items()}
@@ -136,15 +145,20 @@ def train_runs(
                     f"raise {name}.max_skipped"
                 )
 
+        # Train
+        one_process, stopping = jax.process_count() == 1, False
         all_here = True  # whether every process comes to the end here: closing checkpoints waits for all
         try:
-            with stop_requests() as asked, heartbeat.phase(f"{name}: compiling and running the first step"):
+            with heartbeat.phase(f"{name}: compiling and running the first step"):
                 if not found:
                     evaluate_and_save(state, 0)
                 vote = processes.make_stop_vote()  # a signal to one process stops all of them after the same step
                 waiting: list[tuple[int, dict[str, Any]]] = []  # the device works on step k while k - 1 is recorded
+                if not one_process:
+                    asked.defer(later)
                 for step in range(first + 1, steps + 1):
                     state, metrics = train_step(state)
+                    asked.defer(later)  # now there is something to save
                     for one in waiting:
                         record(*one)
                     waiting = [(step, metrics)]
@@ -153,20 +167,27 @@ def train_runs(
                         record(*waiting.pop())
                     if due:
                         evaluate_and_save(state, step)
+                        stopping = asked.is_set() if one_process else stopping
                     if stopping and step < steps:
                         checkpoint.save(manager, step, state)
                         raise Interrupted(
                             f"{name}: stopped at step {step} of {steps}, all is saved: the same command continues"
                         )
-            manager.wait_until_finished()
-        except Exception as e:
-            all_here = jax.process_count() == 1 or isinstance(e, Interrupted)
+                heartbeat.update(f"{name} {steps}/{steps}: saving")
+                manager.wait_until_finished()
+        except BaseException as e:
+            all_here = one_process or isinstance(e, Interrupted)
             raise
         finally:
             for journal in journals:
                 journal.close()
             if all_here:
                 manager.close()
+        if asked.is_set() if one_process else stopping:
+            raise Interrupted(
+                f"{name}: asked to stop when all of its {steps} steps were done; all is saved: the same command continues with "
+                "what follows"
+            )
     return state
 
 

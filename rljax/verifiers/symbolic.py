@@ -280,6 +280,7 @@ def reserve_stdio() -> Iterator[tuple[IO[bytes], IO[bytes]]]:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the caller, whose end closes our stdin
+    for number in (signal.SIGINT, signal.SIGTERM):  # they are for the caller, whose end closes our stdin
+        signal.signal(number, signal.SIG_IGN)
     with reserve_stdio() as channel:
         serve(*channel)
