@@ -2,6 +2,10 @@
 
 import dataclasses
 import os
+import signal
+import subprocess
+import sys
+import time
 
 import jax.numpy as jnp
 import numpy as np
@@ -159,7 +163,7 @@ def test_the_default_reward_is_correctness_and_sees_no_length():
     assert rewards.parse_reward(common.base().rl.reward) == rewards.CORRECT
     parts, info, _ = rewarded("correct", ["yes", "yes" + " so" * 30, "no"], text_task())
     np.testing.assert_array_equal(parts[:, 0, 0], [1, 1, 0])
-    assert set(info) == {"verifier_error"}
+    assert set(info) == {"verifier_error", "verifier_unscored"}
 
 
 def test_a_reward_is_a_weighted_sum_and_each_term_is_logged_by_itself():
@@ -214,20 +218,114 @@ def test_a_machine_that_cannot_verify_ends_the_run_instead_of_rewarding_nothing(
         )
 
 
-def test_a_batch_whose_worker_dies_scores_nothing_in_any_term_and_the_run_goes_on():
-    task = dataclasses.replace(text_task(), verify_batch=dies, verifier_metrics=("noted",))
-    terms = rewards.parse_reward("correct + format")
-    ids, mask = np.zeros((1, 1), np.int32), np.ones((1, 1), bool)
-    rollout = Rollout(ids, mask, ids, mask, mask, np.ones(1, bool))
-    correct, info = rewards.host_verifier(task, 1, 1, terms=terms)(
-        rollout, Problems(prompt=ids, prompt_mask=mask, facts=({},))
+# A verifier's process that dies or hangs
+
+
+def dies_on_bomb(pairs):
+    if any("bomb" in text for text, _ in pairs):
+        os._exit(1)
+    return [{"correct": float("yes" in text), "noted": 1.0} for text, _ in pairs]
+
+
+def hangs_on_bomb(text, record):
+    if "bomb" in text:
+        time.sleep(1000)
+    return "yes" in text
+
+
+def verified_by_workers(texts, workers=1, timeout=60.0, reward="correct", max_unscored=0.5, **task):
+    terms, task = rewards.parse_reward(reward), dataclasses.replace(text_task(), **task)
+    response, mask = pad_batch([task.tokenizer.encode(t) + [task.tokenizer.eos] for t in texts], 30, 0)
+    blank = np.zeros((len(texts), 1), np.int32)
+    rollout = Rollout(blank, blank > 0, jnp.asarray(response), jnp.asarray(mask), 0.0 * mask, np.ones(len(texts), bool))
+    problems = Problems(prompt=blank, prompt_mask=blank > 0, facts=({},) * len(texts))
+    verify = rewards.host_verifier(task, 1, workers, timeout, terms, max_unscored)
+    correct, info = verify(rollout, problems)
+    parts = rewards.reward_values(terms, correct, info, rollout, 30)
+    return Rewards(correct, parts, info), rewards.summarize_rewards(rollout, Rewards(correct, parts, info))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_response_that_kills_its_verifier_is_unscored_and_its_neighbours_keep_their_scores(workers, capfd):
+    judge = dict(verify_batch=dies_on_bomb, verifier_metrics=("noted",))
+    found, summary = verified_by_workers(["yes", "bomb", "no", "yes"], workers, reward="correct + 0.5*format", **judge)
+    np.testing.assert_array_equal(found.correct[:, 0], [1, np.nan, 0, 1])
+    np.testing.assert_array_equal(found.info["verifier_unscored"][:, 0], [0, 1, 0, 0])
+    np.testing.assert_array_equal(found.info["noted"][:, 0], [1, np.nan, 1, 1])
+    np.testing.assert_array_equal(found.terms.sum(-1)[:, 0], [1, np.nan, 0, 1])
+    assert summary["verifier_unscored"] == 0.25 and summary["verifier_error"] == 0
+    assert summary["reward"] == pytest.approx(2 / 3) and summary["reward/correct"] == pytest.approx(2 / 3)
+    assert summary["groups/all_wrong"] == pytest.approx(1 / 3) and summary["groups/all_right"] == pytest.approx(2 / 3)
+    assert "1 of 4 responses could not be scored" in capfd.readouterr().err
+
+
+def test_a_response_on_which_the_verifier_hangs_is_unscored_and_its_neighbours_keep_their_scores():
+    found, _ = verified_by_workers(["yes", "bomb", "no"], timeout=2.0, verify=hangs_on_bomb)
+    np.testing.assert_array_equal(found.correct[:, 0], [1, np.nan, 0])
+    np.testing.assert_array_equal(found.info["verifier_unscored"][:, 0], [0, 1, 0])
+
+
+def test_a_run_stops_with_one_line_when_too_many_responses_are_unscored():
+    texts = ["yes", "bomb", "bomb", "yes"]
+    with pytest.raises(
+        UserError, match=r"2 of 4 responses could not be scored.* max_unscored=0.25 .*continues"
+    ) as said:
+        verified_by_workers(texts, max_unscored=0.25, verify_batch=dies_on_bomb)
+    assert "\n" not in str(said.value)
+    found, _ = verified_by_workers(texts, max_unscored=0.5, verify_batch=dies_on_bomb)
+    np.testing.assert_array_equal(found.correct[:, 0], [1, np.nan, np.nan, 1])
+
+
+def test_a_verifier_process_leaves_sigterm_and_sigint_to_the_main_process():
+    """A scheduler signals every process: a verdict of the last step must not be lost by that."""
+    found, _ = verified_by_workers(["yes", "no"], verify_batch=judges_after_signals)
+    np.testing.assert_array_equal(found.correct[:, 0], [1, 0])
+    assert not found.info["verifier_unscored"].any()
+
+
+def judges_after_signals(pairs):
+    for number in (signal.SIGTERM, signal.SIGINT):
+        os.kill(os.getpid(), number)
+    return [{"correct": float("yes" in text)} for text, _ in pairs]
+
+
+def test_a_verifier_process_ends_with_a_main_process_that_was_killed(tmp_path):
+    script = tmp_path / "main.py"
+    script.write_text(
+        "import os, signal\n"
+        "from rljax.rewards.workers import Worker\n"
+        "if __name__ == '__main__':\n"
+        "    worker = Worker(len)\n"
+        "    worker.submit(os.getpid)\n"
+        "    print(worker.submit(os.getpid).result(60), flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    assert set(info) == {"verifier_error", "noted", "reward/format"} and info["verifier_error"].all()
-    assert not rewards.reward_values(terms, correct, info, rollout, 1).any()
+    environment = os.environ | {"PYTHONPATH": os.getcwd()}
+    # it waits until nobody holds stdout open, so until the worker has ended too
+    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, timeout=300)
+    assert done.returncode == -signal.SIGKILL and int(done.stdout), done.stderr
 
 
-def dies(pairs):
-    os._exit(1)
+def test_a_verifier_that_gives_too_few_scores_is_refused():
+    with pytest.raises(UserError, match="returned 1 scores for 2 responses"):
+        rewarded(
+            "correct", ["yes", "no"], dataclasses.replace(text_task(), verify_batch=lambda pairs: [{"correct": 1.0}])
+        )
+
+
+def test_a_verifier_may_say_itself_that_it_cannot_score():
+    judge = lambda pairs: [{"correct": float("nan") if "?" in text else 1.0} for text, _ in pairs]
+    parts, info, summary = rewarded(
+        "correct", ["a", "b", "?", "c"], dataclasses.replace(text_task(), verify_batch=judge)
+    )
+    np.testing.assert_array_equal(parts[:, 0, 0], [1, 1, np.nan, 1])
+    assert info["verifier_unscored"].sum() == 1 and summary["reward"] == 1
+
+
+def test_unscored_attempts_make_no_group_mixed_and_leave_a_mixed_one_mixed():
+    nan = float("nan")
+    reward = jnp.array([[nan, nan, nan], [1.0, nan, 1.0], [0.0, nan, 1.0], [nan, nan, 0.0]])
+    np.testing.assert_array_equal(rewards.mixed(reward), [False, False, True, False])
 
 
 def no_judge(pairs):

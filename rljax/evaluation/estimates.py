@@ -26,10 +26,13 @@ def estimate_metrics(
     """
     # Accuracy
     count, length = reward.shape[1], columns["mask"].sum(-1)
-    by_question = reward.mean(1)
-    out = {"eval/pass@1": by_question.mean(), "eval/pass@1/se": metrics.standard_error(by_question)}
+    by_question = metrics.success_rates(reward)
+    out: dict[str, Any] = {
+        "eval/pass@1": metrics.mean_known(by_question),
+        "eval/pass@1/se": metrics.standard_error(by_question),
+    }
     powers = [2**i for i in range(1, count.bit_length())]
-    out |= {f"eval/pass@{k}": metrics.pass_at_k(reward, k).mean() for k in powers}
+    out |= {f"eval/pass@{k}": metrics.mean_known(metrics.pass_at_k(reward, k)) for k in powers}
     votes, gold = canonicalize_answers(attempts, reward, task.same_answer)
     for k in sorted({*powers, count}):
         cons = metrics.cons_at_k(votes, gold, k)
@@ -45,7 +48,7 @@ def estimate_metrics(
     # Parts of the questions, and metrics of the verifier
     out |= pass_rates_by_field(by_question, records)
     out |= {
-        f"eval/{name.removeprefix('info/')}": value.mean()
+        f"eval/{name.removeprefix('info/')}": metrics.mean_known(value)
         for name, value in columns.items()
         if name.startswith("info/")
     }
@@ -72,7 +75,7 @@ def pass_rates_by_field(by_question: np.ndarray, records: list[Any]) -> dict[str
         values = np.array([str(r.get(field, "")) for r in records])
         for value in sorted(set(values) - {""}) if len(set(values)) > 1 else ():
             rates, key = by_question[values == value], f"eval/{field}/{value}"
-            out |= {f"{key}/pass@1": rates.mean(), f"{key}/pass@1/se": metrics.standard_error(rates)}
+            out |= {f"{key}/pass@1": metrics.mean_known(rates), f"{key}/pass@1/se": metrics.standard_error(rates)}
             out[f"{key}/questions"] = len(rates)
     return out
 

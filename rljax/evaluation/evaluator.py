@@ -2,6 +2,7 @@
 
 Every evaluation of a run uses the same problems and the same random numbers: attempt n at problem q always has the same key.
 A truncated response counts as wrong. The share of truncated responses is a metric.
+A response that could not be scored (reward NaN) counts neither as right nor as wrong.
 """
 
 import dataclasses
@@ -17,6 +18,7 @@ from rljax import rewards, transformer
 from rljax.distributed import sharding
 from rljax.evaluation.estimates import estimate_metrics
 from rljax.evaluation.samples import Sample, decode_attempts, make_reward_samples, make_samples
+from rljax.metrics import mean_known
 from rljax.options import option
 from rljax.sampler import Sampling, make_sampler
 from rljax.structs import KeyTag, Problems
@@ -72,6 +74,7 @@ def make_evaluators(
     full_problems: int = 16,
     short_samples: bool = False,
     workers: int = 1,
+    max_unscored: float = rewards.MAX_UNSCORED,
 ) -> EvaluateRuns:
     """``evaluate(params) -> [(metrics, samples)]``, one for each run, on the first problems of a split.
 
@@ -92,7 +95,7 @@ def make_evaluators(
         top_p=options.top_p,
         stop_ids=task.tokenizer.stop_ids,
     )
-    verifiers = {n: rewards.make_verifier(task, n, workers) for n in {options.attempts, 1}}
+    verifiers = {n: rewards.make_verifier(task, n, workers, max_unscored=max_unscored) for n in {options.attempts, 1}}
     draw_all = make_attempts_fn(model, sampling, verifiers[options.attempts], vmap_runs)
     draw_greedy = make_attempts_fn(model, sampling, verifiers[1], vmap_runs, greedy=True)
     run_batches = functools.partial(attempt_in_batches, layout=model.layout, vmapped=vmap_runs is not None)
@@ -114,7 +117,7 @@ def make_evaluators(
         if options.greedy:
             greedy = run_batches(draw_greedy, params, runs, seeds, batch_size)
             for (metrics, _), c in zip(evaluations, greedy, strict=True):
-                metrics["eval/greedy"] = float(c["reward"].mean())
+                metrics["eval/greedy"] = float(mean_known(c["reward"]))
         return evaluations
 
     return evaluate

@@ -5,7 +5,15 @@ intervals.py   standard errors and 95 % intervals, over questions and over seeds
 behaviours.py  reflective words, and the four behaviours of Gandhi et al.
 """
 
-from rljax.metrics.accuracy import cons_at_k, find_cons_key, length_statistics, majority_score, pass_at_k
+from rljax.metrics.accuracy import (
+    cons_at_k,
+    find_cons_key,
+    length_statistics,
+    majority_score,
+    mean_known,
+    pass_at_k,
+    success_rates,
+)
 from rljax.metrics.intervals import half_width, standard_error
 
 __all__ = [
@@ -13,7 +21,9 @@ __all__ = [
     "half_width",
     "length_statistics",
     "majority_score",
+    "mean_known",
     "pass_at_k",
     "standard_error",
+    "success_rates",
     "find_cons_key",
 ]

@@ -1,7 +1,8 @@
 """pass@k, cons@k and response lengths, from attempts at questions. Pure numpy; each row is a question.
 
 Standard errors are over questions (``intervals``). Attempts at one question resemble each other, so the binomial error over
-all attempts would be too small (Miller, arXiv 2411.00640).
+all attempts would be too small (Miller, arXiv 2411.00640). NaN is an attempt that could not be scored, or a question about
+which nothing is known; it is left out.
 """
 
 import re
@@ -11,20 +12,36 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 
+def success_rates(correct: np.ndarray) -> np.ndarray:
+    """The mean [Q] of each question's scored attempts [Q, n]; nan where none could be scored."""
+    known = ~np.isnan(correct)
+    count = known.sum(1).astype(correct.dtype)
+    return np.where(count > 0, np.where(known, correct, 0).sum(1) / np.maximum(count, 1), np.nan).astype(correct.dtype)
+
+
+def mean_known(values: np.ndarray) -> float:
+    """The mean of the values that are not nan; nan where there is none."""
+    unknown = np.isnan(values)
+    if unknown.any():
+        values = values[~unknown]
+    return values.mean() if values.size else float("nan")
+
+
 def pass_at_k(correct: np.ndarray, k: int) -> np.ndarray:
     """pass@k, [Q] float64: an unbiased estimate of the chance that at least one of k attempts is right.
 
     It is 1 - C(n - c, k) / C(n, k) for c right attempts of n (arXiv 2107.03374, eq. 1). ``correct`` is [Q, n], 0 or 1.
-    Raises ValueError where n < k.
+    Attempts that could not be scored (nan) are not among the n; a question with fewer than k scored ones has nan. Raises
+    ValueError where there are fewer than k columns.
     """
     correct = np.asarray(correct, np.float64)
-    n = correct.shape[1]
-    if not 1 <= k <= n:
-        raise ValueError(f"pass@{k} needs between 1 and n={n} attempts a question")
-    c = correct.sum(1)
+    if not 1 <= k <= correct.shape[1]:
+        raise ValueError(f"pass@{k} needs between 1 and n={correct.shape[1]} attempts a question")
+    c, n = np.nansum(correct, 1), (~np.isnan(correct)).sum(1)
     # C(n - c, k) / C(n, k) as a product: no overflow, and 0 as soon as fewer than k attempts are wrong
     steps = np.arange(k)
-    return 1.0 - np.prod(np.clip((n - c)[:, None] - steps, 0, None) / (n - steps), axis=1)
+    ways = np.maximum(n[:, None] - steps, 1)
+    return np.where(n >= k, 1.0 - np.prod(np.clip((n - c)[:, None] - steps, 0, None) / ways, axis=1), np.nan)
 
 
 def cons_at_k(answers: Sequence[Sequence[str | None]], gold: Sequence[str], k: int) -> np.ndarray:

@@ -64,8 +64,12 @@ def half_width(standard_error: float, count: int | None = None) -> float:
 
 
 def standard_error(values: np.ndarray) -> float:
-    """The standard error of the mean of independent values [n]: sample deviation / sqrt(n); nan for a single value."""
+    """The standard error of the mean of independent values [n]: sample deviation / sqrt(n).
+
+    Values that are nan are left out. nan where fewer than two are left.
+    """
     x = np.asarray(values, np.float64)
+    x = x[~np.isnan(x)]
     return float(x.std(ddof=1) / np.sqrt(len(x))) if len(x) > 1 else float("nan")
 
 

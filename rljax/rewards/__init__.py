@@ -12,6 +12,7 @@ from rljax.rewards.terms import (
     Term,
     by_group,
     mixed,
+    mixed_groups,
     parse_reward,
     reward_values,
     soft_overlong,
@@ -25,10 +26,12 @@ from rljax.rewards.verify import (
     needs_host,
     summarize_rewards,
 )
+from rljax.rewards.workers import MAX_UNSCORED
 
 __all__ = [
     "CORRECT",
     "LENGTH_TERMS",
+    "MAX_UNSCORED",
     "TEXT_TERMS",
     "Term",
     "Verifier",
@@ -38,6 +41,7 @@ __all__ = [
     "make_reward_fn",
     "make_verifier",
     "mixed",
+    "mixed_groups",
     "needs_host",
     "parse_reward",
     "reward_values",

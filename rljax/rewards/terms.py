@@ -19,7 +19,7 @@ import numpy as np
 from rljax.errors import UserError
 from rljax.options import load_function
 from rljax.policy_gradient import choices
-from rljax.structs import Array, Rollout
+from rljax.structs import Array, Rewards, Rollout
 from rljax.tasks import Task
 from rljax.text import SymbolTokenizer, Tokenizer
 from rljax.verifiers import tag_format, text_rewards
@@ -33,8 +33,16 @@ def by_group(x: Array, group_size: int) -> Array:
 
 
 def mixed(reward: Array) -> Array:
-    """[B] bool: the attempts at this prompt did not all earn the same, so that there is something to compare."""
-    return reward.max(-1) > reward.min(-1)
+    """[B] bool: the attempts at this prompt did not all earn the same, so that there is something to compare.
+
+    Attempts that could not be scored (NaN) are left out.
+    """
+    return jnp.nanmax(reward, -1) > jnp.nanmin(reward, -1)
+
+
+def mixed_groups(rewards: Rewards) -> Array:
+    """[B] bool: some attempts are correct and some are not, of those at this prompt whose reward is known."""
+    return mixed(jnp.where(jnp.isnan(rewards.terms.sum(-1)), jnp.nan, rewards.correct))
 
 
 def correct() -> None:

@@ -1,12 +1,24 @@
-"""Text verifiers in worker processes: a hostile or broken response costs its reward, never the run."""
+"""Text verifiers in worker processes: a hostile or broken response costs its own reward, never the run or its neighbours.
 
+A verifier that raises has judged: the response is wrong, and is counted as ``verifier_error``. A worker that dies or hangs has
+judged nothing. Its share of the batch is asked again one response at a time, and a response whose worker dies or hangs once more
+is unscored: every score is NaN, and ``verifier_unscored`` counts it.
+"""
+
+import contextlib
 import functools
+import itertools
+import math
 import multiprocessing
+import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
-from concurrent.futures import CancelledError, Executor, ProcessPoolExecutor
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any
+from multiprocessing.connection import wait
+from typing import Any, NamedTuple
 
 from rljax.errors import UserError
 from rljax.options import load_plugins, loaded_plugins
@@ -15,65 +27,233 @@ from rljax.tasks import Record, Task
 
 Scores = dict[str, Any]  # {name: number}; "exception" holds what the verifier raised, as text
 Pairs = list[tuple[str, Record]]  # (response, record of its problem)
+Score = Callable[[Pairs], list[Scores]]
 TIMEOUT = 60.0  # seconds for a batch, beyond what a verifier that limits each response may take
-RESPONSE_TIMEOUT = 10.0  # seconds for each of those
-FAILED = {"correct": 0.0, "verifier_error": 1.0}
+RESPONSE_TIMEOUT = 10.0  # seconds for each of those, and for one that is asked again alone
+START_TIMEOUT = 120.0  # seconds for a new process, which imports the task
+MAX_UNSCORED = 0.25  # share of the responses of a batch
+WRONG = {"correct": 0.0, "verifier_error": 1.0}
+UNSCORED = {"correct": math.nan, "verifier_unscored": 1.0}
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+LOST = (TimeoutError, BrokenProcessPool, CancelledError)  # the process hangs or is gone
 
 
-def make_scorer(task: Task, workers: int, timeout: float, terms: Sequence[Term]) -> Callable[[Pairs], list[Scores]]:
+class Patience(NamedTuple):
+    """How long a worker may take, and how many responses may stay unscored."""
+
+    seconds: float  # for a share of the batch
+    per_response: float  # for each response beyond that: 0 unless the verifier limits each response
+    max_unscored: float  # share of the responses of a batch
+
+    def of_share(self, size: int) -> float:
+        return self.seconds + self.per_response * size
+
+    def of_response(self) -> float:
+        return min(self.seconds, RESPONSE_TIMEOUT) + self.per_response
+
+
+def make_scorer(
+    task: Task, workers: int, timeout: float, terms: Sequence[Term], max_unscored: float = MAX_UNSCORED
+) -> Score:
     """``score(pairs) -> [{name: number}]`` of responses, in ``workers`` processes (0: in this one).
 
     Workers are started with the first batch and replaced where they die or hang. See ``host_verifier`` for the errors.
     """
-    pool: list[Executor] = []
+    patience = Patience(timeout, RESPONSE_TIMEOUT if task.verify_batch else 0.0, max_unscored)
+    pool: list[Worker] = []
     batches = 0
+    said: set[str] = set()
     score = functools.partial(score_pairs, task.verify, task.verify_batch, task.prefill, terms)
 
-    def in_workers(pairs: Pairs) -> list[Scores]:
-        if not pool:
-            context = multiprocessing.get_context("spawn")
-            pool.append(ProcessPoolExecutor(workers, context, initializer=load_plugins, initargs=(loaded_plugins(),)))
-        share = -(-len(pairs) // workers)
-        shares = [pairs[i : i + share] for i in range(0, len(pairs), share)]
-        futures = [pool[0].submit(score, some) for some in shares]
-        out: list[Scores] = []
-        for some, future in zip(shares, futures, strict=True):
-            try:
-                out += future.result(timeout + (RESPONSE_TIMEOUT * len(some) if task.verify_batch else 0.0))
-            except (TimeoutError, BrokenProcessPool, CancelledError):
-                out += [dict(FAILED)] * len(some)
-                stop_workers(pool)
-        return out
+    def say_once(kind: str, text: str) -> None:
+        if kind not in said:
+            said.add(kind)
+            print(f"task {task.name}: {text}", file=sys.stderr, flush=True)
 
     def score_batch(pairs: Pairs) -> list[Scores]:
         nonlocal batches
-        out = in_workers(pairs) if workers else score(pairs)
+        if workers and not pool:
+            pool.extend(Worker(score) for _ in range(workers))
+        out = score_in_workers(pool, pairs, patience, task.name) if workers else score(pairs)
         raised = [s["exception"] for s in out if "exception" in s]
         if raised and not batches and len(raised) == len(out) > 1:
             raise UserError(
                 f"task {task.name}: its verifier raised an exception for all {len(out)} responses of the first batch: "
                 f"{raised[0]}"
             )
-        if raised and not any_raised:
-            any_raised.append(raised[0])
-            print(
-                f"task {task.name}: a verifier raised {raised[0]}; such responses score 0", file=sys.stderr, flush=True
+        if raised:
+            say_once("raised", f"a verifier raised {raised[0]}; such responses score 0 (verifier_error counts them)")
+        unscored = sum(bool(s["verifier_unscored"]) for s in out)
+        check_unscored(unscored, len(out), patience.max_unscored, task.name)
+        if unscored:
+            say_once(
+                "unscored",
+                f"{unscored} of {len(out)} responses could not be scored, because the verifier's process died or hung, also "
+                "when each was asked alone: nothing is learned from them (verifier_unscored counts them)",
             )
         batches += 1
         return out
 
-    any_raised: list[str] = []
     return score_batch
+
+
+# In the main process
+
+
+class Worker:
+    """One worker process, which is started when it is needed and replaced after it died or hung. One caller at a time."""
+
+    def __init__(self, score: Score):
+        self.score = score
+        self.executor: ProcessPoolExecutor | None = None
+
+    def ask(self, pairs: Pairs, seconds: float) -> list[Scores]:
+        """What the responses score. Raises one of ``LOST`` where the process dies, or takes longer than ``seconds``."""
+        return self.submit(self.score, pairs).result(seconds)
+
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> Future:
+        if self.executor is None:
+            self.executor = self.start()
+        return self.executor.submit(function, *arguments)
+
+    def start(self) -> ProcessPoolExecutor:
+        """A new process that has imported the task. Raises UserError where it does not come up: no response did that."""
+        context = multiprocessing.get_context("spawn")
+        executor = ProcessPoolExecutor(1, context, initializer=prepare_process, initargs=(loaded_plugins(),))
+        self.executor = executor
+        try:
+            with without_stop_signals():
+                ready = executor.submit(import_task, self.score)
+            ready.result(START_TIMEOUT)
+        except LOST as e:
+            self.kill()
+            raise UserError(
+                f"a process for the verifier does not start ({type(e).__name__}): is there enough memory? A script that "
+                "calls rljax needs `if __name__ == '__main__':`. config.workers=0 verifies in the main process"
+            ) from None
+        return executor
+
+    def kill(self) -> None:
+        """End the process, even where it hangs."""
+        executor, self.executor = self.executor, None
+        if executor is not None:
+            for process in list((getattr(executor, "_processes", None) or {}).values()):
+                process.kill()
+            executor.shutdown(wait=False, cancel_futures=True)
+
+
+def score_in_workers(pool: Sequence[Worker], pairs: Pairs, patience: Patience, name: str) -> list[Scores]:
+    """What the responses score, each worker a share of them.
+
+    Raises UserError as soon as a larger share than ``patience.max_unscored`` of them cannot be scored.
+    """
+    share = max(1, -(-len(pairs) // len(pool)))
+    shares = [pairs[i : i + share] for i in range(0, len(pairs), share)]
+    lost, stopped = itertools.count(1), threading.Event()
+
+    def count_lost() -> None:
+        check_unscored(next(lost), len(pairs), patience.max_unscored, name)
+
+    threads = ThreadPoolExecutor(len(pool))
+    try:
+        jobs = [
+            threads.submit(score_share, worker, some, patience, count_lost, stopped)
+            for worker, some in zip(pool, shares, strict=False)
+        ]
+        return [scores for job in jobs for scores in job.result()]
+    except BaseException:
+        stopped.set()
+        for worker in pool:  # Python would wait at its exit for one that hangs
+            worker.kill()
+        raise
+    finally:
+        threads.shutdown(wait=False)
+
+
+def score_share(
+    worker: Worker, pairs: Pairs, patience: Patience, count_lost: Callable[[], None], stopped: threading.Event
+) -> list[Scores]:
+    """What a share scores. Where its process dies or hangs, each response is asked again alone.
+
+    ``count_lost`` is called for each that stays unscored. Nothing more is asked once ``stopped`` is set.
+    """
+    try:
+        return worker.ask(pairs, patience.of_share(len(pairs)))
+    except LOST:
+        worker.kill()
+    out: list[Scores] = []
+    for pair in pairs:
+        if stopped.is_set():
+            break
+        try:
+            out += worker.ask([pair], patience.of_response())
+        except LOST:
+            worker.kill()
+            out.append(dict(UNSCORED))
+            count_lost()
+    return out
+
+
+def check_unscored(unscored: int, responses: int, max_unscored: float, name: str) -> None:
+    """Raise UserError where more responses of a batch are unscored than the share ``max_unscored`` of them."""
+    if unscored > max_unscored * responses:
+        raise UserError(
+            f"task {name}: {unscored} of {responses} responses could not be scored, because the verifier's process died or "
+            f"hung, also when each was asked alone; max_unscored={max_unscored:g} is the largest share that may be. Look at "
+            "the verifier and at the memory of this machine, or raise --config.max_unscored; the same command continues "
+            "from the last checkpoint"
+        )
+
+
+@contextlib.contextmanager
+def without_stop_signals() -> Iterator[None]:
+    """SIGINT and SIGTERM wait while the block runs, in this thread and in the processes that it starts."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+# In a worker process
+
+
+def prepare_process(plugins: Sequence[str]) -> None:
+    """Load the plug-ins; leave signals to the main process; end with it.
+
+    A terminal and a scheduler send a signal to all processes of a run. A worker that obeyed would leave the responses of the
+    last step unscored.
+    """
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=end_with, args=(parent.sentinel,), daemon=True).start()
+    load_plugins(plugins)
+
+
+def end_with(sentinel: int) -> None:
+    """End this process when the main one has gone, however it went: nobody would read what is verified here."""
+    wait([sentinel])
+    os._exit(1)
+
+
+def import_task(score: Score) -> None:
+    """Do nothing: ``score`` has been unpickled for this call, which imports the task."""
 
 
 def score_pairs(
     verify: Callable[[str, Record], bool],
-    verify_batch: Callable[[Pairs], list[Scores]] | None,
+    verify_batch: Score | None,
     prefill: str,
     terms: Sequence[Term],
     pairs: Pairs,
 ) -> list[Scores]:
-    """What each (response, record) scores, by name. ``verifier_error`` is 1 where its verifier or a term raised."""
+    """What each (response, record) scores, by name.
+
+    ``verifier_error`` is 1 where its verifier or a term raised, ``verifier_unscored`` where "correct" is NaN.
+    """
     score = lambda pair: verify_batch([pair])[0] if verify_batch else {"correct": float(verify(*pair))}
     try:
         out = verify_batch(pairs) if verify_batch else [score_guarded(score, pair) for pair in pairs]
@@ -81,19 +261,28 @@ def score_pairs(
         raise
     except Exception:  # one response did it: the others keep their scores
         out = [score_guarded(score, pair) for pair in pairs]
+    if len(out) != len(pairs):
+        raise UserError(f"verify_batch returned {len(out)} scores for {len(pairs)} responses: return one for each")
     texts = [prefill + text.removesuffix("<eos>") for text, _ in pairs]
     for term in terms:
         for scores, value in zip(out, term_values(term, texts), strict=True):
             scores |= value
-    return [{"verifier_error": 0.0} | scores for scores in out]
+    unscored = lambda scores: float(math.isnan(scores.get("correct", 0.0)))  # a verifier may say so itself
+    return [{"verifier_error": 0.0, "verifier_unscored": unscored(scores)} | scores for scores in out]
 
 
 def term_values(term: Term, texts: list[str]) -> list[Scores]:
     """``reward/NAME`` of each text, by the term's own function."""
     options, name = term.choice.options, f"reward/{term.name}"
-    if getattr(term.function, "batched", False):
-        return [{name: float(value)} for value in term.function(texts, **options)]
-    value = lambda text: {name: float(term.function(text, **options))}
+    batched = getattr(term.function, "batched", False)
+    if batched:
+        with contextlib.suppress(Exception):  # one text did it: the others keep their values
+            values = [{name: float(value)} for value in term.function(texts, **options)]
+            if len(values) == len(texts):
+                return values
+    value = lambda text: {
+        name: float(term.function([text], **options)[0] if batched else term.function(text, **options))
+    }
     return [score_guarded(value, text, {name: 0.0, "verifier_error": 1.0}) for text in texts]
 
 
@@ -104,13 +293,4 @@ def score_guarded(score: Callable[[Any], Scores], pair: Any, failed: Scores | No
     except UserError:  # of the problem or the machine, never of a response: no reward can be trusted then
         raise
     except Exception as e:  # whatever a policy's text provokes is a wrong answer, and is counted
-        return dict(failed or FAILED) | {"exception": f"{type(e).__name__}: {e}"[:300]}
-
-
-def stop_workers(pool: list[Executor]) -> None:
-    """Kill a pool whose workers may hang. The next batch starts a fresh one."""
-    for executor in pool:
-        for process in list(getattr(executor, "_processes", {}).values()):
-            process.kill()
-        executor.shutdown(wait=False, cancel_futures=True)
-    pool.clear()
+        return dict(failed or WRONG) | {"exception": f"{type(e).__name__}: {e}"[:300]}

@@ -44,7 +44,7 @@ def make_steps(run: Run) -> Steps:
     prompts, rounds = rl.problems.prompts, rl.algorithm.option("groups", "rounds") or 0
     on_device, where = not is_hosted(run), run.model.layout if ahead else run.sampler_model.layout
     problems_from, draw, policy_learner = make_asker(rl.problems, run.task, run.seed), make_draw(run), make_learner(run)
-    sizes = rl.sampling.group_size, run.workers, rl.reward, rl.sampling.max_new_tokens
+    sizes = rl.sampling.group_size, run.workers, rl.reward, rl.sampling.max_new_tokens, run.max_unscored
     verify = rewards.make_reward_fn(run.task, *sizes)
     advantages = jax.jit(functools.partial(learner.compute_advantages, policy_learner))
     update = jax.jit(functools.partial(learner.update_policy, policy_learner), donate_argnums=0)

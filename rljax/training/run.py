@@ -96,6 +96,7 @@ class Run:
 
     seed: Any  # int, or a traced int32 []
     workers: int
+    max_unscored: float
     weights: str
     stages: tuple[str, ...]
     log: tuple[str, ...]
@@ -118,7 +119,12 @@ class Run:
 
     def evaluator(self, full_problems: int = 16, short_samples: bool = False) -> Evaluate:
         """``evaluate(params)`` as the config asks for it. The arguments say which samples it returns (``make_evaluators``)."""
-        settings = dict(full_problems=full_problems, short_samples=short_samples, workers=self.workers)
+        settings = dict(
+            full_problems=full_problems,
+            short_samples=short_samples,
+            workers=self.workers,
+            max_unscored=self.max_unscored,
+        )
         settings["max_new_tokens"] = self.rl.sampling.max_new_tokens
         evaluate = make_evaluator(self.task, self.sampler_model, self.evaluation, seed=self.seed, **settings)
         if not self.mesh.actors:
@@ -232,6 +238,7 @@ def build_run(config: ConfigTree, task: Any, model: transformer.Config, sampler_
     return Run(
         seed=shared.seed,
         workers=shared.workers,
+        max_unscored=shared.max_unscored,
         weights=shared.weights,
         stages=shared.stages,
         log=shared.log,

@@ -41,6 +41,13 @@ class RunOptions:
     )
     stages: tuple[str, ...] = option(STAGES, "the stages that reproduce runs, in order")
     workers: int = option(1, "processes that verify text; 0: verify in the main one", low=0)
+    max_unscored: float = option(
+        0.25,
+        "share of a batch's responses that may stay unscored, because the verifier's process died or hung; above it the run "
+        "stops",
+        low=0.0,
+        high=1.0,
+    )
     plugins: tuple[str, ...] = option(
         (), "Python files that add worlds, advantages, surrogates, algorithms, reward terms"
     )

@@ -104,7 +104,12 @@ def may_change(key: str, old: dict[str, Any], new: dict[str, Any]) -> bool:
     Devices, workers, logging and the report may change. A stage may get more steps where its learning rate does not depend on
     their number.
     """
-    if key.startswith(("mesh.", "checkpoint.", "report.", "selection.")) or key in ("workers", "log", "stages"):
+    if key.startswith(("mesh.", "checkpoint.", "report.", "selection.")) or key in (
+        "workers",
+        "max_unscored",
+        "log",
+        "stages",
+    ):
         return True
     stage, _, name = key.partition(".")
     constant = new.get(f"{stage}.optimizer.schedule") == old.get(f"{stage}.optimizer.schedule") == "constant"
