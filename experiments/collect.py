@@ -16,6 +16,7 @@ from typing import Any
 
 from rljax.distributed import processes
 from rljax.errors import UserError
+from rljax.json_lines import format_json_lines
 from rljax.structs import ConfigTree
 from rljax.tasks import rejection_sampling
 from rljax.training import command_line, initial_state, journal
@@ -65,7 +66,7 @@ def run(
         print(f"kept {len(lines)} of {len(said)} attempts by {workdir}:{stage}; {reasons(dropped)}", flush=True)
         if not lines:
             raise UserError(f"{path}: no attempt was good enough to keep: ask for more, or for less of them")
-        journal.replace_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+        journal.replace_text(path, format_json_lines(lines))
         journal.replace_text(path.with_suffix(".json"), json.dumps(about | {"counts": counts}, indent=1) + "\n")
     processes.barrier("collected")
 

@@ -15,7 +15,7 @@ def run(config: ConfigTree, workdir: Path) -> None:
     """Draw one run's figures and write its report."""
     report.write_report(
         journal.read_records(workdir / "metrics.jsonl"),
-        lambda step: journal.read_records(workdir / "samples" / f"rl_step_{step:06d}.jsonl"),
+        lambda step: journal.read_samples(workdir, "rl", step),
         config.to_dict(),
         workdir,
         config_json=json.loads((workdir / "config.json").read_text()),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from configs import shop
-from rljax import tasks
+from rljax import json_lines, tasks
 from rljax.errors import UserError
 from rljax.tasks import batches, rejection_sampling
 from rljax.training.run import resolve
@@ -125,6 +125,7 @@ def test_kept_attempts_are_right_in_the_language_and_length_asked_for_and_not_re
     good = [said(0, "try answer <eos>"), said(0, "wait answer <eos>"), said(1, "try answer <eos>")]
     bad = {
         "unfinished": said(0, "try answer", 0.0),
+        "unscored": said(0, "some answer <eos>", float("nan")),
         "wrong": said(0, "try less answer <eos>", 0.0),
         "in another language": said(0, "try 少 answer <eos>"),
         "short": said(0, "answer <eos>", length=2),
@@ -141,3 +142,24 @@ def test_kept_attempts_are_right_in_the_language_and_length_asked_for_and_not_re
     assert (
         len(rejection_sampling.filter_attempts([*good, *bad.values()], rejection_sampling.AttemptFilter())[0]) == 7
     ), "right ones, no pair twice"
+
+
+def test_a_file_of_samples_may_hold_any_separator_of_lines_in_its_responses(tmp_path):
+    rows = [{"index": n, "response": f"a{separator}b"} for n, separator in enumerate("\u2028\u2029\u0085\x0b\x1c\r")]
+    path = tmp_path / "good.jsonl"
+    path.write_text(json_lines.format_json_lines(rows), encoding="utf-8", newline="")
+    assert "\u2028" in path.read_text(encoding="utf-8")  # written as it is, as collect writes it
+    assert rejection_sampling.read_sample_lines(str(path)) == rows
+
+
+def test_a_damaged_line_of_a_file_of_samples_is_named(tmp_path):
+    path = tmp_path / "good.jsonl"
+    path.write_text('{"index": 1, "response": "a"}\n{"index": 2, "resp\n{"index": 3, "response": "b"}\n')
+    with pytest.raises(UserError, match=r"sft.file: line 2 of .*good\.jsonl is damaged"):
+        rejection_sampling.read_sample_lines(str(path))
+
+
+def test_an_attempt_that_could_not_be_scored_is_not_kept_for_sft():
+    attempt = {"problem": 0, "prompt": "p", "response": "right<eos>", "length": 2, "reward": float("nan")}
+    kept, dropped = rejection_sampling.filter_attempts([attempt], rejection_sampling.AttemptFilter())
+    assert kept == [] and dropped["unscored"] == 1

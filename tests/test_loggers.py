@@ -5,14 +5,18 @@ import contextvars
 import io
 import json
 import logging
+import math
 import queue
 import sys
 import threading
 import types
 
+import numpy as np
 import pytest
 
 from rljax.errors import UserError
+from rljax.pretrained.config_fields import Fields
+from rljax.tasks import datasets
 from rljax.training import heartbeat, journal, loggers, quiet
 from rljax.training.journal import Journal
 
@@ -420,9 +424,74 @@ def test_our_logged_lines_are_sentences_and_other_packages_are_quiet(monkeypatch
     assert capsys.readouterr().err == "warning: gsm8k train: dropped 3 questions\nWARNING:other:something real\n"
 
 
+def test_a_field_of_a_model_folder_that_cannot_matter_is_not_warned_about():
+    about = {"unk_token_id": 0, "decoder_start_token_id": 1, "temperature": 0.7, "sparkle_layers": 3}
+    assert Fields(about, "config.json").unread_names() == ["sparkle_layers"]
+
+
+def test_preparing_a_data_set_prints_nothing_of_the_library(tmp_path, capfd):
+    (tmp_path / "train.jsonl").write_text('{"question": "What is 2 + 3?", "answer": "5"}\n' * 2)
+    datasets.load_dataset(str(tmp_path / "train.jsonl"), data_dir=str(tmp_path / "data"))
+    assert capfd.readouterr().out == ""
+
+
 def test_records_of_other_stages_and_of_earlier_steps_survive_a_continued_stage(tmp_path):
     rows = [{"stage": "sft", "step": 9}, {"stage": "rl", "step": 2}, {"stage": "rl", "step": 3}]
     path = tmp_path / "metrics.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"stage": "rl", "st')
     journal.drop_records_after(path, "rl", 2)
     assert journal.read_records(path) == rows[:2]
+
+
+def test_a_damaged_line_in_the_middle_of_the_records_is_an_error_that_names_file_and_line(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"stage": "rl", "step": 1}\n{"stage": "rl", "st\n{"stage": "rl", "step": 3}\n')
+    with pytest.raises(UserError, match=r"line 2 of .*metrics\.jsonl is damaged"):
+        journal.read_records(path)
+    with pytest.raises(UserError, match=r"line 2 of .*metrics\.jsonl is damaged"):
+        journal.drop_records_after(path, "rl", 1)
+    assert path.read_text().count("\n") == 3  # nothing was dropped
+
+
+def test_a_last_line_that_is_whole_but_for_its_newline_counts(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}')
+    assert journal.read_records(path) == [{"step": 1}, {"step": 2}]
+    path.write_text('{"step": 1}\n{"step": 2}\n{')
+    assert journal.read_records(path) == [{"step": 1}, {"step": 2}]
+    path.write_bytes(b'{"step": 1}\n{"text": "\xc3')  # torn inside a character
+    assert journal.read_records(path) == [{"step": 1}]
+
+
+def test_samples_with_any_separator_of_lines_in_their_text_are_read_back_whole(tmp_path):
+    texts = ["a\u2028b", "a\u2029b", "a\u0085b", "a\x0bb", "a\x1cb", "a\r\nb", "a\nb"]
+    written = [{"problem": n, "response": text, "reward": 1.0} for n, text in enumerate(texts)]
+    record = Journal(tmp_path, "rl", -1, 10, bar=False, loggers=())
+    record.write_samples(3, written)
+    record.close()
+    assert journal.read_samples(tmp_path, "rl", 3) == written
+
+
+def test_an_attempt_without_a_verdict_is_null_in_the_file_and_nan_when_it_is_read(tmp_path):
+    record = Journal(tmp_path, "rl", -1, 10, bar=False, loggers=())
+    record.write_samples(3, [{"response": "a", "reward": math.nan}, {"response": "b", "reward": 1.0}])
+    record.close()
+    assert '"reward": null' in journal.samples_path(tmp_path, "rl", 3).read_text()
+    first, second = journal.read_samples(tmp_path, "rl", 3)
+    assert math.isnan(first["reward"]) and second["reward"] == 1.0
+
+
+def test_small_numbers_keep_their_digits_in_the_records(tmp_path):
+    record = Journal(tmp_path, "rl", -1, 10, bar=False, loggers=())
+    values = {"kl": 4e-7, "single": float(np.float32(0.1)), "tiny": 1.2345678e-30, "count": 123456789.0, "huge": 1e300}
+    record.write_metrics(1, values)
+    record.close()
+    (row,) = journal.read_records(tmp_path / "metrics.jsonl")
+    assert row["kl"] == 4e-7 and row["single"] == 0.1 and row["count"] == 123456789.0
+    assert row["tiny"] == pytest.approx(1.2345678e-30, rel=1e-8) and row["huge"] == 1e300
+
+
+@pytest.mark.parametrize("scale", [1e-38, 1e-20, 1e-7, 1.0, 1e7, 1e37])
+def test_every_float32_is_read_back_from_the_records_as_itself(scale):
+    for x in np.random.default_rng(0).standard_normal(500).astype(np.float32) * np.float32(scale):
+        assert np.float32(journal.round_metric(float(x))) == x

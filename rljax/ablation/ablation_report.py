@@ -86,9 +86,8 @@ def compare_models(ablation: Ablation, results: list[RunResult], workdir: Path) 
 
     def read_attempts(arm: str, evaluation: int) -> dict[int, list[Any]]:
         """{problem: its attempts} of one arm at one evaluation (an index, as in ``values_by_seed``)."""
-        samples = run_folder(workdir, arm, first_result["seed"]) / "samples"
-        name = f"{ablation.stage}_step_{first_result['steps'][evaluation]:06d}.jsonl"
-        return report.group_by_problem(journal.read_records(samples / name))
+        folder, step = run_folder(workdir, arm, first_result["seed"]), first_result["steps"][evaluation]
+        return report.group_by_problem(journal.read_samples(folder, ablation.stage, step))
 
     before, after = read_attempts(ablation.reference, 0), {arm: read_attempts(arm, -1) for arm in ablation.arms}
     after = {arm: attempts for arm, attempts in after.items() if attempts}

@@ -9,6 +9,7 @@ import numpy as np
 
 from rljax import metrics, report
 from rljax.ablation.ablation_report import markdown_table
+from rljax.json_lines import format_json_lines
 from rljax.report import figures
 from rljax.structs import ConfigTree
 from rljax.training import journal
@@ -59,7 +60,7 @@ def summarize_model(
     return ModelResult(
         metrics=dict(measured),
         language=float(np.mean(languages)),
-        rates=[float(np.mean(rewards[problem])) for problem in sorted(rewards)],
+        rates=[float(metrics.mean_known(np.asarray(rewards[problem], float))) for problem in sorted(rewards)],
         samples=[{key: a[key] for key in shown_keys} for a in samples if a["problem"] < num_shown],
     )
 
@@ -119,7 +120,7 @@ def write_recipe_report(config: ConfigTree, workdir: Path, results: Mapping[str,
     cells = [list(row.values()) for row in rows]
     table = markdown_table(header, cells)
     journal.replace_text(workdir / "table.md", f"{table}\n\n{protocol}. {verdict}\n")
-    journal.replace_text(workdir / "table.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    journal.replace_text(workdir / "table.jsonl", format_json_lines(rows))
     bars = [
         figures.Bar(row["model"].partition(":")[0], row["pass@1"], row["±"], row["language"], name == "small_base")
         for name, row in zip(results, rows, strict=True)

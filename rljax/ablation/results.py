@@ -3,7 +3,6 @@
 All figures, tables and verdicts are made from these lines alone.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypedDict, cast
@@ -11,6 +10,7 @@ from typing import Any, TypedDict, cast
 import numpy as np
 
 from rljax.errors import UserError
+from rljax.json_lines import format_json_lines
 from rljax.report.measures import find_measure
 from rljax.training import journal
 from rljax.training.workdir import source_commit
@@ -51,7 +51,7 @@ def read_run_result(folder: Path, stage: str, arm: str, seed: int, changes: Sequ
 
 def write_results(path: Path, results: Sequence[RunResult]) -> None:
     """Write results.jsonl."""
-    journal.replace_text(path, "".join(json.dumps(result) + "\n" for result in results))
+    journal.replace_text(path, format_json_lines(results))
 
 
 def read_results(path: str | Path) -> list[RunResult]:

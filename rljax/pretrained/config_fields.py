@@ -24,6 +24,18 @@ ACTIVATIONS = {
     "gelu_fast": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
 }
+IGNORED_FIELDS |= {  # names of control tokens, and settings of generation that old files hold
+    *(
+        "unk_token_id",
+        "sep_token_id",
+        "cls_token_id",
+        "mask_token_id",
+        "decoder_start_token_id",
+        "do_sample",
+        "num_beams",
+    ),
+    *("temperature", "top_k", "top_p", "max_new_tokens", "repetition_penalty", "bad_words_ids", "suppress_tokens"),
+}
 
 
 class Fields:

@@ -7,13 +7,12 @@ says how many.
 import dataclasses
 import functools
 import hashlib
-import json
 import logging
 import re
 from collections.abc import Callable
-from pathlib import Path
 
 from rljax.errors import UserError
+from rljax.json_lines import read_json_lines
 from rljax.tasks import datasets, prompting
 from rljax.tasks.datasets import decontamination
 from rljax.tasks.prompting import PromptFormat
@@ -200,9 +199,9 @@ def filter_by_pass_rate(o: Options, what: str, rows: list[Record]) -> list[Recor
 def read_pass_rates(path: str) -> dict[str, float]:
     """{hash of a question: pass rate} from a file that ``experiments.evaluate`` wrote."""
     try:
-        lines = Path(path).expanduser().read_text().splitlines()
-        return {row["question"]: float(row["pass_rate"]) for row in map(json.loads, lines)}
-    except (OSError, ValueError, KeyError, TypeError) as e:
+        rows = read_json_lines(path, "task questions: pass_rates: ")
+        return {row["question"]: float(row["pass_rate"]) for row in rows if row["pass_rate"] is not None}
+    except (ValueError, KeyError, TypeError) as e:
         raise UserError(
             f"task questions: pass_rates={path}: {type(e).__name__}: {e}; experiments.evaluate writes it"
         ) from None

@@ -5,10 +5,8 @@ problem of the config's task and seed. A line may also have the ``prompt``, whic
 ``experiments.collect`` writes such files; SFT reads them with ``sft.file``.
 """
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rljax.errors import UserError
+from rljax.json_lines import number_json_lines
 from rljax.tasks import batches, shuffle
 from rljax.tasks.batches import Batch
 from rljax.tasks.task import Task
@@ -44,7 +43,7 @@ def filter_attempts(
     """
     lines: list[dict[str, Any]] = []
     dropped: dict[str, int] = dict.fromkeys(
-        ("unfinished", "wrong", "in another language", "short", "long", "repeated", "more"), 0
+        ("unfinished", "unscored", "wrong", "in another language", "short", "long", "repeated", "more"), 0
     )
     seen: set[tuple[int, str]] = set()
     count: Counter[int] = Counter()
@@ -52,6 +51,7 @@ def filter_attempts(
         index, response = a["problem"], a["response"].removesuffix("<eos>")
         rules = {
             "unfinished": not a["response"].endswith("<eos>"),
+            "unscored": a["reward"] != a["reward"],  # NaN: the verifier gave no verdict
             "wrong": a["reward"] <= 0,
             "in another language": text_rewards.language_consistency(response, target=keep.target) < keep.language,
             "short": a["length"] < keep.at_least,
@@ -118,20 +118,15 @@ def read_sample_batches(path: str, task: Task, seed: int, max_new_tokens: int) -
 
 def read_sample_lines(path: str) -> list[dict[str, Any]]:
     """The lines of a file. Raises UserError where a line has no ``index`` or no ``response``."""
-    try:
-        text = Path(path).expanduser().read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as e:
-        raise UserError(f"sft.file: cannot read {path}: {e}") from None
     out = []
-    for n, line in enumerate(text.splitlines()):
+    for number, found in number_json_lines(path, "sft.file: "):
         try:
-            found = json.loads(line)
             whole = isinstance(found["response"], str) and type(found["index"]) is int and 0 <= found["index"] < 1 << 31
-        except (ValueError, KeyError, TypeError):
+        except (KeyError, TypeError):
             whole = False
         if not whole:
             raise UserError(
-                f'sft.file: line {n + 1} of {path} has no "response" with the "index" of its training problem: write '
+                f'sft.file: line {number} of {path} has no "response" with the "index" of its training problem: write '
                 '{"index": 17, "response": "..."}'
             )
         out.append(found)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib.metadata
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from rljax.metrics import half_width
+from rljax.json_lines import format_json, format_json_lines
+from rljax.metrics import half_width, mean_known
 from rljax.report import figures
 from rljax.tasks import batches, datasets, prompting
 from rljax.tasks.mixture import content_hash
@@ -40,11 +40,11 @@ def write_evaluation(
         "verifier": f"math-verify {importlib.metadata.version('math-verify')}",
     }
     result["samples"] = [sample for sample in samples if "response" in sample]
-    journal.replace_text(path, json.dumps(result, indent=1) + "\n")
+    journal.replace_text(path, format_json(result, ensure_ascii=True, indent=1) + "\n")
     title = f"{run.task.name}, {options.split} problems, after {stage}"
     figures.draw_evaluation(metrics, path.with_suffix(".png"), title, options.problems)
     rates = path.with_name(f"{path.stem}_questions.jsonl")
-    journal.replace_text(rates, "".join(json.dumps(row) + "\n" for row in question_statistics(run, samples)))
+    journal.replace_text(rates, format_json_lines(question_statistics(run, samples)))
     print(f"written to {path}, {path.with_suffix('.png').name}, {rates.name}")
 
 
@@ -78,7 +78,7 @@ def question_statistics(run: Run, samples: list[dict[str, Any]]) -> list[dict[st
         row: dict[str, Any] = {"question": content_hash({"question": record.get("question", prompt)})}
         row |= {k: record[k] for k in ("dataset", "id", "level") if record.get(k)}
         row |= {
-            name: float(np.mean([attempt[key] for attempt in attempts]))
+            name: float(mean_known(np.asarray([attempt[key] for attempt in attempts], float)))
             for name, key in (("pass_rate", "reward"), ("length", "length"))
         }
         out.append(row | {"attempts": len(attempts)})

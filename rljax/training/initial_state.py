@@ -207,5 +207,5 @@ def read_evaluation(run: Run, start: str, workdir: str | Path) -> Evaluation | N
         return None
     if found[stage].get("lora", {}).get("rank"):  # merged, the policy is rounded
         return None
-    samples = journal.read_records(folder / "samples" / f"{stage}_step_{rows[-1]['step']:06d}.jsonl")
+    samples = journal.read_samples(folder, stage, rows[-1]["step"])
     return {k: v for k, v in rows[-1].items() if k.startswith("eval/") and k != "eval/loss" and v is not None}, samples

@@ -17,9 +17,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from rljax.distributed import processes
+from rljax.json_lines import format_json_lines, read_json_lines
 from rljax.training.heartbeat import Heartbeat, progress_line
 from rljax.training.loggers import Logged, OpenLogger, RunInfo, last_logged, metric_to_logger_name, open_loggers
 
@@ -76,7 +78,7 @@ class Journal:
         ``logger_only`` are scalars for the loggers alone, such as the learning rate. For a training step the speed is added.
         The time of an ``evaluation`` counts with the training steps after it.
         """
-        values = {k: round(float(v), 6) if math.isfinite(v) else None for k, v in metrics.items()}
+        values = {k: round_metric(float(v)) if math.isfinite(v) else None for k, v in metrics.items()}
         self._write_line("metrics", {"stage": self.stage, "step": step} | values)
         extra = dict(logger_only or {})
         if not evaluation:
@@ -110,10 +112,10 @@ class Journal:
 
     def write_samples(self, step: int, lines: Iterable[Record]) -> None:
         """Write samples/STAGE_step_STEP.jsonl, with one attempt on each line, in one atomic replacement."""
-        path = self.workdir / "samples" / f"{self.stage}_step_{step:06d}.jsonl"
+        path = samples_path(self.workdir, self.stage, step)
         if self.silent:
             return
-        replace_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+        replace_text(path, format_json_lines(lines))
 
     def close(self) -> None:
         """Close the progress bar, the loggers and the files."""
@@ -138,15 +140,32 @@ class Journal:
 
 
 def read_records(path: str | Path) -> list[Record]:
-    """The records of a .jsonl file up to the first line that is no JSON, such as a torn last line. [] for a missing file."""
-    out = []
-    path = Path(path)
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            out.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return out
+    """The records of a .jsonl file, without a torn last line; [] for a missing file.
+
+    Raises UserError, with file and line, for any other line that is no JSON.
+    """
+    return read_json_lines(path) if Path(path).exists() else []
+
+
+def read_samples(workdir: str | Path, stage: str, step: int) -> list[Record]:
+    """The attempts that ``write_samples`` wrote; [] for a missing file. The reward is NaN where there was no verdict."""
+    samples = read_records(samples_path(workdir, stage, step))
+    return [s | {"reward": math.nan} if s.get("reward", 0.0) is None else s for s in samples]
+
+
+def samples_path(workdir: str | Path, stage: str, step: int) -> Path:
+    """The file of one evaluation's attempts."""
+    return Path(workdir) / "samples" / f"{stage}_step_{step:06d}.jsonl"
+
+
+def round_metric(value: float) -> float:
+    """The number of fewest digits that is read back as the same float32; 9 significant digits of what is no float32.
+
+    Small numbers keep as many digits as large ones: 4e-7 stays 4e-7.
+    """
+    with np.errstate(over="ignore", under="ignore"):
+        single = np.float32(value)
+    return float(str(single)) if float(single) == value else float(f"{value:.9g}")
 
 
 def to_plain(config: dict[str, Any]) -> Record:
@@ -165,7 +184,7 @@ def drop_records_after(path: Path, stage: str, step: int) -> None:
     if not path.exists():
         return
     kept = [r for r in read_records(path) if r["stage"] != stage or r["step"] <= step]
-    replace_text(path, "".join(json.dumps(r) + "\n" for r in kept))
+    replace_text(path, format_json_lines(kept))
 
 
 def replace_text(path: Path, text: str) -> None:

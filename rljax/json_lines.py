@@ -1,0 +1,62 @@
+"""Files of JSON lines: one JSON value on each line. Every reader and writer of such files in rljax is here.
+
+A line ends at "\\n" and nowhere else. ``str.splitlines`` would also end it at U+2028, U+2029 or U+0085, which a string in JSON
+may hold as they are.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from rljax.errors import UserError
+
+
+def read_json_lines(path: str | Path, what: str = "") -> list[Any]:
+    """The values of all lines of a file. Lines of white space are passed over.
+
+    A last line without "\\n" at its end that is not JSON is left out: whoever wrote it was killed while writing. ``what``
+    is said before the path in errors. Raises UserError, with the file and the line, for any other line that is no JSON.
+    """
+    return [value for _, value in number_json_lines(path, what)]
+
+
+def number_json_lines(path: str | Path, what: str = "") -> Iterator[tuple[int, Any]]:
+    """(number of the line from 1, value) of each line, as ``read_json_lines`` reads them."""
+    path = Path(path).expanduser()
+    try:
+        *lines, last = path.read_bytes().split(b"\n")
+    except OSError as e:
+        raise UserError(f"{what}cannot read {path}: {e.strerror or e}") from None
+    for number, line in enumerate([*lines, last], 1):
+        if not line.strip():
+            continue
+        try:
+            yield number, json.loads(line)
+        except (ValueError, RecursionError) as e:  # UnicodeDecodeError is a ValueError
+            if number > len(lines):
+                return
+            raise UserError(
+                f"{what}line {number} of {path} is damaged: it is not JSON ({str(e)[:100]}). Bring back the file, or remove "
+                "this line"
+            ) from None
+
+
+def format_json_lines(values: Iterable[Any]) -> str:
+    """The text of a file with these values. Characters are written as they are; NaN and infinity become null."""
+    return "".join(f"{format_json(value)}\n" for value in values)
+
+
+def format_json(value: Any, ensure_ascii: bool = False, indent: int | None = None) -> str:
+    """One JSON value. NaN and infinity, which JSON does not have, become null."""
+    return json.dumps(replace_non_finite(value), ensure_ascii=ensure_ascii, indent=indent, allow_nan=False)
+
+
+def replace_non_finite(value: Any) -> Any:
+    """A JSON value with None for each float that is not finite."""
+    if isinstance(value, dict):
+        return {key: replace_non_finite(x) for key, x in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [replace_non_finite(x) for x in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
