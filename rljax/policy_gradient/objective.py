@@ -12,6 +12,7 @@ from rljax.policy_gradient.aggregation import weights
 from rljax.policy_gradient.algorithms import ADVANTAGE, NEEDS_GROUP, Algorithm
 from rljax.policy_gradient.choices import Choice
 from rljax.policy_gradient.corrections import CORRECTION, near_policy
+from rljax.policy_gradient.groups import is_scored
 from rljax.policy_gradient.losses import SURROGATE, over_tokens, stop_gradient
 
 Array = jax.Array
@@ -37,6 +38,8 @@ class Attempts(NamedTuple):
 def compute_advantages(algorithm: Algorithm, attempts: Attempts) -> tuple[Array, Array | None]:
     """(advantage [B, G] or [B, G, T], returns [B, G, T] for the critic or None); no gradient flows through them.
 
+    An attempt whose reward is NaN could not be scored: its advantage is 0, and no other advantage depends on it.
+
     A KL penalty goes into the return token by token where the advantage looks at tokens, else its sum over the response
     is taken from the reward (as in TRL's RLOO).
     """
@@ -45,9 +48,11 @@ def compute_advantages(algorithm: Algorithm, attempts: Attempts) -> tuple[Array,
             f"advantage {algorithm.name('advantage')!r} compares attempts at one prompt, but group_size is 1: raise rl.group_size"
         )
     if attempts.penalty is not None and not algorithm.looks_at("penalty"):
-        attempts = attempts._replace(rewards=attempts.rewards - jnp.sum(attempts.penalty * attempts.mask, -1))
+        penalty = jnp.where(attempts.mask > 0, attempts.penalty, 0.0)
+        attempts = attempts._replace(rewards=attempts.rewards - jnp.sum(penalty, -1))
     out = choices.call(algorithm.choice("advantage"), ADVANTAGE, attempts._asdict())
     advantage, target = out if isinstance(out, tuple) else (out, None)
+    advantage = jnp.where(over_tokens(is_scored(attempts.rewards), advantage), advantage, 0.0)
     if algorithm.sign != "both":
         advantage = advantage * ((advantage > 0) if algorithm.sign == "positive" else (advantage < 0))
     return stop_gradient(advantage), stop_gradient(target)

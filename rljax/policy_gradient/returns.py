@@ -2,23 +2,28 @@
 
 The reward [B, G] of an attempt is given at its last token that counts. ``penalty`` [B, G, T] (a KL term times its
 coefficient, detached) is subtracted token by token. Tokens that do not count (padding, or what a tool wrote) are skipped:
-they have advantage 0, and pass on what comes after them.
+they have advantage 0, and pass on what comes after them. No token counts of an attempt that could not be scored (reward NaN).
 """
 
 import jax
 import jax.numpy as jnp
 
-from rljax.policy_gradient.groups import center
+from rljax.policy_gradient.groups import center, is_scored
 
 Array = jax.Array
+
+
+def counted(rewards: Array, mask: Array) -> Array:
+    """The mask [B, G, T], without the attempts that could not be scored."""
+    return jnp.where(is_scored(rewards)[..., None], mask, 0)
 
 
 def token_rewards(rewards: Array, mask: Array, penalty: Array | None = None) -> Array:
     """[B, G, T]: the reward at the last token of each attempt, less the penalty at every token."""
     mask = mask.astype(rewards.dtype)
     last = (jnp.cumsum(mask[..., ::-1], -1)[..., ::-1] == 1) * mask
-    out = last * rewards[..., None]
-    return out if penalty is None else out - mask * penalty
+    out = jnp.where(last > 0, rewards[..., None], 0.0)
+    return out if penalty is None else out - jnp.where(mask > 0, penalty, 0.0)
 
 
 def discounted(rewards: Array, mask: Array, decay: Array | float) -> Array:
@@ -42,7 +47,8 @@ def whiten(x: Array, mask: Array, *, eps: float = 1e-8) -> Array:
     """
     mask = mask.astype(x.dtype)
     count = mask.sum()
-    centered = (x - jnp.sum(x * mask) / jnp.maximum(count, 1.0)) * mask
+    total = jnp.sum(jnp.where(mask > 0, x, 0.0))
+    centered = jnp.where(mask > 0, x - total / jnp.maximum(count, 1.0), 0.0)
     variance = jnp.sum(centered**2) / jnp.maximum(count - 1, 1.0)
     differ = jnp.max(x, where=mask > 0, initial=-jnp.inf) > jnp.min(x, where=mask > 0, initial=jnp.inf)
     return jnp.where(differ, centered * jax.lax.rsqrt(variance + eps), 0.0)
@@ -50,12 +56,13 @@ def whiten(x: Array, mask: Array, *, eps: float = 1e-8) -> Array:
 
 def rf_pp(rewards: Array, mask: Array, penalty: Array | None = None, *, gamma: float = 1.0) -> Array:
     """REINFORCE++ (arXiv 2501.03262): the return from each token on, whitened over the tokens of the batch."""
+    mask = counted(rewards, mask)
     return whiten(discounted(token_rewards(rewards, mask, penalty), mask, gamma), mask)
 
 
 def rf_pp_baseline(rewards: Array, mask: Array) -> Array:
     """REINFORCE++-baseline: r - mean of the group on every token, whitened over the tokens of the batch."""
-    return whiten(jnp.broadcast_to(center(rewards)[..., None], mask.shape), mask)
+    return whiten(jnp.broadcast_to(center(rewards)[..., None], mask.shape), counted(rewards, mask))
 
 
 def gae(
@@ -73,6 +80,7 @@ def gae(
     delta_t = r_t + gamma V_{t+1} - V_t, A_t = delta_t + gamma lam A_{t+1}; V is 0 after the last token, of truncated
     responses too. returns = A + V, before whitening. ``lam`` is a number, or one for each attempt [B, G].
     """
+    mask = counted(rewards, mask)
     live = mask > 0
 
     def follow(after: Array, xs: tuple[Array, Array]) -> tuple[Array, Array]:

@@ -77,8 +77,13 @@ def first_of(wanted: Array, order: Array, count: int) -> Array:
     return wanted & (place < count)
 
 
-def distinct(tokens: Array, mask: Array) -> Array:
-    """[B, G] bool: no attempt before this one in its group has the same tokens [B, G, T]."""
+def distinct(tokens: Array, mask: Array, scored: Array | None = None) -> Array:
+    """[B, G] bool: no attempt before this one in its group has the same tokens [B, G, T].
+
+    Attempts that could not be scored (``scored`` [B, G] is False) do not count as attempts before.
+    """
     shown = jnp.where(mask > 0, tokens, -1)
     same = jnp.all(shown[..., :, None, :] == shown[..., None, :, :], -1)  # [B, G, G]
+    if scored is not None:
+        same &= scored[..., None, :]
     return ~jnp.any(jnp.tril(same, -1), -1)
