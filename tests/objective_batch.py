@@ -25,3 +25,4 @@ def batch(seed=0):
 
 
 D = batch()
+ADVANTAGE_OF_BATCH = np.random.default_rng(7).normal(size=(B, G))

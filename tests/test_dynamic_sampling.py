@@ -125,3 +125,19 @@ def test_a_truncated_distribution_is_learned_from_with_the_samplers_own_log_prob
     _, seen = train_steps(easy(algorithm="reinforce", top_k=5, row__correction="token_truncate(hi=2.0)"), 1)
     assert seen[0]["sampler_gap"] > 0.1  # the truncated and the whole distribution differ
     assert seen[0]["correction/mean"] < 0.99 and seen[0]["sampler/ess"] < 1
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_mixed_group_is_kept_although_one_of_its_attempts_could_not_be_scored(compiled):
+    scores = jnp.array([[1, jnp.nan, 0], [1, jnp.nan, 1], [jnp.nan, jnp.nan, jnp.nan]])
+    rows = jnp.ones((9, T), bool)
+    none = jnp.zeros((9, 0), jnp.int32)
+
+    def sample(number):
+        rollout = Rollout(none, none > 0, jnp.zeros((9, T), jnp.int32), rows, 0.0 * rows, rows[:, 0])
+        reward = jnp.where(number == 0, scores, jnp.array([0.0, 1.0, 1.0]))
+        return Experience(rollout, Rewards(reward, reward[..., None], {"round": jnp.full((3, 1), number)}))
+
+    found, keep, _, rounds, cost = sample_until_mixed(sample, 3, compiled)
+    np.testing.assert_array_equal(found.rewards.info["round"][:, 0], [0, 1, 1])
+    assert keep.all() and int(rounds) == 2 and float(cost["refill/mixed"]) == pytest.approx(4 / 6)

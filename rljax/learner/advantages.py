@@ -44,13 +44,13 @@ def compute_advantages(
         overlong = by_group(rewards.soft_overlong(rollout.lengths, learner.max_new_tokens, margin))
         reward_terms.append(overlong)
         metrics["overlong"] = overlong.mean()
-    distinct = algorithm.looks_at("distinct")
+    distinct, known = algorithm.looks_at("distinct"), ~jnp.isnan(scored.terms.sum(-1))
     attempts = pg.Attempts(
         rewards=functools.reduce(jnp.add, reward_terms),
         mask=by_group(batch["loss_mask"][:, start:]),
         logprobs=by_group(rollout.logprobs),
         key=jax.random.fold_in(state.step_key(), KeyTag.ADVANTAGES),
-        distinct=pg.distinct(by_group(rollout.response), by_group(rollout.mask)) if distinct else None,
+        distinct=pg.distinct(by_group(rollout.response), by_group(rollout.mask), known) if distinct else None,
         reward_terms=jnp.stack(reward_terms, -1),
         greedy=scored.greedy,
         values=response_columns("values"),
@@ -83,15 +83,20 @@ def compute_advantages(
 
 
 def make_loss_mask(learner: PolicyLearner, experience: Experience, keep: Array | None) -> Array:
-    """[N, T] bool: the sampled tokens, except truncated responses and groups that the algorithm leaves out."""
+    """[N, T] bool: the sampled tokens that are learned from.
+
+    Attempts that could not be scored (reward NaN) are left out, and the truncated responses and groups that the algorithm
+    leaves out.
+    """
     from rljax import rewards  # as in ``compute_advantages``
 
-    algorithm, rollout, correct = learner.algorithm, experience.rollout, experience.rewards.correct
-    mask = rollout.mask
+    algorithm, rollout, scored = learner.algorithm, experience.rollout, experience.rewards
+    mask = rollout.mask & ~jnp.isnan(scored.terms.sum(-1)).reshape(-1, 1)
     if algorithm.name("truncated") == "mask":
         mask &= rollout.finished[:, None]
     if algorithm.name("groups") != "all":
-        keep = rewards.mixed(correct) if keep is None else keep & rewards.mixed(correct)
+        mixed = rewards.mixed_groups(scored)
+        keep = mixed if keep is None else keep & mixed
     return mask if keep is None else mask & jnp.repeat(keep, learner.group_size)[:, None]
 
 

@@ -112,7 +112,9 @@ def choose_tokens(
         part = part | {"chosen": chosen}
         metrics["chosen"] = jnp.sum(part["mean_weight"] * chosen)
     if algorithm.adapts_entropy:
-        low = jnp.sum(part["mean_weight"] * entropy) <= algorithm.option("entropy", "target")
+        low = jnp.sum(part["mean_weight"] * pg.where_counted(entropy, part["loss_mask"])) <= algorithm.option(
+            "entropy", "target"
+        )
         entropy_coef = jnp.where(low, state.entropy_coef, 0.0)
         step = algorithm.option("entropy", "step")
         state = state.replace(entropy_coef=jnp.clip(state.entropy_coef + jnp.where(low, step, -step), 0.0, 1.0))
@@ -131,10 +133,12 @@ def make_policy_loss(
         logp, entropy = learner.score(params["policy"], batch, frozen)
         b = {name: x[:, start:] if x.ndim > 1 else x for name, x in batch.items()}
         mask, advantage, mean_weight = b["loss_mask"], b["advantage"], b["mean_weight"]
-        behaviour_logprobs, ref_logprobs = b["behaviour_logprobs"], b.get("ref_logprobs")
-        old_logprobs = b["old_logprobs"] if "old_logprobs" in b else pg.stop_gradient(logp)
+        counted = lambda x: pg.where_counted(x, mask)  # NaN times a weight of 0 would be NaN
+        logp, entropy = counted(logp), counted(entropy)
+        behaviour_logprobs, ref_logprobs = counted(b["behaviour_logprobs"]), counted(b.get("ref_logprobs"))
+        old_logprobs = counted(b["old_logprobs"]) if "old_logprobs" in b else pg.stop_gradient(logp)
         if ref_logprobs is None and reference is not None:
-            ref_logprobs = pg.stop_gradient(learner.score(reference, batch, frozen)[0])
+            ref_logprobs = counted(pg.stop_gradient(learner.score(reference, batch, frozen)[0]))
 
         # The loss
         surrogate_inputs = dict(behaviour_logprobs=behaviour_logprobs, chosen=b.get("chosen"))
@@ -170,7 +174,8 @@ def make_policy_loss(
         if learner.critic:
             policy, clip = lora.policy_params(params["policy"], frozen), learner.critic.options.clip or None
             v = value_head.critic_values(params["critic"], policy, learner.model, batch["tokens"], batch["mask"], start)
-            value = jnp.sum(mean_weight * pg.value_clipped(v, b["values"], b["returns"], clip=clip))
+            errors = pg.value_clipped(counted(v), counted(b["values"]), counted(b["returns"]), clip=clip)
+            value = jnp.sum(mean_weight * errors)
             total += learner.critic.options.coef * value
             metrics["value/loss"] = value
         return total, jax.tree.map(pg.stop_gradient, metrics)

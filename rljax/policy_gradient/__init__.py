@@ -55,6 +55,7 @@ from rljax.policy_gradient.losses import (
     stop_gradient,
     value_clipped,
     vespo,
+    where_counted,
 )
 from rljax.policy_gradient.objective import (
     Attempts,

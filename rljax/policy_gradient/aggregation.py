@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from rljax.errors import UserError
+from rljax.policy_gradient.losses import where_counted
 
 Array = jax.Array
 EmptyRows = Literal["live", "all"]  # whether rows without a token count in a mean
@@ -86,7 +87,7 @@ def aggregate(
     more: dict[str, Any] = dict(
         group_size=group_size, const=const, n_tokens=n_tokens, n_seqs=n_seqs, empty_rows=empty_rows
     )
-    return jnp.sum(weights(mask, mode, **more) * loss)
+    return jnp.sum(weights(mask, mode, **more) * where_counted(loss, mask))
 
 
 def options_of(mode: str):

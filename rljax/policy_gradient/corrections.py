@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from rljax.errors import UserError
-from rljax.policy_gradient.losses import MAX_LOG_RATIO, mean_by_sequence, over_tokens, stop_gradient
+from rljax.policy_gradient.losses import MAX_LOG_RATIO, mean_by_sequence, over_tokens, stop_gradient, where_counted
 
 Array = jax.Array
 
@@ -27,7 +27,7 @@ def is_weights(
     the batch's tokens (rows, for the other levels).
     """
     mask = mask.astype(old_logprobs.dtype)
-    log_w = (old_logprobs - behaviour_logprobs) * mask
+    log_w = where_counted(old_logprobs - behaviour_logprobs, mask)
     if level == "sequence":
         log_w = log_w.sum(-1, keepdims=True)
     elif level == "geometric":

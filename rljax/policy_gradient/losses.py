@@ -3,9 +3,12 @@
 ``logp`` carries the gradient; ``old`` are the log-probabilities before the first update on this rollout. rho = pi /
 pi_old = exp(logp - old), its logarithm held within +-20. An advantage of one dimension less is that of all tokens. A loss
 of a whole sequence stands on each of its tokens, so that ``seq_mean_token_mean`` is the mean over sequences.
+
+What does not count is never multiplied by 0, for NaN times 0 is NaN: ``jnp.where`` takes 0 in its place. A surrogate by token
+knows no mask; ``objective.token_loss`` gives it 0 where nothing counts, so that its gradient is finite too.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -27,9 +30,14 @@ def over_tokens(advantage: Array, like: Array) -> Array:
     return advantage if advantage.ndim == like.ndim else advantage[..., None]
 
 
+def where_counted(x: Any, mask: Array) -> Any:
+    """x where the mask is not 0, else 0; None stays None."""
+    return None if x is None else jnp.where(mask > 0, x, jnp.zeros_like(x))
+
+
 def mean_by_sequence(x: Array, mask: Array) -> Array:
     """[..., 1]: mean over the tokens that count; 0 for an empty row."""
-    return jnp.sum(x * mask, -1, keepdims=True) / jnp.maximum(mask.sum(-1, keepdims=True), 1.0)
+    return jnp.sum(where_counted(x, mask), -1, keepdims=True) / jnp.maximum(mask.sum(-1, keepdims=True), 1.0)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -133,7 +141,7 @@ def dppo(
         rest = lambda x: jnp.log(jnp.maximum(1 - x, 1e-8))
         distance = q * (old_logprobs - stop_gradient(logp)) + (1 - q) * (rest(q) - rest(p))
     near = jnp.where(a > 0, (distance <= high) | (p <= q), (distance <= low) | (p >= q))
-    return -a * stop_gradient(jnp.minimum(ratio(logp, old_logprobs), cap)) * logp * near
+    return jnp.where(near, -a * stop_gradient(jnp.minimum(ratio(logp, old_logprobs), cap)) * logp, 0.0)
 
 
 def clip_cov(
@@ -143,7 +151,7 @@ def clip_cov(
     """``ppo_clip`` without the ``chosen`` tokens: a random ``share`` of those whose covariance with the advantage lies
     within (lowest, highest) and drives entropy down (arXiv 2505.22617). ``tokens.clip_cov_tokens`` chooses.
     """
-    return ppo_clip(logp, old_logprobs, advantage, low=low, high=high) * ~chosen
+    return jnp.where(chosen, 0.0, ppo_clip(logp, old_logprobs, advantage, low=low, high=high))
 
 
 def kl_cov(
@@ -153,7 +161,8 @@ def kl_cov(
 
     There is no clip, as in verl. ``tokens.kl_cov_tokens`` chooses.
     """
-    return -ratio(logp, old_logprobs) * over_tokens(advantage, logp) + coef * chosen * jnp.abs(logp - old_logprobs)
+    loss = -ratio(logp, old_logprobs) * over_tokens(advantage, logp)
+    return loss + jnp.where(chosen, coef * jnp.abs(logp - old_logprobs), 0.0)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -210,7 +219,7 @@ def vespo(
         over_tokens(advantage, logp),
         behaviour_logprobs if from_sampler and behaviour_logprobs is not None else old_logprobs,
     )
-    log_w = jnp.clip(jnp.sum((logp - start) * mask, -1, keepdims=True), -MAX_LOG_RATIO, MAX_LOG_RATIO)
+    log_w = jnp.clip(jnp.sum(where_counted(logp - start, mask), -1, keepdims=True), -MAX_LOG_RATIO, MAX_LOG_RATIO)
     k, lam = jnp.where(a >= 0, k_pos, k_neg), jnp.where(a >= 0, lam_pos, lam_neg)
     return -stop_gradient(jnp.exp(lam + k * log_w - lam * jnp.exp(log_w))) * a * logp
 

@@ -13,7 +13,7 @@ from rljax.policy_gradient.algorithms import ADVANTAGE, NEEDS_GROUP, Algorithm
 from rljax.policy_gradient.choices import Choice
 from rljax.policy_gradient.corrections import CORRECTION, near_policy
 from rljax.policy_gradient.groups import is_scored
-from rljax.policy_gradient.losses import SURROGATE, over_tokens, stop_gradient
+from rljax.policy_gradient.losses import SURROGATE, over_tokens, stop_gradient, where_counted
 
 Array = jax.Array
 
@@ -48,7 +48,7 @@ def compute_advantages(algorithm: Algorithm, attempts: Attempts) -> tuple[Array,
             f"advantage {algorithm.name('advantage')!r} compares attempts at one prompt, but group_size is 1: raise rl.group_size"
         )
     if attempts.penalty is not None and not algorithm.looks_at("penalty"):
-        penalty = jnp.where(attempts.mask > 0, attempts.penalty, 0.0)
+        penalty = where_counted(attempts.penalty, attempts.mask)
         attempts = attempts._replace(rewards=attempts.rewards - jnp.sum(penalty, -1))
     out = choices.call(algorithm.choice("advantage"), ADVANTAGE, attempts._asdict())
     advantage, target = out if isinstance(out, tuple) else (out, None)
@@ -79,9 +79,13 @@ def token_loss(
     """Loss of each token [N, T] before weighting. ``advantage`` [N] or [N, T]; all else [N, T].
 
     The surrogate; 0 where ``tokens`` or ``off_policy_mask`` leave a token out; times ``correction``; plus the KL term.
+    0, with a gradient of 0, where the mask is 0, whatever the inputs are there.
     ``chosen`` are the tokens that ``choose_tokens`` found in the whole batch.
     """
     mask = mask.astype(logp.dtype)
+    counted = lambda x: where_counted(x, mask)
+    logp, old_logprobs = counted(logp), counted(old_logprobs)
+    behaviour_logprobs, ref_logprobs = counted(behaviour_logprobs), counted(ref_logprobs)
     data = dict(
         logp=logp,
         old_logprobs=old_logprobs,
@@ -92,17 +96,19 @@ def token_loss(
     )
     loss = choices.call(algorithm.choice("surrogate"), SURROGATE, data)
     if algorithm.name("tokens") != "all":
-        loss = loss * chosen
+        assert chosen is not None, "an algorithm that chooses tokens needs those of choose_tokens"
+        loss = jnp.where(chosen, loss, 0.0)
     if algorithm.off_policy_mask is not None and behaviour_logprobs is not None:
-        loss = loss * near_policy(logp, behaviour_logprobs, advantage, mask, algorithm.off_policy_mask)
+        near = near_policy(logp, behaviour_logprobs, advantage, mask, algorithm.off_policy_mask)
+        loss = jnp.where(near > 0, loss, 0.0)
     if correction is not None:
-        loss = loss * correction
+        loss = loss * counted(correction)
     if algorithm.kl_in == "loss" and ref_logprobs is not None:
         grad, unbiased = algorithm.option("kl", "grad") or "auto", algorithm.option("kl", "unbiased")
         loss = loss + algorithm.option("kl", "coef") * kl.kl_term(
             algorithm.name("kl"), logp, old_logprobs, ref_logprobs, grad, unbiased
         )
-    return loss
+    return counted(loss)
 
 
 def clipped(
@@ -116,11 +122,13 @@ def clipped(
     chosen: Array | None = None,
 ) -> Array:
     """Bool [N, T]: the tokens that the surrogate gives no gradient although their advantage is not 0."""
+    counted = lambda x: where_counted(x, mask)
+    logp = counted(logp)
     data = dict(
-        old_logprobs=old_logprobs,
+        old_logprobs=counted(old_logprobs),
         advantage=advantage,
         mask=mask.astype(logp.dtype),
-        behaviour_logprobs=behaviour_logprobs,
+        behaviour_logprobs=counted(behaviour_logprobs),
         chosen=chosen,
     )
     loss = lambda x: choices.call(algorithm.choice("surrogate"), SURROGATE, data | {"logp": x})

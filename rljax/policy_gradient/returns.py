@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from rljax.policy_gradient.groups import center, is_scored
+from rljax.policy_gradient.losses import where_counted
 
 Array = jax.Array
 
@@ -23,7 +24,7 @@ def token_rewards(rewards: Array, mask: Array, penalty: Array | None = None) -> 
     mask = mask.astype(rewards.dtype)
     last = (jnp.cumsum(mask[..., ::-1], -1)[..., ::-1] == 1) * mask
     out = jnp.where(last > 0, rewards[..., None], 0.0)
-    return out if penalty is None else out - jnp.where(mask > 0, penalty, 0.0)
+    return out if penalty is None else out - where_counted(penalty, mask)
 
 
 def discounted(rewards: Array, mask: Array, decay: Array | float) -> Array:
@@ -47,8 +48,8 @@ def whiten(x: Array, mask: Array, *, eps: float = 1e-8) -> Array:
     """
     mask = mask.astype(x.dtype)
     count = mask.sum()
-    total = jnp.sum(jnp.where(mask > 0, x, 0.0))
-    centered = jnp.where(mask > 0, x - total / jnp.maximum(count, 1.0), 0.0)
+    total = jnp.sum(where_counted(x, mask))
+    centered = where_counted(x - total / jnp.maximum(count, 1.0), mask)
     variance = jnp.sum(centered**2) / jnp.maximum(count - 1, 1.0)
     differ = jnp.max(x, where=mask > 0, initial=-jnp.inf) > jnp.min(x, where=mask > 0, initial=jnp.inf)
     return jnp.where(differ, centered * jax.lax.rsqrt(variance + eps), 0.0)

@@ -7,7 +7,7 @@ These rank tokens against all others of the optimiser batch, so they are chosen 
 import jax
 import jax.numpy as jnp
 
-from rljax.policy_gradient.losses import over_tokens, ppo_clip, ratio
+from rljax.policy_gradient.losses import over_tokens, ppo_clip, ratio, where_counted
 
 Array = jax.Array
 
@@ -41,7 +41,7 @@ def clip_cov_tokens(
 def covariance(logp: Array, advantage: Array, mask: Array) -> Array:
     """(A - mean A) (log pi - mean log pi), means over the tokens that count."""
     mask = mask.astype(logp.dtype)
-    center = lambda x: x - jnp.sum(x * mask) / jnp.maximum(mask.sum(), 1.0)
+    center = lambda x: x - jnp.sum(where_counted(x, mask)) / jnp.maximum(mask.sum(), 1.0)
     return center(jnp.broadcast_to(over_tokens(advantage, logp), logp.shape)) * center(logp)
 
 

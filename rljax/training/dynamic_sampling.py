@@ -47,7 +47,7 @@ def sample_until_mixed(sample_round: SampleRound, rounds: int, compiled: bool) -
         batch, keep, first, cost = jax.lax.while_loop(wanted, lambda carry: add_round(sample_round, *carry), start)
     else:
         batch = first = sample_round(zero["rounds"])
-        keep = rewards.mixed(batch.rewards.correct)
+        keep = rewards.mixed_groups(batch.rewards)
         cost = add_cost(batch, zero)
         while cost["rounds"] < rounds and not keep.all():
             batch, keep, first, cost = add_round(sample_round, batch, keep, first, cost)
@@ -68,7 +68,7 @@ def add_round(
     """Another round: its mixed groups take the places of groups that are not kept, in order."""
     new = sample_round(cost["rounds"])
     prompts, group = new.rewards.correct.shape
-    both = jnp.concatenate([keep, rewards.mixed(new.rewards.correct)])
+    both = jnp.concatenate([keep, rewards.mixed_groups(new.rewards)])
     chosen = jnp.argsort(~both)[:prompts]  # stable: those kept longest come first
 
     def select(old: Array, x: Array) -> Array:
@@ -85,6 +85,6 @@ def add_cost(new: Experience, cost: dict[str, Array]) -> dict[str, Array]:
     """What has been asked and sampled so far."""
     return {
         "rounds": cost["rounds"] + 1,
-        "mixed": cost["mixed"] + jnp.sum(rewards.mixed(new.rewards.correct)),
+        "mixed": cost["mixed"] + jnp.sum(rewards.mixed_groups(new.rewards)),
         "tokens": cost["tokens"] + jnp.sum(new.rollout.mask),
     }

@@ -46,6 +46,7 @@ def critic_values(
 def explained_variance(values: Array, returns: Array, mask: Array) -> Array:
     """1 - Var(R - V) / Var(R) over the tokens of the mask: 1 for a perfect critic, 0 for one that predicts the mean."""
     weight = mask.astype(returns.dtype) / jnp.maximum(mask.sum(), 1)
+    values, returns = (jnp.where(mask > 0, x, 0.0) for x in (values, returns))
     variance = lambda x: jnp.sum(weight * (x - jnp.sum(weight * x)) ** 2)
     total = variance(returns)
     return jnp.where(total > 0, 1 - variance(returns - values) / jnp.where(total > 0, total, 1.0), 0.0)
