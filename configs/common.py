@@ -19,9 +19,14 @@ def base() -> ConfigDict:
     return default_config()
 
 
+# How the documented results with Muon were measured: one norm for all weights, no decay of the embedding and the head
+MEASURED_MUON = dict(clip_scope="all", decay_embeddings=False)
+
+
 def optimizer(learning_rate: float, **changes) -> ConfigDict:
-    """The settings of an optimiser (adamw unless ``name`` says otherwise), with some changed."""
-    return ConfigDict(defaults(OptimizerOptions) | dict(learning_rate=learning_rate) | changes)
+    """The settings of an optimizer (adamw unless ``name`` says otherwise), with some changed."""
+    measured = MEASURED_MUON if changes.get("name") == "muon" else {}
+    return ConfigDict(defaults(OptimizerOptions) | dict(learning_rate=learning_rate) | measured | changes)
 
 
 def questions(**changes) -> dict:
