@@ -330,3 +330,27 @@ def test_the_critic_learns_though_the_policy_has_nothing_to_learn(params, rollou
     r = algorithm("gae", "reinforce", sign="negative")
     state, metrics = learn(r, params, rollout, reward=np.ones((B, G)), rows=4)
     assert float(metrics["value/loss"]) > 0 and float(metrics["value/grad_norm"]) > 0
+
+
+UNSCORED = ["grpo", "r1_zero", "reinforce_pp", "orz_ppo", "vapo", "dapo", "maxrl", "best_of_n", "gpg", "gdpo", "pkpo"]
+
+
+@pytest.mark.parametrize("name", [*UNSCORED, "token_truncate", "rloo with KL in the reward", "adaptive", "kl_cov"])
+def test_what_an_attempt_said_that_could_not_be_scored_is_never_learned(name, params, rollout):
+    """Its tokens and log-probabilities may be anything, NaN as well; what the others teach stays the same and is finite."""
+    r = ALL[name]
+    reward = REWARD.copy()
+    reward[0, 1] = np.nan
+    begin, row = state_of(params, r), jnp.arange(B * G)[:, None] == 1
+    other = rollout.replace(
+        response=jnp.where(row & rollout.mask, 3, rollout.response), logprobs=jnp.where(row, jnp.nan, rollout.logprobs)
+    )
+    state, metrics = learn(r, params, rollout, reward=reward)
+    again, same = learn(r, params, other, reward=reward)
+    change = moved(begin, state)
+    assert float(optax.tree.norm(change)) > 1e-4 and int(state.skipped_total) == 0
+    difference = jax.tree.map(np.subtract, change, moved(begin, again))
+    assert float(optax.tree.norm(difference)) <= 1e-9
+    for key in metrics:
+        assert np.isfinite(metrics[key]), key
+        np.testing.assert_allclose(metrics[key], same[key], rtol=1e-9, atol=1e-12, err_msg=key)
