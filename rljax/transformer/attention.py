@@ -11,7 +11,6 @@ import jax.numpy as jnp
 
 from rljax.errors import UserError
 from rljax.transformer.blocks import (
-    accumulation_dtype,
     apply_rope,
     dot,
     rms_norm,
@@ -19,6 +18,7 @@ from rljax.transformer.blocks import (
     rope_frequencies,
 )
 from rljax.transformer.config import ATTENTION_KERNELS, KERNEL_PLATFORM, SPLASH_KERNELS, Array, Config, Params
+from rljax.transformer.products import accumulation_dtype, product
 
 MASKED_SCORE = -1e30  # large and finite: a row that may attend to nothing stays finite
 
@@ -47,24 +47,23 @@ def score_scale(config: Config) -> float:
 
 
 def attention_scores(q: tuple[Array, ...], k: tuple[Array, ...], mask: Array, config: Config) -> Array:
-    """float32 scores [..., M, S]: the sum over parts of q [..., M, E] times k [..., S, E].
+    """float32 scores: the sum over parts of q times k. Soft-capped where the config says so, MASKED_SCORE where ``mask`` is
+    False.
 
-    Soft-capped where the config says so. MASKED_SCORE where ``mask`` is False.
+    q [B, K, R, M, E] and k [B, K, S, E] give [B, K, R, M, S]; q [B, K, M, E] gives [B, K, M, S].
     """
-    s = sum(
-        jnp.einsum("...me,...se->...ms", a, b.astype(a.dtype), preferred_element_type=accumulation_dtype(a))
-        for a, b in zip(q, k, strict=True)
-    )
+    spec = "bkrme,bkse->bkrms" if q[0].ndim == 5 else "bkme,bkse->bkms"
+    s = sum(product(spec, a, b) for a, b in zip(q, k, strict=True))
     if config.attention_softcap:
         s = config.attention_softcap * jnp.tanh(s / config.attention_softcap)
     return jnp.where(mask, s, MASKED_SCORE)
 
 
 def mix_values(p: Array, v: Array, config: Config) -> Array:
-    """Weighted sums of the values: p [..., M, S] float32 and v [..., S, E] -> [..., M, E] float32."""
-    dtype = jnp.dtype(config.dtype)
-    p = p.astype(dtype)
-    return jnp.einsum("...ms,...se->...me", p, v.astype(dtype), preferred_element_type=accumulation_dtype(p))
+    """Weighted sums of the values, float32: p [B, K, R, M, S] and v [B, K, S, E] give [B, K, R, M, E], p [B, K, M, S]
+    gives [B, K, M, E]."""
+    spec = "bkrms,bkse->bkrme" if p.ndim == 5 else "bkms,bkse->bkme"
+    return product(spec, p.astype(jnp.dtype(config.dtype)), v)
 
 
 def within_window(query: Array, key: Array, index: int, config: Config) -> Array | bool:
@@ -110,8 +109,8 @@ def attend_in_chunks(
     def attend_chunk(q: Array, at: Array) -> Array:
         near = within_window(positions[:, at][:, :, None], positions[:, None, :], index, config)
         visible = (at[:, None] >= columns) & mask[:, None, :] & near
-        p = jax.nn.softmax(attention_scores((q,), (k[:, :, None],), visible[:, None, None], config))
-        return mix_values(p, v[:, :, None], config)
+        p = jax.nn.softmax(attention_scores((q,), (k,), visible[:, None, None], config))
+        return mix_values(p, v, config)
 
     def split_chunks(x: Array, axis: int) -> Array:
         x = jnp.pad(x, [(0, -count % chunk if a == axis else 0) for a in range(x.ndim)])

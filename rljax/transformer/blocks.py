@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from rljax.transformer.config import ACTIVATIONS, Array, Config, Params
-from rljax.transformer.weight_formats import Matrix, accumulation_dtype, einsum
+from rljax.transformer.products import accumulation_dtype, product
+from rljax.transformer.weight_formats import Matrix, einsum
 
 
 def rms_norm(x: Array, weight: Array, config: Config, eps: float | None = None) -> Array:
@@ -87,15 +88,16 @@ def embed(params: Params, config: Config, tokens: Array) -> Array:
 def unembed(params: Params, config: Config, x: Array) -> Array:
     """The final norm and the head: [..., D] -> logits [..., V] float32.
 
-    The product has full float32 precision even where the backend's default is lower (bfloat16 passes of a TPU, TF32 of a
-    GPU): an error of 1e-2 in a logit is an error of 1e-2 in every probability ratio.
+    Forward, the product of float32 activations has full float32 precision even where the backend's default is lower
+    (bfloat16 passes of a TPU, TF32 of a GPU): an error of 1e-2 in a logit is an error of 1e-2 in every probability ratio.
+    Backward, it has the same precision. Products of bfloat16 activations are exact in float32 either way: forward they are
+    accumulated in float32, and backward the cotangent of the logits is rounded to bfloat16 first, as in every other
+    product. That rounding is independent for each logit, and averages out in a gradient.
     """
     x = rms_norm(x, params["norm"], config)
     name, axes, spec = "head", ("embed", "vocab"), "...d,dv->...v"
     if config.tied_head:
         name, axes, spec = "embedding", ("vocab", "embed"), "...d,vd->...v"
     head = config.layout.gather_weight(params[name], axes)
-    logits = jnp.einsum(
-        spec, x, head.astype(x.dtype), preferred_element_type=accumulation_dtype(x), precision=jax.lax.Precision.HIGHEST
-    )
+    logits = product(spec, x, head, precision=jax.lax.Precision.HIGHEST)
     return config.logit_softcap * jnp.tanh(logits / config.logit_softcap) if config.logit_softcap else logits

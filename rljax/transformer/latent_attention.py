@@ -9,7 +9,6 @@ import jax.numpy as jnp
 
 from rljax.transformer.attention import score_scale
 from rljax.transformer.blocks import (
-    accumulation_dtype,
     apply_rope,
     dot,
     rms_norm,
@@ -17,6 +16,7 @@ from rljax.transformer.blocks import (
     rope_frequencies,
 )
 from rljax.transformer.config import Array, Config, Params
+from rljax.transformer.products import product
 from rljax.transformer.weight_formats import to_dense
 
 LATENT_EPS = 1e-6  # of the two norms on latents, whatever norm_eps is, as the published model computes it
@@ -61,6 +61,4 @@ def absorb_queries(layer: Params, plain: Array, config: Config) -> Array:
 def unpack_mixed(layer: Params, mixed: Array, config: Config) -> Array:
     """Mixed latents [N, H, S, L] -> mixed values [N, H, S, .] float32."""
     value = to_dense(layer["kv_up"]["kernel"])[..., config.head_width - config.rope_width :]
-    dtype = jnp.dtype(config.dtype)
-    mixed = mixed.astype(dtype)
-    return jnp.einsum("bhsl,lhe->bhse", mixed, value.astype(dtype), preferred_element_type=accumulation_dtype(mixed))
+    return product("bhsl,lhe->bhse", mixed.astype(jnp.dtype(config.dtype)), value)

@@ -18,7 +18,8 @@ import jax.numpy as jnp
 from rljax.transformer.blocks import feed_forward
 from rljax.transformer.config import ACTIVATIONS, Array, Config, Params
 from rljax.transformer.parameters import WeightSpec, expert_weights, is_weight_spec
-from rljax.transformer.weight_formats import accumulation_dtype, grouped_matmul, is_array, matrix_axes, to_dense
+from rljax.transformer.products import accumulation_dtype
+from rljax.transformer.weight_formats import grouped_matmul, is_array, matrix_axes, to_dense
 
 
 def mixture_of_experts(layer: Params, h: Array, config: Config) -> Array:

@@ -12,7 +12,7 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ke
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 
 from rljax.transformer.config import Array, Config
-from rljax.transformer.weight_formats import accumulation_dtype
+from rljax.transformer.products import accumulation_dtype
 
 LANES = 128  # width of a TPU's vector unit: a block is a multiple of it
 MAX_BLOCK = 512  # columns of a block ...

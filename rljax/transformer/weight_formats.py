@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from rljax.errors import UserError
 from rljax.transformer.config import Array, Config, Params
 from rljax.transformer.parameters import WeightSpec, is_weight_spec, layer_weights, weight_specs
+from rljax.transformer.products import grouped_product, product, split_einsum
 
 WEIGHT_FORMATS = ("bfloat16", "int8")  # of the layers' matrices while sampling; "" (not listed): as they are
 
@@ -33,11 +34,6 @@ class LoraMatrix(NamedTuple):
 Matrix = Array | Int8Matrix | LoraMatrix
 
 
-def accumulation_dtype(x: Array) -> jnp.dtype:
-    """The dtype that sums over x are accumulated in: float32, or float64 where x is float64."""
-    return jnp.promote_types(x.dtype, jnp.float32)
-
-
 # Products
 
 
@@ -55,14 +51,7 @@ def einsum(spec: str, x: Array, w: Matrix) -> Array:
         scale = jnp.einsum(f"{right}->{''.join(c for c in out if c in right)}", w.scale)
         shape = iter(scale.shape)
         return einsum(spec, x, w.values) * scale.reshape([next(shape) if c in right else 1 for c in out])
-    return jnp.einsum(spec, x, w.astype(x.dtype), preferred_element_type=accumulation_dtype(x))
-
-
-def split_einsum(spec: str) -> tuple[str, str, str]:
-    """The axes of the first operand, the second and the result: ``ab,bc->ac`` gives ("ab", "bc", "ac")."""
-    terms, out = spec.split("->")
-    left, right = terms.split(",")
-    return left, right, out
+    return product(spec, x, w)
 
 
 def grouped_matmul(x: Array, w: Matrix, sizes: Array) -> Array:
@@ -76,7 +65,7 @@ def grouped_matmul(x: Array, w: Matrix, sizes: Array) -> Array:
     if isinstance(w, Int8Matrix):
         group = jnp.repeat(jnp.arange(len(sizes)), sizes, total_repeat_length=x.shape[0])
         return grouped_matmul(x, w.values, sizes) * w.scale[group, 0]
-    return jax.lax.ragged_dot(x, w.astype(x.dtype), sizes, preferred_element_type=accumulation_dtype(x))
+    return grouped_product(x, w, sizes)
 
 
 def to_dense(w: Matrix) -> Array:

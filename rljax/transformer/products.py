@@ -1,0 +1,114 @@
+"""Products of arrays whose backward pass runs in the same dtype as the forward pass.
+
+Operands have the dtype of the activations, sums are accumulated in float32. JAX's own rule would not keep that: a product of
+bfloat16 operands that returns float32 gets a float32 cotangent, and its two backward products would multiply float32 by
+bfloat16, at a fraction of a chip's rate. Here the cotangent is first cast to the operands' dtype. The gradient of a weight
+is returned as it was accumulated, in the dtype that the weight is stored in.
+
+Operands of float32 or float64 need none of this: their products are JAX's own, forward and backward.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rljax.transformer.config import Array
+
+# The gradient of grouped weights: x [M, D] and g [M, F] are summed over the rows of each group -> [X, D, F].
+SUM_OVER_ROWS = jax.lax.RaggedDotDimensionNumbers(
+    (((0,), (0,)), ((), ())), lhs_ragged_dimensions=(0,), rhs_group_dimensions=()
+)
+
+
+def accumulation_dtype(x: Array) -> jnp.dtype:
+    """The dtype that sums over x are accumulated in: float32, or float64 where x is float64."""
+    return jnp.promote_types(x.dtype, jnp.float32)
+
+
+def is_low_precision(x: Array) -> bool:
+    """Whether x has fewer bits than sums over it are accumulated in."""
+    return x.dtype != accumulation_dtype(x)
+
+
+# Einsum of two operands
+
+
+def product(spec: str, x: Array, w: Array, precision: jax.lax.Precision | None = None) -> Array:
+    """``jnp.einsum(spec, x, w)`` in x's dtype, accumulated and returned in float32 (or float64).
+
+    ``spec`` names every axis, but for a leading ``...`` that x and the result share. ``precision`` is that of a product of
+    float32 operands; the products of shorter operands are exact in float32.
+    """
+    if not is_low_precision(x):
+        dtype = accumulation_dtype(x)
+        return jnp.einsum(spec, x, w.astype(x.dtype), preferred_element_type=dtype, precision=precision)
+    leading = "ABCDEF"[: x.ndim - len(split_einsum(spec)[0].replace("...", ""))]
+    w = w if jnp.issubdtype(w.dtype, jnp.floating) else w.astype(x.dtype)  # int8 has no gradient
+    return low_precision_product(spec.replace("...", leading), x, w)
+
+
+def low_precision_einsum(spec: str, x: Array, w: Array) -> Array:
+    """``product`` where x has fewer bits than float32. w may be stored in another dtype."""
+    return jnp.einsum(spec, x, w.astype(x.dtype), preferred_element_type=accumulation_dtype(x))
+
+
+low_precision_product = jax.custom_vjp(low_precision_einsum, nondiff_argnums=(0,))
+
+
+def product_forward(spec: str, x: Array, w: Array) -> tuple[Array, tuple[Array, Array]]:
+    return low_precision_product(spec, x, w), (x, w)
+
+
+def product_backward(spec: str, saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+    """The cotangents of x and w, both from a product in x's dtype."""
+    (x, w), (left, right, out) = saved, split_einsum(spec)
+    g = g.astype(x.dtype)
+    return (
+        low_precision_product(f"{out},{right}->{left}", g, w).astype(x.dtype),
+        low_precision_product(f"{left},{out}->{right}", x, g).astype(w.dtype),
+    )
+
+
+low_precision_product.defvjp(product_forward, product_backward)
+
+
+def split_einsum(spec: str) -> tuple[str, str, str]:
+    """The axes of the first operand, the second and the result: ``ab,bc->ac`` gives ("ab", "bc", "ac")."""
+    terms, out = spec.split("->")
+    left, right = terms.split(",")
+    return left, right, out
+
+
+# One matrix for each group of rows
+
+
+def grouped_product(x: Array, w: Array, sizes: Array) -> Array:
+    """[M, F]: the first ``sizes[0]`` rows of x [M, D] times w[0], the next ``sizes[1]`` rows times w[1], and so on.
+
+    w has the shape [X, D, F]. Computed in x's dtype, accumulated and returned in float32 (or float64).
+    """
+    if not is_low_precision(x):
+        return jax.lax.ragged_dot(x, w.astype(x.dtype), sizes, preferred_element_type=accumulation_dtype(x))
+    return low_precision_grouped_product(x, w if jnp.issubdtype(w.dtype, jnp.floating) else w.astype(x.dtype), sizes)
+
+
+@jax.custom_vjp
+def low_precision_grouped_product(x: Array, w: Array, sizes: Array) -> Array:
+    """``grouped_product`` where x has fewer bits than float32. w may be stored in another dtype."""
+    return jax.lax.ragged_dot(x, w.astype(x.dtype), sizes, preferred_element_type=accumulation_dtype(x))
+
+
+def grouped_forward(x: Array, w: Array, sizes: Array) -> tuple[Array, tuple[Array, Array, Array]]:
+    return low_precision_grouped_product(x, w, sizes), (x, w, sizes)
+
+
+def grouped_backward(saved: tuple[Array, Array, Array], g: Array) -> tuple[Array, Array, np.ndarray]:
+    """The cotangents of x and w, both from a product in x's dtype; the sizes have none."""
+    x, w, sizes = saved
+    g = g.astype(x.dtype)
+    of_x = low_precision_grouped_product(g, w.swapaxes(1, 2), sizes).astype(x.dtype)
+    of_w = jax.lax.ragged_dot_general(x, g, sizes, SUM_OVER_ROWS, preferred_element_type=accumulation_dtype(x))
+    return of_x, of_w.astype(w.dtype), np.zeros(sizes.shape, jax.dtypes.float0)
+
+
+low_precision_grouped_product.defvjp(grouped_forward, grouped_backward)
