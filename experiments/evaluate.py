@@ -70,7 +70,7 @@ def main() -> None:
         attempts=Flag(0, "attempts at each; 0: what the protocol says"),
         tokens=Flag(0, "most tokens of an attempt; 0: what the config says"),
         protocol=Flag("r1", "r1: temperature 0.6 and top-p 0.95 as DeepSeek-R1; config: what config.eval says"),
-        temperature=Flag(UNSET, "of sampling; without it what the protocol says"),
+        temperature=Flag(UNSET, "of sampling, 0: the likeliest token; without it what the protocol says"),
         top_p=Flag(UNSET, "of sampling; without it what the protocol says"),
         step=Flag("", "the checkpoint: a step, best or last; without it the last, of a finished stage"),
     )

@@ -63,7 +63,16 @@ def run(
 
 
 def run_model(
-    model: str, prompt: str, answer: str, attempts: int, tokens: int, template: str, dtype: str, seed: int, **how: float
+    model: str,
+    prompt: str,
+    answer: str,
+    attempts: int,
+    tokens: int,
+    template: str,
+    dtype: str,
+    seed: int,
+    temperature: float,
+    top_p: float,
 ) -> None:
     """The same of a Hugging Face folder, without a config."""
     config, params, tokenizer = pretrained.load(model, dtype or None)
@@ -73,24 +82,22 @@ def run_model(
         raise UserError('--model needs a question: --prompt "..."')
     if attempts < 1 or tokens < 1:
         raise UserError(f"--attempts={attempts} --tokens={tokens}: both must be at least 1")
-    if how["temperature"] <= 0 or not 0 < how["top_p"] <= 1:
-        raise UserError(
-            f"--temperature={how['temperature']} must be above 0, --top_p={how['top_p']} above 0 and at most 1"
-        )
+    if not 0 < top_p <= 1:
+        raise UserError(f"--top_p={top_p}: must be above 0 and at most 1")
     words = prompting.make_prompt_format(
         template or (prompting.MODEL_TEMPLATE if tokenizer.chat_template else "r1_zero"), tokenizer
     )
     ids = words.prompt_ids(prompt)
-    rollout = sampler.sample(
-        params,
-        config,
-        *pad_batch([ids], -(-len(ids) // 64) * 64, tokenizer.pad, left=True),
-        jax.random.key(seed),
+    prompt_ids, mask = map(jnp.asarray, pad_batch([ids], -(-len(ids) // 64) * 64, tokenizer.pad, left=True))
+    sampling = sampler.Sampling(
         group_size=attempts,
         max_new_tokens=tokens,
+        temperature=temperature,
+        top_p=top_p,
         stop_ids=tokenizer.stop_ids,
-        **how,
     )
+    draw = sampler.make_sampler(sampling, config)
+    rollout = draw(params, Problems(prompt_ids, mask, ()), jax.random.key(seed))
     problem = fruit.read_prompt(prompt)
     gold = answer or (str(problem["prices"][0]) if problem else "")
     prefill = words.template.prefill
@@ -120,7 +127,7 @@ def main() -> None:
         tokens=Flag(512, "most tokens of an attempt"),
         template=Flag("", "the prompt's template; without it the folder's own chat template, or r1_zero"),
         dtype=Flag("", "of the weights: float32 or bfloat16; without it as in the folder"),
-        temperature=Flag(0.6, "of sampling"),
+        temperature=Flag(0.6, "of sampling; 0: the likeliest token"),
         top_p=Flag(0.95, "of sampling"),
         seed=Flag(0, "of sampling"),
     )

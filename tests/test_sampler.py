@@ -12,6 +12,7 @@ import pytest
 from rljax import sampler, transformer
 from rljax.errors import UserError
 from rljax.sampler import sampling
+from rljax.structs import Problems
 
 P, T, G = 6, 20, 4  # 20 response columns: the cache grows once, from 16
 STOPS = (2, 5, 11)
@@ -371,3 +372,44 @@ def test_cache_stages_rise_to_the_exact_size():
         assert all(size % 8 == 0 for size in stages[:-1])
     assert sampler.stage_sizes(100) == [40, 80, 100]
     assert sampler.stage_sizes(T) == [16, 20]
+
+
+@pytest.mark.parametrize("size, draws", [(100, 1_000_000), (4_000, 50_000), (152_000, 500), (262_144, 300)])
+def test_top_p_never_draws_a_token_that_it_left_out(size, draws):
+    """Top-p .5, with uniform numbers at the places where rounding could tip a sum over, and random ones."""
+    logits = sampler.truncate(3 * jax.random.normal(jax.random.key(size), (1, size)), 0, 0.5)
+    kept = np.isfinite(np.asarray(logits[0]))
+    assert 0 < kept.sum() < size / 2
+    step = max(1, 2**20 // size)  # rows at a time
+    drawn = []
+    for n in range(0, draws, step):
+        uniform = jax.random.uniform(jax.random.key(n), (step,))
+        edges = jnp.asarray([0.0, 1 - 2.0**-24, 2.0**-24, 0.5])[: min(step, 4)]
+        uniform = uniform.at[: len(edges)].set(edges)
+        token, logprob = draw(jnp.broadcast_to(logits, (step, size)), uniform)
+        assert np.isfinite(np.asarray(logprob)).all()
+        drawn.append(np.asarray(token))
+    assert kept[np.concatenate(drawn)].all()
+
+
+def test_the_draw_finds_a_token_of_positive_weight_where_sums_rise_beside_it():
+    sums = jnp.asarray([[0.1, 0.2, 0.2000001, 0.4, 0.4000001]])  # the third and the fifth rose by rounding alone
+    weight = jnp.asarray([[0.1, 0.1, 0.0, 0.2, 0.0]])
+    found = lambda goal: int(sampling.first_above(sums, jnp.asarray([goal]), weight)[0])
+    assert [found(goal) for goal in (0.0, 0.15, 0.20000005, 0.4000000, 0.5)] == [0, 1, 3, 3, 3]
+
+
+def test_temperature_zero_takes_the_likeliest_token_and_a_negative_one_is_refused():
+    model = transformer.Config(vocab_size=32, layers=1, width=16, heads=2, kv_heads=2, head_width=8, ff_width=16)
+    params = transformer.init(model, jax.random.key(0))
+    problems = Problems(jnp.ones((2, 3), jnp.int32), jnp.ones((2, 3), bool), ())
+    settings = dict(group_size=3, max_new_tokens=5)
+    cold = sampler.make_sampler(sampler.Sampling(**settings, temperature=0.0), model)
+    rollout = cold(params, problems, jax.random.key(1))
+    greedy = sampler.make_sampler(sampler.Sampling(**settings), model, greedy=True)
+    expected = greedy(params, problems, jax.random.key(2)).response
+    assert rollout.response.shape == (6, 5) and np.isfinite(np.asarray(rollout.logprobs)).all()
+    np.testing.assert_array_equal(rollout.response, np.repeat(expected, 3, 0))
+    for wrong in (-0.5, float("nan"), float("inf")):
+        with pytest.raises(UserError, match="temperature="):
+            sampler.make_sampler(sampler.Sampling(**settings, temperature=wrong), model)

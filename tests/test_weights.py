@@ -264,7 +264,8 @@ def test_right_attempts_are_green_and_wrong_ones_red(folder, capsys, monkeypatch
     [
         ({"prompt": ""}, "--model needs a question"),
         ({"attempts": 0}, "--attempts=0"),
-        ({"temperature": 0.0}, "--temperature=0.0 must be above 0"),
+        ({"temperature": -1.0}, "temperature=-1.0: must be a finite number, at least 0"),
+        ({"top_p": 0.0}, "--top_p=0.0: must be above 0"),
         ({"model": "/nowhere"}, "there is no folder /nowhere"),
         ({"tokens": 5000}, "the model's window is 512"),
     ],

@@ -49,7 +49,7 @@ class EvaluationOptions:
     attempts: int = option(
         16, "attempts at each problem; pass@k and cons@k are reported for k = 1, 2, 4, ... up to this", low=1
     )
-    temperature: float = option(1.0, "sampling temperature", above=0.0)
+    temperature: float = option(1.0, "sampling temperature; 0: the likeliest token", low=0.0)
     top_k: int = option(0, "keep the k likeliest tokens; 0: all", low=0)
     top_p: float = option(1.0, "keep the likeliest tokens of this total probability; 1: all", above=0.0, high=1.0)
     greedy: bool = option(True, "whether each problem also gets one greedy attempt")

@@ -1,10 +1,12 @@
 """The sampler of a run: its settings, declared and bound to a model."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from rljax import transformer
 from rljax.errors import UserError
@@ -60,8 +62,9 @@ def make_sampler(sampling: Sampling, model: transformer.Config, *, greedy: bool 
     """``draw(params, problems, key, step=0) -> Rollout`` of these settings on this model.
 
     ``greedy`` takes the likeliest token, and one response to each prompt. ``step`` matters to the length limit alone.
+    At temperature 0 the responses are greedy too, all alike. Raises UserError for a temperature below 0.
     """
-    limit = sampling.limit
+    limit, likeliest = sampling.limit, greedy or is_greedy(sampling.temperature)
 
     def draw(params: transformer.Params, problems: Problems, key: Array, step: Array | int = 0) -> Rollout:
         return sample(
@@ -72,13 +75,25 @@ def make_sampler(sampling: Sampling, model: transformer.Config, *, greedy: bool 
             key=key,
             group_size=1 if greedy else sampling.group_size,
             max_new_tokens=sampling.max_new_tokens,
-            temperature=sampling.temperature,
+            temperature=1.0 if likeliest else sampling.temperature,
             top_k=sampling.top_k,
             top_p=sampling.top_p,
             stop_ids=sampling.stop_ids,
-            greedy=greedy,
+            greedy=likeliest,
             weights=sampling.sampler_weights,
             limit=jnp.where(step < limit.until, limit.tokens, sampling.max_new_tokens) if limit.until else None,
         )
 
     return draw
+
+
+def is_greedy(temperature: Array | float) -> bool:
+    """Whether this temperature means the likeliest token: 0 does. Raises UserError for one that is negative or no number.
+
+    A traced temperature is one of several vmapped runs, which the config has checked.
+    """
+    if isinstance(temperature, Tracer):
+        return False
+    if not 0 <= float(temperature) < math.inf:
+        raise UserError(f"temperature={temperature}: must be a finite number, at least 0; 0 takes the likeliest token")
+    return float(temperature) == 0

@@ -155,7 +155,8 @@ def inverse_cdf(logits: Array, uniform: Array) -> tuple[Array, Array]:
     """Draw from softmax(logits [N, V]) with one uniform [N] in [0, 1) a row: token [N] int32, its log-probability [N].
 
     Probabilities are summed in blocks; the draw finds its block, then its place in the block: V exponentials, two short
-    cumulative sums, and no V random numbers. A token of probability 0 is never drawn.
+    cumulative sums, and no V random numbers. Only blocks and tokens with a positive weight are looked for. So a token of
+    probability 0 is never drawn, however the sums are rounded.
     """
     rows, size = logits.shape
     blocks = -(-size // BLOCK)
@@ -165,11 +166,20 @@ def inverse_cdf(logits: Array, uniform: Array) -> tuple[Array, Array]:
     up_to = rising(weight.sum(-1))  # [N, blocks]
     total = up_to[:, -1]
     goal = uniform * total
-    block = jnp.sum(up_to <= goal[:, None], -1)
+    block = first_above(up_to, goal, weight.sum(-1))
     before = jnp.where(block > 0, jnp.take_along_axis(up_to, jnp.maximum(block - 1, 0)[:, None], 1)[:, 0], 0.0)
-    inside = rising(jnp.take_along_axis(weight, block[:, None, None], 1)[:, 0])  # [N, BLOCK]
-    # Summed in another order, the block's end can fall a rounding short of the goal: stay strictly below it.
-    rest = jnp.minimum(goal - before, inside[:, -1] * (1 - 2.0**-23))
-    token = block * BLOCK + jnp.sum(inside <= rest[:, None], -1)
+    weight_inside = jnp.take_along_axis(weight, block[:, None, None], 1)[:, 0]  # [N, BLOCK]
+    token = block * BLOCK + first_above(rising(weight_inside), goal - before, weight_inside)
     chosen = jnp.take_along_axis(shifted, token[:, None], 1)[:, 0]
     return token.astype(jnp.int32), chosen - jnp.log(total)
+
+
+def first_above(sums: Array, goal: Array, weight: Array) -> Array:
+    """The first place [N] whose sum [N, W] is above the goal [N] and whose weight [N, W] is positive.
+
+    Where rounding leaves none, the last place of positive weight.
+    """
+    positive = weight > 0
+    reached = positive & (sums > goal[:, None])
+    last = weight.shape[-1] - 1 - jnp.argmax(positive[:, ::-1], -1)
+    return jnp.where(jnp.any(reached, -1), jnp.argmax(reached, -1), last)
