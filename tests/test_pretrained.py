@@ -16,6 +16,7 @@ from safetensors.numpy import load_file, save_file
 from rljax import pretrained, transformer
 from rljax.distributed import sharding
 from rljax.errors import UserError
+from rljax.pretrained import unused_tensors
 from rljax.pretrained.safetensors_files import DTYPES, list_tensors, open_file
 
 R = dataclasses.replace
@@ -93,6 +94,9 @@ def test_only_the_part_that_reads_text_is_loaded_from_a_model_that_sees_images(t
     again, loaded, _ = pretrained.load(tmp_path / "both")
     assert again == pretrained.read_config(tmp_path / "text")
     jax.tree.map(np.testing.assert_array_equal, loaded, params_of(config))
+    save_file(arrays | {"language_model.adapter.weight": np.zeros(3, np.float32)}, tmp_path / "both/model.safetensors")
+    with pytest.raises(UserError, match="language_model.adapter.weight is not part of the model"):
+        pretrained.load(tmp_path / "both")
 
 
 def test_a_model_of_ours_is_written_as_the_nearest_architecture():
@@ -161,11 +165,13 @@ def test_tensors_that_do_not_fit_are_named_in_one_line(what, folder):
     assert "\n" not in str(e.value)
 
 
-def test_tensors_of_no_use_are_passed_over(folder):
+def test_tensors_of_no_use_are_passed_over(folder, caplog):
     """The tied head once more, positions that are computed here, layers that predict a second token."""
-    spare = {"lm_head.weight": np.zeros((320, 32)), "model.layers.0.self_attn.rotary_emb.inv_freq": np.zeros(4)}
-    rewrite(folder, lambda a: a | {k: v.astype(np.float32) for k, v in spare.items()})
-    pretrained.load(folder)
+    name = "model.layers.0.self_attn.rotary_emb.inv_freq"
+    frequencies = (10_000.0 ** -(np.arange(4) / 4)).astype(np.float32)
+    rewrite(folder, lambda a: a | {"lm_head.weight": a["model.embed_tokens.weight"].copy(), name: frequencies})
+    config, params, _ = pretrained.load(folder)
+    assert config.tied_head and "head" not in params and not caplog.text
     rewrite(folder, lambda a: a | {"model.layers.2.eh_proj.weight": np.zeros(3, np.float32)})
     with pytest.raises(UserError, match=r"layers.2.eh_proj.weight is not part of the model"):
         pretrained.load(folder)
@@ -173,6 +179,70 @@ def test_tensors_of_no_use_are_passed_over(folder):
     pretrained.load(folder)
     rewrite(folder, lambda a: a | {"model.layers.2.embed_tokens.weight": np.zeros((4, 4), np.float32)})
     pretrained.load(folder)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 320])
+def test_a_head_that_differs_from_the_embedding_is_kept_though_the_config_says_tied(rows, folder, caplog, monkeypatch):
+    """One value of the last row differs, whatever number of rows is compared at a time. transformers 5 keeps it too."""
+    monkeypatch.setattr(unused_tensors, "COMPARED_BYTES", rows * 32 * 4)
+    tied_config, tied, _ = pretrained.load(folder)
+    head = np.array(tied["embedding"])
+    head[-1, -1] += 1.0
+    rewrite(folder, lambda a: a | {"lm_head.weight": head})
+    config, params, _ = pretrained.load(folder)
+    assert not config.tied_head and tied_config == dataclasses.replace(config, tied_head=True)
+    assert "lm_head.weight differs from the embedding: it is kept" in caplog.text
+    np.testing.assert_array_equal(np.asarray(params["head"]).reshape(head.T.shape), head.T)
+    change(folder / "config.json", tie_word_embeddings=False)
+    again, untied, _ = pretrained.load(folder)
+    assert again == config
+    jax.tree.map(np.testing.assert_array_equal, untied, params)
+    with pytest.raises(UserError, match="lm_head.weight is not part of the model that the config describes"):
+        pretrained.read_params(folder, tied_config)
+
+
+def test_a_copy_of_the_embedding_in_another_precision_is_tied(folder, caplog):
+    def edit(arrays):
+        half = arrays["model.embed_tokens.weight"].astype(jnp.bfloat16)
+        return arrays | {"model.embed_tokens.weight": half.astype(np.float32), "lm_head.weight": half}
+
+    rewrite(folder, edit)
+    assert pretrained.read_config(folder).tied_head and not caplog.text
+
+
+@pytest.mark.parametrize("scaling", [{}, {"rope_scaling": {"type": "linear", "factor": 2.0}}], ids=["plain", "linear"])
+def test_other_rotary_frequencies_than_those_of_the_config_are_told(scaling, folder, caplog):
+    change(folder / "config.json", rope_parameters="gone", rope_theta=10_000.0, **scaling)
+    name = "model.layers.1.self_attn.rotary_emb.inv_freq"
+    for base, told in ((10_000.0, False), (500_000.0, True)):
+        frequencies = base ** -(np.arange(4) / 4)
+        rewrite(folder, lambda a, x=frequencies: a | {name: x.astype(jnp.bfloat16)})
+        pretrained.load(folder)
+        assert (f"{name} holds other rotary frequencies than config.json says" in caplog.text) == told
+
+
+def test_an_ordinary_layer_beyond_the_last_is_not_left_out_as_one_that_predicts_a_second_token(folder):
+    """A number of layers that is one too small would drop the last layer."""
+    change(folder / "config.json", num_hidden_layers=1, num_nextn_predict_layers=1, layer_types="gone")
+    with pytest.raises(UserError, match=r"the tensor model.layers.1.* is not part of the model"):
+        pretrained.load(folder)
+
+
+def test_where_two_files_hold_a_tensor_the_index_says_which_one_counts(tmp_path, caplog):
+    config = tiny_folder.config()
+    pretrained.save(tmp_path / "m", config, transformer.init(config, jax.random.key(0)), shard_bytes=20_000)
+    index = json.loads((tmp_path / "m/model.safetensors.index.json").read_text())["weight_map"]
+    name, file = next(iter(index.items()))
+    other = sorted(set(index.values()) - {file})[-1]
+    right = load_file(tmp_path / "m" / file)[name]
+    wrong = load_file(tmp_path / "m" / other) | {name: right + 1}
+    save_file(wrong, tmp_path / "m" / other)
+    found = pretrained.folder.find_tensors(tmp_path / "m")
+    assert found[name].file.name == file
+    whole = {k: v for part in sorted(set(index.values())) for k, v in load_file(tmp_path / "m" / part).items()}
+    save_file(whole | {name: right}, tmp_path / "m/model.safetensors")
+    assert {x.file.name for x in pretrained.folder.find_tensors(tmp_path / "m").values()} == {"model.safetensors"}
+    assert "model.safetensors is read; the files model-*-of-*.safetensors beside it are not" in caplog.text
 
 
 def cut(folder):
@@ -280,10 +350,85 @@ def test_an_adapter_alone_is_no_model(tmp_path):
         pretrained.load(tmp_path)
 
 
+def test_an_adapter_beside_a_model_is_not_ignored(folder):
+    (folder / "adapter_config.json").write_text("{}")
+    pretrained.read_config(folder)
+    save_file({"x": np.zeros(3, np.float32)}, folder / "adapter_model.safetensors")
+    with pytest.raises(
+        UserError, match="holds a LoRA adapter beside the model, which would be ignored: merge it first"
+    ):
+        pretrained.read_config(folder)
+
+
 def test_fields_that_nobody_knows_are_named_in_a_warning(folder, caplog):
     change(folder / "config.json", sparkle_layers=3)
     pretrained.read_config(folder)
     assert "unknown fields are ignored: sparkle_layers" in caplog.text
+
+
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128}
+NESTED = {
+    "a typo": ({"rope_scaling": YARN | {"beta_fst": 3}}, "rope_scaling.beta_fst"),
+    "positions of images": ({"rope_scaling": {"rope_type": "default", "mrope_section": [1, 3]}}, "rope_scaling.mrope_section"),
+    "mscale alone": ({"rope_scaling": YARN | {"mscale": 0.7}}, "rope_scaling.mscale"),
+    "mscale_all_dim alone": ({"rope_parameters": YARN | {"mscale_all_dim": 0.7}}, "rope_parameters.mscale_all_dim"),
+    "a factor of nothing": ({"rope_parameters": {"rope_type": "default", "factor": 4.0}}, "rope_parameters.factor"),
+    "a kind nobody asks for": (
+        {"rope_parameters": {"other_attention": {"rope_theta": 1.0}}}, "rope_parameters.other_attention"
+    ),
+    "two kinds": ({"rope_scaling": YARN | {"type": "linear"}}, "rope_scaling.type"),
+    "two bases": (
+        {"rope_theta": 1e4, "rope_parameters": {"rope_type": "default", "rope_theta": 1e6}}, "rope_theta"
+    ),
+    "two scalings": ({"rope_scaling": YARN, "rope_parameters": YARN | {"factor": 2.0}}, "rope_parameters.factor"),
+    "two stretches": (
+        {"rope_scaling": YARN | {"attention_factor": 1.5, "attn_factor": 0.5}}, "rope_scaling.attn_factor"
+    ),
+    "dropout": ({"attention_dropout": 0.1}, "attention_dropout"),
+    "an object": ({"sparkle": {"layers": 3}}, "sparkle"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", NESTED)
+def test_a_field_that_is_not_read_is_named_at_whatever_depth(what, folder, caplog):
+    fields, name = NESTED[what]
+    change(
+        folder / "config.json", rope_parameters="gone", **{k: v for k, v in fields.items() if k != "rope_parameters"}
+    )
+    if "rope_parameters" in fields:
+        change(folder / "config.json", rope_parameters=fields["rope_parameters"])
+    pretrained.read_config(folder)
+    assert caplog.text.rstrip().endswith(f"unknown fields are ignored: {name}")
+
+
+def test_fields_outside_the_language_model_of_a_model_of_images_are_named_too(tmp_path, caplog):
+    config = FAMILIES["gemma3_text"]
+    pretrained.save(tmp_path / "text", config, params_of(config))
+    about = json.loads((tmp_path / "text/config.json").read_text())
+    (tmp_path / "both").mkdir()
+    whole = {"model_type": "gemma3", "text_config": about, "vision_config": {"a": 1}, "boi_token_index": 5}
+    whole |= {"initializer_range": 0.02, "sparkle_layers": 3}
+    (tmp_path / "both/config.json").write_text(json.dumps(whole))
+    assert pretrained.read_config(tmp_path / "both").is_sliding(2)
+    assert caplog.text.rstrip().endswith("unknown fields are ignored: sparkle_layers")
+    (tmp_path / "both/config.json").write_text(json.dumps(whole | {"quantization_config": {"quant_method": "fp8"}}))
+    with pytest.raises(UserError, match="its weights are fp8"):
+        pretrained.read_config(tmp_path / "both")
+
+
+def test_attn_factor_multiplies_yarns_own_factor_as_in_vllm(folder, caplog, tmp_path):
+    """The scaling of DeepSeek-R1-0528-Qwen3-8B: sine and cosine are not stretched."""
+    scaling = YARN | {"original_max_position_embeddings": 32768, "attn_factor": 0.8782488562869419}
+    change(folder / "config.json", model_type="qwen3", rope_parameters="gone", rope_theta=1e6, rope_scaling=scaling)
+    config = pretrained.read_config(folder)
+    assert config.rope_scaling == ("yarn", 4.0, 32.0, 1.0, 32768, pytest.approx(1.0, abs=1e-12), True)
+    config = R(config, vocab_size=23)
+    pretrained.save(tmp_path / "out", config, transformer.init(config, jax.random.key(0)))
+    written = json.loads((tmp_path / "out/config.json").read_text())
+    for scaled in (written["rope_parameters"], written["rope_scaling"]):  # transformers reads the one, vLLM the other
+        assert scaled["attention_factor"] == pytest.approx(1.0)
+        assert scaled["attn_factor"] == pytest.approx(0.8782488562869419)
+    assert pretrained.read_config(tmp_path / "out").rope_scaling == config.rope_scaling and not caplog.text
 
 
 def test_nothing_is_written_over(folder):

@@ -5,6 +5,7 @@
     llama.py qwen.py gemma.py deepseek.py   one family each: config_from_hf, config_to_hf, tensor_keys
     config_fields.py       what the families' config.json files have in common
     tensor_names.py        names and storage order of tensors, what the families have in common
+    unused_tensors.py      tensors that the model does not need, each looked at before it is left out
     safetensors_files.py   safetensors files by the ``safetensors`` package
 
 Wherever a folder is wanted, the name of a model on the Hugging Face hub will do (``resolve_folder``).

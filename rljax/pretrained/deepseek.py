@@ -15,17 +15,19 @@ ARCHITECTURES = {"deepseek_v3": "DeepseekV3ForCausalLM"}
 def config_from_hf(f: Fields) -> dict[str, Any]:
     f.require("topk_method", "noaux_tc")
     f.require("scoring_func", "sigmoid")
+    f.require("moe_layer_freq", 1)
     base, said = config_fields.rope_from_hf(f)
     out = config_fields.common_from_hf(f)
     plain, rotated = f("qk_nope_head_dim", 128), f("qk_rope_head_dim", 64)
     f("rope_interleave", True)
+    f.confirm("qk_head_dim", plain + rotated)
     routed = tuple(i >= f("first_k_dense_replace", 3) for i in range(out["layers"]))
     scaled, scale, every = (
         config_fields.rope_scaling_from_hf(f, said),
         (plain + rotated) ** -0.5,
-        said.get("mscale_all_dim"),
+        said("mscale_all_dim", None) if said else None,
     )
-    bias = f("attention_bias", False)
+    bias, experts = f("attention_bias", False), f("n_routed_experts", 256)
     return out | dict(
         kv_heads=out["heads"],
         head_width=plain + rotated,
@@ -38,7 +40,7 @@ def config_from_hf(f: Fields) -> dict[str, Any]:
         query_latent=f.get_nullable("q_lora_rank", 1536) or 0,
         rope_width=rotated,
         value_width=f("v_head_dim", 128),
-        experts=f("n_routed_experts", 256) if any(routed) else 0,
+        experts=experts if any(routed) else 0,
         experts_per_token=f("num_experts_per_tok", 8),
         expert_width=f("moe_intermediate_size", 2048),
         shared_width=f("moe_intermediate_size", 2048) * f("n_shared_experts", 1),
@@ -85,6 +87,7 @@ def config_to_hf(c: Config, model_type: str) -> dict[str, Any]:
     parameters = config_fields.rope_to_hf(c.rope_base, c.rope_scaling, **more)
     if more:
         del parameters["attention_factor"]
+        parameters.pop("attn_factor", None)
     return out | config_fields.with_legacy_rope(parameters)
 
 

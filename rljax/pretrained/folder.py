@@ -6,7 +6,6 @@ at a time beside what the devices hold, whatever the size of the model.
 
 import json
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -19,9 +18,10 @@ from rljax import transformer
 from rljax.distributed import sharding
 from rljax.errors import UserError
 from rljax.pretrained import deepseek, gemma, llama, qwen
-from rljax.pretrained.config_fields import Fields
+from rljax.pretrained.config_fields import Fields, is_ignored
 from rljax.pretrained.safetensors_files import StoredTensor, list_tensors, open_file
 from rljax.pretrained.tensor_names import LAYER, TOP, TensorKey
+from rljax.pretrained.unused_tensors import has_own_head, head_name, unknown_tensors
 from rljax.text.hub import resolve_folder
 from rljax.transformer import Config, Params, WeightSpec
 
@@ -32,6 +32,9 @@ FAMILIES: dict[str, ModuleType] = {
 # Fields of a Config that say how a model is computed, which no folder says. Every other field is the architecture.
 COMPUTE_FIELDS = ("weight_dtype", "dtype", "cache_dtype", "remat", "scan_layers", "logprob_chunk")
 COMPUTE_FIELDS += ("attention", "attention_chunk", "expert_chunk")
+# Fields of a model of text and images that do not concern its language model, or that are read.
+IMAGE_FIELDS = {"text_config", "vision_config", "tie_word_embeddings", "quantization_config", "mm_tokens_per_image"}
+IMAGE_FIELDS |= {f"{name}_token_{kind}" for name in ("image", "boi", "eoi") for kind in ("index", "id")}
 
 
 class WeightTensors(NamedTuple):
@@ -48,18 +51,25 @@ class WeightTensors(NamedTuple):
 def read_config(path: str | Path, **options: Any) -> Config:
     """The Config of a folder or a hub name. ``options`` set the fields that say how it is computed.
 
-    The dtype of weights and activations is the folder's unless given. Raises UserError for a missing folder, an unknown
-    architecture, or a field that is not computed here.
+    The dtype of weights and activations is the folder's unless given. A warning names every field that nothing reads, at all
+    depths. A head that differs from the embedding is kept, with a warning, also where the config says that the two are tied.
+    Raises UserError for a missing folder, an unknown architecture, or a field that is not computed here.
     """
     path = resolve_folder(path)
-    about, model_type = read_config_json(path)
+    about, model_type, outside = read_config_json(path)
     fields = Fields(about, str(path / "config.json"))
     try:
         found = FAMILIES[model_type].config_from_hf(fields)
     except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as e:
         raise UserError(f"{fields.where}: a field cannot be read ({type(e).__name__}: {e})") from None
-    if unread := fields.unread_names():
+    if unread := sorted(fields.unread_names() + outside):
         LOG.warning(f"{fields.where}: unknown fields are ignored: {', '.join(unread)}")
+    if found["tied_head"] and folder_has_own_head(path):
+        LOG.warning(
+            f"{path}: config.json says tie_word_embeddings, but lm_head.weight differs from the embedding: it is kept as a "
+            "head of its own"
+        )
+        found["tied_head"] = False
     dtype = str(about.get("dtype") or about.get("torch_dtype") or "float32").removeprefix("torch.")
     computed: dict[str, Any] = {"weight_dtype": dtype, "dtype": dtype} | options
     for name in ("weight_dtype", "dtype"):
@@ -68,11 +78,20 @@ def read_config(path: str | Path, **options: Any) -> Config:
     return Config(**found, **computed)
 
 
-def read_config_json(folder: Path) -> tuple[dict[str, Any], str]:
-    """(the fields of config.json that describe the language model, its model type)."""
-    path = folder
-    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+def read_config_json(folder: Path) -> tuple[dict[str, Any], str, list[str]]:
+    """(the fields of config.json that describe the language model, its model type, names of the other fields not known).
+
+    The last is [] but for a model of text and images, whose language model is an object inside.
+    """
+    path, outside = folder, []
+    adapters = [folder / name for name in ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")]
+    if adapters[0].is_file() and not (folder / "config.json").is_file():
         raise UserError(f"{path} holds only a LoRA adapter: merge it into its model first (peft's merge_and_unload)")
+    if adapters[0].is_file() and any(file.is_file() for file in adapters[1:]):
+        raise UserError(
+            f"{path} holds a LoRA adapter beside the model, which would be ignored: merge it first (peft's "
+            "merge_and_unload), or move adapter_* away to use the model without it"
+        )
     if not (folder / "config.json").is_file():
         raise UserError(f"{path}: there is no config.json in it: give the folder of a Hugging Face model")
     try:
@@ -81,15 +100,25 @@ def read_config_json(folder: Path) -> tuple[dict[str, Any], str]:
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise UserError(f"{path}/config.json cannot be read ({type(e).__name__}: {e})") from None
     if model_type == "gemma3" and "text_config" in about:  # the language model inside a model of text and images
-        outside = {k: v for k, v in about.items() if k in ("dtype", "torch_dtype", "tie_word_embeddings")}
-        about = outside | about["text_config"]
+        outside = [k for k, v in about.items() if k not in IMAGE_FIELDS and not is_ignored(k, v) and v is not None]
+        kept = ("dtype", "torch_dtype", "tie_word_embeddings", "quantization_config")
+        about = {k: v for k, v in about.items() if k in kept} | about["text_config"]
         model_type = about["model_type"] = "gemma3_text"
     if about.get("quantization_config"):
         kind = about["quantization_config"].get("quant_method", "quantised")
         raise UserError(f"{path}: its weights are {kind}: convert the model to bfloat16 first")
     if model_type not in FAMILIES:
         raise UserError(f"{path}: model_type {model_type!r} is not known here, only {', '.join(sorted(FAMILIES))}")
-    return about, model_type
+    return about, model_type, outside
+
+
+def folder_has_own_head(folder: Path) -> bool:
+    """``has_own_head`` of a folder. False where its tensors cannot be read: ``read_params`` says what is wrong with them."""
+    try:
+        found = find_tensors(folder)
+        return has_own_head(found, name_prefix(found, folder))
+    except UserError:
+        return False
 
 
 # Tensors
@@ -102,7 +131,7 @@ def read_params(path: str | Path, config: Config, dtype: str | None = None) -> P
     damaged file, and for a tensor that is missing, unknown, or of another shape than the config says.
     """
     path = resolve_folder(path)
-    about, model_type = read_config_json(path)
+    about, model_type, _ = read_config_json(path)
     found = find_tensors(path)
     family = FAMILIES[model_type]
     options = {"interleaved": about.get("rope_interleave") is not False} if family is deepseek else {}
@@ -147,9 +176,14 @@ def read_weight(
 
 
 def find_tensors(folder: Path) -> dict[str, StoredTensor]:
-    """Every tensor of a folder by name, from one file or from the files that an index names."""
+    """Every tensor of a folder by name, from one file or from the files that an index names.
+
+    Where there are both, it is the one file, as in transformers, with a warning.
+    """
     index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
-    if not index.is_file():
+    if single.is_file() and any(folder.glob("model-*-of-*.safetensors")):
+        LOG.warning(f"{folder}: {single.name} is read; the files model-*-of-*.safetensors beside it are not")
+    if single.is_file() or not index.is_file():
         if single.is_file():
             return list_tensors(single)
         there = sorted(folder.glob("*.safetensors"))
@@ -167,10 +201,11 @@ def find_tensors(folder: Path) -> dict[str, StoredTensor]:
         raise UserError(
             f"{folder}: {missing[0]} is missing, {len(missing)} of the {len(files)} files that the index names"
         )
-    found = {name: tensor for file in files for name, tensor in list_tensors(folder / file).items()}
-    if absent := sorted(set(by_name) - set(found)):
+    by_file = {file: list_tensors(folder / file) for file in files}
+    if absent := sorted(name for name, file in by_name.items() if name not in by_file[file]):
         raise UserError(f"{folder}: the index says {by_name[absent[0]]} holds {absent[0]}, but it does not")
-    return found
+    every = {name: tensor for tensors in by_file.values() for name, tensor in tensors.items()}
+    return every | {name: by_file[file][name] for name, file in by_name.items()}
 
 
 def name_prefix(found: dict[str, StoredTensor], path: str | Path) -> str:
@@ -211,11 +246,6 @@ def tensors_of_weight(
     return WeightTensors(w, key, {(*at, *e): name(layer, e) for at, layer in layers.items() for e in many})
 
 
-def head_name(prefix: str) -> str:
-    """The name of the head, which is beside the model and not inside."""
-    return "language_model.lm_head.weight" if prefix == "language_model.model." else "lm_head.weight"
-
-
 def check_tensors(
     found: dict[str, StoredTensor],
     leaves: list[WeightTensors],
@@ -243,22 +273,3 @@ def check_tensors(
 def and_more(names: list[str]) -> str:
     """How many names there are beside the first, in brackets."""
     return f" (and {len(names) - 1} more)" if len(names) > 1 else ""
-
-
-def unknown_tensors(
-    found: dict[str, StoredTensor], wanted: dict[str, Any], config: Config, about: dict[str, Any], prefix: str
-) -> Iterator[str]:
-    """Names of tensors that are neither read nor known to be unnecessary."""
-    spare = about.get("num_nextn_predict_layers", about.get("num_mtp_layers", 0)) or 0
-    for name in sorted(set(found) - set(wanted)):
-        layer = name.removeprefix(f"{prefix}layers.").partition(".")[0]
-        unnecessary = (
-            name.endswith("rotary_emb.inv_freq")  # computed here
-            or (config.tied_head and name == head_name(prefix))  # a copy of the embedding
-            or (prefix != "model." and not name.startswith(prefix))  # the part that reads images
-            or (
-                spare and layer.isdigit() and config.layers <= int(layer) < config.layers + spare
-            )  # layers that predict a second token
-        )
-        if not unnecessary:
-            yield name

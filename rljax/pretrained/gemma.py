@@ -12,6 +12,7 @@ CAPS = {
     "gemma2": (50.0, 30.0),
     "gemma3_text": (None, None),
 }  # soft-caps of the attention and of the logits, where a file does not say
+GELU_NAMES = ("gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh")
 # Fields that the files of the larger models leave out: the defaults of transformers
 DEFAULT_FIELDS = dict(num_attention_heads=8, num_key_value_heads=4, max_position_embeddings=131_072, vocab_size=262_208)
 
@@ -25,9 +26,11 @@ def config_from_hf(f: Fields) -> dict[str, Any]:
     out = config_fields.common_from_hf(f, activation="hidden_activation", head_width=256, tied=True)
     if "hidden_activation" not in f.data:
         out["activation"] = "gelu_tanh"
+    if f.data.get("hidden_act") in GELU_NAMES:
+        f("hidden_act")  # older files mean the tanh form by each of these names
     bias = f("attention_bias", False)
     caps = CAPS[model_type]
-    sliding = sliding_layers(f, out["layers"], 2 if model_type == "gemma2" else 6)
+    sliding, window = sliding_layers(f, out["layers"], 2 if model_type == "gemma2" else 6), f("sliding_window", 4096)
     out |= dict(
         norm_plus_one=True,
         post_norms=True,
@@ -39,14 +42,14 @@ def config_from_hf(f: Fields) -> dict[str, Any]:
         attention_softcap=f.get_nullable("attn_logit_softcapping", caps[0]),
         logit_softcap=f.get_nullable("final_logit_softcapping", caps[1]),
         sliding=sliding if any(sliding) else (),
-        window=f("sliding_window", 4096) if any(sliding) else None,
+        window=window if any(sliding) else None,
     )
     if model_type == "gemma2":
         base, said = config_fields.rope_from_hf(f)
         return out | dict(rope_base=base, rope_scaling=config_fields.rope_scaling_from_hf(f, said))
     base, said = config_fields.rope_from_hf(f, "full_attention", 1_000_000.0)
     local, scaled = config_fields.rope_from_hf(f, "sliding_attention", 10_000.0, "rope_local_base_freq")
-    if scaled:
+    if scaled is not None:
         raise UserError(f"{f.where}: scaled rotary positions of sliding layers are not supported")
     return out | dict(
         rope_base=base,
@@ -59,6 +62,7 @@ def sliding_layers(f: Fields, layers: int, pattern: int) -> tuple[bool, ...]:
     """Which layers have a sliding window: as ``layer_types`` says, else all but every ``pattern``-th."""
     kinds, pattern = f("layer_types", None), f("sliding_window_pattern", pattern)
     if kinds is not None:
+        f("_sliding_window_pattern", None)  # transformers writes it beside layer_types
         return tuple(kind == "sliding_attention" for kind in kinds)
     return tuple(bool((i + 1) % pattern) for i in range(layers))
 

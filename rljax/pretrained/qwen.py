@@ -44,7 +44,8 @@ def sliding_layers(f: Fields, layers: int, model_type: str) -> tuple[bool, ...]:
 
     Qwen 3 with experts has no kinds of layers: all its layers slide, or none.
     """
-    on = f("use_sliding_window", False) and f("sliding_window", 4096) is not None
+    window = f.get_nullable("sliding_window", 4096)
+    on = f("use_sliding_window", False) and window is not None
     kinds, first = f("layer_types", None), f("max_window_layers", 28)
     if model_type == "qwen3_moe":
         return (bool(on),) * layers

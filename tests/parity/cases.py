@@ -425,6 +425,7 @@ REFUSED: list[tuple[str, Fields]] = [
     ("llama/a", {"hidden_act": "relu"}),
     ("llama/a", {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 100.0, "factor": 2.0}}),
     ("llama/a", {"model_type": "gpt2"}),
+    ("deepseek_v3/a", {"moe_layer_freq": 2}),
     ("gemma2/a", {"use_bidirectional_attention": True}),
     ("gemma3_text/a", {"use_bidirectional_attention": True}),
     ("gemma3_text/a", {f"{LOCAL}.rope_type": "linear", f"{LOCAL}.factor": 4.0}),
