@@ -6,8 +6,8 @@
 
 An attempt is kept if it ended by itself, is right, has at least the share ``--language`` of its words in ``--target``, has
 ``--at_least`` to ``--at_most`` tokens (0: any number), repeats no other, and is among the first ``--per_problem`` (0: all) such
-attempts at its problem. The file is written whole or not at all. A .json beside it says how it was made, and the same command again
-changes nothing.
+attempts at its problem. The file has the text of each attempt and the ids that were sampled; SFT learns the ids. It is written
+whole or not at all. A .json beside it says how it was made, and the same command again changes nothing.
 """
 
 import json
@@ -61,7 +61,7 @@ def run(
         initial_state.start_params(run, initial_state.at_step(stage, step), workdir)
     )
     if processes.is_primary():
-        lines, dropped = rejection_sampling.filter_attempts(said, keep)
+        lines, dropped = rejection_sampling.filter_attempts(said, keep, run.task.tokenizer.size)
         counts = {"attempts": len(said), "lines": len(lines), "dropped": dropped}
         print(f"kept {len(lines)} of {len(said)} attempts by {workdir}:{stage}; {reasons(dropped)}", flush=True)
         if not lines:

@@ -130,17 +130,18 @@ def test_kept_attempts_are_right_in_the_language_and_length_asked_for_and_not_re
         "in another language": said(0, "try 少 answer <eos>"),
         "short": said(0, "answer <eos>", length=2),
         "long": said(0, "try try answer <eos>", length=40),
+        "with ids that are no token": said(0, "wait wait answer <eos>") | {"tokens": [3, 99, 2]},
         "repeated": said(0, "try answer <eos>"),
         "more": said(0, "more answer <eos>"),
     }
     keep = rejection_sampling.AttemptFilter(language=1.0, at_least=5, at_most=20, per_problem=2)
-    lines, dropped = rejection_sampling.filter_attempts([*good, *bad.values()], keep)
+    lines, dropped = rejection_sampling.filter_attempts([*good, *bad.values()], keep, 99)
     assert [(line["index"], line["response"]) for line in lines] == [
         (0, "try answer "), (0, "wait answer "), (1, "try answer ")
     ]  # fmt: skip
     assert dropped == dict.fromkeys(bad, 1)
     assert (
-        len(rejection_sampling.filter_attempts([*good, *bad.values()], rejection_sampling.AttemptFilter())[0]) == 7
+        len(rejection_sampling.filter_attempts([*good, *bad.values()], rejection_sampling.AttemptFilter())[0]) == 8
     ), "right ones, no pair twice"
 
 
@@ -149,7 +150,7 @@ def test_a_file_of_samples_may_hold_any_separator_of_lines_in_its_responses(tmp_
     path = tmp_path / "good.jsonl"
     path.write_text(json_lines.format_json_lines(rows), encoding="utf-8", newline="")
     assert "\u2028" in path.read_text(encoding="utf-8")  # written as it is, as collect writes it
-    assert rejection_sampling.read_sample_lines(str(path)) == rows
+    assert rejection_sampling.read_sample_lines(str(path)) == [*enumerate(rows, 1)]
 
 
 def test_a_damaged_line_of_a_file_of_samples_is_named(tmp_path):

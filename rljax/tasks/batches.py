@@ -4,6 +4,7 @@ A batch is a function of (seed, number of its first row), so the data position o
 arrays [N, S]: tokens int32, mask bool (True on real tokens), loss_mask bool (True on tokens that count in the loss).
 """
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ import numpy as np
 
 from rljax.errors import UserError
 from rljax.tasks.task import Record, Task
-from rljax.text import Tokenizer, pad_batch
+from rljax.text import Tokenizer, find_control_tokens, pad_batch
 
+LOG = logging.getLogger(__name__)
 Batch = dict[str, np.ndarray]
 RNG_STREAMS = {"page": 1, "demonstration": 2, "worked": 3, "general": 4}  # each use draws from its own random numbers
 
@@ -114,12 +116,16 @@ def text_file_batch(tokens: np.ndarray, seed: int, start: int, count: int, lengt
 def read_text_file(path: str, tokenizer: Tokenizer, length: int) -> tuple[np.ndarray, np.ndarray]:
     """(training ids, held-out ids) of a UTF-8 text file. The last twentieth is held out.
 
-    Raises UserError where the file is missing, is not UTF-8, or is too short for windows of ``length`` tokens.
+    The names of control tokens in it are ordinary text, and a warning says so. Raises UserError where the file is missing, is
+    not UTF-8, or is too short for windows of ``length`` tokens.
     """
     try:
         text = Path(path).expanduser().read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as e:
         raise UserError(f"pretrain.text_file: cannot read {path}: {e}") from None
+    if found := find_control_tokens(tokenizer, [text]):
+        names = ", ".join(map(repr, found))
+        LOG.warning(f"pretrain.text_file: {names} in {path} is ordinary text, not a control token")
     ids = np.asarray(tokenizer.encode(text), np.int32)
     cut = len(ids) - len(ids) // 20
     if min(cut, len(ids) - cut) < length:

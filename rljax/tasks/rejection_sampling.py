@@ -1,10 +1,13 @@
 """Rejection sampling: a policy's good attempts, kept in a file and imitated.
 
-A line of the file is a JSON object, ``{"index": 17, "response": "try 3 + 4 = 7 ..."}``. ``index`` is the number of a training
-problem of the config's task and seed. A line may also have the ``prompt``, which must then be the prompt of that problem.
-``experiments.collect`` writes such files; SFT reads them with ``sft.file``.
+A line of the file is a JSON object, ``{"index": 17, "response": "try 3 + 4 = 7 ...", "tokens": [5, 8, ...]}``. ``index`` is the
+number of a training problem of the config's task and seed. ``tokens`` are the ids that were sampled, with the stop token, and
+SFT learns these: the same text often has other ids, and a control token in a text that is encoded becomes letters. A line
+without ``tokens`` is encoded, and a warning says how many there were. A line may also have the ``prompt``, which must then be the
+prompt of that problem. ``experiments.collect`` writes such files; SFT reads them with ``sft.file``.
 """
 
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -17,10 +20,11 @@ from rljax.errors import UserError
 from rljax.json_lines import number_json_lines
 from rljax.tasks import batches, shuffle
 from rljax.tasks.batches import Batch
-from rljax.tasks.task import Task
-from rljax.text import pad_batch
+from rljax.tasks.task import Task, response_text
+from rljax.text import Tokenizer, find_control_tokens, pad_batch
 from rljax.verifiers import text_rewards
 
+LOG = logging.getLogger(__name__)
 SHUFFLE_STREAM = 64  # of rljax.tasks.shuffle; data sets use smaller numbers
 
 
@@ -35,15 +39,27 @@ class AttemptFilter(NamedTuple):
 
 
 def filter_attempts(
-    attempts: Sequence[Mapping[str, Any]], keep: AttemptFilter
+    attempts: Sequence[Mapping[str, Any]], keep: AttemptFilter, known_ids: int = 1 << 31
 ) -> tuple[list[dict[str, Any]], dict[str, int]]:
     """(lines of a file, {reason: number of attempts that were dropped}) from the samples of an evaluation.
 
-    An attempt that is dropped counts once, for the first reason that applies.
+    An attempt that is dropped counts once, for the first reason that applies. ``known_ids`` is the number of ids that the
+    tokenizer has: a model may have more, which no text shows, and an attempt with one of these is dropped.
     """
     lines: list[dict[str, Any]] = []
     dropped: dict[str, int] = dict.fromkeys(
-        ("unfinished", "unscored", "wrong", "in another language", "short", "long", "repeated", "more"), 0
+        (
+            "unfinished",
+            "unscored",
+            "wrong",
+            "in another language",
+            "short",
+            "long",
+            "with ids that are no token",
+            "repeated",
+            "more",
+        ),
+        0,
     )
     seen: set[tuple[int, str]] = set()
     count: Counter[int] = Counter()
@@ -56,6 +72,7 @@ def filter_attempts(
             "in another language": text_rewards.language_consistency(response, target=keep.target) < keep.language,
             "short": a["length"] < keep.at_least,
             "long": bool(keep.at_most) and a["length"] > keep.at_most,
+            "with ids that are no token": max(a.get("tokens") or [0]) >= known_ids,
             "repeated": (index, response) in seen,
             "more": bool(keep.per_problem) and count[index] >= keep.per_problem,
         }
@@ -65,7 +82,8 @@ def filter_attempts(
             continue
         seen.add((index, response))
         count[index] += 1
-        lines.append({"index": index, "prompt": a["prompt"], "response": response, "length": a["length"]})
+        line = {"index": index, "prompt": a["prompt"], "response": response, "length": a["length"]}
+        lines.append(line | ({"tokens": a["tokens"]} if "tokens" in a else {}))
     return lines, dropped
 
 
@@ -74,9 +92,9 @@ def read_sample_batches(path: str, task: Task, seed: int, max_new_tokens: int) -
 
     The loss mask is True on the response and its stop token. The lines of the last twentieth of the problems, in the order
     of the file, are held out. Raises UserError where the file cannot be read or has fewer than two problems, and where a line
-    is no sample, does not fit the task, or is too long.
+    is no sample, does not fit the task, or is too long. Logs a warning where lines have no ids and are encoded.
     """
-    lines = read_sample_lines(path)
+    numbers, lines = zip(*read_sample_lines(path), strict=True)
     index = np.asarray([line["index"] for line in lines])
     problems = jax.device_get(batches.problem_fn(task)(seed, jnp.asarray(index, jnp.int32), "train"))
     first = task.records(problems.facts)[0]
@@ -84,22 +102,22 @@ def read_sample_batches(path: str, task: Task, seed: int, max_new_tokens: int) -
     prompt, prompt_mask = np.asarray(problems.prompt), np.asarray(problems.prompt_mask)
     rows = []
     for n, line in enumerate(lines):
-        where = f"sft.file: line {n + 1} of {path}"
+        where = f"sft.file: line {numbers[n]} of {path}"
         asked = task.tokenizer.decode(prompt[n][prompt_mask[n]])
         if line.get("prompt", asked) != asked:
             raise UserError(
                 f"{where} is of another prompt than training problem {index[n]} of this task, options and seed"
             )
-        try:
-            ids = task.tokenizer.encode(line["response"].removesuffix("<eos>"))
-        except UserError as e:
-            raise UserError(f"{where}: {e}") from None
-        if len(ids) + 1 > max_new_tokens:
-            said = f"{len(ids) + 1} tokens with its stop token"
+        ids = read_response_ids(line, task, end, where)
+        if len(ids) > max_new_tokens:
             raise UserError(
-                f"{where} has {said}, more than sft.max_new_tokens={max_new_tokens}: raise it, or leave it out"
+                f"{where} has {len(ids)} tokens with its stop token, more than sft.max_new_tokens={max_new_tokens}: raise it, or "
+                "leave it out"
             )
-        rows.append([*ids, end])
+        rows.append(ids)
+    warn_of_encoded_text(
+        [line["response"] for line in lines if line.get("tokens") is None], len(lines), path, task.tokenizer
+    )
     response, live = pad_batch(rows, max_new_tokens, task.tokenizer.pad)
     whole = {
         "tokens": np.concatenate([prompt, response], 1),
@@ -116,8 +134,46 @@ def read_sample_batches(path: str, task: Task, seed: int, max_new_tokens: int) -
     return some(~apart), some(apart)
 
 
-def read_sample_lines(path: str) -> list[dict[str, Any]]:
-    """The lines of a file. Raises UserError where a line has no ``index`` or no ``response``."""
+def read_response_ids(line: Mapping[str, Any], task: Task, end: int, where: str) -> list[int]:
+    """The ids of a line's response with its stop token: its ``tokens``, or its text, encoded, and the stop token ``end``.
+
+    Raises UserError where the tokens are no ids that end with a stop token, or say another text than the response.
+    """
+    text, ids = line["response"].removesuffix("<eos>"), line.get("tokens")
+    if ids is None:
+        try:
+            return [*task.tokenizer.encode(text), end]
+        except UserError as e:
+            raise UserError(f"{where}: {e}") from None
+    size = task.tokenizer.size
+    if not (isinstance(ids, list) and ids and all(type(i) is int and 0 <= i < size for i in ids)):
+        raise UserError(f'{where}: "tokens" must be a list of ids below {size}, those of this task\'s tokenizer')
+    if ids[-1] not in task.tokenizer.stop_ids:
+        raise UserError(
+            f'{where}: "tokens" ends with {ids[-1]}, which is none of the stop tokens {task.tokenizer.stop_ids}'
+        )
+    if response_text(task.tokenizer, np.asarray(ids), True).removesuffix("<eos>") != text:
+        raise UserError(
+            f'{where}: "tokens" say another text than "response": they are of another tokenizer, or one of the two was changed. '
+            'Take "tokens" out to learn the text'
+        )
+    return ids
+
+
+def warn_of_encoded_text(texts: Sequence[str], lines: int, path: str, tokenizer: Tokenizer) -> None:
+    """Log how many of a file's lines had no ids, and which control tokens in their texts became letters."""
+    if not texts:
+        return
+    said = (
+        f"sft.file: {len(texts)} of {lines} lines of {path} have no tokens: their text is encoded, perhaps to other ids"
+    )
+    if found := find_control_tokens(tokenizer, texts):
+        said += f"; {', '.join(map(repr, found))} in it is ordinary text, not a control token"
+    LOG.warning(said)
+
+
+def read_sample_lines(path: str) -> list[tuple[int, dict[str, Any]]]:
+    """(number, value) of each line of a file. Raises UserError where a line has no ``index`` or no ``response``."""
     out = []
     for number, found in number_json_lines(path, "sft.file: "):
         try:
@@ -129,7 +185,7 @@ def read_sample_lines(path: str) -> list[dict[str, Any]]:
                 f'sft.file: line {number} of {path} has no "response" with the "index" of its training problem: write '
                 '{"index": 17, "response": "..."}'
             )
-        out.append(found)
+        out.append((number, found))
     if not out:
         raise UserError(f"sft.file: {path} is empty")
     return out

@@ -19,7 +19,7 @@ Text from outside never becomes a control token: ``encode`` makes one only with 
 a trusted part.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from rljax.text.byte_tokenizer import ByteTokenizer
 from rljax.text.chat import render_chat
@@ -39,3 +39,9 @@ def prompt_ids(tokenizer: Tokenizer, parts: Sequence[tuple[str, bool]]) -> list[
     """
     ids, begin = tokenizer.encode_parts(parts), list(tokenizer.begin_ids)
     return ids if ids[: len(begin)] == begin else begin + ids
+
+
+def find_control_tokens(tokenizer: Tokenizer, texts: Iterable[str]) -> list[str]:
+    """The control tokens whose names occur in some of the texts. ``encode`` makes ordinary text of them."""
+    found = {name for text in texts for name in tokenizer.control_tokens if name in text}
+    return [name for name in tokenizer.control_tokens if name in found]
