@@ -11,8 +11,8 @@ import pytest
 from models import DEEPSEEK, EACH, SMALL, forward, near, params_of, tokens_of
 
 from configs import shop
-from experiments import rl, sft
-from rljax import transformer
+from experiments import export, rl, sft
+from rljax import pretrained, transformer
 from rljax.errors import UserError
 from rljax.structs import Experience, Rewards
 from rljax.training import checkpoint, initial_state, journal
@@ -227,3 +227,21 @@ def test_every_matrix_but_the_router_is_adapted_where_none_is_named():
 def test_what_cannot_be_is_refused_before_anything_runs(changes, message):
     with pytest.raises(UserError, match=message):
         resolve(config_of(**changes))
+
+
+def test_an_exported_policy_is_the_one_that_was_trained_with_its_adapters(finished, tmp_path):
+    """Not the base alone: the folder's logits are those of the base with the trained adapters beside it."""
+    folder, c = finished
+    run = resolve(c)
+    start = initial_state.start_params(run, "sft", folder)
+    state = initial_state.new_state(run, run.rl, start)
+    manager = checkpoint.open_manager(folder / "checkpoints" / "rl", 1, 0)
+    state = restore_newest(manager, state, "rl")[0]
+    manager.close()
+    export.run(c, folder, "rl", str(tmp_path / "out"), "")
+    model, exported, _ = pretrained.load(tmp_path / "out")
+    tokens = tokens_of(2, 9)
+    trained = forward(lora.policy_params(state.params, state.frozen), run.model, tokens)
+    near(forward(exported, model, tokens), trained, 1e-5)
+    moved_by = np.abs(trained - forward(state.frozen.params, run.model, tokens)).max()
+    assert moved_by > 1e-3, "the adapters do change the policy"

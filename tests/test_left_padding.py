@@ -1,0 +1,45 @@
+"""Left pads change nothing: positions count real tokens, so that a wider prompt slot is the same prompt."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from models import EACH, near, params_of, tokens_of
+
+from rljax import sampler, transformer
+from rljax.structs import Problems
+
+PADS, LENGTH = 20, 6
+
+
+def padded(pads):
+    """Two prompts of LENGTH and LENGTH - 2 tokens, with so many pads more on the left; any id stands in a pad."""
+    tokens, noise = tokens_of(2, LENGTH), tokens_of(2, pads, seed=1)
+    mask = np.arange(LENGTH) >= np.asarray([[0], [2]])
+    return np.concatenate([noise, tokens], 1), np.concatenate([np.zeros((2, pads), bool), mask], 1)
+
+
+@EACH
+def test_twenty_left_pads_change_neither_samples_nor_the_log_probabilities_that_are_learned_from(config):
+    params = params_of(config)
+    sampling = sampler.Sampling(group_size=2, max_new_tokens=8, stop_ids=(0, 1))
+    sample = sampler.make_sampler(sampling, config)
+    plain, wide = (
+        sample(params, Problems(*map(jnp.asarray, padded(pads)), ()), jax.random.key(0)) for pads in (0, PADS)
+    )
+    np.testing.assert_array_equal(plain.response, wide.response)
+    np.testing.assert_array_equal(plain.mask, wide.mask)
+    near(plain.logprobs, wide.logprobs, 1e-5)
+
+    def score(params, pads, rollout):
+        prompt, mask = (np.repeat(x, 2, 0) for x in padded(pads))
+        tokens = jnp.concatenate([prompt, rollout.response], 1)
+        whole = jnp.concatenate([mask, rollout.mask], 1)
+        logprobs, _ = transformer.token_logprobs(params, config, tokens, whole, 1.0, LENGTH + pads)
+        return jnp.where(rollout.mask, logprobs, 0.0)
+
+    near(score(params, PADS, wide), score(params, 0, plain), 1e-5)
+    near(score(params, PADS, wide), wide.logprobs, 1e-4)
+    ours, theirs = (
+        jax.grad(lambda p, pads=pads, r=r: score(p, pads, r).sum())(params) for pads, r in ((0, plain), (PADS, wide))
+    )
+    jax.tree.map(lambda a, b: near(a, b, 1e-3), ours, theirs)
