@@ -174,6 +174,36 @@ TESTS_THAT_PASS = {
     "loops in tests": ("def f(x): return x * x", ["for i in range(50):\n assert f(i) == i ** 2"]),
     "main is not run": ("def f(): return 1\nif __name__ == '__main__': input()", ["assert f() == 1"]),
     "float()": ("from decimal import Decimal\ndef f(): return Decimal('1.5')", ["assert float(f()) == 1.5"]),
+    "items and text of a result": (
+        "from collections import deque\ndef f(n): return deque(range(n))",
+        [
+            "r = f(3)\nassert len(r) == 3 and r[0] == 0 and r[-1] == 2 and r[1:] == [1, 2] and list(r) == list(r) == [0, 1, 2]"
+        ],
+    ),
+    "an iterator gives its items once": (
+        "def f(n): yield from range(n)",
+        ["g = f(4)\nassert next(g) == 0 and [x for x, _ in zip(g, 'a')] == [1] and list(g) == [3] and list(g) == []"],
+    ),
+    "attributes of a result": (
+        "class Node:\n def __init__(self, v, n=None): self.v, self.next = v, n\ndef f(n): return Node(n, Node(n + 1))",
+        ["assert f(3).v == 3 and f(3).next.v == 4 and f(3).next.next is None"],
+    ),
+    "methods and items of objects": (
+        "class Cache:\n def __init__(self): self.d, self.all = {}, self\n def put(self, k, v): self.d[k] = v\n"
+        " def get(self, k): return self.d.get(k, -1)\n def __getitem__(self, k): return self.d[k]\n def __len__(self): return len(self.d)",
+        [
+            "c = Cache()\nc.put('a', 1)\nassert c.get('a') == 1 and c.get('b') == -1 and c['a'] == 1 and len(c) == 1\n"
+            "c.put('b', 2)\nassert len(c) == 2 and c.all.get('b') == 2"
+        ],
+    ),
+    "names of types": (
+        "def f(x): return type(x)",
+        ["assert f(1) == int and f('a') is not str and f({}) in (list, dict)"],
+    ),
+    "a type goes back to the program": (
+        "def f(x): return type(x)\ndef g(t, x): return t(x)",
+        ["assert g(f(1), '5') == 5"],
+    ),
     "a large value": ("def f(n): return list(range(n))", ["assert f(100_000)[-1] == 99_999"]),
 }
 

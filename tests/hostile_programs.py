@@ -195,6 +195,8 @@ MODULES = {
     "names of modules": "class math:\n isclose = staticmethod(lambda *a, **k: True)\ndef answer(x): return 1.0",
     "names of builtins": "def abs(x): return 0\ndef isinstance(*a): return True\ndef answer(x): return 1.0",
     "an object that checks itself": "class A:\n def startswith(self, x): return True\n issubset = startswith\n def difference(self, o): return set()\ndef answer(x): return A()",
+    "a type in place of a value": "def answer(x): return str",
+    "an object with the methods of an array": "class A:\n def all(self, *a): return True\n any = equals = get = tolist = item = all\ndef answer(x): return A()",
     "NaN": "def answer(x): return float('nan')",
     "colliding numbers": "def answer(x): return {i * (2**61 - 1): i for i in range(20000)}",
     "threads that answer later": "import threading, os, time\ndef late():\n while True: time.sleep(0.001); os.write(4, b'\\x0c\\0\\0\\0')\nthreading.Thread(target=late, daemon=True).start()\ndef answer(x): return 1",

@@ -99,6 +99,76 @@ def test_data_is_rebuilt_from_exact_builtin_types():
     assert back == [3, {4: (5,)}] and type(back[0]) is int and back[0] != 7
 
 
+# Values that would judge themselves: (what the program returns, a test that it would pass)
+
+JUDGE = """
+import itertools
+class Judge:
+    def __init__(self, items=()): self.items = items
+    def all(self, *a, **k): return True
+    def get(self, key, *a): return key
+    def read(self): return self.items
+    any = equals = issubset = startswith = has = __contains__ = all
+    def __iter__(self): return iter(self.items)
+    def __getitem__(self, key): return 0 if isinstance(key, int) else key
+    def __len__(self): return 2
+class Stream:
+    def __init__(self, first): self.first, self.rounds = first, 0
+    def __iter__(self): return self
+    def __next__(self):
+        if self.first: return self.first.pop()
+        self.rounds += 1
+        if self.rounds % 3 == 1: raise StopIteration
+        return 1
+class Turning:
+    n = 0
+    def __str__(self): Turning.n += 1; return str(Turning.n)
+    def __float__(self): Turning.n += 1; return float(Turning.n)
+class Numbers:
+    def __init__(self, x): self.x = iter(x)
+    def __next__(self): return next(self.x)
+    def __getitem__(self, n): return 0
+def answer(x): return RESULT
+"""
+SELF_JUDGING = [
+    ("set", "assert answer(7).intersection({3, 4}) == {3, 4}"),
+    ("str", "assert answer(7).lower('ABC') == 'abc'"),
+    ("dict", "assert answer(7).fromkeys('ab') == {'a': None, 'b': None}"),
+    ("[int]", "assert answer(7)[0].from_bytes(b'a', 'big') == 97"),
+    ("{'a': list}", "assert answer(7)['a']((1, 2)) == [1, 2]"),
+    ("float", "assert answer(7)('1.5') == 1.5"),
+    ("Judge()", "assert answer(7).all()"),
+    ("Judge()", "assert answer(7).any(1)"),
+    ("Judge()", "assert answer(7).equals({3, 4})"),
+    ("Judge()", "assert answer(7).get(3) == 3"),
+    ("Judge()", "assert answer(7)['a'] == 'a'"),
+    ("Judge()", "assert answer(7).has('a')"),
+    ("Judge()", "assert 5 in answer(7)"),
+    ("Judge([Judge()])", "assert all(x.equals(5) for x in answer(7))"),
+    ("(Judge(), 1)", "a, b = answer(7)\nassert a.equals(5) and b == 1"),
+    ("{'x': Judge()}", "assert answer(7)['x'].equals(5)"),
+    ("Judge", "assert answer(7)().equals(5)"),
+    ("Judge([3, 1])", "r = answer(7)\nassert r[0] <= r[1] and sorted(r) == [1, 3]"),
+    ("Judge([1])", "r = answer(7)\nassert len(r) == 2 and set(r) == {1}"),
+    ("Stream([1, 3])", "r = answer(7)\nassert sorted(r) == [1, 3] and list(r) == [1]"),
+    ("Numbers([3, 1])", "r = answer(7)\nassert next(r) == 3 and next(r) == 1 and r[0] <= r[1]"),
+    ("Turning()", "r = answer(7)\nassert str(r) != str(r)"),
+    ("Turning()", "r = answer(7)\nassert float(r) < float(r)"),
+]
+
+
+@pytest.mark.parametrize(("result", "test"), SELF_JUDGING)
+def test_no_value_that_a_program_returns_decides_whether_it_is_right(result, test):
+    outcome = run(JUDGE.replace("RESULT", result), [test], TIGHT)[0]
+    assert outcome.verdict in ("wrong", "error"), outcome
+
+
+def test_the_name_of_a_type_is_plain_data_without_methods():
+    name = plain_data.decode(plain_data.encode([int]), name_type=plain_data.TypeName)[0]
+    assert [name] == [int] and [int] == [name] and [name] != [str] and {name: 1} == {int: 1}
+    assert not hasattr(name, "from_bytes") and plain_data.decode(plain_data.encode(name)) is int
+
+
 # Mistakes of the caller
 
 MISTAKES = [

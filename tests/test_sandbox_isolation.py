@@ -31,6 +31,8 @@ TESTS = [
     "assert answer(7).startswith('zebra')",
     "assert answer(7).issubset({1})",
     "assert answer(7).difference({1}) == set()",
+    "assert answer(7).all()",
+    "assert answer(7).lower('A') == 'a'",
     "assert set(answer(7)) == {'a'} and isinstance(answer(7), str)",
 ]
 
@@ -118,7 +120,16 @@ def test_a_hostile_program_does_not_pass_and_leaves_no_trace(kind, name, outside
 
 @pytest.mark.parametrize("test", TESTS)
 @pytest.mark.parametrize(
-    "name", ["equal to everything", "names of modules", "names of builtins", "more names than were asked for", "NaN"]
+    "name",
+    [
+        "equal to everything",
+        "names of modules",
+        "names of builtins",
+        "more names than were asked for",
+        "NaN",
+        "a type in place of a value",
+        "an object with the methods of an array",
+    ],
 )
 def test_no_deceiving_object_passes_any_form_of_test(name, test):
     assert not run(MODULES[name], [test], TIGHT)[0].passed

@@ -19,12 +19,16 @@ def send_message(message: object, store: plain_data.StoreObject = plain_data.ref
         data = data[os.write(fd, data) :]
 
 
-def receive_message(find: plain_data.FindObject = plain_data.refuse_handle, fd: int = CHANNEL) -> Any:
+def receive_message(
+    find: plain_data.FindObject = plain_data.refuse_handle,
+    name_type: plain_data.NameType = plain_data.real_type,
+    fd: int = CHANNEL,
+) -> Any:
     """The next message. Raises EOFError if the other side is closed, and ValueError if the bytes are not a message."""
     (size,) = struct.unpack("<I", read_exactly(4, fd))
     if size > 2 * plain_data.MAX_BYTES:
         raise ValueError("a message is too large")
-    return plain_data.decode(read_exactly(size, fd), find)
+    return plain_data.decode(read_exactly(size, fd), find, name_type)
 
 
 def read_exactly(size: int, fd: int) -> bytes:

@@ -138,7 +138,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "call": lambda function, arguments, named: function(*arguments, **named),
     "attribute": getattr,
     "item": operator.getitem,
-    "iterate": iter,
+    "iterate": lambda thing: [iterator := iter(thing), iterator is thing],
     "next": next,
     "length": len,
     "str": str,
