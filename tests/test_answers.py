@@ -200,6 +200,85 @@ EQUAL = [
     (r"\sqrt{x^2}", "|x|"),
 ]
 
+# Boxes as TeX reads them, and the last lines of chat models: (response, right answer)
+
+BOXES = [
+    (r"\boxed{7} \dots so $\boxed 5$", "5"),
+    (r"$\boxed 5$", "5"),
+    (r"$\boxed5$.", "5"),
+    (r"$\boxed\pi$", r"\pi"),
+    (r"$\boxed x$", "x"),
+    (r"\boxed {5}", "5"),
+    ("\\boxed\n  {5}", "5"),
+    ("\\boxed% the answer\n{5}", "5"),
+    (r"\boxed{ {5} }", "5"),
+    ("so \\\\boxed{5}", "5"),  # escaped twice
+    (r"\fbox{5}", "5"),
+    (r"\fbox{$\frac{1}{2}$}", "0.5"),
+    (r"\framebox{5}", "5"),
+    (r"\framebox[3cm][c]{5}", "5"),
+    (r"\Aboxed{x &= 5}", "5"),
+    (r"\bbox[5px, border: 2px solid]{5}", "5"),
+    (r"\fcolorbox{red}{white}{$5$}", "5"),
+    (r"\shadowbox{5}", "5"),
+    (r"\boxed{1} \fbox{2}", "2"),
+    (r"\boxed{3}, \boxed{5}, \boxed{7}", "3, 5, 7"),
+    (r"$\boxed{3}$, $\boxed{5}$, and $\boxed{7}$.", "3, 5, 7"),
+    (r"\boxed{3} and \boxed{5}", "3, 5"),
+    (r"\boxed{3}, \text{ and } \boxed{5}", r"\{3, 5\}"),
+    (r"x = \boxed{2} \text{ or } \boxed{-2}", r"\pm 2"),
+    (r"\boxed{5}, \boxed{5}", "5"),
+    (r"\boxed{3}. Therefore, \boxed{5}", "5"),
+    (r"\boxed{3}, no, \boxed{5}", "5"),
+    (r"\boxed{3} \boxed{5}", "5"),
+    (r"as asked, in a \boxed format: \boxed{5}", "5"),
+    (r"\boxed{5} is in the \boxed command", "5"),
+]
+DRESSED = [
+    ("\u2705 Final Answer: **58**", "58"),
+    ("- **Final Answer:** 58", "58"),
+    ("> **Answer:** 58", "58"),
+    ("> **Answer:**\n> **58**", "58"),
+    ("* Answer: 58", "58"),
+    ("1. **Answer:** 58", "58"),
+    ("\u27a1\ufe0f **Answer**: 58", "58"),
+    ("Final Answer: **58** \u2705", "58"),
+    ("\U0001f449 The answer is **58**. \U0001f389", "58"),
+    ("### \u2705 Final Answer: **58**", "58"),
+    ("#### \u2705 Final Answer: **58**", "58"),
+    ("#### \u2705 Final Answer\n\n**58**", "58"),
+    ("**Final Answer**\n\n58", "58"),
+    ("**Final Answer:**\n\n**58**", "58"),
+    ("**\u2705 Final Answer:**\n58", "58"),
+    ("Final answer:\n\n-58", "-58"),
+    ("**Final Answer**\n\n$$\n58\n$$", "58"),
+    ("Final Answer:\n\\[\n58\n\\]", "58"),
+    ("__Answer:__ 58", "58"),
+    ("**The answer:** 58", "58"),
+]
+NO_BOX = [
+    (r"\fboxed{5}", "5"),
+    (r"\unboxed{5}", "5"),
+    ("boxed{5}", "5"),
+    (r"\boxed 72", "7"),  # TeX boxes the 7 alone
+    (r"\boxed 5,000", "5"),
+    (r"\boxed 5^2", "5"),
+    (r"\boxed -5", "5"),
+    (r"\boxed\frac12", "1/2"),
+    (r"\boxed{7} then $\boxed 5$", "7"),
+    (r"\boxed{3}, \boxed{5}, \boxed{7}", "7"),
+    (r"\boxed{3} or \boxed{5}", "5"),
+    (r"\boxed{3}, \boxed{5}", "3, 5, 7"),
+    (r"\boxed{5}, \boxed{}", "5"),
+    ("\u274c Answer: 58", "58"),
+    ("Answer: 58 \u274c", "58"),
+    ("Answer: 58 \u2753", "58"),
+    ("**Note**\n58", "58"),
+    ("My answer\n58", "58"),
+    ("The answer:\n60\n58", "58"),
+    ("No answer: 58", "58"),
+]
+
 # Responses without the right answer: (response, right answer)
 
 NO_REGION = [
@@ -391,6 +470,21 @@ DIFFERENT = [  # (said, right answer)
 def test_an_answer_is_found_in_every_place_where_it_may_stand(response, answer):
     assert verify(response, answer)
     assert extract_answer(response) is not None
+
+
+@pytest.mark.parametrize(("response", "answer"), BOXES)
+def test_a_box_is_read_as_tex_reads_it_and_boxes_in_one_list_are_one_answer(response, answer):
+    assert verify(response, answer)
+
+
+@pytest.mark.parametrize(("response", "answer"), DRESSED)
+def test_a_last_line_is_an_answer_in_bold_in_a_list_in_a_quote_and_after_an_emoji(response, answer):
+    assert verify(response, answer)
+
+
+@pytest.mark.parametrize(("response", "answer"), NO_BOX)
+def test_what_tex_does_not_box_and_what_no_line_claims_is_not_an_answer(response, answer):
+    assert not verify(response, answer)
 
 
 @pytest.mark.parametrize(("said", "answer"), EQUAL)

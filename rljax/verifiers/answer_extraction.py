@@ -10,16 +10,52 @@ one is not an answer. If nothing is marked, the last line counts if it, or its l
     # Answer         A: 72         So the answer is 72.         The final answer is $72$. I hope it is correct.
     72
 
+    - **Final Answer:** 72         ✅ Answer: **72**         **Final Answer**
+                                                             72
+
+Boxes are read as TeX reads them: ``\boxed{72}``, ``\boxed {72}``, ``\boxed 7`` (one token without braces), ``\fbox{72}``,
+``\framebox[2cm]{72}``, ``\fcolorbox{red}{white}{72}``, ``\Aboxed{72}``, ``\bbox[5px]{72}`` and those of fancybox. For
+``\boxed 72`` TeX draws a box around the 7 alone, so the answer is broken. Boxes that only commas, semicolons, "and" or
+"or" separate are one list: ``\boxed{3}, \boxed{5} and \boxed{7}`` says "3, 5, 7" and not 7. With other words between
+them, the last box counts.
+
 A number that is only mentioned is not an answer. "I doubt that the answer is 72" is not an answer either.
 """
 
 import re
 
 MAX_CLAIM_LENGTH = 1000  # characters at the end of a text in which an unmarked claim is searched
-BRACES = re.compile(r"\\f?boxed *\{|\\?\{|\\?\}")
-LABELLED_LINE = re.compile(
-    r"(?:^|\n)[ *]*(?:#{1,4} *(?:final )?answer:?[ *]*\n\s*(?P<below>[^\n]*)"
-    r"|(?:#{1,4} )?(?:A|(?:final )?answer)[ *]*:[ *]*(?P<beside>[^\n]*))\s*\Z",
+GAP = r"(?:\s|%[^\n]{0,80}\n){0,20}"  # what TeX skips before an argument
+BOX_COMMAND = r"\\(?:boxed|fbox|framebox|Aboxed|bbox|shadowbox|doublebox|[oO]valbox)(?![A-Za-z])"
+BOX_OPENING = (
+    rf"{BOX_COMMAND}{GAP}(?:\[[^\[\]{{}}]{{0,40}}\]{GAP}){{0,2}}\{{"
+    rf"|\\fcolorbox{GAP}(?:\{{[^{{}}]{{0,40}}\}}{GAP}){{2}}\{{"
+)
+BRACES = re.compile(
+    rf"(?P<box>{BOX_OPENING})"
+    rf"|{BOX_COMMAND}{GAP}(?P<token>[0-9A-Za-z](?![A-Za-z])|[-+.](?=[0-9])|\\[A-Za-z]+)(?P<more>[0-9A-Za-z^_{{(]|[.,][0-9])?"
+    r"|(?P<open>\\?\{)|\\?\}"
+)
+BOX_MARK = re.compile(rf"{BOX_COMMAND}|\\fcolorbox(?![A-Za-z])")
+BETWEEN_BOXES = re.compile(
+    r"(?:[\s$&,;]|\\[,;:! ()\[\]]|\\q?quad|(?:\\(?:text|textrm|mathrm)\s*\{)?\s*,?\s*\b(?P<word>and|or)\b\s*\}?)*"
+)
+GROUP = re.compile(r"\A\s*\{([^{},\\]*)\}\s*\Z")  # \boxed{{5}}
+MAX_BETWEEN_BOXES = 40  # characters
+# Signs before a label and after a claim. Signs that doubt or deny are not among them: "❌ Answer: 72"
+SYMBOL = (
+    r"(?:(?![\u2715-\u2718\u274c\u274e\u2753-\u2755\u26a0\u26d4\U0001f6ab\U0001f44e\U0001f914])"
+    r"[\u2022\u2190-\u21ff\u2234\u25a0-\u2bff\ufe0f\u200d\U0001f300-\U0001faff])"
+)
+SYMBOLS = re.compile(rf"\A(?: |{SYMBOL})+")
+APPROVAL = " \u2705\u2713\u2714\u2611\ufe0f\U0001f389\U0001f3af\U0001f3c1\u2b50\U0001f31f\U0001f44d\U0001f3c6"
+DRESSING = rf"(?:[ \t*_>\u00b7+-]|{SYMBOL}|[0-9]{{1,2}}[.)] ){{0,12}}"  # bullets, quotes, bold, emoji
+LINE_START = re.compile(rf"\A{DRESSING}")
+LABEL = rf"{DRESSING}(?P<hashes>#{{1,6}} *)?{DRESSING}(?P<label>A|(?:the )?(?:final )?answer)"
+LABEL_BESIDE = re.compile(rf"{LABEL}[ *_]*:[ *_]*(?P<beside>[^\n]*)", re.IGNORECASE)
+LABEL_ABOVE = re.compile(
+    rf"{DRESSING}(?:#{{1,6}}{DRESSING}(?:final )?answer|\*\*{DRESSING}(?:final )?answer(?=[ :]*\*\*)"
+    rf"|(?:final )?answer(?=[ *_]*:))[ :*_]*(?:{SYMBOL})*",
     re.IGNORECASE,
 )
 CLAIM_SENTENCE = re.compile(
@@ -29,7 +65,7 @@ CLAIM_SENTENCE = re.compile(
     re.IGNORECASE,
 )
 HEADING = re.compile(
-    r"[ *]*(?:(?:step|part|case|solution|conclusion|summary|explanation|verification|calculation)s?\b"
+    rf"(?:[ *]|{SYMBOL})*(?:(?:step|part|case|solution|conclusion|summary|explanation|verification|calculation)s?\b"
     r"|(?:final )?answer[:* ]*(?:\n|\Z))",
     re.IGNORECASE,
 )
@@ -62,7 +98,7 @@ def find_final_region(text: str) -> tuple[int, str | None]:
 
 def count_marked_answers(text: str) -> int:
     """The number of final answers that a text marks."""
-    return text.count("####") + text.count("\\boxed") + text.count("</answer>")
+    return text.count("####") + text.count("</answer>") + sum(1 for _ in BOX_MARK.finditer(text))
 
 
 def find_last_hashes(text: str) -> tuple[int, str] | None:
@@ -72,22 +108,47 @@ def find_last_hashes(text: str) -> tuple[int, str] | None:
         if "#" not in text[max(start - 1, 0) : start] + text[start + 4 : start + 5] and not HEADING.match(
             text, start + 4
         ):
-            return start, cut_at_tag(text[start + 4 :].partition("\n")[0])
+            line = cut_at_tag(text[start + 4 :].partition("\n")[0])
+            return start, SYMBOLS.sub("", line)
         end = start + 3
     return None
 
 
 def find_last_boxed(text: str) -> tuple[int, str] | None:
-    r"""(start, content) of the last \boxed{x} with balanced braces, in one pass; \{ and \} must balance as well."""
-    opened, last, first = [], None, text.find("boxed")
-    for brace in BRACES.finditer(text, max(first - 2, 0)) if first >= 0 else ():
-        if brace.group().endswith("{"):
+    r"""(start, content) of the last box, or of the list of boxes that ends with it; \{ and \} must balance as well."""
+    opened, boxes, first = [], [], text.find("box")
+    for brace in BRACES.finditer(text, max(first - len("\\fcolor"), 0)) if first >= 0 else ():
+        if brace["box"] or brace["open"]:
             opened.append(brace)
+        elif token := brace["token"]:
+            broken = brace["more"] or token in "-+."
+            boxes.append((brace.start(), brace.end("token"), brace.start("token") + len(token) * bool(broken)))
         elif opened:
             box = opened.pop()
-            if "boxed" in box.group() and (last is None or box.start() > last[0].start()):
-                last = box, brace
-    return None if last is None else (last[0].start(), text[last[0].end() : last[1].start()])
+            if box["box"]:
+                boxes.append((box.start(), brace.end(), box.end()))
+    return join_boxes(text, boxes) if boxes else None
+
+
+def join_boxes(text: str, boxes: list[tuple[int, int, int]]) -> tuple[int, str]:
+    """(start, content) of the box that starts last, with those before it in the same list.
+
+    A box is (start, end, start of its content).
+    """
+    content_of = lambda inside, end: text[inside : end - (text[end - 1] == "}")].strip()
+    boxes = sorted(boxes)
+    start, end, inside = boxes.pop()
+    content = last = content_of(inside, end)
+    while boxes:
+        before, end, inside = boxes.pop()
+        gap = text[end:start] if end <= start <= end + MAX_BETWEEN_BOXES else ""
+        found = BETWEEN_BOXES.fullmatch(gap)
+        if not found or not (found["word"] or "," in gap or ";" in gap):
+            break
+        start, item = before, content_of(inside, end)
+        if (item, content) != (last, last):  # the same answer twice is one answer
+            content = f"{item} or {content}" if found["word"] == "or" else f"{item}, {content}"
+    return start, GROUP.sub(r"\1", content)
 
 
 def find_last_tagged(text: str) -> tuple[int, str] | None:
@@ -101,15 +162,36 @@ def find_last_line_claim(text: str) -> tuple[int, str] | None:
     """(start, claim) of a last line "A: x" or "So the answer is x.", or of the line below a last heading "# Answer"."""
     skipped = max(len(text) - MAX_CLAIM_LENGTH, 0)
     tail = text[skipped:].rstrip()
-    if found := LABELLED_LINE.search(tail) if ":" in tail or "#" in tail else None:
-        space = len(found[0]) - len(found[0].lstrip())
-        claim = cut_at_tag(found["below"] or found["beside"] or "")
-        return skipped + found.start() + space, HOPE_PHRASE.sub("", claim)
     begin = tail.rfind("\n") + 1
+    if found := LABEL_BESIDE.fullmatch(tail, begin):
+        return skipped + begin + count_leading_spaces(found[0]), clean_claim(found["beside"])
+    value, above = take_last_value(tail)
+    heading = above.rfind("\n") + 1
+    if found := LABEL_ABOVE.fullmatch(above, heading) if "nswer" in above[heading:].lower() else None:
+        return skipped + heading + count_leading_spaces(found[0]), clean_claim(value.lstrip("> "))
+    begin = len(tail) - len(LINE_START.sub("", tail[begin:]))
     if found := CLAIM_SENTENCE.search(tail[begin:]) if "nswer" in tail[begin:] else None:
         before = len(found["before"] or "")
-        return skipped + begin + before, HOPE_PHRASE.sub("", cut_at_tag(found["claim"]))
+        return skipped + begin + before, clean_claim(found["claim"])
     return None
+
+
+def take_last_value(tail: str) -> tuple[str, str]:
+    """(value, text above it): the last line, or the formula in the last lines between $$ and $$."""
+    above, _, value = tail.rpartition("\n")
+    opening = {"$$": "$$", "\\]": "\\["}.get(value.strip())
+    if opening:
+        above, _, value = above.rpartition(opening)
+    return value, above.rstrip()
+
+
+def count_leading_spaces(line: str) -> int:
+    return len(line) - len(line.lstrip())
+
+
+def clean_claim(claim: str) -> str:
+    """A claim without tags, without signs of approval after it, and without the hope that it is correct."""
+    return HOPE_PHRASE.sub("", cut_at_tag(claim).rstrip(APPROVAL))
 
 
 def cut_at_tag(line: str) -> str:
