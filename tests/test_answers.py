@@ -104,6 +104,37 @@ EQUAL = [
     (r"\(\frac{3}{4}\)", "3/4"),
     ("**72**", "72"),
     (r"\text{72}", "72"),
+    # powers of ten, Unicode, programs
+    ("10^6", "1000000"),
+    ("1000000", "10^6"),
+    ("10^{6}", "1,000,000"),
+    ("-10^6", "-1000000"),
+    ("10^{-3}", "0.001"),
+    ("10\u2076", "1000000"),
+    ("10\u2076", "10^6"),
+    ("10\u207b\u00b3", "0.001"),
+    ("2\u207b\u00b3", "2^{-3}"),
+    ("x\u2074", "x^4"),
+    ("x\u00b9\u2070", "x^{10}"),
+    ("\u00bd", "1/2"),
+    ("-\u00bd", "-0.5"),
+    ("3\u00bd", "3.5"),
+    ("3 \u00bd", "7/2"),
+    ("\u2154", r"\frac{2}{3}"),
+    ("\u00b9\u2044\u2082", "0.5"),
+    ("\u00b3/\u2084", "0.75"),
+    ("1\u20442", "0.5"),
+    ("3.2 x 10^5", "320000"),
+    ("3.2 X 10^{5}", "320000"),
+    ("3.2 \u00d7 10\u2075", "320000"),
+    ("3.2x10^5", "3.2e5"),
+    ("320000", r"3.2 \times 10^5"),
+    ("10**6", "1000000"),
+    ("x**2 + 1", "x^2+1"),
+    ("1000^2", "10^6"),
+    ("1001\u2082", "1001_2"),
+    ("2\u03b8", r"2\theta"),
+    ("5 cm\u00b2", "5"),
     # words
     ("East", "east"),
     (r"\text{east}", "east"),
@@ -332,6 +363,18 @@ DIFFERENT = [  # (said, right answer)
     ("7_2", "72"),
     ("\u0667\u0662", "72"),  # Arabic digits
     ("1/0", "0"),
+    ("10**6", "106"),
+    ("10^6", "1000001"),
+    ("10^6", "106"),
+    ("10^7", "10^6"),
+    ("1000001", "10^6"),
+    ("10^6.5", "1000000"),
+    ("10^{6", "1000000"),
+    ("10^6x", "1000000"),
+    ("3\u00bd", "1.5"),
+    ("2\u2074", "24"),
+    ("2\u2074", "16"),  # as 2^4: not a number, but a formula
+    ("3 x 10", "30"),
     (".", "0"),
     ("$", "0"),
     ("nan", "0"),
@@ -542,6 +585,36 @@ def test_a_right_answer_that_cannot_be_parsed_is_an_error_and_never_a_reward(ans
 @pytest.mark.parametrize("answer", [r"\frac{a}", r"\sqrt{", "1/0", "((", r"\foo{3}{"])
 def test_a_right_answer_that_is_broken_mathematics_is_not_readable(answer):
     assert not answers.is_readable(answer)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "1/0",
+        r"\frac{a}",
+        "((",
+        "( (",
+        r"\sqrt{",
+        "???",
+        "x^{",
+        "()",
+        "[]",
+        r"\{",
+        "...",
+        "0/0",
+        r"\frac{1}{0}",
+        "+",
+        "=",
+        "1,,",
+        "%",
+    ],
+)
+def test_a_response_that_repeats_a_broken_right_answer_earns_nothing(answer):
+    for response in (f"#### {answer}", f"\\boxed{{{answer}}}", f"<answer> {answer} </answer>"):
+        try:
+            assert not verify(response, answer), response
+        except UserError as e:
+            assert "cannot be parsed" in str(e)
 
 
 @pytest.mark.parametrize("answer", [said for _, said in EQUAL])

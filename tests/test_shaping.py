@@ -76,7 +76,16 @@ def test_text_rewards_are_bounded_on_any_text(text):
 
 
 @pytest.mark.parametrize(
-    "text", ["<think>" * 50_000, "</think>" * 50_000, "a " * 100_000, "```" * 60_000, "```\n" * 50_000]
+    "text",
+    [
+        "<think>" * 50_000,
+        "</think>" * 50_000,
+        "a " * 100_000,
+        "```" * 60_000,
+        "```\n" * 50_000,
+        "`" * 200_000,
+        "```\n'''\n" * 30_000,
+    ],
 )
 def test_text_rewards_take_little_cpu_time_on_hostile_text(text):
     start = time.process_time()
@@ -102,6 +111,17 @@ def test_text_rewards_take_little_cpu_time_on_hostile_text(text):
         ("x = 1", None),
         ("```python\nx = 1", None),
         ("<think>```python\nx = 1\n```", None),
+        # a fence within a string or a comment belongs to the program
+        (
+            '```python\ndef f():\n    """Doc.\n    ```\n    f()\n    ```\n    """\n```',
+            'def f():\n    """Doc.\n    ```\n    f()\n    ```\n    """',
+        ),
+        ("```python\nx = '''\n```\n'''\n```\nDone.", "x = '''\n```\n'''"),
+        ("```python\nx = '```' # ```\ny = 1\n```", "x = '```' # ```\ny = 1"),
+        ("````python\nx = 1\n```\ny\n````", "x = 1\n```\ny"),
+        ("```python\nx = '''never closed\n```\nThe end.", "x = '''never closed"),
+        ("```python\n# don't\nx = 1\n```\nI don't know.", "# don't\nx = 1"),
+        ("```python\ns = '\\''\n```\nit's", "s = '\\''"),
     ],
 )
 def test_the_last_program_after_the_thoughts_is_extracted(response, program):
@@ -119,10 +139,26 @@ def test_a_body_without_its_head_is_put_below_the_head():
 
 
 @pytest.mark.parametrize(
-    "expression", ["(3 + 4) * 2", "2*(4+3)", "2 × (3 + 4)", "[3+4]*2", "(3+4)*2 = 14", "$2*(3+4)$", "2*3+4*2-0"]
+    "expression",
+    [
+        *["(3 + 4) * 2", "2*(4+3)", "2 × (3 + 4)", "[3+4]*2", "(3+4)*2 = 14", "$2*(3+4)$", "2*3+4*2-0", "2 x (3 + 4)."],
+        *[
+            r"2 \times (3 + 4)",
+            r"2 \cdot (3 + 4)",
+            r"2\cdot\left(3+4\right) = 14",
+            r"\(2\times(3+4)\)",
+            "2 \u22c5 (3+4)",
+        ],
+        *[r"\boxed{2 \times (3 + 4)}", r"$\boxed{2\cdot(3+4) = 14}$", r"\boxed{2\times(3+4)} = 14", "**2 * (3 + 4)**"],
+        *[r"2 \times {(3 + 4)}", r"\frac{2\times(3+4)}{2-0} \times 2"],
+    ],
 )
 def test_countdown_accepts_every_notation_of_an_expression_that_reaches_the_target(expression):
-    assert arithmetic.reaches_target(expression, [2, 3, 4] if "0" not in expression else [2, 3, 4, 2, 0], 14)
+    assert arithmetic.reaches_target(
+        expression,
+        [2, 3, 4] if "0" not in expression else [2, 3, 4, 2, 2, 0] if "frac" in expression else [2, 3, 4, 2, 0],
+        14,
+    )
 
 
 @pytest.mark.parametrize(
@@ -150,6 +186,11 @@ def test_countdown_accepts_every_notation_of_an_expression_that_reaches_the_targ
         ("(" * 150 + "3", [3], 3),
         ("9" * 190, [9], 9),
         ("3#+4", [3, 4], 7),
+        (r"3 \times 4", [3, 4], 7),
+        (r"\boxed{3+4}, \boxed{3+4}", [3, 4], 7),
+        (r"\boxed{3+4} = 8", [3, 4], 7),
+        (r"3^4", [3, 4], 81),
+        (r"\sqrt{3}+4", [3, 4], 7),
     ],
 )
 def test_countdown_rejects_expressions_that_other_graders_accept(expression, numbers, target):

@@ -14,6 +14,7 @@ The steps, from the fastest to the slowest:
 In this module, ``gold`` is the right answer of a problem, and ``said`` or ``other`` is what a response says.
 """
 
+import functools
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -55,24 +56,41 @@ def is_readable(answer: str) -> bool:
     text = number_parsing.strip_decoration(answer)
     if not has_readable_form(answer, text):
         return False
+    return number_parsing.parse_number(answer) is not None or is_readable_text(text)
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def is_readable_text(text: str) -> bool:
+    """True if a cleaned answer has a meaning: words, a choice, a time, a formula, or elements that have one."""
     known = (
-        number_parsing.parse_number(answer)
+        number_parsing.parse_cleaned_number(text)
         or number_parsing.is_words(text)
         or CHOICE.fullmatch(text)
         or number_parsing.match_clock_time(text)
         or number_parsing.BASE.fullmatch(text)
+        or numeric_evaluation.evaluate_at_points(text)
     )
-    return bool(known or numeric_evaluation.evaluate_at_points(text) or symbolic.is_readable(text))
+    if known:
+        return True
+    parts = compound_answers.split_elements(text)
+    if parts and all(map(is_readable_text, parts[1])):
+        return True
+    return symbolic.is_readable(text)
 
 
 def grade_many(pairs: Sequence[tuple[str, str]]) -> list[Grade]:
-    """Grades of pairs (response, right answer). Raises UserError if a right answer cannot be parsed."""
+    """Grades of pairs (response, right answer).
+
+    A right answer that cannot be parsed makes no response correct. Raises UserError if that is seen without algebra.
+    """
     out: list[Grade] = []
     undecided: dict[int, tuple[str, str]] = {}
     for n, (response, gold) in enumerate(pairs):
         said = answer_extraction.text_after_thinking(response)
         region = answer_extraction.extract_final_region(said)
         right = compare(gold, region or "")
+        if right and not is_readable(gold):  # "((" equals itself, but it is no answer
+            right = False
         if right is None:
             undecided[n] = number_parsing.strip_decoration(gold), number_parsing.strip_decoration(region or "")
         answer = None if region is None else canonicalize(region)
@@ -96,7 +114,7 @@ def equivalent(one: str, other: str) -> bool:
 
 def compare(gold: str, region: str) -> bool | None:
     """True if the content of a final region equals ``gold``; None if only algebra can decide."""
-    number, said = number_parsing.parse_number(gold), number_parsing.parse_number(region)
+    number, said = number_parsing.parse_number(gold), number_parsing.parse_number(region, powers=True)
     if number and said and "=" not in gold:
         return number_parsing.numbers_equal(number, said)
     text = number_parsing.strip_decoration(gold)
@@ -128,9 +146,10 @@ def compare_texts(text: str, other: str) -> bool | None:
     """True if ``other``, which the response says, equals the right answer ``text``. Both are cleaned."""
     if number_parsing.remove_spaces(text) == number_parsing.remove_spaces(other):
         return True
-    number, said = number_parsing.parse_cleaned_number(text), number_parsing.parse_cleaned_number(other)
+    number, said = (number_parsing.parse_cleaned_number(t, powers=True) for t in (text, other))
     if number and said:
         return number_parsing.numbers_equal(number, said)
+    number = number_parsing.parse_cleaned_number(text)  # beside 10^6, other formulas may be right too
     if choice := CHOICE.fullmatch(text):
         found = CHOICE.fullmatch(other) or CHOICE_WITH_TEXT.match(other)
         return found is not None and found[1] == choice[1]
@@ -153,10 +172,8 @@ def compare_texts(text: str, other: str) -> bool | None:
         return compare_chain(text, [side.strip() for side in compound_answers.EQUALS.split(other)])
     if "=" in text and "=" in other:
         return compare_equations(text, other)
-    number, said = (
-        number_parsing.parse_cleaned_number(text),
-        number_parsing.parse_cleaned_number(CHOICE_WITH_TEXT.sub("", other)),
-    )
+    said = number_parsing.parse_cleaned_number(CHOICE_WITH_TEXT.sub("", other), powers=True)
+    number = number_parsing.parse_cleaned_number(text, powers=said is not None)
     return (
         number_parsing.numbers_equal(number, said)
         if number and said
@@ -237,7 +254,7 @@ def compare_formulas(text: str, other: str) -> bool | None:
         return True
     if compound_answers.count_parts(text) != compound_answers.count_parts(other) and not joined:
         return False
-    number, said = number_parsing.parse_cleaned_number(text), number_parsing.parse_cleaned_number(other)
+    number, said = (number_parsing.parse_cleaned_number(t, powers=True) for t in (text, other))
     if number and said:
         return number_parsing.numbers_equal(number, said)
     if RELATION.search(text) and numeric_evaluation.evaluate_at_points(other) is not None:
@@ -284,7 +301,7 @@ def evaluate_quantity(text: str) -> complex | None:
 
 def canonicalize(region: str) -> str | None:
     """The canonical form of an answer: equal answers that differ only in notation have the same form; None if empty."""
-    number = number_parsing.parse_number(region)
+    number = number_parsing.parse_number(region, powers=True)
     if number:
         return f"{number.value}%" if number.percent else str(number.value)
     text = number_parsing.strip_label(number_parsing.strip_decoration(region))

@@ -4,15 +4,52 @@ import re
 
 from rljax.verifiers import answer_extraction
 
-FENCE = re.compile(r"```[ \t]*([A-Za-z0-9_+-]*)[ \t]*\n(.*?)\n?[ \t]*```", re.DOTALL)
+OPENING = re.compile(r"(?<!`)(`{3,}+)[ \t]*+[A-Za-z0-9_+-]*+[ \t]*+\n")
+# What can stand before a closing fence: comments, strings in one line, and the quotes that open a longer string
+CODE_TOKEN = re.compile(
+    r"""(?P<long>\'\'\'|\"\"\")|\#[^\n]*|'(?:\\.|[^'\\\n])*'|"(?:\\.|[^"\\\n])*"|(?P<fence>`{3,})""", re.DOTALL
+)
+LONG_STRING_END = {q: re.compile(rf"(?:\\.|[^\\])*?{q}", re.DOTALL) for q in ("'" * 3, '"' * 3)}
+FENCE = re.compile("`{3,}")
+MAX_SCANNED = 1_000_000  # characters of a response that are read again because a string was never closed
+
+
+def find_blocks(text: str) -> list[tuple[int, str]]:
+    """(start, source code) of each fenced block. A fence within a string or a comment of the program does not end it."""
+    blocks, place, budget = [], 0, MAX_SCANNED
+    while opening := OPENING.search(text, place):
+        close = find_closing_fence(text, opening) if budget > 0 else None
+        if close is None:  # a string that is never closed: the next fence counts
+            budget -= len(text) - opening.end()
+            close = next((f for f in FENCE.finditer(text, opening.end()) if len(f[0]) >= len(opening[1])), None)
+        if close is None:
+            break
+        body = text[opening.end() : close.start()].rstrip(" \t")
+        blocks.append((opening.start(), body.removesuffix("\n")))
+        place = close.end()
+    return blocks
+
+
+def find_closing_fence(text: str, opening: re.Match[str]) -> re.Match[str] | None:
+    """The first fence after ``opening`` that is outside of the strings and comments of the code; None without one."""
+    place = opening.end()
+    while token := CODE_TOKEN.search(text, place):
+        place = token.end()
+        if token["fence"] and len(token["fence"]) >= len(opening[1]):
+            return token
+        if quotes := token["long"]:
+            end = LONG_STRING_END[quotes].match(text, place)
+            if end is None:
+                return None
+            place = end.end()
+    return None
 
 
 def extract_program(response: str) -> str | None:
     """The source code; None if there is none."""
     said = answer_extraction.text_after_thinking(response)
-    fenced = FENCE.findall(said)
-    if fenced:
-        return fenced[-1][1]
+    if blocks := find_blocks(said):
+        return blocks[-1][1]
     tagged = answer_extraction.find_last_tagged(said)
     return tagged[1].strip() if tagged and tagged[1].strip() else None
 
@@ -22,14 +59,14 @@ def answer_start(text: str) -> int:
 
     The length of the text if there is none.
     """
-    fences = [m.start() for m in FENCE.finditer(text)]
+    blocks = find_blocks(text)
     tagged = answer_extraction.find_last_tagged(text)
-    return fences[-1] if fences else tagged[0] if tagged else len(text)
+    return blocks[-1][0] if blocks else tagged[0] if tagged else len(text)
 
 
 def count_programs(response: str) -> int:
     """The number of fenced programs after the thoughts of a response."""
-    return len(FENCE.findall(answer_extraction.text_after_thinking(response)))
+    return len(find_blocks(answer_extraction.text_after_thinking(response)))
 
 
 def complete_program(source: str, head: str) -> str:

@@ -6,6 +6,7 @@ and ``numbers_equal`` compares two. Words, times of day and numbers in other bas
 
 import functools
 import re
+import unicodedata
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -30,6 +31,9 @@ NUMBER_WITH_UNIT = re.compile(
     rf"(?P<percent> ?(?:%|percent\b))?"
     rf"(?P<unit>(?:{UNIT_LINK})?{WORD}{SQUARED}(?:(?:{UNIT_LINK}|{WORD}){SQUARED}){{0,7}}+(?: ?/{WORD})?)? ?"
 )
+POWER_OF_TEN = re.compile(
+    r"^([+-]?)10 ?\^ ?(?:(?=[0-9])|(?=\{ ?[+-]?[0-9]+ ?\}))\{? ?([+-]?[0-9]{1,3})(?![0-9])(?: ?\}|(?!\.))"
+)
 # Words that are not units, as they change the number before them or add another one: "72 thousand", "72 or more"
 NOT_UNITS = frozenset(
     "and not nor but minus plus times divided over maybe isn was are than then wait about approximately hundred "
@@ -43,24 +47,36 @@ DECORATION = re.compile(
     r"|[\u00a2\u00a3\u20ac]|\\pounds|\\textcent"
 )
 UNICODE_TO_LATEX = str.maketrans(
-    {"\u2212": "-", "\u2013": "-", "\u00d7": "*", "\u22c5": "*", "\u00b7": "*", "\u2044": "/", "\u00a0": " "}
+    dict.fromkeys("\u2212\u2010\u2011\u2013\ufe63\uff0d", "-")
+    | dict.fromkeys("\u00d7\u22c5\u00b7\u2217\u2219", "*")
+    | dict.fromkeys("\u2044\u2215\u00f7", "/")
+    | dict.fromkeys("\u00a0\u2009\u202f", " ")
     | {
         "\u00b0": " degrees ",
-        "\u00b2": "^2",
-        "\u00b3": "^3",
-        "\u03c0": r"\pi ",
         "\u221a": r"\sqrt ",
         "\u221e": r"\infty ",
+        "\u2205": r"\emptyset ",
+        "\u211d": r"\mathbb{R} ",
     }
+    | {"\u00b1": r"\pm ", "\u222a": r"\cup ", "\u2229": r"\cap ", "\u2208": r"\in ", "\u2260": r"\neq "}
+    | {"\u2264": r"\le ", "\u2265": r"\ge ", "\u2248": r"\approx "}
     | {
-        "\u00b1": r"\pm ",
-        "\u222a": r"\cup ",
-        "\u2208": r"\in ",
-        "\u2264": r"\le ",
-        "\u2265": r"\ge ",
-        "\u2248": r"\approx ",
+        chr(0x3B1 + n): rf"\{name} "
+        for n, name in enumerate(
+            "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho varsigma sigma tau "
+            "upsilon phi chi psi omega".split()
+        )
     }
 )
+RAISED = "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207a\u207b\u207d\u207e\u207f\u2071"
+LOWERED = "\u2080\u2081\u2082\u2083\u2084\u2085\u2086\u2087\u2088\u2089"
+PLAIN = str.maketrans(RAISED + LOWERED, "0123456789+-()ni" + "0123456789")
+RAISED_FRACTION = re.compile(f"([{RAISED}]+)[\u2044/]([{LOWERED}]+)")  # a half, written with three characters
+RAISED_POWER = re.compile(f"(?<=[^ ])[{RAISED}]+")
+LOWERED_INDEX = re.compile(f"[{LOWERED}]+")
+FRACTION_CHARACTER = re.compile("[\u00bc-\u00be\u2150-\u215e\u2189]")
+PROGRAM_POWER = re.compile(r"(?<=[0-9A-Za-z)\]}])\*\*(?=[-+(0-9A-Za-z])")  # 10**6, where it is not bold text
+TIMES_TEN = re.compile(r"(?<=[0-9]) ?[xX] ?(?=10 ?\^)")  # 3.2 x 10^5
 PROGRAM_NOTATION = re.compile(
     r"(?<![\\A-Za-z])(sqrt(?= ?\()|(?:pi|infty)(?![A-Za-z]))"
 )  # sqrt(2)/2, 3pi/4: the notation of programs
@@ -130,9 +146,14 @@ class ParsedNumber(NamedTuple):
 @functools.lru_cache(maxsize=1 << 12)
 def normalize_notation(text: str) -> str:
     r"""A text in one notation: no dollar signs, no spacing commands, \frac with braces, \text{...} as plain words."""
-    text = DECORATION.sub("", text.replace("\\$", "").strip())
+    text = text.replace("\\$", "").strip()
+    if "**" in text and not text.startswith("**"):
+        text = PROGRAM_POWER.sub("^", text)
+    text = DECORATION.sub("", text)
     if not text.isascii():
-        text = text.translate(UNICODE_TO_LATEX)
+        text = unicode_to_latex(text)
+    if "10" in text and ("x" in text or "X" in text):
+        text = TIMES_TEN.sub("*", text)
     if "sqrt" in text or "pi" in text or "inf" in text:
         text = PROGRAM_NOTATION.sub(r"\\\1", text)
     if "\\" in text or "  " in text or "*" in text or "{" in text or "\n" in text:
@@ -143,25 +164,48 @@ def normalize_notation(text: str) -> str:
     return ORDINAL.sub("", text.strip()).removesuffix(".").strip()
 
 
+def unicode_to_latex(text: str) -> str:
+    r"""Powers, indices, fractions and signs of Unicode in the notation of LaTeX: 2 raised by U+2074 -> 2^4."""
+    text = RAISED_FRACTION.sub(lambda m: rf"\frac{{{m[1].translate(PLAIN)}}}{{{m[2].translate(PLAIN)}}}", text)
+    text = FRACTION_CHARACTER.sub(fraction_to_latex, text)
+    text = RAISED_POWER.sub(
+        lambda m: f"^{m[0].translate(PLAIN)}" if len(m[0]) == 1 else f"^{{{m[0].translate(PLAIN)}}}", text
+    )
+    text = LOWERED_INDEX.sub(
+        lambda m: f"_{m[0].translate(PLAIN)}" if len(m[0]) == 1 else f"_{{{m[0].translate(PLAIN)}}}", text
+    )
+    return text.translate(UNICODE_TO_LATEX)
+
+
+def fraction_to_latex(found: re.Match[str]) -> str:
+    above, _, below = unicodedata.normalize("NFKC", found[0]).partition("\u2044")
+    return rf"\frac{{{above}}}{{{below}}}"
+
+
 def strip_label(text: str) -> str:
     """The text without a label such as "x =", if there is only one equals sign: "x = 5" -> "5"."""
     label = LABEL.match(text) if text.count("=") == 1 else None
     return text[label.end() :] if label else text
 
 
-def parse_number(text: str) -> ParsedNumber | None:
-    """The number that a short text consists of; None for anything else, such as two numbers."""
+def parse_number(text: str, powers: bool = False) -> ParsedNumber | None:
+    """The number that a short text consists of; None for anything else, such as two numbers.
+
+    With ``powers``, a power of ten such as 10^6 is a number too.
+    """
     text = text.strip()
     if len(text) <= 40:
         if NUMBER.fullmatch(text):
             return ParsedNumber(Fraction(text.replace(",", "")))
         if ratio := RATIO.fullmatch(text):
             return ParsedNumber(Fraction(int(ratio[1] + ratio[2]), int(ratio[3])))
-    return parse_cleaned_number(strip_label(normalize_notation(text))) if len(text) <= MAX_LENGTH else None
+    return parse_cleaned_number(strip_label(normalize_notation(text)), powers) if len(text) <= MAX_LENGTH else None
 
 
-def parse_cleaned_number(text: str) -> ParsedNumber | None:
-    """The number that a text in normal notation consists of; None for anything else."""
+def parse_cleaned_number(text: str, powers: bool = False) -> ParsedNumber | None:
+    """The number that a text in normal notation consists of; None for anything else. ``powers``: see parse_number."""
+    if powers and POWER_OF_TEN.match(text):
+        text = POWER_OF_TEN.sub(r"\g<1>1*10^\2", text)
     found = NUMBER_WITH_UNIT.fullmatch(text)
     if found is None:
         return None
