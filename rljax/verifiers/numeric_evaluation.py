@@ -1,24 +1,43 @@
 r"""Compares two formulas by their values at random points, in microseconds where algebra takes milliseconds.
 
 The grammar has numbers, letters, pi, + - * / ^ !, fractions, roots and the usual functions. Two formulas that agree at
-four points to ten digits are equal (Schwartz-Zippel lemma: an agreement by chance is improbable). Two formulas that
+all points to ten digits are equal (Schwartz-Zippel lemma: an agreement by chance is improbable). Two formulas that
 differ by more than a millionth at one point are not equal. In all other cases the result is None, and sympy has to
 decide: for differences in between, for terms that are tiny beside others (x+10^{-11} does not equal x), and for unknown
 syntax.
+
+What is equal. A letter is any real number, whatever its name: the values are given in the order in which the letters
+appear. Only pi, e and i have values of their own. The points have letters of both signs. A root or a logarithm of a
+negative number that depends on letters is not real.
+
+* Where both formulas are real, they must agree: \\sqrt{x^2} is |x|, and not x.
+* Where one of them is real, and at most one letter is negative, their complex values must agree: \\log(x^2) is not
+  2\\log x, but (\\sqrt x)^2 is x.
+* All other points say nothing: \\sqrt{a/b} is \\sqrt a/\\sqrt b, and \\ln a + \\ln b is \\ln(ab).
+
+If they are never both real, the complex values decide. An odd root of a negative number is real.
 """
 
 import cmath
 import functools
+import itertools
 import math
 import re
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import NamedTuple
 
 TOKEN = re.compile(r" *(?:([0-9]+(?:\.[0-9]+)?|\.[0-9]+)|(\\[a-zA-Z]+|[a-zA-Z]|\u03c0)|(\\?[{}]|[-+*/^()\[\]!_|]))")
-POINTS = (
-    (1.37, -0.61),
-    (-2.18, 0.83),
-    (0.59, 1.91),
-    (-0.44, -1.26),
-)  # the value of each letter is computed from one of these pairs
+SIZES = (  # the sizes of the letters at two points, in the order of their appearance; more letters get larger ones
+    (1.3717, 0.6173, 2.2391, 0.8617, 1.7231, 0.4339, 1.1193, 2.6417),
+    (0.5923, 1.9171, 0.7411, 1.4867, 0.3571, 2.1283, 0.9437, 1.6129),
+)
+SIZES += ((2.4679, 1.2203, 0.4561, 1.8713, 0.9839, 1.5187, 0.6781, 0.3217),)
+MAX_ALL_SIGNS = 3  # letters; with more of them, only points with none, one or all negative are tried
+GREEK = frozenset(
+    "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta kappa lambda mu nu xi rho sigma tau phi varphi chi "
+    "psi omega Gamma Delta Theta Lambda Phi Psi Omega".split()
+)
 CONSTANTS = {"pi": math.pi, "\u03c0": math.pi, "e": math.e, "i": 1j}
 LONG_INTEGER = re.compile(r"[0-9]{5,}")
 LONG_DECIMAL = re.compile(r"\.[0-9]{7}")
@@ -40,18 +59,39 @@ class UnknownSyntax(Exception):
     """The text is not in the grammar."""
 
 
+class Value(NamedTuple):
+    """The value of a formula at one point. ``real_domain``: no root or logarithm of a negative number was taken."""
+
+    value: complex
+    real_domain: bool
+
+
 def formulas_equal(one: str, other: str) -> bool | None:
     """True if two cleaned formulas are equal; None if their values cannot decide."""
-    a, b = evaluate_at_points(one), evaluate_at_points(other)
+    letters = letters_of(one, other)
+    a, b = evaluate(one, letters), evaluate(other, letters)
     if a is None or b is None:
         return None
     if () in (a, b):
         return False if a != b else None
-    verdicts = {values_agree(x, y) for x, y in zip(a, b, strict=True)}
+    verdicts = compare_values(a, b, len(letters))
     if False in verdicts or verdicts == {True} and bool(LONG_DECIMAL.search(one)) != bool(LONG_DECIMAL.search(other)):
         return False  # the first ten decimals of a root do not equal the root
     strange = set(LONG_INTEGER.findall(one)) != set(LONG_INTEGER.findall(other))  # such as 312689/99532 for pi
     return True if verdicts == {True} and not strange else None
+
+
+def compare_values(one: Sequence[Value], other: Sequence[Value], num_letters: int) -> set[bool | None]:
+    """The verdicts at the points that count, as the head of this file says."""
+    rows = list(zip(points(num_letters), one, other, strict=True))
+    if not any(a.real_domain and b.real_domain for _, a, b in rows):
+        verdicts = {values_agree(a.value, b.value) for _, a, b in rows}
+        return {None} if False in verdicts else verdicts
+    return {
+        values_agree(a.value, b.value)
+        for point, a, b in rows
+        if a.real_domain and b.real_domain or (a.real_domain != b.real_domain and sum(x < 0 for x in point) < 2)
+    }
 
 
 def equations_equivalent(one: str, other: str) -> bool | None:
@@ -59,27 +99,32 @@ def equations_equivalent(one: str, other: str) -> bool | None:
     sides = [text.split("=") for text in (one, other)]
     if any(len(s) != 2 or not all(x.strip() for x in s) for s in sides):
         return None
-    a, b = (evaluate_at_points(f"({left})-({right})") for left, right in sides)
-    if not a or not b or 0 in a or 0 in b:
+    letters = letters_of(one, other)
+    a, b = (evaluate(f"({left})-({right})", letters) for left, right in sides)
+    pairs = [(x.value, y.value) for x, y in zip(a or (), b or (), strict=False) if x.real_domain and y.real_domain]
+    if not pairs or any(0 in pair for pair in pairs):
         return None
-    ratios = [x / y for x, y in zip(a, b, strict=True)]
-    varies = (
-        max(abs(x - a[0]) for x in a) > MIN_ARGUMENT
-    )  # otherwise there are no letters, and 1=2 would be equivalent to 3=5
+    ratios = [x / y for x, y in pairs]
+    # otherwise there are no letters, and 1=2 would be equivalent to 3=5
+    varies = max(abs(x - pairs[0][0]) for x, _ in pairs) > MIN_ARGUMENT
     return True if varies and all(values_agree(r, ratios[0]) for r in ratios) else None
 
 
 def satisfies_equation(name: str, formula: str, equation: str) -> bool | None:
     """True if an equation holds when ``formula`` is substituted for the letter ``name``; None if undecided."""
     substitute = lambda side: re.sub(rf"\\[A-Za-z]+|{name}", lambda m: f"({formula})" if m[0] == name else m[0], side)
-    sides = [evaluate_at_points(substitute(side)) for side in equation.split("=")]
-    if len(sides) != 2 or not sides[0] or not sides[1]:
+    sides = [substitute(side) for side in equation.split("=")]
+    if len(sides) != 2:
         return None
-    return not any(values_agree(x, y) is False for x, y in zip(*sides, strict=True))
+    letters = letters_of(*sides)
+    values = [evaluate(side, letters) for side in sides]
+    if not values[0] or not values[1]:
+        return None
+    return False not in compare_values(values[0], values[1], len(letters))
 
 
 def evaluate_constant(text: str) -> complex | None:
-    """The value of a formula without letters; None for any other formula."""
+    """The value of a formula that does not depend on its letters; None for any other formula."""
     found = evaluate_at_points(text)
     return found[0] if found and len(set(found)) == 1 else None
 
@@ -92,17 +137,55 @@ def values_agree(x: complex, y: complex) -> bool | None:
     return True if difference <= 1e-10 * size and size <= 1e5 else None
 
 
-@functools.lru_cache(maxsize=1 << 14)
 def evaluate_at_points(text: str) -> tuple[complex, ...] | None:
-    """The value of a formula at each of ``POINTS``; () if one is too large for a float; None if it cannot be parsed."""
+    """The value of a formula at each point; () if one is too large for a float; None if it cannot be parsed."""
+    found = evaluate(text, letters_of(text))
+    return None if found is None else tuple(x.value for x in found)
+
+
+def letters_of(*texts: str) -> tuple[str, ...]:
+    """The letters of formulas in the order of their first appearance; none for unknown syntax."""
+    try:
+        return tuple(dict.fromkeys(t for text in texts for t in tokenize(text.replace("=", "-")) if is_letter(t)))
+    except UnknownSyntax:
+        return ()
+
+
+def is_letter(token: str) -> bool:
+    """True for x and \\theta, false for pi, e, i and functions."""
+    name = token.removeprefix("\\")
+    return name in GREEK and name != token or (len(token) == 1 and token.isalpha() and name not in CONSTANTS)
+
+
+@functools.lru_cache(maxsize=64)
+def points(num_letters: int) -> tuple[tuple[float, ...], ...]:
+    """The values of the letters at each point: all signs positive, one negative, and more of them negative."""
+    numbers = range(num_letters)
+    some = num_letters if num_letters <= MAX_ALL_SIGNS else 1
+    negative = [set(chosen) for count in range(some + 1) for chosen in itertools.combinations(numbers, count)]
+    negative += [set(numbers)] * (num_letters > MAX_ALL_SIGNS)
+    out = []
+    for chosen in negative:
+        for sizes in SIZES if not chosen else SIZES[:2]:
+            size = lambda n, sizes=sizes: sizes[n % len(sizes)] + n // len(sizes) * 0.0917
+            out.append(tuple(-size(n) if n in chosen else size(n) for n in numbers))
+    return tuple(out)
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def evaluate(text: str, letters: tuple[str, ...]) -> tuple[Value, ...] | None:
+    """The value of a formula at each point; () if one is too large for a float; None if it cannot be parsed."""
+    out = []
     try:
         tokens = tokenize(text)
-        out = tuple(complex(FormulaEvaluator(tokens, point).evaluate()) for point in POINTS)
+        for point in points(len(letters)):
+            evaluator = FormulaEvaluator(tokens, dict(zip(letters, point, strict=True)))
+            out.append(Value(complex(evaluator.evaluate()), evaluator.real_domain))
     except OverflowError:
         return ()
     except (UnknownSyntax, ArithmeticError, ValueError, RecursionError):
         return None
-    return out if all(map(cmath.isfinite, out)) else ()
+    return tuple(out) if all(cmath.isfinite(x.value) for x in out) else ()
 
 
 def tokenize(text: str) -> list[str]:
@@ -124,8 +207,9 @@ class FormulaEvaluator:
     Every method that returns a complex number consumes tokens, and raises UnknownSyntax if they are not in the grammar.
     """
 
-    def __init__(self, tokens: list[str], point: tuple[float, float]):
-        self.tokens, self.place, self.point = tokens, 0, point
+    def __init__(self, tokens: list[str], values: dict[str, float]):
+        self.tokens, self.place, self.values = tokens, 0, values
+        self.real_domain = True
         self.inside = False  # inside |...|, where a bar closes
 
     def peek(self) -> str:
@@ -174,14 +258,31 @@ class FormulaEvaluator:
             else:
                 return out
 
+    def has_letters(self, start: int) -> bool:
+        """True if the tokens from ``start`` to the place of the evaluator have a letter."""
+        return any(token in self.values for token in self.tokens[start : self.place])
+
     def power(self) -> complex:
+        start = self.place
         base = self.atom()
         while self.peek() == "!":
             self.take()
             if base != int(base.real) or not 0 <= base.real:
                 raise UnknownSyntax
             base = math.gamma(base.real + 1)
-        return complex(base) ** self.exponent() if self.peek() == "^" else base
+        return self.raise_to_power(complex(base), start) if self.peek() == "^" else base
+
+    def raise_to_power(self, base: complex, start: int) -> complex:
+        """A power, whose base begins at the token ``start``."""
+        varies, exponent = self.has_letters(start), self.exponent()
+        negative = base.imag == 0 and base.real < 0 and exponent.imag == 0
+        if not (varies and negative) or exponent.real == int(exponent.real):
+            return base**exponent
+        share = Fraction(exponent.real).limit_denominator(99)
+        if abs(share - exponent.real) < 1e-12 and share.denominator % 2:  # x^{1/3}
+            return (-1) ** (share.numerator % 2) * (-base) ** exponent
+        self.real_domain = False
+        return base**exponent
 
     def exponent(self) -> complex:
         self.expect("^")
@@ -227,7 +328,12 @@ class FormulaEvaluator:
                 self.take()
                 degree = float(self.take())
                 self.expect("]")
+            start = self.place
             inside = self.argument()
+            if inside.imag == 0 and inside.real < 0 and self.has_letters(start):
+                if degree % 2:
+                    return -((-inside.real) ** (1 / degree))
+                self.real_domain = False
             real = inside.imag == 0 and inside.real >= 0
             return inside.real ** (1 / degree) if real else self.complex_root(inside, degree)
         name = token.removeprefix("\\")
@@ -235,8 +341,8 @@ class FormulaEvaluator:
             return self.function(name)
         if name in CONSTANTS:
             return CONSTANTS[name]
-        if len(token) == 1 and token.isalpha() and token.isascii():
-            return math.cos(self.point[0] * ord(token)) * 2 + self.point[1]
+        if token in self.values:
+            return self.values[token]
         raise UnknownSyntax
 
     def function(self, name: str) -> complex:
@@ -249,10 +355,13 @@ class FormulaEvaluator:
         if exponent.real < 0:
             raise UnknownSyntax  # \\sin^{-1} is ambiguous: inverse or reciprocal
         simple = self.peek() in ("(", "{", "\\frac", "\\sqrt")
+        start = self.place
         argument = self.power() if simple else self.monomial()
         if 0 < abs(argument) < MIN_ARGUMENT or abs(argument) > MAX_ARGUMENT and name in ("exp", "sinh", "cosh", "tanh"):
             raise UnknownSyntax
         value = cmath.log(argument) / cmath.log(base) if name == "log" else FUNCTIONS[name](argument)
+        if complex(argument).imag == 0 and complex(value).imag != 0 and self.has_letters(start):
+            self.real_domain = False
         return value**exponent
 
     def monomial(self) -> complex:
