@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import random
+import re
 import subprocess
 import sys
 import threading
@@ -240,6 +241,93 @@ def test_any_text_can_be_graded(text, gold):
 def test_every_fraction_equals_itself_and_not_its_neighbour(a, b):
     assert verify(rf"\boxed{{\frac{{{a}}}{{{b}}}}}", f"{a}/{b}")
     assert not verify(rf"\boxed{{\frac{{{a + 1}}}{{{b}}}}}", f"{a}/{b}")
+
+
+# Names of letters
+
+SAME_FORMULAS = [  # (one, other, verdict); A, B, C stand for letters
+    (r"\sqrt{A/B}", r"\frac{\sqrt A}{\sqrt B}", True),
+    (r"\sqrt{\frac{A}{B}}", r"\frac{\sqrt{AB}}{B}", True),
+    (r"\sqrt{A B}", r"\sqrt{A}\sqrt{B}", True),
+    (r"\sqrt{\frac{2A}{B}}", r"\sqrt2\sqrt{A}/\sqrt{B}", True),
+    (r"\sqrt[3]{A^3 B}", r"A\sqrt[3]{B}", True),
+    (r"A^{1/3}", r"\sqrt[3]{A}", True),
+    (r"A^{3/2}", r"A\sqrt{A}", True),
+    (r"(\sqrt A)^2 + B", "A + B", True),
+    (r"\ln A + \ln B", r"\ln(AB)", True),
+    (r"\ln\frac{A}{B}", r"\ln A - \ln B", True),
+    (r"\ln A^3", r"3\ln A", True),
+    (r"e^{\ln A}B", r"A \cdot B", True),
+    (r"\sqrt{A-5}", r"\sqrt{A-5}+0B", True),
+    (r"\sqrt{A^2}", "|A|", True),
+    (r"\sqrt{A^2}", "A", False),
+    (r"(A^2)^{1/2}", "A", False),
+    (r"\sqrt{A^2B}", r"A\sqrt{B}", False),
+    (r"\log(A^2)", r"2\log A", False),
+    ("|A-1|", "A-1", False),
+    (r"\sqrt{A-5}", r"-\sqrt{A-5}", False),
+    (r"\sqrt{A^2+B^2}", "A+B", False),
+    ("AB - C", "BA - C", True),
+    ("AB - C", "AC - B", False),
+    ("A + 2B", "2B + A", True),
+    ("5 + A", "A + 5", True),
+    ("B = 2A + 3", "2A - B + 3 = 0", True),
+    ("B = 2A + 3", "2A + B + 3 = 0", False),
+    ("A_1 + A_2", "A_2 + A_1", True),  # by algebra, as the rest
+    ("A_1 + A_2", "A_1 - A_2", False),
+    (r"\frac{A+10^{-11}}{B}", r"\frac{A}{B}", False),
+    (r"10^{20}A + B", r"B + 10^{20}A", True),
+    (r"(-\infty, A) \cup (B, C)", r"(B, C) \cup (-\infty, A)", True),
+    (r"\begin{pmatrix} A & B \\ C & A \end{pmatrix}", r"\begin{pmatrix} A & B \\ B & A \end{pmatrix}", False),
+]
+NAMES = [n for n in "abcdjklmnopqrstuvwxyzEINOPQSVXY" if n not in "ei"]
+
+
+def rename(text: str, names: list[str]) -> str:
+    return re.sub(r"(?<![A-Za-z\\])[A-Z]+(?![a-z])", lambda m: "".join(names["ABC".index(c)] for c in m[0]), text)
+
+
+@pytest.mark.parametrize(("one", "other", "verdict"), SAME_FORMULAS)
+def test_the_verdict_on_formulas_does_not_depend_on_the_names_of_their_letters(one, other, verdict):
+    rng = random.Random(one)
+    for _ in range(8):
+        names = rng.sample(NAMES, 3)
+        pair = rename(one, names), rename(other, names)
+        assert verify(f"\\boxed{{{pair[1]}}}", pair[0]) is verdict, pair
+        assert verify(f"\\boxed{{{pair[0]}}}", pair[1]) is verdict, pair
+
+
+ATOMS = st.sampled_from(["A", "B", "C", "2", "3", r"\pi"])
+FORMULAS = st.recursive(
+    ATOMS,
+    lambda inner: st.one_of(
+        st.tuples(
+            st.sampled_from([r"\sqrt{%s}", r"\ln(%s)", "|%s|", "(%s)^2", "(%s)^{1/3}", r"\sin(%s)", "-(%s)"]), inner
+        ).map(lambda p: p[0] % p[1]),
+        st.tuples(st.sampled_from([r"\frac{%s}{%s}", "(%s)(%s)", "(%s)+(%s)", "(%s)-(%s)"]), inner, inner).map(
+            lambda p: p[0] % p[1:]
+        ),
+    ),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(FORMULAS, FORMULAS, st.permutations([*NAMES, r"\theta ", r"\alpha "]), st.permutations(NAMES))
+def test_random_formulas_have_the_same_verdict_under_any_names(one, other, names, others):
+    verdicts = {
+        numeric_evaluation.formulas_equal(rename(one, n), rename(other, n)) for n in (list("ABC"), names, others)
+    }
+    assert len(verdicts) == 1
+    assert numeric_evaluation.formulas_equal(rename(one, names), rename(one, names)) is not False
+
+
+def test_the_parser_of_algebra_sees_the_same_names_whatever_they_are():
+    pairs = [("m^2 + S_1", "S_1 + m^2"), ("p^2 + q_1", "q_1 + p^2"), ("I^2 + O_1", "O_1 + I^2")]
+    assert {symbolic.rename_letters(pair) for pair in pairs} == {("x^2 + y_1", "y_1 + x^2")}
+    kept = ("f(t) + e + i + \\sin t", "f(t)")
+    assert symbolic.rename_letters(kept) == ("f(x) + e + i + \\sin x", "f(x)")
+    assert symbolic.rename_letters(("t mod n", "n")) == ("t mod n", "n")
 
 
 # Parts of the verifier

@@ -6,6 +6,7 @@ Mathematical answers:
     number_parsing      normalizes notation, parses numbers as exact fractions, compares words, times and bases
     compound_answers    splits lists, sets, tuples, intervals, matrices and assignments into their elements
     numeric_evaluation  compares formulas by their values at random points
+    formula_evaluator   evaluates a formula, where each letter has a value
     symbolic            compares formulas with math-verify (sympy), in processes that can be killed
 
 Programs:
