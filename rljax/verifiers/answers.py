@@ -26,9 +26,6 @@ NO_ANSWER = frozenset({"", "nan", "none", "null", "n/a", "na", "undefined", "unk
 CHOICE = re.compile(r"\(?([A-Z])\)?[.,]?")
 CHOICE_WITH_TEXT = re.compile(r"\(([A-Z])\):? (?=.)(?!.*\([A-Z]\))")  # "(C) 12", if no other choice follows
 NOT_IN_WORDS = re.compile(r"[0-9\\\\=<>]")
-STRANGE_CHARACTER = re.compile(r"[#?@$\"`]|[^ -~]")
-BROKEN_SYNTAX = re.compile(r"[-+*/^_(\[{]$|^[*/^)\]}!]|[-+*/^][*/^)\]]|\(\)")
-LONG_WORD = re.compile(r"(?<![\\\\A-Za-z{])(?!sqrt|sinh|cosh|tanh|sech|csch|coth|arc)[A-Za-z]{4,}")
 RELATION = re.compile(r"[<>=]|\\(?:in|cup|cap|leq?|geq?|neq?|begin|infty|emptyset|pm|setminus)(?![a-z])")
 
 
@@ -89,8 +86,8 @@ def grade_many(pairs: Sequence[tuple[str, str]]) -> list[Grade]:
         said = answer_extraction.text_after_thinking(response)
         region = answer_extraction.extract_final_region(said)
         right = compare(gold, region or "")
-        if right and not is_readable(gold):  # "((" equals itself, but it is no answer
-            right = False
+        if right and number_parsing.parse_number(gold) is None and not is_readable(gold):
+            right = False  # "((" equals itself, but it is no answer
         if right is None:
             undecided[n] = number_parsing.strip_decoration(gold), number_parsing.strip_decoration(region or "")
         answer = None if region is None else canonicalize(region)
@@ -190,7 +187,7 @@ def compare_rounded(text: str, exact: str, rounded: str) -> bool | None:
         return compare_texts(text, rounded)
     number, value = (
         number_parsing.parse_cleaned_number(rounded),
-        evaluate_quantity(compound_answers.EQUALS.split(exact)[-1]),
+        compound_answers.evaluate_quantity(compound_answers.EQUALS.split(exact)[-1]),
     )
     if number is None or value is None or value.imag:
         return False
@@ -202,10 +199,10 @@ def compare_rounded(text: str, exact: str, rounded: str) -> bool | None:
 
 def compare_chain(text: str, sides: list[str]) -> bool | None:
     """For "a+b = 70+2 = 72": the last side is the answer, and no other side may have another value."""
-    values = [evaluate_quantity(side) for side in sides]
+    values = [compound_answers.evaluate_quantity(side) for side in sides]
     if (
         values[-1] is None
-        and evaluate_quantity(text) is not None
+        and compound_answers.evaluate_quantity(text) is not None
         or any(v is not None and values[-1] is None for v in values)
     ):
         return False
@@ -221,7 +218,7 @@ def compare_equations(text: str, other: str) -> bool | None:
         names = [label.group().rstrip("= ") for label in labels if label]
         if names[0] == names[1] or any("(" in name for name in names):
             return compare_texts(text[labels[0].end() :], other[labels[1].end() :])
-        if evaluate_quantity(text[labels[0].end() :]) is not None:
+        if compound_answers.evaluate_quantity(text[labels[0].end() :]) is not None:
             return False  # x=3 does not equal y=3
     name = text[0] if labels[0] and re.fullmatch("[a-zA-Z] ?= ?", labels[0].group()) else ""
     if labels[0] and name and numeric_evaluation.satisfies_equation(name, text[labels[0].end() :], other) is False:
@@ -260,15 +257,7 @@ def compare_formulas(text: str, other: str) -> bool | None:
     if RELATION.search(text) and numeric_evaluation.evaluate_at_points(other) is not None:
         return False  # a formula never equals an interval, an inequality or a matrix
     verdict = numeric_evaluation.formulas_equal(text, other)
-    return False if verdict is None and has_non_formula_text(text, other) else verdict
-
-
-def has_non_formula_text(text: str, other: str) -> bool:
-    """True if ``other`` has words, broken braces or the like, which are in no formula, so that algebra cannot help."""
-    opened = sum((c in "([{") - (c in ")]}") for c in other)
-    if opened or BROKEN_SYNTAX.search(other) or STRANGE_CHARACTER.search(other) and not STRANGE_CHARACTER.search(text):
-        return True
-    return any(word not in text and not set(word) <= set(text) for word in LONG_WORD.findall(other))
+    return False if verdict is None and compound_answers.has_non_formula_text(text, other) else verdict
 
 
 def compare_in_order(one: list[str], two: list[str]) -> bool | None:
@@ -291,12 +280,6 @@ def compare_sets(one: list[str], two: list[str]) -> bool | None:
             return None if any(None in row for row in table) else False
         free.remove(match)
     return True
-
-
-def evaluate_quantity(text: str) -> complex | None:
-    """The value of a number or of a formula without letters; None for anything else."""
-    number = number_parsing.parse_cleaned_number(text.strip())
-    return complex(number.value) if number and not number.percent else numeric_evaluation.evaluate_constant(text)
 
 
 def canonicalize(region: str) -> str | None:

@@ -7,7 +7,7 @@ All texts must be in the notation of ``number_parsing.normalize_notation``.
 
 import re
 
-from rljax.verifiers import number_parsing
+from rljax.verifiers import number_parsing, numeric_evaluation
 
 THOUSANDS = re.compile(r"(?<![0-9])[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])")
 OR_OR_AND = re.compile(r"(?<![A-Za-z])(?:or|and)(?![A-Za-z])")
@@ -19,6 +19,10 @@ MEMBER = re.compile(r"^[a-zA-Z] ?\\in(?![a-z]) ?")
 ALL_REALS = re.compile(r"^(?:\\mathbb ?\{? ?R ?\}?|all real numbers)$")
 INFINITY, MINUS_INFINITY = r"\infty", r"-\infty"
 MATRIX = re.compile(r"\\begin\{pmatrix\}(.*)\\end\{pmatrix\}")
+
+STRANGE_CHARACTER = re.compile(r"[#?@$\"`]|[^ -~]")
+BROKEN_SYNTAX = re.compile(r"[-+*/^_(\[{]$|^[*/^)\]}!]|[-+*/^][*/^)\]]|\(\)")
+LONG_WORD = re.compile(r"(?<![\\\\A-Za-z{])(?!sqrt|sinh|cosh|tanh|sech|csch|coth|arc)[A-Za-z]{4,}")
 
 
 def split_elements(text: str) -> tuple[str, list[str]] | None:
@@ -113,3 +117,17 @@ def count_parts(text: str) -> tuple[int, int]:
     text = re.sub(r"\\(?:neq?|[lg]eq?|approx)(?![a-z])|[<>]=|(?<=[0-9]),(?=[0-9]{3}(?![0-9]))", "", text)
     listed = text.count(",") + text.count(";") + len(OR_OR_AND.findall(text)) + 1
     return listed * 2 ** text.count("\\pm"), text.count("=")
+
+
+def has_non_formula_text(text: str, other: str) -> bool:
+    """True if ``other`` has words, broken braces or the like, which are in no formula, so that algebra cannot help."""
+    opened = sum((c in "([{") - (c in ")]}") for c in other)
+    if opened or BROKEN_SYNTAX.search(other) or STRANGE_CHARACTER.search(other) and not STRANGE_CHARACTER.search(text):
+        return True
+    return any(word not in text and not set(word) <= set(text) for word in LONG_WORD.findall(other))
+
+
+def evaluate_quantity(text: str) -> complex | None:
+    """The value of a number or of a formula without letters; None for anything else."""
+    number = number_parsing.parse_cleaned_number(text.strip())
+    return complex(number.value) if number and not number.percent else numeric_evaluation.evaluate_constant(text)

@@ -24,6 +24,11 @@ FUNCTIONS = {name: getattr(cmath, name) for name in ("sin", "cos", "tan", "sinh"
 MIN_ARGUMENT, MAX_ARGUMENT = 1e-4, 30.0
 MIN_RELATIVE_TERM = 1e-8  # a smaller term of a sum could be hidden by the tolerance
 
+COMMAND = re.compile(r"\\(?:begin|end) ?\{[a-z*]+\}|\\[A-Za-z]+|[fgh](?= ?\()")
+LETTERS = re.compile(r"[A-Za-z]+")
+NAME = re.compile(rf"(?P<keep>{COMMAND.pattern})|[A-Za-z]+")
+LETTER_NAMES = "xyzabcnkpqrstuvwABCXYZ"  # without a meaning of their own in the parser
+
 
 class UnknownSyntax(Exception):
     """The text is not in the grammar."""
@@ -222,3 +227,19 @@ def is_letter(token: str) -> bool:
     """True for x and \\theta, false for pi, e, i and functions."""
     name = token.removeprefix("\\")
     return name in GREEK and name != token or (len(token) == 1 and token.isalpha() and name not in CONSTANTS)
+
+
+def rename_letters(gold: str, answer: str | None) -> tuple[str, str | None]:
+    """Two formulas whose letters have the names x, y, z, ... in the order of their appearance.
+
+    The parser gives meanings to some letters (m is a unit, I is imaginary, S is a function of sympy), so a verdict could
+    depend on names. e and i keep their meaning, and f, g, h before a parenthesis stay functions. Texts with words stay.
+    """
+    whole = " ".join(text for text in (gold, answer) if text is not None)
+    runs = LETTERS.findall(COMMAND.sub(" ", whole))
+    letters = dict.fromkeys(letter for run in runs for letter in run if letter not in "ei")
+    if any(len(run) > 2 or run in ("or", "in", "ln", "pi") for run in runs) or len(letters) > len(LETTER_NAMES):
+        return gold, answer
+    names = str.maketrans(dict(zip(letters, LETTER_NAMES, strict=False)))
+    rename = lambda m: m[0] if m["keep"] else m[0].translate(names)
+    return NAME.sub(rename, gold), None if answer is None else NAME.sub(rename, answer)

@@ -1,7 +1,7 @@
 r"""Compares two formulas by their values at random points, in microseconds where algebra takes milliseconds.
 
-``formula_evaluator`` has the grammar: numbers, letters, pi, + - * / ^ !, fractions, roots and the usual functions. Two formulas that agree at
-all points to ten digits are equal (Schwartz-Zippel lemma: an agreement by chance is improbable). Two formulas that
+``formula_evaluator`` has the grammar: numbers, letters, pi, + - * / ^ !, fractions, roots and the usual functions. Two
+formulas that agree at all points to ten digits are equal (Schwartz-Zippel lemma: an agreement by chance is improbable). Two formulas that
 differ by more than a millionth at one point are not equal. In all other cases the result is None, and sympy has to
 decide: for differences in between, for terms that are tiny beside others (x+10^{-11} does not equal x), and for unknown
 syntax.
@@ -26,11 +26,11 @@ from typing import NamedTuple
 
 from rljax.verifiers.formula_evaluator import MIN_ARGUMENT, FormulaEvaluator, UnknownSyntax, is_letter, tokenize
 
-SIZES = (  # the sizes of the letters at two points, in the order of their appearance; more letters get larger ones
+SIZES = (  # of the letters at three points, in the order of their appearance
     (1.3717, 0.6173, 2.2391, 0.8617, 1.7231, 0.4339, 1.1193, 2.6417),
     (0.5923, 1.9171, 0.7411, 1.4867, 0.3571, 2.1283, 0.9437, 1.6129),
+    (2.4679, 1.2203, 0.4561, 1.8713, 0.9839, 1.5187, 0.6781, 0.3217),
 )
-SIZES += ((2.4679, 1.2203, 0.4561, 1.8713, 0.9839, 1.5187, 0.6781, 0.3217),)
 LONG_INTEGER = re.compile(r"[0-9]{5,}")
 LONG_DECIMAL = re.compile(r"\.[0-9]{7}")
 

@@ -28,6 +28,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import IO
 
+from rljax.verifiers import formula_evaluator
+
 Pair = tuple[str, str | None]  # (gold, answer); with None for the answer: can gold be parsed?
 CPU_SECONDS = 0.5  # of CPU time for one check; a normal one takes a fiftieth
 MEMORY_BYTES = 2 << 30  # bytes of address space
@@ -42,10 +44,6 @@ INTRACTABLE = re.compile(
     r"|\\(?:i*int|sum|prod|lim|Gamma|zeta)|\*\*|\^ ?\{ ?\("
 )
 
-COMMAND = re.compile(r"\\(?:begin|end) ?\{[a-z*]+\}|\\[A-Za-z]+|[fgh](?= ?\()")
-LETTERS = re.compile(r"[A-Za-z]+")
-NAME = re.compile(rf"(?P<keep>{COMMAND.pattern})|[A-Za-z]+")
-LETTER_NAMES = "xyzabcnkpqrstuvwABCXYZ"  # without a meaning of their own in the parser
 DECIMAL = re.compile(r"(?<![0-9.])[0-9]*\.[0-9]+(?![0-9.])")
 SPACE = re.compile(r"(?<![A-Za-z]) | (?![A-Za-z])")  # spaces that can be removed: "\pi x" must not become "\pix"
 UNDEFINED = re.compile(
@@ -120,26 +118,9 @@ def get_servers(pid: int) -> tuple[Server, ...]:
 CACHE: dict[Pair, bool] = {}
 
 
-def rename_letters(pair: Pair) -> Pair:
-    """A pair whose letters have the names x, y, z, ... in the order of their appearance.
-
-    The parser gives meanings to some letters (m is a unit, I is imaginary, S is a function of sympy), so a verdict could
-    depend on names. e and i keep their meaning, and f, g, h before a parenthesis stay functions. Texts with words stay.
-    """
-    whole = " ".join(text for text in pair if text is not None)
-    runs = LETTERS.findall(COMMAND.sub(" ", whole))
-    letters = dict.fromkeys(letter for run in runs for letter in run if letter not in "ei")
-    if any(len(run) > 2 or run in ("or", "in", "ln", "pi") for run in runs) or len(letters) > len(LETTER_NAMES):
-        return pair
-    names = dict(zip(letters, LETTER_NAMES, strict=False))
-    rename = lambda m: m[0] if m["keep"] else "".join(names.get(letter, letter) for letter in m[0])
-    gold, answer = (None if text is None else NAME.sub(rename, text) for text in pair)
-    return gold or "", answer
-
-
 def check_many(pairs: Sequence[Pair]) -> list[bool]:
     """One verdict per pair: is gold equal to answer? With None for the answer: can gold be parsed? From any thread."""
-    pairs = [rename_letters(pair) for pair in pairs]
+    pairs = [formula_evaluator.rename_letters(*pair) for pair in pairs]
     verdicts = {p: CACHE[p] for p in dict.fromkeys(pairs) if p in CACHE}
     todo = [p for p in dict.fromkeys(pairs) if p not in verdicts]
     verdicts |= {p: False for p in todo if not all(is_tractable(text) for text in p if text is not None)}
