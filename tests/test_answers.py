@@ -547,6 +547,24 @@ def test_a_near_miss_is_wrong_in_every_place(said, answer):
         assert not verify(response, answer), response
 
 
+@pytest.mark.parametrize("said", [
+    "x = 3, y = 5", "x = 5, y = 3", r"x = 3,\ y = 5", "x = 3; y = 5", "x = 3 and y = 5", r"x = 3 \\ y = 5", "x_1 = 3, x_2 = 5",
+    "x = 5, y = 5", "3, x = 5", "x = 2, y = 3, x + y = 5", r"\text{Alice} = 3, \text{Bob} = 5", r"x = 3, y = \frac{10}{2}",
+])  # fmt: skip
+def test_an_answer_that_assigns_several_values_equals_none_of_them(said):
+    assert not answers.verify(f"so it is \\boxed{{{said}}}", "5")
+    assert not answers.equivalent("5", answers.canonicalize(said))
+
+
+@pytest.mark.parametrize(("said", "answer"), [
+    ("x = 3, y = 5", "(3, 5)"), ("y = 5, x = 3", "x = 3, y = 5"), ("x, y = 3, 5", "3, 5"), ("x = 2 + 3 = 5", "5"),
+    (r"\gcd(15, 10) = 5", "5"), ("f(2, 3) = 2 + 3 = 5", "5"), ("1,000 + 5 = 1,005", "1005"),
+    (r"u = v = \begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}1\\2\end{pmatrix}"),
+])  # fmt: skip
+def test_assignments_equal_the_tuple_of_their_values_and_a_chain_equals_its_one_value(said, answer):
+    assert answers.verify(f"so it is \\boxed{{{said}}}", answer)
+
+
 def test_the_lists_have_at_least_sixty_equal_and_sixty_wrong_answers():
     assert len(set(EQUAL)) >= 60 and len(set(DIFFERENT)) + len(set(NO_REGION)) >= 60
 

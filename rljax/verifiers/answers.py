@@ -201,8 +201,8 @@ def compare_chain(text: str, sides: list[str]) -> bool | None:
     """For "a+b = 70+2 = 72": the last side is the answer, and no other side may have another value."""
     values = [compound_answers.evaluate_quantity(side) for side in sides]
     if (
-        values[-1] is None
-        and compound_answers.evaluate_quantity(text) is not None
+        compound_answers.is_equation_list(sides)  # "x = 3, y = 5" says several values, and equals none of them
+        or (values[-1] is None and compound_answers.evaluate_quantity(text) is not None)
         or any(v is not None and values[-1] is None for v in values)
     ):
         return False

@@ -19,6 +19,7 @@ MEMBER = re.compile(r"^[a-zA-Z] ?\\in(?![a-z]) ?")
 ALL_REALS = re.compile(r"^(?:\\mathbb ?\{? ?R ?\}?|all real numbers)$")
 INFINITY, MINUS_INFINITY = r"\infty", r"-\infty"
 MATRIX = re.compile(r"\\begin\{pmatrix\}(.*)\\end\{pmatrix\}")
+BRACKETED = re.compile(r"[(\[{][^()\[\]{}]*[)\]}]")
 
 STRANGE_CHARACTER = re.compile(r"[#?@$\"`]|[^ -~]")
 BROKEN_SYNTAX = re.compile(r"[-+*/^_(\[{]$|^[*/^)\]}!]|[-+*/^][*/^)\]]|\(\)")
@@ -117,6 +118,25 @@ def count_parts(text: str) -> tuple[int, int]:
     text = re.sub(r"\\(?:neq?|[lg]eq?|approx)(?![a-z])|[<>]=|(?<=[0-9]),(?=[0-9]{3}(?![0-9]))", "", text)
     listed = text.count(",") + text.count(";") + len(OR_OR_AND.findall(text)) + 1
     return listed * 2 ** text.count("\\pm"), text.count("=")
+
+
+def is_equation_list(sides: list[str]) -> bool:
+    """True if these sides of equals signs are of several statements, as of "x = 3, y = 5" and "3, x = 5".
+
+    Not so for "gcd(4, 6) = 2" and "x, y = 3, 5".
+    """
+    if any(len(split_statements(side)) > 1 for side in sides[1:-1]):
+        return True
+    first = split_statements(sides[0])
+    return len(first) > 1 and any(evaluate_quantity(part) is not None for part in first)
+
+
+def split_statements(text: str) -> list[str]:
+    """The parts between commas, semicolons, "and", "or" and line breaks, without what is in brackets or a matrix."""
+    text = MATRIX.sub("", THOUSANDS.sub("1", text))
+    while (outside := BRACKETED.sub("", text)) != text:
+        text = outside
+    return re.split(rf"{SEPARATOR.pattern}|\\\\", text)
 
 
 def has_non_formula_text(text: str, other: str) -> bool:
