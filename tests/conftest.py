@@ -1,6 +1,6 @@
 """Shared by all tests: one compilation cache, so that a second run is quick, apart from that of real runs.
 
-Some tests kill processes while they write to it, and what they leave there costs a warning and a compilation. The files
+Compiling takes most of their time, and these models are tiny: programs are compiled quickly rather than well. Some tests kill processes while they write to it, and what they leave there costs a warning and a compilation. The files
 that take longest are run first, so that no worker waits for one that began last.
 """
 
@@ -23,6 +23,7 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
 
 
 def pytest_collection_modifyitems(items):
