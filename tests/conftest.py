@@ -1,7 +1,8 @@
-"""Shared by all tests: one compilation cache, so that a second run is quick, apart from that of real runs.
+"""Shared by all tests: quick compilation, and one compilation cache, apart from that of real runs.
 
-Compiling takes most of their time, and these models are tiny: programs are compiled quickly rather than well. Some tests kill processes while they write to it, and what they leave there costs a warning and a compilation. The files
-that take longest are run first, so that no worker waits for one that began last.
+Compiling takes most of the time, and these models are tiny: programs are compiled quickly rather than well. Some tests kill
+processes while they write to the cache, and what they leave there costs a warning and a compilation. The files that take
+longest are run first, so that no worker waits for one that began last.
 """
 
 import os
