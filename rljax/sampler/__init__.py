@@ -1,11 +1,13 @@
 """Sampling: many attempts at each prompt, in one jitted loop.
 
 sampling.py        ``sample``: prefill, decode, draw
+truncation.py      top-k and top-p
 policy_sampler.py  the settings of a run's sampler, bound to a model
 """
 
 from rljax.sampler.policy_sampler import LengthLimit, PolicySampler, Sampling, make_sampler
-from rljax.sampler.sampling import align_left_padding, check_window, inverse_cdf, sample, stage_sizes, truncate
+from rljax.sampler.sampling import align_left_padding, check_window, inverse_cdf, sample, stage_sizes
+from rljax.sampler.truncation import truncate
 
 __all__ = [
     "LengthLimit",

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from rljax import transformer
 from rljax.errors import UserError
+from rljax.sampler.truncation import truncate
 from rljax.structs import Rollout
 
 Array = jax.Array
@@ -133,22 +134,6 @@ def align_left_padding(prompt: Array, mask: Array) -> tuple[Array, Array]:
     columns = (jnp.arange(width) - shift[:, None]) % width
     move = lambda x: jnp.take_along_axis(x, columns, 1)
     return move(prompt), move(mask)
-
-
-def truncate(logits: Array, top_k: int, top_p: float) -> Array:
-    """Keep the top_k likeliest tokens and of those the smallest set with mass top_p; the others become -inf.
-
-    top_k first, top_p on what it left, as everywhere in the field. The likeliest token always stays.
-    """
-    if top_k and top_k < logits.shape[-1]:
-        kth = jax.lax.top_k(logits, top_k)[0][..., -1:]
-        logits = jnp.where(logits < kth, -jnp.inf, logits)
-    if top_p < 1.0:
-        ordered = jnp.sort(logits, -1, descending=True)
-        before = jnp.cumsum(jax.nn.softmax(ordered), -1) - jax.nn.softmax(ordered)  # mass of likelier tokens
-        last = jnp.sum((before < top_p) | (jnp.arange(ordered.shape[-1]) == 0), -1, keepdims=True) - 1
-        logits = jnp.where(logits < jnp.take_along_axis(ordered, last, -1), -jnp.inf, logits)
-    return logits
 
 
 def inverse_cdf(logits: Array, uniform: Array) -> tuple[Array, Array]:
