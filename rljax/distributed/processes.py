@@ -2,7 +2,7 @@
 
 Every process runs the same command, and the devices of all are one mesh. Process 0 is the primary: it writes files and
 prints. JAX watches the processes by heartbeats and ends all of them when one is lost; the scheduler (SLURM, a Kubernetes
-JobSet, a TPU pod) starts them again, and the run continues from its last checkpoint. See docs/scaling.md.
+JobSet, a TPU pod) starts them again, and the run continues from its last checkpoint. See docs/processes.md.
 """
 
 import contextlib
