@@ -37,10 +37,10 @@ CASES = {  # the default, one that takes statistics over the whole batch whereve
         "rl.row.tokens": "top_entropy(share=0.5)",
         "rl.row.correction": "sequence_truncate(hi=1.5, normalize=True)",
     },
-    "adapters": {"rl.lora.rank": 4, "model.scan_layers": True, "model.remat": "layer"},
+    "adapters": {"rl.lora.rank": 4, "model.layers": 2, "model.scan_layers": True, "model.remat": "layer"},
     "grouped": {  # fewer key heads than parts, a vocabulary in chunks, an odd number of columns
-        **{"model.heads": 8, "model.kv_heads": 2, "model.head_width": 8, "model.qkv_bias": True},
-        **{"model.scan_layers": True, "model.remat": "dots", "model.logprob_chunk": 20, "rl.max_new_tokens": 47},
+        **{"model.heads": 8, "model.kv_heads": 2, "model.head_width": 8, "model.qkv_bias": True, "model.layers": 2},
+        **{"model.scan_layers": True, "model.remat": "dots", "model.logprob_chunk": 20, "rl.max_new_tokens": 15},
         "model.attention_chunk": 16,
     },
     "experts": {
@@ -49,14 +49,18 @@ CASES = {  # the default, one that takes statistics over the whole batch whereve
         **LATENT,
     },
 }
-
+SMALL: dict[str, object] = {  # most of the time goes to compiling: one layer, and so few tokens that they are one loop
+    **{"model.layers": 1, "rl.max_new_tokens": 16, "rl.widths": (), "rl.prompts": 40, "rl.micro_batch": 128},
+    **{"rl.optimizer.name": "sgd", "rl.optimizer.learning_rate": 1.0, "rl.optimizer.schedule": "constant"},
+    **{"rl.optimizer.warmup": 0, "rl.optimizer.clip_norm": 0.0},
+}
 
 MESHES = {  # what each case is run on, beside one device
-    "default": ("data=8", "data=2,fsdp=4", "fsdp=8", "data=4,tensor=2", "fsdp=4,context=2"),
+    "default": ("data=8", "data=4,tensor=2", "fsdp=4,context=2"),
     "statistics": ("data=2,fsdp=4",),
     "adapters": ("fsdp=4,tensor=2",),
-    "experts": ("data=2,tensor=2,expert=2", "fsdp=2,expert=4"),
-    "grouped": ("fsdp=2,tensor=4", "fsdp=2,context=2,tensor=2"),
+    "experts": ("fsdp=2,tensor=2,expert=2",),
+    "grouped": ("context=2,tensor=4",),
 }
 
 
@@ -72,35 +76,35 @@ def configured(axes: str, changes: dict[str, object]) -> Any:
     return config
 
 
-def on_mesh(axes: str, case: str) -> dict[str, object]:
-    config = configured(axes, CASES[case])
-    config.rl.optimizer.update(dict(name="sgd", learning_rate=1.0, schedule="constant", warmup=0, clip_norm=0.0))
-    config.rl.max_new_tokens = min(48, config.rl.max_new_tokens)
-    config.rl.widths = ()
-    config.rl.micro_batch = 64
-    run = resolve(config)
-    steps, first = make_steps(run), jnp.int32(0)
-    params = transformer.init(run.model, jax.random.key(3))
-    state = initial_state.new_state(run, run.rl, params)
+def on_mesh(axes: str, case: str) -> dict[str, Any]:
+    """One train step on this mesh: what was sampled, the gradient of made-up rewards, and where rows and weights lie."""
+    run = resolve(configured(axes, SMALL | CASES[case]))
+    steps, state = make_steps(run), initial_state.new_state(run, run.rl, None)
     if state.reference is not None:
         state = state.replace(reference=jax.tree.map(lambda x: 1.05 * x, state.reference))
-    before, problems = jax.device_get(state.params), steps.ask(state, first)
-    rollout, _ = steps.sample(state, problems, first)
-    reward = steps.verify(rollout, problems).correct
+    before = jax.device_get(state.params)
     whole = state.frozen.params if state.frozen else state.params
     spread = {str(x.sharding.spec) for x in jax.tree.leaves(whole)}
+
+    @jax.jit
+    def sample(state):
+        problems = steps.ask(state, jnp.int32(0))
+        rollout, _ = steps.sample(state, problems, jnp.int32(0))
+        return rollout, steps.verify(rollout, problems).correct
+
+    @jax.jit
+    def learn(state, experience):
+        batch, _ = steps.compute_advantages(state, one_round(lambda number: experience))
+        return steps.update_policy(state, batch)
+
+    rollout, reward = sample(state)
     # the reward of an untrained model is zero everywhere: any other shows the gradient
     shown = jnp.asarray(np.random.default_rng(0).normal(size=reward.shape), jnp.float32)
-    experience = Experience(rollout, Rewards(shown, shown[..., None], {}))
-    batch, _ = steps.compute_advantages(state, one_round(lambda number: experience))
-    new, metrics = steps.update_policy(state, batch)
-    gradient = jax.tree.map(lambda a, b: np.asarray(a) - np.asarray(b), before, jax.device_get(new.params))
+    new, metrics = learn(state, Experience(rollout, Rewards(shown, shown[..., None], {})))
     return {
         "response": np.asarray(rollout.response),
         "mask": np.asarray(rollout.mask),
-        "reward": np.asarray(reward),
-        "gradient": gradient,
-        "rollout": rollout,
+        "gradient": jax.tree.map(np.subtract, before, jax.device_get(new.params)),
         "layout": sorted(spread),
         "rows": str(rollout.response.sharding.spec),
         "grad_norm": float(metrics["grad_norm"]),
@@ -157,7 +161,8 @@ def one_step_ahead() -> dict[str, float]:
         "rl.row.correction": "token_truncate(hi=2.0)",
         "rl.max_new_tokens": 16,
         "rl.widths": (),
-        "eval.problems": 8,
+        **{"rl.prompts": 8, "rl.group_size": 4, "rl.micro_batch": 32, "model.layers": 1, "workers": 0},
+        **{"eval.problems": 8, "eval.attempts": 2, "eval.greedy": False},
     }
     changes |= {"rl.steps": 3, "rl.eval_every": 3, "rl.start": "", "rl.optimizer.learning_rate": 0.01}
     changes |= {"rl.optimizer.warmup": 0}

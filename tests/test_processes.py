@@ -16,6 +16,7 @@ from pathlib import Path
 
 import jax
 import pytest
+from simulated import device_environment
 
 from rljax.distributed import processes
 from rljax.errors import UserError
@@ -47,14 +48,12 @@ def free_port() -> int:
 
 
 def launch(stage: str, *options: str, devices: int, **environment: str) -> subprocess.Popen:
-    quick = "--xla_backend_optimization_level=0"
-    flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} {quick}", "NPROC": "16"}
     return subprocess.Popen(
         [sys.executable, "-m", f"experiments.{stage}", *SMALL, *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | flags | environment,
+        env=device_environment(devices) | environment,
     )
 
 
