@@ -50,7 +50,7 @@ CASES = {  # the default, one that takes statistics over the whole batch whereve
     },
 }
 SMALL: dict[str, object] = {  # most of the time goes to compiling: one layer, and so few tokens that they are one loop
-    **{"model.layers": 1, "rl.max_new_tokens": 16, "rl.widths": (), "rl.prompts": 40, "rl.micro_batch": 128},
+    **{"model.layers": 1, "rl.max_new_tokens": 16, "rl.widths": (), "rl.prompts": 16, "rl.micro_batch": 128},
     **{"rl.optimizer.name": "sgd", "rl.optimizer.learning_rate": 1.0, "rl.optimizer.schedule": "constant"},
     **{"rl.optimizer.warmup": 0, "rl.optimizer.clip_norm": 0.0},
 }
