@@ -1,4 +1,4 @@
-"""Shared by all tests: quick compilation, and one compilation cache, apart from that of real runs.
+"""Shared by all tests: quick compilation, and one cache of compiled programs and bytecode, apart from that of real runs.
 
 Compiling takes most of the time, and these models are tiny: programs are compiled quickly rather than well. Some tests kill
 processes while they write to the cache, and what they leave there costs a warning and a compilation. The files that take
@@ -28,6 +28,9 @@ QUICK_TO_COMPILE = (
     "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false"
 )
 os.environ.setdefault("XLA_FLAGS", QUICK_TO_COMPILE)
+# Processes that tests start: reading JAX and the others from their sources takes each of them two seconds.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+os.environ.setdefault("PYTHONPYCACHEPREFIX", str(CACHE / "bytecode"))
 
 
 def pytest_collection_modifyitems(items):
