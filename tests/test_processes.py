@@ -23,7 +23,7 @@ from rljax.errors import UserError
 
 PROGRESS = re.compile(r"\d+/\d+")  # only process 0 reports it; Gloo's own lines may be torn by its threads
 ABORTED = -signal.SIGABRT  # how JAX ends a process whose peer is lost
-STEPS, LOOK = {"pretrain": 60, "rl": 4}, {"pretrain": 20, "rl": 2}
+STEPS, LOOK = {"pretrain": 30, "rl": 2}, {"pretrain": 10, "rl": 1}
 SMALL = [
     "--config=configs/shop.py:short",
     "--config.model.layers=1",
@@ -31,7 +31,7 @@ SMALL = [
     *(f"--config.{stage}.micro_batch=1024" for stage in ("pretrain", "sft", "rl")),
     "--config.sft.widths=()",
     "--config.rl.widths=()",
-    "--config.rl.max_new_tokens=24",
+    "--config.rl.max_new_tokens=16",
     "--config.eval.greedy=False",
     "--config.pretrain.batch=8",
     *(f"--config.{stage}.steps={steps}" for stage, steps in STEPS.items()),
@@ -106,13 +106,22 @@ def assert_close(mine: list[dict], theirs: list[dict]) -> None:
                 assert value == b[name], name
 
 
+def under_srun(stage: str, *options: str) -> list:
+    """Two processes of one run as srun starts them: no flags, the environment says it."""
+    of_job = {"SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2", "SLURM_STEP_NUM_TASKS": "2"}
+    of_job["JAX_COORDINATOR_PORT"] = str(free_port())
+    of_process = [{"SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)} for i in range(2)]
+    return [launch(stage, *options, devices=1, **of_job, **of) for of in of_process]
+
+
 @pytest.fixture(scope="module")
 def two(tmp_path_factory) -> Path:
-    """Pretraining in two processes of one device, then RL."""
+    """Pretraining in two processes of one device, which srun starts, then RL in two that are told so by flags."""
     workdir = tmp_path_factory.mktemp("two") / "run"
-    for stage in ("pretrain", "rl"):
-        first, second = well(*several(stage, f"--workdir={workdir}", "--config.rl.start=pretrain"))
+    for stage, start in (("pretrain", under_srun), ("rl", several)):
+        first, second = well(*start(stage, f"--workdir={workdir}", "--config.rl.start=pretrain"))
         assert f"{STEPS[stage]:>5}/{STEPS[stage]}" in first and not PROGRESS.search(second)
+        assert len(json.loads((workdir / "config.json").read_text())["devices"]) == 2
     return workdir
 
 
@@ -149,7 +158,7 @@ def test_a_run_goes_on_in_another_number_of_processes(began, one, two, tmp_path)
     well(*(several("pretrain", *options) if began == "in one" else [launch("pretrain", *options, devices=2)]))
     of_stage = lambda folder: [r for r in metrics(folder) if r["stage"] == "pretrain"]
     assert_close(of_stage(workdir), of_stage(source))
-    assert len(of_stage(source)) == 64
+    assert len(of_stage(source)) == 34
 
 
 def wait_for_metrics(workdir: Path, lines: int, running: list[subprocess.Popen]) -> None:
@@ -168,7 +177,7 @@ def assert_says_how_to_go_on(said: str) -> None:
 def test_a_killed_process_ends_the_other_and_the_same_command_goes_on_to_the_same_bytes(two, tmp_path):
     victim, options = 0, [f"--workdir={tmp_path}", "--config.rl.start=pretrain"]  # 0 holds JAX's coordinator
     both = several("pretrain", *options, heartbeat=10)
-    wait_for_metrics(tmp_path, 24, both)  # past the checkpoint of step 20
+    wait_for_metrics(tmp_path, 13, both)  # past the checkpoint of step 10
     both[victim].send_signal(signal.SIGKILL)
     status, _, said = ends(both[1 - victim])
     assert status in (1, ABORTED)  # the broken connection raises an error here, unless JAX is faster
@@ -236,14 +245,9 @@ def test_an_error_of_the_user_in_process_1_alone_is_one_line_there_and_ends_proc
     assert_says_how_to_go_on(said)
 
 
-def test_under_srun_the_same_command_without_flags_is_one_run(tmp_path):
-    of_job = {"SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2", "SLURM_STEP_NUM_TASKS": "2"}
-    of_job["JAX_COORDINATOR_PORT"] = str(free_port())
-    of_process = [{"SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)} for i in range(2)]
-    short = [f"--workdir={tmp_path}", "--config.pretrain.steps=1"]
-    first, second = well(*(launch("pretrain", *short, devices=1, **of_job, **of) for of in of_process))
-    assert "1/1  held-out loss" in first and not PROGRESS.search(second)
-    assert len(json.loads((tmp_path / "config.json").read_text())["devices"]) == 2
+def test_under_srun_the_same_command_without_flags_is_one_run(two):
+    """``two`` has looked at its devices and at who reports, the first test at its numbers."""
+    assert [r["step"] for r in metrics(two) if r["stage"] == "pretrain" and "train/loss" in r] == list(range(1, 31))
 
 
 @pytest.mark.parametrize(
