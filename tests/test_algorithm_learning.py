@@ -1,6 +1,7 @@
 """Every algorithm of the table, and every choice an algorithm can make, through the learner: micro-batches change nothing."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -8,9 +9,9 @@ import numpy as np
 import optax
 import pytest
 
-from rljax import learner, sampler, transformer
+from rljax import learner, transformer
 from rljax import policy_gradient as pg
-from rljax.structs import Experience, Rewards, TrainState
+from rljax.structs import Experience, Rewards, Rollout, TrainState
 from rljax.transformer import value_head
 
 B, G, P, T, V = 2, 4, 3, 8, 9
@@ -58,13 +59,7 @@ MADE = {  # algorithms of no paper, so that every choice of every table is taken
     "capped, distinct": algorithm("all_correct(cap=1, dedupe=True, by=likeliest)", "imitation"),
 }
 ALL = pg.ALGORITHMS | MADE
-OF_SEVERAL_WIDTHS = (
-    "grpo",
-    "dapo",
-    "vapo",
-    "gspo",
-    "adaptive",
-)  # these cut their micro-batches to the tokens in them too
+OF_SEVERAL_WIDTHS = "grpo", "dapo", "vapo", "gspo", "adaptive"  # their micro-batches are cut to the tokens in them too
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -74,23 +69,31 @@ def double():
 
 
 def wide(tree):
-    return jax.tree.map(lambda x: x.astype(jnp.float64) if x.dtype == jnp.float32 else x, tree)
+    return jax.tree.map(lambda x: jnp.asarray(np.asarray(x, np.float64)), tree)
 
 
 @pytest.fixture(scope="module")
 def params(double):
-    return wide(transformer.init(MODEL, jax.random.key(0)))
+    return wide(jax.jit(transformer.init, static_argnums=0)(MODEL, jax.random.key(0)))
 
 
 @pytest.fixture(scope="module")
 def rollout(params):
-    with jax.enable_x64(False):
-        prompt = jax.random.randint(jax.random.key(1), (B, P), 3, V)
-        draw = dict(group_size=G, max_new_tokens=T, stop_ids=(2,))
-        plain, mask = dataclasses.replace(MODEL, dtype="float32"), jnp.ones((B, P), bool)
-        out = sampler.sample(jax.tree.map(np.float32, params), plain, prompt, mask, jax.random.key(2), **draw)
-    other = np.random.default_rng(3).normal(size=out.mask.shape)  # a sampler that is not quite the policy
-    return out.replace(logprobs=jnp.where(out.mask, jnp.asarray(out.logprobs, float) + 0.05 * other, 0.0))
+    """Random responses, each up to its first stop token, as a sampler drew them that is not quite the policy."""
+    rng = np.random.default_rng(3)
+    prompt, response = rng.integers(3, V, (B * G, P), np.int32), rng.integers(2, V, (B * G, T), np.int32)
+    stop = response == 2
+    mask = np.cumsum(stop, -1) - stop == 0
+    rollout = Rollout(prompt, prompt > 0, np.where(mask, response, 0), mask, 0.0 * mask, (stop & mask).any(-1))
+    logprobs = np.where(mask, score(params, learner.make_policy_batch(rollout, mask)), 0.0)
+    rollout = rollout.replace(logprobs=logprobs + 0.05 * rng.normal(size=mask.shape) * mask)
+    return jax.tree.map(jnp.asarray, rollout)
+
+
+@jax.jit
+def score(params, batch):
+    """The policy's log-probabilities of a batch's responses [N, T]."""
+    return transformer.token_logprobs(params, MODEL, batch["tokens"], batch["mask"], 1.0, P)[0]
 
 
 SGD = optax.sgd(1.0)
@@ -114,8 +117,7 @@ def learner_of(r, updates=1, epochs=2, rows=8, widths=(), optimizer=SGD, critic=
 
 def earned(rollout, reward=REWARD, greedy=GREEDY):
     """The experience of this rollout when its attempts earned ``reward`` [B, G]."""
-    reward = jnp.asarray(reward)
-    return Experience(rollout, Rewards(reward, reward[..., None], {}, jnp.asarray(greedy)))
+    return Experience(rollout, Rewards(jnp.asarray(reward), jnp.asarray(reward[..., None]), {}, jnp.asarray(greedy)))
 
 
 def state_of(params, r):
@@ -132,9 +134,7 @@ def state_of(params, r):
     return state
 
 
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}  # to compile, not to run
-
-
+@functools.cache  # one compilation for each learner, shared by the tests
 def compile_learner(policy_learner):
     """``(state, experience) -> (state, metrics)`` after one rollout's updates."""
 
@@ -143,7 +143,7 @@ def compile_learner(policy_learner):
         state, metrics = learner.update_policy(policy_learner, state, batch)
         return state, metrics | advantage_metrics
 
-    return jax.jit(learn_from, compiler_options=QUICK)
+    return jax.jit(learn_from)
 
 
 def learn(r, params, rollout, reward=REWARD, policy_learner=None, state=None, **settings):
@@ -218,8 +218,7 @@ def test_a_kl_term_in_the_reward_is_the_penalty_of_the_policy_before_the_update(
     r = algorithm("raw", "reinforce", kl="k1(coef=0.1, where=reward)")
     state = state_of(params, r)
     batch, _ = learner.compute_advantages(learner_of(r), state, earned(rollout))
-    score = lambda p: transformer.token_logprobs(p, MODEL, batch["tokens"], batch["mask"], 1.0, P)[0]
-    penalty = 0.1 * (score(params) - score(state.reference)).sum(-1)
+    penalty = 0.1 * (score(params, batch) - score(state.reference, batch)).sum(-1)
     np.testing.assert_allclose(batch["advantage"], REWARD.reshape(-1) - penalty, rtol=1e-9)
 
 
