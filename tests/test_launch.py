@@ -5,7 +5,6 @@ import importlib
 import json
 import os
 import re
-import resource
 import shutil
 import subprocess
 import sys
@@ -15,7 +14,9 @@ import jax
 import pytest
 
 import rljax
+import rljax.__main__ as rljax_main
 from configs import shop
+from experiments import pretrain
 from rljax.errors import UserError
 from rljax.training import command_line, config_files, config_listing, key_synonyms, workdir
 from rljax.training.command_line import Flag
@@ -299,11 +300,6 @@ def test_a_workdir_belongs_to_one_process_at_a_time(tmp_path):
             pass
 
 
-def run(script, workdir, *more, **options):
-    command = [sys.executable, "-m", f"experiments.{script}", SHORT, f"--workdir={workdir}", *more]
-    return subprocess.run(command, capture_output=True, text=True, **options)
-
-
 NO_DEVICES = {"JAX_PLATFORMS": "no_such_platform"}  # JAX fails as soon as anything asks for a device
 
 
@@ -342,35 +338,32 @@ def test_help_needs_no_device_and_ends_with_status_0():
     assert "--attempts=15" in done.stdout and "--temperature=0.6" in done.stdout
 
 
-@pytest.mark.parametrize("command", ["-m rljax --help", "-m rljax rl --help", "-m experiments.rl --help"])
-def test_help_whose_reader_stops_reading_ends_quietly(command):
+def run_without_reader(*argv) -> subprocess.CompletedProcess:
+    """Python with a standard output that nobody reads any longer."""
     reading, writing = os.pipe()
     os.close(reading)
-    done = subprocess.run([sys.executable, *command.split()], stdout=writing, stderr=subprocess.PIPE, text=True)
+    done = subprocess.run([sys.executable, *argv], stdout=writing, stderr=subprocess.PIPE, text=True)
     os.close(writing)
+    return done
+
+
+@pytest.mark.parametrize("command", ["-m rljax --help", "-m rljax rl --help", "-m experiments.rl --help"])
+def test_help_whose_reader_stops_reading_ends_quietly(command):
+    done = run_without_reader(*command.split())
     assert done.returncode == 0 and done.stderr == ""
 
 
 def test_a_run_whose_reader_stops_reading_ends_quietly_and_another_broken_pipe_keeps_its_traceback():
-    def run_printing(error: bool, output: int) -> subprocess.CompletedProcess:
-        body = "raise BrokenPipeError" if error else "print('x' * 200_000)"
-        code = f"from rljax.training.command_line import one_line_errors\nwith one_line_errors():\n    {body}"
-        return subprocess.run([sys.executable, "-c", code], stdout=output, stderr=subprocess.PIPE, text=True)
-
-    reading, writing = os.pipe()
-    defect = run_printing(True, writing)
-    os.close(reading)
-    closed = run_printing(False, writing)
-    os.close(writing)
+    code = "from rljax.training.command_line import one_line_errors\nwith one_line_errors(): print('x' * 200_000)"
+    closed = run_without_reader("-c", code)
     assert closed.returncode == command_line.CLOSED_STDOUT and closed.stderr == ""
-    assert defect.returncode == 1 and "BrokenPipeError" in defect.stderr
+    with pytest.raises(BrokenPipeError), command_line.one_line_errors():  # here the output is read
+        raise BrokenPipeError
 
 
-def test_the_command_rljax_runs_a_script_and_names_an_unknown_one(capsys):
-    done = rljax_command("evaluat")
-    assert done.returncode == 1 and done.stderr.startswith(
-        "error: there is no command 'evaluat'; did you mean evaluate?"
-    )
+def test_the_command_rljax_runs_a_script_and_names_an_unknown_one():
+    with pytest.raises(SystemExit, match="^error: there is no command 'evaluat'; did you mean evaluate?"):
+        rljax_main.main(["rljax", "evaluat"])
     done = rljax_command("evaluate", "--workdir=nowhere")
     assert done.returncode == 1 and "no run in nowhere" in done.stderr and "Traceback" not in done.stderr
     assert rljax_command("--version").stdout == f"rljax {rljax.__version__}\n"
@@ -388,28 +381,32 @@ def test_the_settings_of_a_config_are_listed_and_searched(capsys):
     assert "ablations/selection" in capsys.readouterr().out
     with pytest.raises(UserError, match="no regular expression"):
         config_listing.main(["shop", "--grep", "("])
-    done = rljax_command("config", "shpo")
-    assert done.returncode == 1 and "did you mean shop?" in done.stderr
+    with pytest.raises(SystemExit, match="^error: .*did you mean shop?"):
+        rljax_main.main(["rljax", "config", "shpo"])
 
 
-@pytest.mark.slow
 def test_a_stage_without_the_one_before_it_says_what_to_run(tmp_path):
-    done = run("rl", tmp_path)
+    command = [sys.executable, "-m", "experiments.rl", SHORT, f"--workdir={tmp_path}"]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.strip().splitlines()[-1].startswith("error: ")
     assert "run `rljax sft` with this config first" in done.stderr and "Traceback" not in done.stderr
 
 
 @pytest.mark.slow
-def test_a_disk_that_fills_up_costs_one_line_and_no_finished_step(tmp_path):
-    def small_files():  # no file may grow past 24 KiB: the first checkpoint cannot be written
-        resource.setrlimit(resource.RLIMIT_FSIZE, (24_000, 24_000))
-
-    done = run("pretrain", tmp_path, preexec_fn=small_files)
+def test_a_disk_that_fills_up_costs_one_line_and_no_finished_step(tmp_path, monkeypatch):
+    small = ["--config.model.layers=1", "--config.model.width=64", "--config.pretrain.batch=4"]
+    limited = (  # no file may grow past 24 KiB: the first checkpoint cannot be written
+        "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (24_000, 24_000))\n"
+        "from experiments import pretrain; pretrain.main()"
+    )
+    command = [SHORT, f"--workdir={tmp_path}", *small]
+    no_cache = os.environ | {"JAX_COMPILATION_CACHE_DIR": ""}  # its files would be cut as well
+    done = subprocess.run([sys.executable, "-c", limited, *command], capture_output=True, text=True, env=no_cache)
     assert done.returncode == 1, done.stderr[-2000:]
     assert done.stderr.strip().splitlines()[-1].startswith("error: the disk is full")
-    again = run("pretrain", tmp_path)
-    assert again.returncode == 0, again.stderr[-2000:]
+    monkeypatch.setattr(sys, "argv", ["pretrain", *command])
+    pretrain.main()
     records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [r["step"] for r in records if "eval/loss" in r] == [0, 10, 20]
 
