@@ -100,7 +100,10 @@ def config_of(**rows):
     c = shop.get_config("short")
     c.model.layers, c.model.width = 1, 32
     c.pretrain.steps, c.sft.steps, c.rl.steps = 2, 2, 4
+    c.pretrain.batch = c.sft.batch = 4
+    c.sft.max_new_tokens, c.sft.widths, c.sft.micro_batch = 94, (), 0
     c.rl.max_new_tokens, c.rl.widths, c.rl.micro_batch = 12, (), 0
+    c.eval.problems, c.eval.attempts, c.eval.greedy = 2, 2, False
     c.rl.lora.rank, c.rl.lora.targets = 4, ("query", "value", "gate")
     c.rl.optimizer.warmup = 0
     c.rl.row.entropy = "bonus(coef=0.1)"  # no attempt is right yet: something to learn from
