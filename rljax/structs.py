@@ -52,6 +52,9 @@ class Rollout(struct.PyTreeNode):
     logprobs: Array  # [N, T] float32, nats, of the behaviour policy at the sampling temperature; 0 where mask is False
     finished: Array  # [N] bool, True where a stop token was sampled; False means truncated
     greedy: Any = None  # Rollout of the B greedy responses, where the advantage compares with them; else None
+    sampling_mask: Any = (
+        None  # [N, T, ceil(V / 8)] uint8, where top-k or top-p left tokens out: one bit a token, True where it was kept
+    )
 
     @property
     def lengths(self) -> Array:
@@ -59,8 +62,12 @@ class Rollout(struct.PyTreeNode):
         return self.mask.sum(-1)
 
     @classmethod
-    def empty(cls, rows: int, prompt_slots: int, response_slots: int) -> "Rollout":
-        """A rollout of this shape in which nothing has been sampled."""
+    def empty(cls, rows: int, prompt_slots: int, response_slots: int, masked_vocab: int = 0) -> "Rollout":
+        """A rollout of this shape in which nothing has been sampled.
+
+        ``masked_vocab`` is the size of the vocabulary where the rollout has a sampling mask, else 0.
+        """
+        mask_bytes = -(-masked_vocab // 8)
         return cls(
             prompt=jnp.zeros((rows, prompt_slots), jnp.int32),
             prompt_mask=jnp.zeros((rows, prompt_slots), bool),
@@ -68,6 +75,7 @@ class Rollout(struct.PyTreeNode):
             mask=jnp.zeros((rows, response_slots), bool),
             logprobs=jnp.zeros((rows, response_slots), jnp.float32),
             finished=jnp.zeros(rows, bool),
+            sampling_mask=jnp.zeros((rows, response_slots, mask_bytes), jnp.uint8) if masked_vocab else None,
         )
 
 

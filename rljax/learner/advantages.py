@@ -25,7 +25,8 @@ def compute_advantages(
     [B] bool leaves out further groups, where it is False.
 
     The batch holds arrays [N, S = P + T] (tokens, mask, loss_mask, behaviour_logprobs and, where the algorithm needs them,
-    old_logprobs, ref_logprobs, penalty, values, returns, correction, correct_mask) and ``advantage`` [N] or [N, S].
+    old_logprobs, ref_logprobs, penalty, values, returns, correction, correct_mask), ``advantage`` [N] or [N, S], and the
+    rollout's ``sampling_mask`` [N, T, bytes] if it has one.
     """
     from rljax import rewards  # not above: updates alone then need no tokenizers and templates
 
@@ -103,15 +104,17 @@ def make_loss_mask(learner: PolicyLearner, experience: Experience, keep: Array |
 def make_policy_batch(rollout: Rollout, loss_mask: Array) -> Batch:
     """The batch of a rollout: tokens, mask, loss_mask and behaviour_logprobs, [N, P + T], prompts before responses.
 
-    ``loss_mask`` is [N, T].
+    ``loss_mask`` is [N, T]. The sampling mask of a rollout that has one stays as it is, [N, T, bytes]: it is large, and only
+    responses have one.
     """
+    kept = {} if rollout.sampling_mask is None else {"sampling_mask": rollout.sampling_mask}
     pad_prompt = lambda x: jnp.concatenate([jnp.zeros(rollout.prompt.shape, x.dtype), x], 1)
     return {
         "tokens": jnp.concatenate([rollout.prompt, rollout.response], 1),
         "mask": jnp.concatenate([rollout.prompt_mask, rollout.mask], 1),
         "loss_mask": pad_prompt(loss_mask),
         "behaviour_logprobs": pad_prompt(rollout.logprobs),
-    }
+    } | kept
 
 
 def score_before_updates(learner: PolicyLearner, state: TrainState, batch: Batch) -> Batch:

@@ -16,7 +16,7 @@ from rljax.options import option
 from rljax.transformer import Layout
 
 Array = jax.Array
-Batch = dict[str, Array]  # arrays [N, S] (by column) or [N] (by row); "mask" [N, S] marks real tokens
+Batch = dict[str, Array]  # arrays [N, S] or [N, columns, ...] (by column) or [N] (by row); "mask" [N, S]: real tokens
 Metrics = dict[str, Array]
 Constrain = Callable[[Any], Any]  # a pytree of gradients -> the same, sharded over the devices
 

@@ -66,9 +66,12 @@ class PolicyLearner:
     def score(self, params: Any, batch: Batch, frozen: lora.Base | None = None) -> tuple[Array, Array]:
         """(log-probabilities, entropies) of the response tokens, [n, S - P] float32 nats, at the sampling temperature.
 
+        Both are of the distribution over the tokens that the sampler kept, where the batch has a sampling mask.
         ``params`` are adapters where ``frozen`` holds the weights that they are attached to.
         """
-        policy = lora.policy_params(params, frozen)
+        policy, tokens, kept = lora.policy_params(params, frozen), batch["tokens"], batch.get("sampling_mask")
+        if kept is not None:
+            kept = kept[:, : tokens.shape[1] - self.prompt_slots]
         return transformer.token_logprobs(
-            policy, self.model, batch["tokens"], batch["mask"], self.temperature, self.prompt_slots
+            policy, self.model, tokens, batch["mask"], self.temperature, self.prompt_slots, kept
         )

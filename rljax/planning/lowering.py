@@ -100,12 +100,13 @@ def lower_programs(run: Run) -> dict[str, Callable[[], Any]]:
     )
 
     def lower_sampler(greedy: bool) -> Any:
-        sample = sampler.make_sampler(sampling, run.sampler_model, greedy=greedy)
+        sample = sampler.make_sampler(sampling, run.sampler_model, greedy=greedy, to_learn_from=not greedy)
         program = jax.jit(lambda policy, prompt, mask, key: sample(policy, Problems(prompt, mask, ()), key))
         return program.lower(policy, *prompt_and_mask, state.key)
 
     # advantages
-    rollout = jax.eval_shape(lambda: Rollout.empty(rows, prompt_slots, sampling.max_new_tokens))
+    masked_vocab = run.model.vocab_size if sampling.stores_sampling_mask else 0
+    rollout = jax.eval_shape(lambda: Rollout.empty(rows, prompt_slots, sampling.max_new_tokens, masked_vocab))
     rewards = Rewards(
         correct=array("float32", prompts, sampling.group_size),
         terms=array("float32", prompts, sampling.group_size, len(rl.reward)),

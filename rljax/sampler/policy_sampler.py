@@ -35,6 +35,11 @@ class Sampling:
     temperature: Array | float = option(1.0, "divides the logits", above=0.0)
     top_k: int = option(0, "keep the k likeliest tokens; 0: all", low=0)
     top_p: float = option(1.0, "keep the likeliest tokens of this total probability; 1: all", above=0.0, high=1.0)
+    keep_sampling_mask: bool = option(
+        True,
+        "with top_k or top_p: store which tokens were kept, and renormalise over them where the policy is scored; False: "
+        "score it over the whole vocabulary",
+    )
     sampler_weights: str = option(
         "",
         "how the sampler keeps the layers' matrices: '' as they are, or quantized; see train/sampler_gap",
@@ -48,6 +53,11 @@ class Sampling:
         """Whether top-k or top-p leave tokens out."""
         return self.top_p < 1 or self.top_k > 0
 
+    @property
+    def stores_sampling_mask(self) -> bool:
+        """Whether the rollouts that are learned from hold a sampling mask."""
+        return self.truncated and self.keep_sampling_mask
+
     def check_limit(self, where: str) -> None:
         """Raise UserError where the length limit is not below ``max_new_tokens``."""
         tokens, until = self.limit.tokens, self.limit.until
@@ -58,10 +68,13 @@ class Sampling:
             )
 
 
-def make_sampler(sampling: Sampling, model: transformer.Config, *, greedy: bool = False) -> PolicySampler:
+def make_sampler(
+    sampling: Sampling, model: transformer.Config, *, greedy: bool = False, to_learn_from: bool = False
+) -> PolicySampler:
     """``draw(params, problems, key, step=0) -> Rollout`` of these settings on this model.
 
     ``greedy`` takes the likeliest token, and one response to each prompt. ``step`` matters to the length limit alone.
+    ``to_learn_from`` stores the sampling mask where the settings ask for it: nobody else needs it, and it is large.
     At temperature 0 the responses are greedy too, all alike. Raises UserError for a temperature below 0.
     """
     limit, likeliest = sampling.limit, greedy or is_greedy(sampling.temperature)
@@ -81,6 +94,7 @@ def make_sampler(sampling: Sampling, model: transformer.Config, *, greedy: bool 
             stop_ids=sampling.stop_ids,
             greedy=likeliest,
             weights=sampling.sampler_weights,
+            keep_sampling_mask=to_learn_from and sampling.stores_sampling_mask and not likeliest,
             limit=jnp.where(step < limit.until, limit.tokens, sampling.max_new_tokens) if limit.until else None,
         )
 

@@ -25,7 +25,10 @@ STAGES = 3  # at most this many cache sizes: each is one more compiled loop
 
 @functools.partial(
     jax.jit,
-    static_argnames=("config", "group_size", "max_new_tokens", "top_k", "top_p", "stop_ids", "greedy", "weights"),
+    static_argnames=(
+        *("config", "group_size", "max_new_tokens", "top_k", "top_p", "stop_ids", "greedy", "weights"),
+        "keep_sampling_mask",
+    ),
 )
 def sample(
     params: transformer.Params,
@@ -43,6 +46,7 @@ def sample(
     greedy: bool = False,
     weights: str = "",
     limit: Array | int | None = None,
+    keep_sampling_mask: bool = False,
 ) -> Rollout:
     """Sample ``group_size`` responses of at most ``max_new_tokens`` tokens to each of the prompts.
 
@@ -54,7 +58,8 @@ def sample(
     samples is then not quite the one that learns. ``limit`` [] int32 ends responses after fewer than ``max_new_tokens`` tokens.
 
     ``Rollout.logprobs`` are those of the distribution that was really sampled from: at this temperature, renormalised
-    over what top-k and top-p kept (0 for greedy). Raises UserError where the window is too short for prompt + response.
+    over what top-k and top-p kept (0 for greedy). ``keep_sampling_mask`` stores which tokens these are in
+    ``Rollout.sampling_mask``, for each token that was sampled. Raises UserError where the window is too short for prompt + response.
     """
     check_window(config, prompt.shape[1], max_new_tokens)
     constrain = config.layout.constrain
@@ -65,18 +70,20 @@ def sample(
     stops = jnp.asarray(stop_ids, jnp.int32)
     row_keys = jax.vmap(lambda n: jax.random.fold_in(key, n))(jnp.arange(rows))
 
-    def draw(logits: Array, step: Array) -> tuple[Array, Array]:
+    def draw(logits: Array, step: Array) -> tuple[Array, Array, Array | None]:
         if greedy:
-            return jnp.argmax(logits, -1).astype(jnp.int32), jnp.zeros(rows)
+            return jnp.argmax(logits, -1).astype(jnp.int32), jnp.zeros(rows), None
         uniform = jax.vmap(lambda k: jax.random.uniform(jax.random.fold_in(k, step)))(row_keys)
-        return inverse_cdf(truncate(logits / temperature, top_k, top_p), uniform)
+        kept_logits = truncate(logits / temperature, top_k, top_p)
+        kept = jnp.packbits(kept_logits > -jnp.inf, axis=-1) if keep_sampling_mask else None
+        return *inverse_cdf(kept_logits, uniform), kept
 
     def constrain_carry(carry):
         return constrain(carry[0], "rows"), carry[1], constrain(carry[2], "drawn")
 
     def body(carry):
         out, cache, logits = carry
-        token, logprob = constrain(draw(logits, cache.column), "rows")
+        token, logprob, kept_tokens = constrain(draw(logits, cache.column), "rows")
         live = ~out.finished
         write = lambda to, x: jax.lax.dynamic_update_slice_in_dim(to, x[:, None], cache.column, 1)
         out = out.replace(
@@ -85,6 +92,9 @@ def sample(
             logprobs=write(out.logprobs, jnp.where(live, logprob, 0.0)),
             finished=out.finished | (live & jnp.isin(token, stops)),
         )
+        if kept_tokens is not None:
+            kept_tokens = jnp.where(live[:, None], kept_tokens, 0)
+            out = out.replace(sampling_mask=write(out.sampling_mask, kept_tokens))
         kept = params
         if weights == "int8":  # else the compiler converts all of them to the activations' dtype before the loop
             kept, _ = jax.lax.optimization_barrier((params, cache.column))
@@ -92,7 +102,8 @@ def sample(
         return constrain_carry((out, cache, logits))
 
     logits, cache = transformer.prefill(params, config, prompt, prompt_mask, group_size)
-    out = Rollout.empty(rows, prompt.shape[1], max_new_tokens).replace(
+    masked_vocab = config.vocab_size if keep_sampling_mask and not greedy else 0
+    out = Rollout.empty(rows, prompt.shape[1], max_new_tokens, masked_vocab).replace(
         prompt=jnp.repeat(prompt, group_size, 0), prompt_mask=jnp.repeat(prompt_mask, group_size, 0)
     )
     carry = constrain_carry((out, cache, jnp.repeat(logits, group_size, 0)))

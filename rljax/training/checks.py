@@ -111,11 +111,11 @@ def check_algorithm(rl: Any) -> None:
             f"rl.row.advantage={algorithm.choice('advantage')} normalises several rewards and weighs each, but rl.reward "
             f"with truncated={algorithm.choice('truncated')} has {parts}: add a term to rl.reward, or give as many weights"
         )
-    if sampling.truncated and not corrects_behaviour(algorithm):
+    if sampling.truncated and not sampling.keep_sampling_mask and not corrects_behaviour(algorithm):
         raise UserError(
             f"rl.top_p={sampling.top_p}, rl.top_k={sampling.top_k}: attempts come from a truncated distribution, whose "
-            "log-probabilities are not those of the policy that learns: use top_p=1 and top_k=0, or correct with "
-            "rl.row.correction=token_truncate"
+            "log-probabilities are not those of the policy that learns: use rl.keep_sampling_mask=True, or top_p=1 and "
+            "top_k=0, or correct with rl.row.correction=token_truncate"
         )
     if attempts % update.updates:
         raise UserError(f"rl.updates={update.updates} must divide the {attempts} attempts of a rollout")

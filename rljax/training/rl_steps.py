@@ -91,7 +91,7 @@ def make_learner(run: Run) -> learner.PolicyLearner:
 
 def make_draw(run: Run) -> PolicySampler:
     """``draw(params, problems, key, step) -> Rollout``, with greedy responses where the algorithm compares with them."""
-    draw = sampler.make_sampler(run.rl.sampling, run.sampler_model)
+    draw = sampler.make_sampler(run.rl.sampling, run.sampler_model, to_learn_from=True)
     draw_greedy = sampler.make_sampler(run.rl.sampling, run.sampler_model, greedy=True)
     with_greedy = run.rl.algorithm.looks_at("greedy")
 
@@ -140,8 +140,9 @@ def make_sample_ahead(
 def empty_rollout(run: Run) -> Rollout:
     """A rollout of this run's shape in which nothing has been sampled, laid out as its sampler lays rollouts out."""
     sampling, slots = run.rl.sampling, run.task.prompt_slots
-    empty = lambda rows: Rollout.empty(rows, slots, sampling.max_new_tokens)
-    rollout = empty(run.rl.problems.prompts * sampling.group_size)
+    masked_vocab = run.model.vocab_size if sampling.stores_sampling_mask else 0
+    empty = lambda rows, masked_vocab=0: Rollout.empty(rows, slots, sampling.max_new_tokens, masked_vocab)
+    rollout = empty(run.rl.problems.prompts * sampling.group_size, masked_vocab)
     if run.rl.algorithm.looks_at("greedy"):
         rollout = rollout.replace(greedy=empty(run.rl.problems.prompts))
     return sharding.shard_rows(jax.tree.map(np.asarray, rollout), run.sampler_model.layout)

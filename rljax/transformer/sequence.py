@@ -90,7 +90,13 @@ def forward(params: Params, config: Config, tokens: Array, mask: Array | None = 
 
 
 def token_logprobs(
-    params: Params, config: Config, tokens: Array, mask: Array, temperature: Array | float = 1.0, start: int = 1
+    params: Params,
+    config: Config,
+    tokens: Array,
+    mask: Array,
+    temperature: Array | float = 1.0,
+    start: int = 1,
+    sampling_mask: Array | None = None,
 ) -> tuple[Array, Array]:
     """The log-probability of each token given those before it, and the entropy of the distribution it was drawn from.
 
@@ -98,27 +104,43 @@ def token_logprobs(
     ``start + j`` (start >= 1). Logits are divided by ``temperature`` first: score at the temperature of sampling. Columns
     whose mask is False are 0. With ``config.logprob_chunk`` only the logits of that many columns exist at once, and the
     backward pass computes them again: [B, S, V] never exists.
+
+    ``sampling_mask`` [B, S - start, ceil(V / 8)] uint8 has a bit for each token that the sampler kept, as ``jnp.packbits``
+    orders them. Both results are then of the distribution over these tokens ("keep sampling mask", arXiv 2512.02556, 3.1). A
+    column without any bit keeps the whole vocabulary.
     """
     x, _ = run_layers(params, config, tokens, mask)
     x, targets, is_real = x[:, start - 1 : -1], tokens[:, start:], mask[:, start:]
 
-    def score(x: Array, targets: Array) -> tuple[Array, Array]:
-        logp = jax.nn.log_softmax(unembed(params, config, x) / temperature)
+    def score(x: Array, targets: Array, bits: Array | None) -> tuple[Array, Array]:
+        logits, kept = unembed(params, config, x) / temperature, None
+        if bits is not None:
+            kept = unpack_sampling_mask(bits, config)
+            logits = jnp.where(kept, logits, -jnp.inf)
+        logp = jax.nn.log_softmax(logits)
         if config.layout.axes("vocab"):  # a sum over each device's shard; an index would gather all logits
             chosen = jnp.sum(jnp.where(jnp.arange(logp.shape[-1]) == targets[..., None], logp, 0.0), -1)
         else:
             chosen = jnp.take_along_axis(logp, targets[..., None], -1)[..., 0]
+        logp = logp if kept is None else jnp.where(kept, logp, 0.0)  # 0 * -inf would be NaN
         return chosen, -jnp.sum(jnp.exp(logp) * logp, -1)
 
     chunk, columns = config.logprob_chunk, x.shape[1]
     if chunk and chunk < columns:
-        logp, entropy = score_in_chunks(score, (x, targets), chunk, config)
+        logp, entropy = score_in_chunks(score, (x, targets, sampling_mask), chunk, config)
     else:
-        logp, entropy = score(x, targets)
+        logp, entropy = score(x, targets, sampling_mask)
     return jnp.where(is_real, logp, 0.0), jnp.where(is_real, entropy, 0.0)
 
 
-def score_in_chunks(score: Any, arrays: tuple[Array, Array], chunk: int, config: Config) -> tuple[Array, Array]:
+def unpack_sampling_mask(bits: Array, config: Config) -> Array:
+    """[..., V] bool of the packed bits [..., ceil(V / 8)] uint8: the tokens that were kept. All where no bit is set."""
+    kept = jnp.unpackbits(bits, axis=-1, count=config.vocab_size).astype(bool) | ~jnp.any(bits, -1, keepdims=True)
+    between = (None,) * (kept.ndim - 3)
+    return config.layout.constrain(kept, "rows", "columns", *between, "vocab")
+
+
+def score_in_chunks(score: Any, arrays: tuple[Array | None, ...], chunk: int, config: Config) -> tuple[Array, Array]:
     """``score`` of arrays [B, S, ...], about ``chunk`` columns at a time: each device takes its share of every chunk."""
     columns, shards = arrays[0].shape[1], config.layout.num_shards("columns")
     share = -(-chunk // shards)
