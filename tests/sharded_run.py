@@ -41,7 +41,7 @@ CASES = {  # the default, one that takes statistics over the whole batch whereve
     "grouped": {  # fewer key heads than parts, a vocabulary in chunks, an odd number of columns
         **{"model.heads": 8, "model.kv_heads": 2, "model.head_width": 8, "model.qkv_bias": True, "model.layers": 2},
         **{"model.scan_layers": True, "model.remat": "dots", "model.logprob_chunk": 20, "rl.max_new_tokens": 15},
-        "model.attention_chunk": 16,
+        **{"model.attention_chunk": 16, "rl.top_k": 20},  # a sampling mask, over the parts of the vocabulary
     },
     "experts": {
         **{"model.experts": 8, "model.expert_width": 32, "model.shared_width": 32, "model.router": "sigmoid"},
@@ -159,8 +159,7 @@ def one_step_ahead() -> dict[str, float]:
     changes = {
         "rl.reward": "correct + overlong(share=0.9)",  # an untrained model is never right
         "rl.row.correction": "token_truncate(hi=2.0)",
-        "rl.max_new_tokens": 16,
-        "rl.widths": (),
+        **{"rl.max_new_tokens": 16, "rl.widths": (), "rl.top_p": 0.9},  # a sampling mask travels with what is ahead
         **{"rl.prompts": 8, "rl.group_size": 4, "rl.micro_batch": 32, "model.layers": 1, "workers": 0},
         **{"eval.problems": 8, "eval.attempts": 2, "eval.greedy": False},
     }

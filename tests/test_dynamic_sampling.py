@@ -122,7 +122,8 @@ def test_remax_subtracts_the_reward_of_the_greedy_response():
 
 
 def test_a_truncated_distribution_is_learned_from_with_the_samplers_own_log_probabilities():
-    _, seen = train_steps(easy(algorithm="reinforce", top_k=5, row__correction="token_truncate(hi=2.0)"), 1)
+    corrected = dict(algorithm="reinforce", row__correction="token_truncate(hi=2.0)")
+    _, seen = train_steps(easy(top_k=5, keep_sampling_mask=False, **corrected), 1)
     assert seen[0]["sampler_gap"] > 0.1  # the truncated and the whole distribution differ
     assert seen[0]["correction/mean"] < 0.99 and seen[0]["sampler/ess"] < 1
 

@@ -169,7 +169,7 @@ def resolved(**changes):
         ({"rl__updates": 3}, "rl.updates=3 must divide the 16 attempts"),
         ({"rl__updates": 2, "rl__row__aggregation": "prompt_mean"}, "prompt_mean averages within them"),
         ({"rl__epochs": 0}, "rl.epochs=0: must be at least 1"),
-        ({"rl__top_p": 0.9}, "log-probabilities are not those of the policy that learns"),
+        ({"rl__top_p": 0.9, "rl__keep_sampling_mask": False}, "log-probabilities are not those of the policy that learns"),
         ({"rl__row__advantage": "pkpo(k=4, baseline=loo)"}, "k must be 1 to 3 at rl.group_size=4"),
         ({"rl__row__advantage": "passk_training(k=0)"}, "k must be 1 to 4"),
         ({"rl__row__advantage": "grpo(eps=1"}, "is not of the form name or name(option=value, ...)"),
