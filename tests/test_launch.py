@@ -169,7 +169,10 @@ def resolved(**changes):
         ({"rl__updates": 3}, "rl.updates=3 must divide the 16 attempts"),
         ({"rl__updates": 2, "rl__row__aggregation": "prompt_mean"}, "prompt_mean averages within them"),
         ({"rl__epochs": 0}, "rl.epochs=0: must be at least 1"),
-        ({"rl__top_p": 0.9, "rl__keep_sampling_mask": False}, "log-probabilities are not those of the policy that learns"),
+        (
+            {"rl__top_p": 0.9, "rl__keep_sampling_mask": False},
+            "log-probabilities are not those of the policy that learns",
+        ),
         ({"rl__row__advantage": "pkpo(k=4, baseline=loo)"}, "k must be 1 to 3 at rl.group_size=4"),
         ({"rl__row__advantage": "passk_training(k=0)"}, "k must be 1 to 4"),
         ({"rl__row__advantage": "grpo(eps=1"}, "is not of the form name or name(option=value, ...)"),
@@ -401,7 +404,10 @@ def test_a_disk_that_fills_up_costs_one_line_and_no_finished_step(tmp_path, monk
         "from experiments import pretrain; pretrain.main()"
     )
     command = [SHORT, f"--workdir={tmp_path}", *small]
-    no_cache = os.environ | {"JAX_COMPILATION_CACHE_DIR": ""}  # its files would be cut as well
+    no_cache = os.environ | {
+        "JAX_COMPILATION_CACHE_DIR": "",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }  # their files would be cut too
     done = subprocess.run([sys.executable, "-c", limited, *command], capture_output=True, text=True, env=no_cache)
     assert done.returncode == 1, done.stderr[-2000:]
     assert done.stderr.strip().splitlines()[-1].startswith("error: the disk is full")

@@ -18,6 +18,7 @@ def make_config(**changes):
     config.rl.update(
         dict(start="", steps=3, max_new_tokens=12, micro_batch=4, widths=(5,), updates=2, algorithm="grpo")
     )
+    config.rl.top_p = 0.9  # rollouts with a sampling mask
     config.rl.optimizer.learning_rate, config.rl.optimizer.warmup = 1e-2, 0
     config.rl.optimizer.eps = 1e-3  # with a smaller one, Adam makes a full step of a gradient that is only rounding
     config.eval.update(dict(problems=4, attempts=2))

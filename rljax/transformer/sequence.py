@@ -140,7 +140,9 @@ def unpack_sampling_mask(bits: Array, config: Config) -> Array:
     return config.layout.constrain(kept, "rows", "columns", *between, "vocab")
 
 
-def score_in_chunks(score: Any, arrays: tuple[Array | None, ...], chunk: int, config: Config) -> tuple[Array, Array]:
+def score_in_chunks(
+    score: Any, arrays: tuple[Array, Array, Array | None], chunk: int, config: Config
+) -> tuple[Array, Array]:
     """``score`` of arrays [B, S, ...], about ``chunk`` columns at a time: each device takes its share of every chunk."""
     columns, shards = arrays[0].shape[1], config.layout.num_shards("columns")
     share = -(-chunk // shards)
