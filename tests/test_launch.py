@@ -404,10 +404,8 @@ def test_a_disk_that_fills_up_costs_one_line_and_no_finished_step(tmp_path, monk
         "from experiments import pretrain; pretrain.main()"
     )
     command = [SHORT, f"--workdir={tmp_path}", *small]
-    no_cache = os.environ | {
-        "JAX_COMPILATION_CACHE_DIR": "",
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }  # their files would be cut too
+    # No caches: their files would be cut as well, and read by the next process.
+    no_cache = os.environ | {"JAX_COMPILATION_CACHE_DIR": "", "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run([sys.executable, "-c", limited, *command], capture_output=True, text=True, env=no_cache)
     assert done.returncode == 1, done.stderr[-2000:]
     assert done.stderr.strip().splitlines()[-1].startswith("error: the disk is full")
