@@ -117,6 +117,7 @@ class TrainState(struct.PyTreeNode):
     fingerprint: Any = None  # of ``frozen``: a run continues with the weights that it began with, or not at all
     ahead: Any = None  # the Rollout of the next step, where other devices sample one step ahead
     entropy_coef: Any = None  # [] float32, where an entropy bonus adapts
+    loss_scale: Any = None  # rljax.learner.loss_scale.LossScale, where gradients pass through float16
     skipped: Array = struct.field(default_factory=lambda: jnp.zeros((), jnp.int32))  # [] steps skipped in a row
     skipped_total: Array = struct.field(default_factory=lambda: jnp.zeros((), jnp.int32))  # [] steps skipped so far
 

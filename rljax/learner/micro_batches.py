@@ -90,25 +90,41 @@ def gradients(
     batch: Batch,
     micro_batching: MicroBatching,
     constrain: Constrain = lambda x: x,
+    loss_scale: Array | None = None,
 ) -> tuple[Any, Metrics]:
     """(gradients of the batch's loss, its metrics), summed over micro-batches in float32 or wider.
 
     ``loss(params, micro_batch)`` returns the micro-batch's share of the loss and of each metric. Metrics whose name ends in
-    "max" are combined by maximum instead. ``constrain`` shards gradients over the devices.
+    "max" are combined by maximum instead. ``constrain`` shards gradients over the devices. ``loss_scale`` [] is a power of two
+    that the loss is multiplied by before it is differentiated; gradients are divided by it in float32 before they are summed.
     """
     width, micro_batches, _ = micro_batching.split(batch)
-    compute = micro_batching.at_each_width(lambda b: jax.value_and_grad(loss, has_aux=True)(params, b))
+    differentiated = loss if loss_scale is None else scale_loss(loss, loss_scale)
+    compute = micro_batching.at_each_width(lambda b: jax.value_and_grad(differentiated, has_aux=True)(params, b))
+    unscale = lambda g: g if loss_scale is None else g / loss_scale
 
     def add_micro_batch(total: Any, xs: Any) -> tuple[Any, None]:
         (value, metrics), grads = compute(*xs)
-        metrics = metrics | {"loss": value}
-        grads = jax.tree.map(lambda a, b: a + b.astype(a.dtype), total[0], constrain(grads))
+        metrics = metrics | {"loss": metrics.get("loss", value)}  # a scaled loss has itself, unscaled, as a metric
+        grads = jax.tree.map(lambda a, b: a + unscale(b.astype(a.dtype)), total[0], constrain(grads))
         return (constrain(grads), {k: combine_metric(k, total[1][k], v) for k, v in metrics.items()}), None
 
     zeros = jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.promote_types(p.dtype, jnp.float32)), params)
     value, metrics = jax.eval_shape(loss, params, jax.tree.map(lambda x: x[0], micro_batches))
     start = constrain(zeros), jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), metrics | {"loss": value})
     return jax.lax.scan(add_micro_batch, start, (width, micro_batches))[0]
+
+
+def scale_loss(
+    loss: Callable[[Any, Batch], tuple[Array, Metrics]], factor: Array
+) -> Callable[[Any, Batch], tuple[Array, Metrics]]:
+    """The loss times ``factor``, with the loss itself as its metric "loss"."""
+
+    def scaled(params: Any, batch: Batch) -> tuple[Array, Metrics]:
+        value, metrics = loss(params, batch)
+        return factor * value, metrics | {"loss": value}
+
+    return scaled
 
 
 def combine_metric(name: str, a: Array, b: Array) -> Array:

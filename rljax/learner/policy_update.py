@@ -10,6 +10,7 @@ import optax
 
 from rljax import policy_gradient as pg
 from rljax.distributed import sharding
+from rljax.learner.loss_scale import current_scale, update_loss_scale
 from rljax.learner.micro_batches import Batch, Metrics, gradients, score_rows
 from rljax.learner.policy import PolicyLearner
 from rljax.learner.update import apply_gradients, apply_optimizer
@@ -40,8 +41,11 @@ def update_policy(learner: PolicyLearner, state: TrainState, batch: Batch) -> tu
 
 
 def combine_steps(name: str, values: Array) -> Array:
-    """One metric of a rollout from its values [steps]: the last of a counter, the largest of a maximum, else the mean."""
-    if name.startswith("skipped"):
+    """One metric of a rollout from its values [steps].
+
+    It is the last of a counter and of the loss's scale, the largest of a maximum, else the mean.
+    """
+    if name.startswith("skipped") or name == "loss_scale":
         return values[-1]
     return values.max() if name.endswith("max") else values.mean()
 
@@ -66,7 +70,8 @@ def optimizer_step(
     loss = make_policy_loss(learner, state.reference, state.frozen, entropy_coef)
     params = {"policy": state.params} | ({"critic": state.critic} if learner.critic else {})
     constrain = lambda x: sharding.constrain_state(x, learner.model)
-    grads, summed = gradients(loss, params, part, learner.micro_batching, constrain)
+    grads, summed = gradients(loss, params, part, learner.micro_batching, constrain, current_scale(state))
+    state, scale_metrics = update_loss_scale(state, grads)
 
     # The update of the policy and of the critic
     freeze = state.step < learner.critic.options.warmup if learner.critic else False
@@ -80,7 +85,7 @@ def optimizer_step(
         update_metrics["value/grad_norm"] = norm
     for name in ("ratio", "sampler"):  # effective sample size as a share of the batch: (mean w)^2 / mean w^2
         summed[f"{name}/ess"] = summed[f"{name}/mean"] ** 2 / jnp.maximum(summed.pop(f"{name}/square"), 1e-30)
-    return refresh_reference(learner, state, number), summed | update_metrics | metrics
+    return refresh_reference(learner, state, number), summed | update_metrics | scale_metrics | metrics
 
 
 def token_weights(learner: PolicyLearner, part: Batch) -> Batch:

@@ -9,6 +9,7 @@ import optax
 
 from rljax import transformer
 from rljax.distributed import sharding
+from rljax.learner.loss_scale import current_scale, update_loss_scale
 from rljax.learner.micro_batches import Batch, Metrics, MicroBatching, gradients
 from rljax.learner.update import apply_gradients
 from rljax.structs import TrainState
@@ -30,12 +31,12 @@ def supervised_step(
     ``batch`` holds tokens, mask (real tokens) and loss_mask (tokens to learn), all [N, S].
     """
     constrain = lambda x: sharding.constrain_state(x, model)
-    grads, metrics = gradients(
-        make_next_token_loss(model, state.frozen), state.params, add_token_weights(batch), micro_batching, constrain
-    )
+    loss, batch = make_next_token_loss(model, state.frozen), add_token_weights(batch)
+    grads, metrics = gradients(loss, state.params, batch, micro_batching, constrain, current_scale(state))
+    state, scale_metrics = update_loss_scale(state, grads)
     state, update_metrics = apply_gradients(state, grads, optimizer)
     tokens = jnp.sum(batch["loss_mask"], dtype=jnp.float32)
-    return constrain(state.replace(step=state.step + 1)), metrics | update_metrics | {"tokens": tokens}
+    return constrain(state.replace(step=state.step + 1)), metrics | update_metrics | scale_metrics | {"tokens": tokens}
 
 
 def supervised_loss(params: Any, batch: Batch, *, model: transformer.Config, micro_batching: MicroBatching) -> Array:

@@ -114,6 +114,7 @@ TRAINING: tuple[Measure, ...] = (
     Measure("train/sampler/mean", "Ratio π_old / sampler, mean", show_constant=False),
     Measure("train/counted", "Tokens in the loss", "share", show_constant=False),
     Measure("train/skipped_steps", "Skipped updates", "", "lower", show_constant=False),
+    Measure("train/loss_scale", "Loss scale of float16", show_constant=False),
     Measure("train/value/explained_variance", "Critic: explained variance", "", "higher"),
     Measure("train/loss", "Loss"),
 )

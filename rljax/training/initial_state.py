@@ -12,6 +12,7 @@ from rljax import options, pretrained, transformer
 from rljax.distributed import processes, sharding
 from rljax.errors import UserError
 from rljax.evaluation import Evaluation
+from rljax.learner.loss_scale import init_loss_scale
 from rljax.learner.optimizer import make_optimizer
 from rljax.structs import KeyTag, TrainState
 from rljax.training import journal, stage_checkpoints
@@ -63,6 +64,7 @@ def new_state(run: Run, stage: Stage, params: Any) -> TrainState:
     def other_parts(params: Any, frozen: Any, key: jax.Array) -> dict[str, Any]:
         zeros = {name: jnp.zeros((), jnp.int32) for name in ("step", "cursor", "skipped", "skipped_total")}
         out: dict[str, Any] = zeros | {"opt_state": tx.init(params), "key": key}
+        out["loss_scale"] = init_loss_scale(run.model)
         if frozen:
             out["fingerprint"] = lora.base_fingerprint(frozen)
         return out | (rl_parts(run, params, frozen) if stage.name == "rl" else {})
