@@ -1,13 +1,14 @@
 """Optimizer steps, supervised or by policy gradient: (state, batch) -> (state, metrics).
 
-policy.py         the settings of policy-gradient learning
-advantages.py     a rollout and its rewards -> a batch with advantages
-policy_update.py  the policy-gradient update
-supervised.py     next-token prediction
-micro_batches.py  a batch, split into micro-batches inside the jit
-loss_scale.py     the factor of the loss, for float16
-update.py         one gradient, applied if it is finite
-optimizer.py      AdamW, Muon, SGD and their schedules
+policy.py          the settings of policy-gradient learning
+advantages.py      a rollout and its rewards -> a batch with advantages
+policy_update.py   the policy-gradient update
+supervised.py      next-token prediction
+micro_batches.py   a batch, split into micro-batches inside the jit
+loss_scale.py      the factor of the loss, for float16
+update.py          one gradient, applied if it is finite
+master_weights.py  float32 weights of an optimizer whose model has fewer bits
+optimizer.py       AdamW, Muon, SGD and their schedules
 """
 
 from rljax.learner.advantages import compute_advantages, make_policy_batch

@@ -10,6 +10,7 @@ import optax
 
 from rljax import transformer
 from rljax.errors import UserError
+from rljax.learner.master_weights import with_master_weights
 from rljax.options import defaults, option
 
 SCHEDULES = ("constant", "linear", "cosine")
@@ -45,9 +46,9 @@ class OptimizerOptions:
         "group", "whose norm is clipped: muon's and adamw's weights apart, or all together", choices=CLIP_SCOPES
     )
     moment_dtype: str = option(
-        "", "dtype of adamw's first moment; '': as the weights", choices=("", "bfloat16", "float32")
+        "", "dtype of adamw's first moment; '': float32, or wider weights' own", choices=("", "bfloat16", "float32")
     )
-    offload: bool = option(False, "whether moments lie in host memory between updates")
+    offload: bool = option(False, "whether moments and master weights lie in host memory between updates")
 
     def check(self, where: str) -> None:
         """Raise UserError for settings that exclude each other. ``where`` is the prefix of their keys, as in "rl.optimizer."."""
@@ -94,9 +95,16 @@ def make_schedule(options: OptimizerOptions, steps: int) -> optax.Schedule:
 def make_optimizer(options: OptimizerOptions, model: transformer.Config, steps: int) -> optax.GradientTransformation:
     """Clipping by the norm, then AdamW, SGD with decoupled weight decay, or Muon.
 
-    ``steps`` is the number of updates that the schedule spans. The learning rate may be a traced array. Raises UserError for
-    options that exclude each other.
+    Parameters of fewer bits than float32 get master weights (``with_master_weights``). ``steps`` is the number of updates that
+    the schedule spans. The learning rate may be a traced array. Raises UserError for options that exclude each other.
     """
+    return with_master_weights(make_plain_optimizer(options, model, steps))
+
+
+def make_plain_optimizer(
+    options: OptimizerOptions, model: transformer.Config, steps: int
+) -> optax.GradientTransformation:
+    """``make_optimizer`` without master weights."""
     options.check("optimizer.")
     schedule, clip = make_schedule(options, steps), optax.clip_by_global_norm(options.clip_norm or math.inf)
     mask = functools.partial(decay_mask, embeddings=options.decay_embeddings)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from rljax.distributed import sharding
+from rljax.learner.master_weights import apply_updates, gradient_dtype
 from rljax.learner.micro_batches import Metrics
 from rljax.structs import TrainState
 
@@ -40,10 +41,11 @@ def apply_optimizer(
 ) -> tuple[Any, Any]:
     """(parameters, optimizer state) after one step, or unchanged where ``enabled`` [] bool is False.
 
-    Moments that are kept in host memory are copied to the device for the step, and back, one array at a time.
+    Moments and master weights that are kept in host memory are copied to the device for the step, and back, one array at a
+    time.
     """
-    safe = jax.tree.map(lambda g, p: jnp.where(enabled, g, 0.0).astype(p.dtype), grads, params)
+    safe = jax.tree.map(lambda g, p: jnp.where(enabled, g, 0.0).astype(gradient_dtype(p, opt_state)), grads, params)
     before = sharding.to_device_memory(opt_state)
     updates, after = optimizer.update(safe, before, params)
     keep = lambda new, old: jax.tree.map(lambda a, b: jnp.where(enabled, a, b), new, old)
-    return keep(optax.apply_updates(params, updates), params), sharding.to_memory_of(keep(after, before), opt_state)
+    return keep(apply_updates(params, updates, after), params), sharding.to_memory_of(keep(after, before), opt_state)

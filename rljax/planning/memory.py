@@ -28,16 +28,7 @@ class Memory:
 def compute_memory(run: Run, programs: Programs) -> Memory:
     """Return the memory of a run with these compiled programs."""
     state = abstract_state(run)
-    base = state.frozen.params if state.frozen is not None else None  # with LoRA, ``params`` are the adapters
-    state_parts = {
-        "weights": bytes_per_device(state.params if base is None else base),
-        "adapters": 0.0 if base is None else bytes_per_device(state.params),
-        "optimiser": bytes_per_device(state.opt_state),
-        "reference": bytes_per_device(state.reference),
-        "critic": bytes_per_device((state.critic, state.critic_opt_state)),
-    }
-    state_total = bytes_per_device(state)
-    state_parts["other"] = state_total - sum(state_parts.values())
+    state_total, state_parts = bytes_per_device(state), compute_state_memory(run)
 
     rollout = programs.sample.output + (programs.greedy.output if programs.greedy else 0.0)
     batch = programs.advantages.output
@@ -58,6 +49,20 @@ def compute_memory(run: Run, programs: Programs) -> Memory:
     gradients = bytes_per_device(jax.tree.map(to_gradient, state.params))
     updating = {"gradients": gradients, "activations": max(programs.update.temporary - gradients, 0.0)}
     return Memory(state_parts, sampling, updating, phases, bytes_per_device(state, host=True))
+
+
+def compute_state_memory(run: Run) -> dict[str, float]:
+    """Return the bytes of each part of the training state on each device. Master weights are part of the optimiser."""
+    state = abstract_state(run)
+    base = state.frozen.params if state.frozen is not None else None  # with LoRA, ``params`` are the adapters
+    parts = {
+        "weights": bytes_per_device(state.params if base is None else base),
+        "adapters": 0.0 if base is None else bytes_per_device(state.params),
+        "optimiser": bytes_per_device(state.opt_state),
+        "reference": bytes_per_device(state.reference),
+        "critic": bytes_per_device((state.critic, state.critic_opt_state)),
+    }
+    return parts | {"other": bytes_per_device(state) - sum(parts.values())}
 
 
 def added_bytes(program: CompiledProgram) -> float:
