@@ -97,7 +97,9 @@ class Experience(struct.PyTreeNode):
 
 
 class TrainState(struct.PyTreeNode):
-    """Everything that a run needs to continue bit for bit. Checkpoints hold all of it but ``frozen``, which is read again.
+    """Everything that a run needs to continue bit for bit.
+
+    Checkpoints hold all of it but ``frozen`` and a reference that never moves: these are read again from where the run started.
 
     ``key`` never changes: step k uses ``fold_in(key, k)``, so that nothing about randomness depends on how the run was
     cut into sessions, micro-batches or devices. ``cursor`` is the index of the next problem: the whole data position.
@@ -109,12 +111,13 @@ class TrainState(struct.PyTreeNode):
     key: Array  # typed PRNG key
     cursor: Array  # [] int32
     reference: Any = None  # parameters that the KL term is measured from; None without a KL term
+    reference_is_fixed: bool = struct.field(pytree_node=False, default=False)  # whether the reference never moves
     critic: Any = None  # parameters of the value function; None where the algorithm has no critic
     critic_opt_state: Any = None
     frozen: Any = (
         None  # what ``params`` are adapters of (rljax.transformer.lora.Base); None where they are the policy themselves
     )
-    fingerprint: Any = None  # of ``frozen``: a run continues with the weights that it began with, or not at all
+    fingerprint: Any = None  # of what checkpoints leave out: a run continues with what it began with, or not at all
     ahead: Any = None  # the Rollout of the next step, where other devices sample one step ahead
     entropy_coef: Any = None  # [] float32, where an entropy bonus adapts
     loss_scale: Any = None  # rljax.learner.loss_scale.LossScale, where gradients pass through float16

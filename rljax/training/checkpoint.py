@@ -19,6 +19,7 @@ from orbax.checkpoint import checkpoint_managers
 from rljax.distributed import processes
 from rljax.errors import UserError
 from rljax.structs import TrainState
+from rljax.transformer import lora
 
 Manager = ocp.CheckpointManager
 METRIC = "score"  # the best checkpoint has the largest
@@ -61,8 +62,7 @@ def restore(manager: Manager, like: TrainState) -> tuple[TrainState, int] | None
     problems = []
     for step in sorted(manager.all_steps(), reverse=True):
         try:
-            items = read_items(manager, step, {"params": like.params, "rest": state_without_params(like)})
-            return like.replace(params=items["params"], **items["rest"]), step
+            return read_state(manager, step, like), step
         except Exception as e:  # orbax raises plain Exceptions, KeyErrors, JSON errors: any of them means unreadable
             problems.append(f"checkpoint {step} in {manager.directory} cannot be used ({first_line(e)})")
             logging.getLogger(__name__).warning(problems[-1])
@@ -74,13 +74,42 @@ def restore(manager: Manager, like: TrainState) -> tuple[TrainState, int] | None
 
 
 def state_without_params(state: TrainState) -> dict[str, Any]:
-    """{field: value} of a state without its parameters, without ``frozen`` and without the fields that are None.
+    """{field: value} of a state without its parameters, without what never changes and without the fields that are None.
 
-    ``frozen`` never changes, so it is not stored: a run that is continued gets it from where it started.
+    ``frozen`` and a fixed reference never change, so they are not stored: a run that is continued gets them from where it
+    started.
     """
-    names = [field.name for field in dataclasses.fields(state) if field.name not in ("params", "frozen")]
-    values = {name: getattr(state, name) for name in names}
-    return {name: value for name, value in values.items() if value is not None}
+    left_out = {"params", "frozen", "reference_is_fixed"} | ({"reference"} if state.reference_is_fixed else set())
+    values = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+    return {name: value for name, value in values.items() if value is not None and name not in left_out}
+
+
+def read_state(manager: Manager, step: int, like: TrainState) -> TrainState:
+    """The state of one step, with what checkpoints leave out taken from ``like``.
+
+    Older checkpoints hold a reference that never moves, without a fingerprint of it. Such a reference is only used to compute
+    that: the caller compares it with the one of ``like``.
+    """
+    rest = state_without_params(like)
+    stored = {path.split("'")[1] for path in stored_checksums(manager, step)["rest"]}
+    is_older = like.reference_is_fixed and "reference" in stored
+    if is_older:
+        rest["reference"] = like.params
+        rest = {name: value for name, value in rest.items() if name != "fingerprint" or name in stored}
+    items = read_items(manager, step, {"params": like.params, "rest": rest})
+    if is_older:
+        compute = lambda reference: lora.base_fingerprint(lora.Base(reference, jnp.ones(())))
+        compute = jax.vmap(compute) if like.step.ndim else compute  # vmapped runs
+        reference = items["rest"].pop("reference")
+        if "fingerprint" not in items["rest"]:
+            items["rest"]["fingerprint"] = jax.jit(compute)(reference)
+    return like.replace(params=items["params"], **items["rest"])
+
+
+def stored_checksums(manager: Manager, step: int) -> dict[str, dict[str, int]]:
+    """{item: {path of an array: its checksum}} of a step."""
+    items: Any = manager.restore(step, args=ocp.args.Composite(sums=ocp.args.JsonRestore()))
+    return items["sums"]
 
 
 def restore_params(manager: Manager, like: Any, step: int) -> Any:
@@ -92,16 +121,36 @@ def restore_params(manager: Manager, like: Any, step: int) -> Any:
 
 
 def read_items(manager: Manager, step: int, like: dict[str, Any]) -> dict[str, Any]:
-    """{item: its tree} of a step, by the names in ``like``. Raises ValueError if the checksum of an array does not match."""
+    """{item: its tree} of a step, by the names in ``like``.
+
+    Raises ValueError where it holds other arrays than ``like``, and if the checksum of an array does not match.
+    """
+    sums = stored_checksums(manager, step)
+    for name in like:
+        check_same_arrays(name, set(sums[name]), set(array_paths(like[name])))
     shape = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
     args = {name: ocp.args.StandardRestore(jax.tree.map(shape, item)) for name, item in like.items()}
-    items: Any = manager.restore(step, args=ocp.args.Composite(**args, sums=ocp.args.JsonRestore()))
+    items: Any = manager.restore(step, args=ocp.args.Composite(**args))
     for name in like:
         computed = checksums(items[name])
-        damaged = [path for path, stored in items["sums"][name].items() if computed.get(path, stored) != stored]
+        damaged = [path for path, stored in sums[name].items() if computed[path] != stored]
         if damaged:
             raise ValueError(f"the checksum of {name}{damaged[0]} does not match: the file is damaged")
     return {name: items[name] for name in like}
+
+
+def array_paths(tree: Any) -> list[str]:
+    """The path of each array of a tree, as in the stored checksums."""
+    return [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_flatten_with_path(tree)[0]]
+
+
+def check_same_arrays(name: str, stored: set[str], wanted: set[str]) -> None:
+    """Raise ValueError where a checkpoint holds other arrays than this run needs."""
+    for what, paths in (("lacks", wanted - stored), ("also holds", stored - wanted)):
+        if paths:
+            raise ValueError(
+                f"it {what} {name}{min(paths)}: other settings or an older version of this program wrote it"
+            )
 
 
 def first_line(e: Exception) -> str:

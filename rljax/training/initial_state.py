@@ -14,6 +14,7 @@ from rljax.errors import UserError
 from rljax.evaluation import Evaluation
 from rljax.learner.loss_scale import init_loss_scale
 from rljax.learner.optimizer import make_optimizer
+from rljax.learner.reference import copy_reference, never_moves
 from rljax.structs import KeyTag, TrainState
 from rljax.training import journal, stage_checkpoints
 from rljax.training.run import Run, Stage
@@ -50,6 +51,7 @@ def new_state(run: Run, stage: Stage, params: Any) -> TrainState:
     tx = make_optimizer(stage.optimizer, run.model, stage.optimizer_steps)
     key, frozen = jax.random.key(run.seed), None
     init = make_layout_init(run, stage)
+    fixed = stage.name == "rl" and bool(run.rl.algorithm.kl_in) and never_moves(run.rl.update)
 
     if params is None:
         params = init(lambda key: transformer.init(run.model, jax.random.fold_in(key, KeyTag.INIT_PARAMS)), key)
@@ -65,18 +67,19 @@ def new_state(run: Run, stage: Stage, params: Any) -> TrainState:
         zeros = {name: jnp.zeros((), jnp.int32) for name in ("step", "cursor", "skipped", "skipped_total")}
         out: dict[str, Any] = zeros | {"opt_state": tx.init(params), "key": key}
         out["loss_scale"] = init_loss_scale(run.model)
-        if frozen:
-            out["fingerprint"] = lora.base_fingerprint(frozen)
+        if frozen or fixed:
+            out["fingerprint"] = lora.base_fingerprint(frozen or lora.Base(params, jnp.ones(())))
         return out | (rl_parts(run, params, frozen) if stage.name == "rl" else {})
 
-    return TrainState(params=params, frozen=frozen, **init(other_parts, params, frozen, key))
+    parts = init(other_parts, params, frozen, key)
+    return TrainState(params=params, frozen=frozen, reference_is_fixed=fixed, **parts)
 
 
 def rl_parts(run: Run, params: Any, frozen: Any) -> dict[str, Any]:
     """The parts of a state that the algorithm needs."""
     rl, out = run.rl, {}
     if rl.algorithm.kl_in:
-        out["reference"] = jax.tree.map(jnp.copy, params)
+        out["reference"] = copy_reference(params, run.model, rl.update, adapters=frozen is not None)
     if rl.algorithm.adapts_entropy:
         out["entropy_coef"] = jnp.zeros(())
     if rl.algorithm.looks_at("values"):

@@ -14,17 +14,20 @@ from rljax.training import checkpoint, journal
 def restore_newest(manager: checkpoint.Manager, state: TrainState, name: str) -> tuple[TrainState, int] | None:
     """(state, step) of the newest checkpoint, in place of ``state``, whose arrays are given up before it is read.
 
-    Raises UserError where adapters would go on from other weights than they began with.
+    What checkpoints do not hold is kept: the base of adapters, and a reference that never moves. Raises UserError where these
+    are not those that the run began with.
     """
     began = None if state.fingerprint is None else np.asarray(state.fingerprint)
+    kept = {"frozen": state.frozen} | ({"reference": state.reference} if state.reference_is_fixed else {})
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
-    for x in jax.tree.leaves(state.replace(frozen=None)):
+    for x in jax.tree.leaves(state.replace(**dict.fromkeys(kept))):
         x.delete()
-    found = checkpoint.restore(manager, like.replace(frozen=state.frozen))
+    found = checkpoint.restore(manager, like.replace(**kept))
     if found and began is not None and not np.allclose(found[0].fingerprint, began, rtol=1e-3, atol=1e-5):
+        what = "adapters were learned on" if state.frozen is not None else "policy and its KL reference began with"
         raise UserError(
-            f"{name}: its adapters were learned on other weights than those that it starts from now: bring these back, or "
-            "use another --workdir"
+            f"{name}: its {what} other weights than those that it starts from now: bring these back, or use another "
+            "--workdir"
         )
     return found
 
