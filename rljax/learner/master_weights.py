@@ -33,11 +33,11 @@ def with_master_weights(optimizer: optax.GradientTransformation) -> optax.Gradie
         weights = jax.tree.map(lambda p: p.astype(jnp.float32) if needs_master(p) else None, params)
         return MasterWeightsState(weights, optimizer.init(precise_weights(params, weights)))
 
-    def update(grads: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         if not isinstance(state, MasterWeightsState):
-            return optimizer.update(grads, state, params)
+            return optimizer.update(updates, state, params)
         before = precise_weights(params, state.weights)
-        grads = jax.tree.map(lambda g, w: g.astype(w.dtype), grads, before)
+        grads = jax.tree.map(lambda g, w: g.astype(w.dtype), updates, before)
         updates, inner = optimizer.update(grads, state.inner, before)
         after = optax.apply_updates(before, updates)
         weights = jax.tree.map(lambda w, p: w if needs_master(p) else None, after, params)
