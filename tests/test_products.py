@@ -131,3 +131,21 @@ def test_products_of_whole_precision_are_jax_s_own(dtype):
         x, w = (jax.random.normal(jax.random.key(i), (4, 4), dtype) for i in range(2))
         text = str(jax.make_jaxpr(lambda x, w: products.product("ab,bc->ac", x, w))(x, w))
     assert "custom_vjp" not in text and "dot_general" in text
+
+
+@pytest.mark.parametrize("weight_dtype", ["float32", "bfloat16"])
+def test_gradients_that_are_sums_over_many_tokens_are_summed_in_float32(weight_dtype):
+    """4096 tokens of 4 kinds: summed in bfloat16, the gradients of bias and embedding were wrong by 30 and 25 %."""
+    exact = transformer.Config(**SMALL | dict(layers=1, qkv_bias=True, mlp_bias=True))
+    params = jax.tree.map(lambda x: x.astype(jnp.bfloat16), transformer.init(exact, jax.random.key(0)))
+    tokens = jax.random.randint(jax.random.key(1), (64, 64), 0, 4)
+
+    def gradient(model):
+        cast = jax.tree.map(lambda x: x.astype(model.weight_dtype), params)
+        loss = lambda p: transformer.token_logprobs(p, model, tokens, tokens >= 0)[0].mean()
+        return jax.tree.map(lambda x: x.astype(jnp.float32), jax.jit(jax.grad(loss))(cast))
+
+    expected, found = gradient(exact), gradient(dataclasses.replace(exact, dtype="bfloat16", weight_dtype=weight_dtype))
+    error = jax.tree.map(lambda a, b: float(jnp.linalg.norm(a - b) / jnp.linalg.norm(b)), found, expected)
+    layer = error["layers"][0]
+    assert error["embedding"] < 0.01 and layer["value"]["bias"] < 0.01 and layer["down_bias"] < 0.01

@@ -18,7 +18,7 @@ from rljax.transformer.blocks import (
     rope_frequencies,
 )
 from rljax.transformer.config import ATTENTION_KERNELS, KERNEL_PLATFORM, SPLASH_KERNELS, Array, Config, Params
-from rljax.transformer.products import accumulation_dtype, product
+from rljax.transformer.products import accumulation_dtype, add_bias, product
 
 MASKED_SCORE = -1e30  # large and finite: a row that may attend to nothing stays finite
 
@@ -28,7 +28,7 @@ def project_qkv(layer: Params, x: Array, positions: Array, index: int, config: C
 
     def project(name: str) -> Array:
         y = dot("bsd,dhe->bhse", x, layer[name]["kernel"], config)
-        return y + layer[name]["bias"].astype(y.dtype)[:, None] if "bias" in layer[name] else y
+        return add_bias(y, layer[name]["bias"][:, None]) if "bias" in layer[name] else y
 
     q, k, v = project("query"), project("key"), project("value")
     if config.qk_norm:

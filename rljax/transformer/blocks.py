@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from rljax.transformer.config import ACTIVATIONS, Array, Config, Params
-from rljax.transformer.products import accumulation_dtype, product
+from rljax.transformer.products import accumulation_dtype, add_bias, product, take_rows
 from rljax.transformer.weight_formats import Matrix, einsum
 
 
@@ -67,7 +67,7 @@ def dot(spec: str, x: Array, w: Matrix, config: Config, bias: Array | None = Non
     """Einsum of x and w, plus the bias: accumulated in float32, returned in the dtype of the activations."""
     dtype = jnp.dtype(config.dtype)
     y = einsum(spec, x.astype(dtype), w).astype(dtype)
-    return y if bias is None else y + bias.astype(dtype)
+    return y if bias is None else add_bias(y, bias)
 
 
 def feed_forward(layer: Params, h: Array, config: Config) -> Array:
@@ -81,7 +81,7 @@ def embed(params: Params, config: Config, tokens: Array) -> Array:
     """The embeddings of tokens [B, S] int32 -> [B, S, D]."""
     table = config.layout.gather_weight(params["embedding"], ("vocab", "embed"))
     table = config.layout.constrain(table, "vocab")  # its gradient is summed first, then sharded
-    x = config.layout.constrain(table[tokens].astype(jnp.dtype(config.dtype)), "rows", "columns")
+    x = config.layout.constrain(take_rows(table, tokens).astype(jnp.dtype(config.dtype)), "rows", "columns")
     return x * jnp.asarray(math.sqrt(config.width), x.dtype) if config.scale_embedding else x
 
 

@@ -112,3 +112,58 @@ def grouped_backward(saved: tuple[Array, Array, Array], g: Array) -> tuple[Array
 
 
 low_precision_grouped_product.defvjp(grouped_forward, grouped_backward)
+
+
+# Sums over tokens that are no products
+
+
+def add_bias(y: Array, bias: Array) -> Array:
+    """y + bias in y's dtype. The gradient of the bias, a sum over all tokens, is accumulated in float32 (or float64)."""
+    return low_precision_add_bias(y, bias) if is_low_precision(y) else y + bias.astype(y.dtype)
+
+
+@jax.custom_vjp
+def low_precision_add_bias(y: Array, bias: Array) -> Array:
+    """``add_bias`` where y has fewer bits than float32."""
+    return y + bias.astype(y.dtype)
+
+
+def bias_forward(y: Array, bias: Array) -> tuple[Array, Array]:
+    return low_precision_add_bias(y, bias), bias
+
+
+def bias_backward(bias: Array, g: Array) -> tuple[Array, Array]:
+    """The cotangents of y and of the bias."""
+    new = g.ndim - bias.ndim
+    axes = [*range(new), *(new + axis for axis, size in enumerate(bias.shape) if size == 1)]
+    total = jnp.sum(g, axes, dtype=accumulation_dtype(g), keepdims=True)
+    return g, total.reshape(bias.shape).astype(bias.dtype)
+
+
+low_precision_add_bias.defvjp(bias_forward, bias_backward)
+
+
+def take_rows(table: Array, rows: Array) -> Array:
+    """``table[rows]``. The gradient of the table, a sum over all places of a row, is accumulated in float32 (or float64)."""
+    return low_precision_take_rows(table, rows) if is_low_precision(table) else table[rows]
+
+
+@jax.custom_vjp
+def low_precision_take_rows(table: Array, rows: Array) -> Array:
+    """``take_rows`` where the table has fewer bits than float32."""
+    return table[rows]
+
+
+def rows_forward(table: Array, rows: Array) -> tuple[Array, tuple[Array, Array]]:
+    return low_precision_take_rows(table, rows), (table, rows)
+
+
+def rows_backward(saved: tuple[Array, Array], g: Array) -> tuple[Array, np.ndarray]:
+    """The cotangent of the table; the row numbers have none."""
+    table, rows = saved
+    dtype = accumulation_dtype(table)
+    total = jnp.zeros(table.shape, dtype).at[rows].add(g.astype(dtype))
+    return total.astype(table.dtype), np.zeros(rows.shape, jax.dtypes.float0)
+
+
+low_precision_take_rows.defvjp(rows_forward, rows_backward)
