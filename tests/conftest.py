@@ -26,7 +26,9 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 QUICK_TO_COMPILE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-if version("jaxlib").startswith("0.10."):  # JAX 0.12 no longer knows these two, and a flag that is unknown ends the process
+if version("jaxlib").startswith(
+    "0.10."
+):  # JAX 0.12 no longer knows these two, and a flag that is unknown ends the process
     QUICK_TO_COMPILE += " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 os.environ.setdefault("XLA_FLAGS", QUICK_TO_COMPILE)
 # Processes that tests start: reading JAX and the others from their sources takes each of them two seconds.

@@ -1,6 +1,5 @@
 """Every algorithm of the table, and every choice an algorithm can make, through the learner: micro-batches change nothing."""
 
-import dataclasses
 import functools
 
 import jax

@@ -4,7 +4,6 @@ The processes are real, on this machine: two with one device each are compared w
 """
 
 import json
-import os
 import re
 import shutil
 import signal

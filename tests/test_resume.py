@@ -153,7 +153,8 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before_it(undisturbed, 
     workdir = tmp_path / "copy"
     shutil.copytree(undisturbed, workdir)
     data = max(
-        (workdir / "checkpoints" / "sft" / str(STAGES["sft"]) / "params").rglob("*"), key=lambda p: p.is_file() and p.stat().st_size
+        (workdir / "checkpoints" / "sft" / str(STAGES["sft"]) / "params").rglob("*"),
+        key=lambda p: p.is_file() and p.stat().st_size,
     )
     content = bytearray(data.read_bytes())
     content[len(content) // 2] ^= 0x10

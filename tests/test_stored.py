@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from models import DEEPSEEK, EACH, EVERYTHING, SMALL, forward, jit, near, params_of, tokens_of
 
-from rljax import transformer
+from rljax import sampler, transformer
 from rljax.transformer import weight_formats
 
 DEEP = dataclasses.replace(EVERYTHING, layers=5)  # sliding, global, sliding, global, sliding
@@ -42,6 +42,32 @@ def test_stacked_layers_are_the_same_function_with_the_same_gradient(config):
     (_, expected), expected_grads = jit(jax.value_and_grad(total, has_aux=True))(params, config)
     near(ours, expected, 1e-5)
     jax.tree.map(lambda a, b: near(a, b, 1e-4), transformer.unstack_layers(grads, scanned)[0], expected_grads)
+
+
+@pytest.mark.parametrize("config", [DEEP, DEEPSEEK], ids=["deep", "deepseek"])
+@pytest.mark.parametrize("weights", ["", "int8"])
+def test_stacked_layers_sample_the_same_tokens(config, weights):
+    scanned, params = dataclasses.replace(config, scan_layers=True), params_of(config)
+    prompt, mask = tokens_of(2, 5), np.arange(5) >= np.array([[0], [2]])
+    draw = lambda params, config: sampler.sample(
+        params, config, prompt, mask, jax.random.key(3), group_size=2, max_new_tokens=6, weights=weights
+    )
+    ours, expected = draw(transformer.stack_layers(params, scanned), scanned), draw(params, config)
+    np.testing.assert_array_equal(ours.response, expected.response)
+    near(ours.logprobs, expected.logprobs, 1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_sampling_from_stacked_layers_copies_none_of_them(dtype):
+    config = transformer.Config(
+        vocab_size=64, layers=6, width=256, heads=4, ff_width=512, max_length=32, scan_layers=True, dtype=dtype
+    )
+    config = dataclasses.replace(config, weight_dtype=dtype, cache_dtype=dtype)
+    params = jax.eval_shape(lambda: transformer.init(config, jax.random.key(0)))
+    prompt, mask, key = jnp.ones((2, 8), jnp.int32), jnp.ones((2, 8), bool), jax.random.key(0)
+    lowered = sampler.sample.lower(params, config, prompt, mask, key, group_size=1, max_new_tokens=24)
+    layer_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(params["layers"])) / config.layers
+    assert lowered.compile().memory_analysis().temp_size_in_bytes < 2.5 * layer_bytes  # this layer, and its products
 
 
 @EACH

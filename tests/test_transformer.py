@@ -31,14 +31,15 @@ def test_decoding_with_the_cache_equals_the_full_forward(config):
     expected = forward(params, config, whole, whole_mask)[:, slots - 1 :]
 
     prefill = lambda params, config, *xs: [
-        transformer.grow_cache(x, 4) if n else x for n, x in enumerate(transformer.prefill(params, config, *xs, group))
+        transformer.grow_cache(x, 4, config) if n else x
+        for n, x in enumerate(transformer.prefill(params, config, *xs, group))
     ]
     decode = jit(transformer.decode)
     logits, cache = jit(prefill)(params, config, prompt, mask)
     out = [np.repeat(logits, group, 0)]
     for step in range(steps):
         if step == 4:
-            cache = transformer.grow_cache(cache, steps)
+            cache = transformer.grow_cache(cache, steps, config)
         logits, cache = decode(params, config, response[:, step], cache)
         out.append(logits)
     near(np.stack(out, 1), expected, 1e-4)

@@ -130,7 +130,7 @@ def test_bfloat16_changes_the_logits_slightly(field):
 def test_a_bfloat16_cache_changes_decoded_logits_slightly():
     def decoded(params, config):
         _, cache = transformer.prefill(params, config, tokens_of(2, 6), jnp.ones((2, 6), bool), 1)
-        cache = transformer.grow_cache(cache, 2)
+        cache = transformer.grow_cache(cache, 2, config)
         assert {str(x.dtype) for x in jax.tree.leaves((cache.prompt, cache.response))} == {config.cache_dtype}
         return transformer.decode(params, config, jnp.array([1, 2]), cache)[0]
 

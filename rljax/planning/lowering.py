@@ -132,8 +132,8 @@ def lower_programs(run: Run) -> dict[str, Callable[[], Any]]:
 def compile_programs(run: Run, exact: bool = False) -> tuple[Programs, str]:
     """Return (the compiled programs, a note on what was extrapolated; "" where nothing was).
 
-    With ``scan_layers`` the layers of the advantages and of the update are one loop, and these programs are compiled whole. In all
-    other programs the layers are unrolled. Beyond MAX_COMPILED_LAYERS layers such a program is compiled twice, with 2 and with 4
+    With ``scan_layers`` the layers of each program are one loop, and it is compiled whole. Otherwise the layers are unrolled.
+    Beyond MAX_COMPILED_LAYERS layers such a program is compiled twice, with 2 and with 4
     repeats of the largest layer stack, and extrapolated linearly. The sampler's temporary memory is taken to grow at least as
     fast as its KV cache and its weights: in a short program another part may need the most memory, which would make the line too
     flat. ``exact`` compiles all layers.
@@ -142,8 +142,7 @@ def compile_programs(run: Run, exact: bool = False) -> tuple[Programs, str]:
     trip_counts = tuple(float(end - start) for start, end in zip([0, *stages[:-1]], stages, strict=True))
     compiled, note = {}, ""
     for name, lower in lower_programs(run).items():
-        is_scanned = run.model.scan_layers and name in ("advantages", "update")
-        if run.model.layers <= MAX_COMPILED_LAYERS or exact or is_scanned:
+        if run.model.layers <= MAX_COMPILED_LAYERS or exact or run.model.scan_layers:
             compiled[name] = compile_program(lower(), trip_counts)
             continue
         small, large = (with_repeats(run, repeats) for repeats in EXTRAPOLATION_REPEATS)

@@ -64,7 +64,6 @@ def sample(
     check_window(config, prompt.shape[1], max_new_tokens)
     constrain = config.layout.constrain
     params = transformer.constrain_params(transformer.quantize_params(params, config, weights or config.dtype), config)
-    params, config = transformer.unstack_layers(params, config)
     prompt, prompt_mask = constrain(align_left_padding(prompt, prompt_mask), "rows")
     rows = prompt.shape[0] * group_size
     stops = jnp.asarray(stop_ids, jnp.int32)
@@ -96,7 +95,7 @@ def sample(
             kept_tokens = jnp.where(live[:, None], kept_tokens, 0)
             out = out.replace(sampling_mask=write(out.sampling_mask, kept_tokens))
         kept = params
-        if weights == "int8":  # else the compiler converts all of them to the activations' dtype before the loop
+        if weights == "int8" or config.scan_layers:  # else the compiler converts or copies all of them before the loop
             kept, _ = jax.lax.optimization_barrier((params, cache.column))
         logits, cache = transformer.decode(kept, config, token, cache)
         return constrain_carry((out, cache, logits))
@@ -108,7 +107,7 @@ def sample(
     )
     carry = constrain_carry((out, cache, jnp.repeat(logits, group_size, 0)))
     for columns in stage_sizes(max_new_tokens):
-        carry = carry[0], constrain_cache(transformer.grow_cache(carry[1], columns), config), carry[2]
+        carry = carry[0], transformer.grow_cache(carry[1], columns, config), carry[2]
         last = columns if limit is None else jnp.minimum(columns, config.layout.max_over_runs(limit))
 
         def is_running(carry, last=last):
@@ -116,10 +115,6 @@ def sample(
 
         carry = jax.lax.while_loop(is_running, body, carry)
     return constrain(carry[0], "rows")
-
-
-def constrain_cache(cache: transformer.Cache, config: transformer.Config) -> transformer.Cache:
-    return cache._replace(response=config.layout.constrain(cache.response, "rows", "heads"))
 
 
 def check_window(config: transformer.Config, prompt_slots: int, max_new_tokens: int) -> None:

@@ -2,11 +2,13 @@
 
 The keys and values of a prompt are computed and stored once and read by all its G attempts. Each attempt stores only its
 response columns. On XLA the memory layout decides the speed: one array ``[rows, K, columns, E]`` for each layer; every step
-writes one column in place; ``grow_cache`` adds columns in stages, so that columns not reached yet are not read. The
-parameters must hold one dict for each layer (``unstack_layers``).
+writes one column in place; ``grow_cache`` adds columns in stages, so that columns not reached yet are not read.
+With ``scan_layers``, parameters and cache are stacked, and one loop over the layers reads them where they lie: nothing is
+copied but the layer at hand.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,11 +20,14 @@ from rljax.transformer.weight_formats import gather_layer
 
 
 class Cache(NamedTuple):
-    """Keys and values (or latents) of B prompts and of N = B * G responses to them."""
+    """Keys and values (or latents) of B prompts and of N = B * G responses to them.
 
-    prompt: list[LayerCache]  # for each layer: [B, K, P, .]
+    With ``scan_layers``: for each stack of layers, for each place of its pattern, all repeats along a first axis.
+    """
+
+    prompt: list[Any]  # for each layer: [B, K, P, .] twice
     prompt_mask: Array  # [B, P] bool
-    response: list[LayerCache]  # for each layer: [N, K, C, .]
+    response: list[Any]  # for each layer: [N, K, C, .] twice
     column: Array  # [] int32, the response column that the next token is written to
 
 
@@ -31,58 +36,120 @@ def prefill(params: Params, config: Config, prompt: Array, prompt_mask: Array, g
 
     The cache has no response column yet: call ``grow_cache`` before the first ``decode``.
     """
-    x, layers = sequence.run_layers(params, config, prompt, prompt_mask)
-    dtype = jnp.dtype(config.cache_dtype)
-    layers = [(a.astype(dtype), b.astype(dtype)) for a, b in layers]
-    rows = prompt.shape[0] * group_size
-    a, b = (jnp.zeros((rows, heads, 0, width), dtype) for heads, width in layer.cached_shapes(config))
-    layers = config.layout.constrain(layers, "rows", "heads", "columns")
-    cache = Cache(layers, prompt_mask, [(a, b) for _ in layers], jnp.zeros((), jnp.int32))
+    x, layers = sequence.run_layers(params, config, prompt, prompt_mask, keep_stacked=True)
+    dtype, rows = jnp.dtype(config.cache_dtype), prompt.shape[0] * group_size
+    layers = jax.tree.map(lambda y: y.astype(dtype), layers)
+    response = jax.tree.map(lambda y: jnp.zeros((*y.shape[:-4], rows, y.shape[-3], 0, y.shape[-1]), dtype), layers)
+    cache = Cache(layers, prompt_mask, response, jnp.zeros((), jnp.int32))
+    cache = cache._replace(prompt=constrain_layers(layers, config, "rows", "heads", "columns"))
     return blocks.unembed(params, config, x[:, -1]), cache
 
 
-def grow_cache(cache: Cache, columns: int) -> Cache:
+def constrain_layers(layers: Any, config: Config, *axes: str) -> Any:
+    """What is cached for each layer [., K, S, .], or stacked [repeats, ., K, S, .], sharded along these axes."""
+    return config.layout.constrain(layers, *([None] if config.scan_layers else []), *axes)
+
+
+def grow_cache(cache: Cache, columns: int, config: Config) -> Cache:
     """The cache with ``columns`` response columns. New columns are zero."""
-    extra = columns - cache.response[0][0].shape[2]
-    pad = [(0, 0), (0, 0), (0, extra), (0, 0)]
-    return cache._replace(response=[(jnp.pad(k, pad), jnp.pad(v, pad)) for k, v in cache.response])
+
+    def grow(x: Array) -> Array:
+        return jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(0, columns - x.shape[-2]), (0, 0)])
+
+    response = jax.tree.map(grow, cache.response)
+    return cache._replace(response=constrain_layers(response, config, "rows", "heads"))
 
 
 def decode(params: Params, config: Config, tokens: Array, cache: Cache) -> tuple[Array, Cache]:
     """Append tokens [N] at ``cache.column``: the logits [N, V] float32 of the next token, and the new cache."""
-    group = tokens.shape[0] // cache.prompt_mask.shape[0]
-    columns = jnp.arange(cache.response[0][0].shape[2])
+    x = blocks.embed(params, config, tokens[:, None])
+
+    def write_column(to: LayerCache, new: LayerCache, *first: Array) -> LayerCache:
+        """Write new [N, K, 1, .] into the column, of repeat ``first`` where layers are stacked."""
+
+        def write(to: Array, x: Array) -> Array:
+            x = x.astype(to.dtype).reshape(*[1] * len(first), *x.shape)
+            return jax.lax.dynamic_update_slice(to, x, (*first, 0, 0, cache.column, 0))
+
+        return write(to[0], new[0]), write(to[1], new[1])
+
+    # One layer after the other.
+    if not config.scan_layers:
+        response = []
+        for index, (weights, prompt, old) in enumerate(
+            zip(params["layers"], cache.prompt, cache.response, strict=True)
+        ):
+
+            def write_own(new: LayerCache, old: LayerCache = old) -> LayerCache:
+                response.append(constrain_layers(write_column(old, new), config, "rows", "heads"))
+                return response[-1]
+
+            x = decode_layer(weights, x, index, prompt, write_own, cache, config)
+        return blocks.unembed(params, config, x[:, 0]), cache._replace(response=response, column=cache.column + 1)
+
+    # Or one loop over each stack of layers. Its cache is carried, so that a column is written in place.
+    stacks = []
+    for (first, _, repeats), weights, prompts, old in zip(
+        config.layer_stacks(), params["layers"], cache.prompt, cache.response, strict=True
+    ):
+
+        def decode_pattern(carry: Any, repeat: Array, first=first, weights=weights, prompts=prompts) -> Any:
+            x, response = carry[0], list(carry[1])
+            for place, own_weights in enumerate(sequence.take_repeat(weights, repeat)):
+
+                def write_own(new: LayerCache, place: int = place) -> LayerCache:
+                    written = write_column(response[place], new, repeat)
+                    response[place] = constrain_layers(written, config, "rows", "heads")
+                    return sequence.take_repeat(response[place], repeat)
+
+                prompt = sequence.take_repeat(prompts[place], repeat)
+                x = decode_layer(own_weights, x, first + place, prompt, write_own, cache, config)
+            return (x, response), None
+
+        (x, response), _ = jax.lax.scan(decode_pattern, (x, old), jnp.arange(repeats))
+        stacks.append(response)
+    return blocks.unembed(params, config, x[:, 0]), cache._replace(response=stacks, column=cache.column + 1)
+
+
+def decode_layer(
+    weights: Params,
+    x: Array,
+    index: int,
+    prompt: LayerCache,
+    write_own: Callable[[LayerCache], LayerCache],
+    cache: Cache,
+    config: Config,
+) -> Array:
+    """One layer for one token in each row, x [N, 1, D] -> [N, 1, D].
+
+    ``prompt`` is what the layer cached of the prompts. ``write_own`` takes what it caches of the token, writes it, and returns
+    what is cached of the responses, the token included.
+    """
+    group = x.shape[0] // cache.prompt_mask.shape[0]
     prompt_length = cache.prompt_mask.sum(-1)  # [B]
     position = jnp.repeat(prompt_length, group) + cache.column  # [N]
     prompt_position = sequence.token_positions(cache.prompt_mask)  # [B, P]
-    x = blocks.embed(params, config, tokens[:, None])
-    response = []
-    for index, weights in enumerate(params["layers"]):
-        weights = gather_layer(weights, config, index)
-        h = blocks.rms_norm(x, weights["attention_norm"], config)
-        q, new = layer.project_step(weights, h, position[:, None], index, config)  # q: parts [N, K, R, E]
-        # Write the new column.
-        prompt, old = cache.prompt[index], cache.response[index]
-        write = lambda to, x: jax.lax.dynamic_update_slice_in_dim(to, x.astype(to.dtype), cache.column, 2)
-        own = config.layout.constrain((write(old[0], new[0]), write(old[1], new[1])), "rows", "heads")
-        response.append(own)
-        # Scores of the prompt: the queries of all attempts at it, side by side, against its one copy of the keys.
-        grouped_q = tuple(join_group(part, group) for part in q)  # [B, K, R * G, E]
-        near = attention.within_window((prompt_length + cache.column)[:, None], prompt_position, index, config)
-        visible = (cache.prompt_mask & near)[:, None, None]
-        of_prompt = attention.attention_scores(grouped_q, layer.cached_keys(prompt, config), visible, config)
-        of_prompt = split_group(of_prompt, group)  # [N, K, R, P]
-        # Scores of the response so far.
-        visible = (columns <= cache.column) & attention.within_window(cache.column, columns, index, config)
-        of_response = attention.attention_scores(q, layer.cached_keys(own, config), visible, config)
-        # Softmax over both, and the mixed values.
-        p = jax.nn.softmax(jnp.concatenate([of_prompt, of_response], -1))
-        p_prompt, p_response = join_group(p[..., : of_prompt.shape[-1]], group), p[..., of_prompt.shape[-1] :]
-        mixed = split_group(attention.mix_values(p_prompt, layer.cached_values(prompt, config), config), group)
-        mixed += attention.mix_values(p_response, layer.cached_values(own, config), config)
-        x = layer.finish_layer(weights, x, layer.step_heads(weights, mixed, config), config)
-        x = config.layout.constrain(x, "rows")
-    return blocks.unembed(params, config, x[:, 0]), cache._replace(response=response, column=cache.column + 1)
+    weights = gather_layer(weights, config, index)
+    h = blocks.rms_norm(x, weights["attention_norm"], config)
+    q, new = layer.project_step(weights, h, position[:, None], index, config)  # q: parts [N, K, R, E]
+    own = write_own(new)
+    columns = jnp.arange(own[0].shape[2])
+    # Scores of the prompt: the queries of all attempts at it, side by side, against its one copy of the keys.
+    grouped_q = tuple(join_group(part, group) for part in q)  # [B, K, R * G, E]
+    near = attention.within_window((prompt_length + cache.column)[:, None], prompt_position, index, config)
+    visible = (cache.prompt_mask & near)[:, None, None]
+    of_prompt = attention.attention_scores(grouped_q, layer.cached_keys(prompt, config), visible, config)
+    of_prompt = split_group(of_prompt, group)  # [N, K, R, P]
+    # Scores of the response so far.
+    visible = (columns <= cache.column) & attention.within_window(cache.column, columns, index, config)
+    of_response = attention.attention_scores(q, layer.cached_keys(own, config), visible, config)
+    # Softmax over both, and the mixed values.
+    p = jax.nn.softmax(jnp.concatenate([of_prompt, of_response], -1))
+    p_prompt, p_response = join_group(p[..., : of_prompt.shape[-1]], group), p[..., of_prompt.shape[-1] :]
+    mixed = split_group(attention.mix_values(p_prompt, layer.cached_values(prompt, config), config), group)
+    mixed += attention.mix_values(p_response, layer.cached_values(own, config), config)
+    x = layer.finish_layer(weights, x, layer.step_heads(weights, mixed, config), config)
+    return config.layout.constrain(x, "rows")
 
 
 def join_group(x: Array, group: int) -> Array:

@@ -19,11 +19,14 @@ def token_positions(mask: Array) -> Array:
     return jnp.maximum(jnp.cumsum(mask, -1) - 1, 0)
 
 
-def run_layers(params: Params, config: Config, tokens: Array, mask: Array) -> tuple[Array, list[LayerCache]]:
+def run_layers(
+    params: Params, config: Config, tokens: Array, mask: Array, keep_stacked: bool = False
+) -> tuple[Array, list[Any]]:
     """All layers over tokens [B, S]: the residual stream [B, S, D], and what each layer caches, [B, K, S, .].
 
-    With ``scan_layers`` the list for the cache is empty: unstack the parameters first. Columns may be sharded over devices.
-    Each device then compares its own queries with all keys.
+    With ``scan_layers`` the list for the cache is empty, unless ``keep_stacked`` asks for it: it is then stacked as the
+    parameters are, and there is no gradient. Columns may be sharded over devices. Each device then compares its own queries
+    with all keys.
     """
     # Pad the columns so that they divide among devices, and move real tokens to the front where a kernel needs that.
     constrain, real = config.layout.constrain, tokens.shape[1]
@@ -58,15 +61,32 @@ def run_layers(params: Params, config: Config, tokens: Array, mask: Array) -> tu
             x, pair = run_layer(layer, x, index)
             cache.append(tuple(restore_columns(y, 2) for y in pair))
         return restore_columns(x, 1), cache
-    for (first, _, _), stacked in zip(config.layer_stacks(), params["layers"], strict=True):
+    restore_stacked = jax.vmap(lambda y: restore_columns(y, 2))
+    for (first, _, repeats), stacked in zip(config.layer_stacks(), params["layers"], strict=True):
 
-        def run_pattern(x: Array, layers: list[Params], first: int = first) -> tuple[Array, None]:
+        def run_pattern(x: Array, layers: list[Params], first: int = first) -> tuple[Array, list[LayerCache]]:
+            pairs = []
             for place, layer in enumerate(layers):
-                x, _ = run_layer(layer, x, first + place)
-            return x, None
+                x, pair = run_layer(layer, x, first + place)
+                pairs.append(pair)
+            return x, pairs if keep_stacked else []
 
-        x, _ = jax.lax.scan(run_pattern, x, stacked)
+        if keep_stacked:
+            run_repeat = lambda x, n, run=run_pattern, stacked=stacked: run(x, take_repeat(stacked, n))
+            x, pairs = jax.lax.scan(run_repeat, x, jnp.arange(repeats))
+            cache.append(jax.tree.map(restore_stacked, pairs))
+        else:
+            x, _ = jax.lax.scan(run_pattern, x, stacked)
     return restore_columns(x, 1), cache
+
+
+def take_repeat(stacked: Any, repeat: Array) -> Any:
+    """In the body of a loop over the repeats of a stack: the arrays of this one.
+
+    The barrier keeps the compiler from converting the whole stack before the loop, which would be a copy of all weights.
+    """
+    stacked, repeat = jax.lax.optimization_barrier((stacked, repeat))
+    return jax.tree.map(lambda y: jax.lax.dynamic_index_in_dim(y, repeat, keepdims=False), stacked)
 
 
 def permute_columns(x: Array, order: Array, axis: int = 1) -> Array:
