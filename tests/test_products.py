@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rljax import transformer
-from rljax.transformer import products
+from rljax.transformer import grouped_products, products
 from rljax.transformer.weight_formats import LoraMatrix
 
 SMALL = dict(vocab_size=64, layers=2, width=32, heads=4, kv_heads=2, head_width=8, ff_width=64)
@@ -113,7 +113,7 @@ def test_the_gradients_of_grouped_products_are_those_of_each_group_by_itself():
     x = jax.random.normal(jax.random.key(0), (8, 6)).astype(jnp.bfloat16)
     w = jax.random.normal(jax.random.key(1), (3, 6, 4)).astype(jnp.bfloat16).astype(jnp.float32)
     g = jnp.sign(jax.random.normal(jax.random.key(2), (8, 4)))
-    value, pull = jax.vjp(lambda x, w: products.grouped_product(x, w, jnp.asarray(sizes)), x, w)
+    value, pull = jax.vjp(lambda x, w: grouped_products.grouped_product(x, w, jnp.asarray(sizes)), x, w)
     of_x, of_w = pull(g)
     first = 0
     for group, size in enumerate(sizes):
@@ -149,3 +149,30 @@ def test_gradients_that_are_sums_over_many_tokens_are_summed_in_float32(weight_d
     error = jax.tree.map(lambda a, b: float(jnp.linalg.norm(a - b) / jnp.linalg.norm(b)), found, expected)
     layer = error["layers"][0]
     assert error["embedding"] < 0.01 and layer["value"]["bias"] < 0.01 and layer["down_bias"] < 0.01
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("sizes", [[3, 0, 5], [0, 0, 0], [8, 0, 0], [1, 1, 1], [0, 30, 1]])
+def test_blocks_of_rows_are_the_grouped_product_of_jax(sizes, dtype):
+    rows = max(8, sum(sizes))
+    x, g = (jax.random.normal(jax.random.key(i), (rows, width)).astype(dtype) for i, width in enumerate((6, 4)))
+    w, sizes = jax.random.normal(jax.random.key(2), (3, 6, 4)).astype(dtype), jnp.asarray(sizes)
+    for ours, theirs, operand in (
+        (grouped_products.multiply_in_blocks, grouped_products.multiply_groups, w),
+        (grouped_products.sum_outer_in_blocks, grouped_products.sum_outer, g),
+    ):
+        np.testing.assert_allclose(ours(x, operand, sizes), theirs(x, operand, sizes), rtol=1e-5, atol=1e-5)
+
+
+def test_on_the_cpu_an_expert_multiplies_its_own_rows_alone():
+    experts, rows, width = 64, 512, 32
+    x, sizes = jnp.ones((rows, width)), jnp.full(experts, rows // experts)
+    w = jnp.ones((experts, width, width))
+
+    def total(x, w):
+        return grouped_products.grouped_product(x, w, sizes).sum()
+
+    gradients = jax.jit(jax.grad(total, argnums=(0, 1))).lower(x, w).compile()
+    of_all_rows = experts * rows * width * x.dtype.itemsize  # what ragged_dot writes on the CPU
+    assert gradients.memory_analysis().temp_size_in_bytes < of_all_rows / 4
+    assert f"f32[{experts},{rows}," not in gradients.as_text()

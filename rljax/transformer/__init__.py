@@ -11,6 +11,7 @@
     splash.py              attention by the TPU's Pallas kernel
     blocks.py              RMSNorm, RoPE, the dense block, embedding and head
     products.py            products whose backward pass runs in the dtype of the forward pass
+    grouped_products.py    the products of experts: one matrix for each group of rows
     weight_formats.py      a matrix as an array, as int8, or with a LoRA change beside it
     layout.py              the device mesh, and how arrays are sharded over it
     lora.py                low-rank adapters: the only parameters that learn

@@ -5,7 +5,8 @@ bfloat16 operands that returns float32 gets a float32 cotangent, and its two bac
 bfloat16, at a fraction of a chip's rate. Here the cotangent is first cast to the operands' dtype. The gradient of a weight
 is returned as it was accumulated, in the dtype that the weight is stored in.
 
-Operands of float32 or float64 need none of this: their products are JAX's own, forward and backward.
+Operands of float32 or float64 need none of this: their products are JAX's own, forward and backward. Products of grouped rows
+(experts) follow the same rules: ``grouped_products.py``.
 """
 
 import jax
@@ -13,11 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from rljax.transformer.config import Array
-
-# The gradient of grouped weights: x [M, D] and g [M, F] are summed over the rows of each group -> [X, D, F].
-SUM_OVER_ROWS = jax.lax.RaggedDotDimensionNumbers(
-    (((0,), (0,)), ((), ())), lhs_ragged_dimensions=(0,), rhs_group_dimensions=()
-)
 
 
 def accumulation_dtype(x: Array) -> jnp.dtype:
@@ -77,41 +73,6 @@ def split_einsum(spec: str) -> tuple[str, str, str]:
     terms, out = spec.split("->")
     left, right = terms.split(",")
     return left, right, out
-
-
-# One matrix for each group of rows
-
-
-def grouped_product(x: Array, w: Array, sizes: Array) -> Array:
-    """[M, F]: the first ``sizes[0]`` rows of x [M, D] times w[0], the next ``sizes[1]`` rows times w[1], and so on.
-
-    w has the shape [X, D, F]. Computed in x's dtype, accumulated and returned in float32 (or float64).
-    """
-    if not is_low_precision(x):
-        return jax.lax.ragged_dot(x, w.astype(x.dtype), sizes, preferred_element_type=accumulation_dtype(x))
-    return low_precision_grouped_product(x, w if jnp.issubdtype(w.dtype, jnp.floating) else w.astype(x.dtype), sizes)
-
-
-@jax.custom_vjp
-def low_precision_grouped_product(x: Array, w: Array, sizes: Array) -> Array:
-    """``grouped_product`` where x has fewer bits than float32. w may be stored in another dtype."""
-    return jax.lax.ragged_dot(x, w.astype(x.dtype), sizes, preferred_element_type=accumulation_dtype(x))
-
-
-def grouped_forward(x: Array, w: Array, sizes: Array) -> tuple[Array, tuple[Array, Array, Array]]:
-    return low_precision_grouped_product(x, w, sizes), (x, w, sizes)
-
-
-def grouped_backward(saved: tuple[Array, Array, Array], g: Array) -> tuple[Array, Array, np.ndarray]:
-    """The cotangents of x and w, both from a product in x's dtype; the sizes have none."""
-    x, w, sizes = saved
-    g = g.astype(x.dtype)
-    of_x = low_precision_grouped_product(g, w.swapaxes(1, 2), sizes).astype(x.dtype)
-    of_w = jax.lax.ragged_dot_general(x, g, sizes, SUM_OVER_ROWS, preferred_element_type=accumulation_dtype(x))
-    return of_x, of_w.astype(w.dtype), np.zeros(sizes.shape, jax.dtypes.float0)
-
-
-low_precision_grouped_product.defvjp(grouped_forward, grouped_backward)
 
 
 # Sums over tokens that are no products

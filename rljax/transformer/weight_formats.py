@@ -10,8 +10,9 @@ import jax.numpy as jnp
 
 from rljax.errors import UserError
 from rljax.transformer.config import Array, Config, Params
+from rljax.transformer.grouped_products import grouped_product
 from rljax.transformer.parameters import WeightSpec, is_weight_spec, layer_weights, weight_specs
-from rljax.transformer.products import grouped_product, product, split_einsum
+from rljax.transformer.products import product, split_einsum
 
 WEIGHT_FORMATS = ("bfloat16", "int8")  # of the layers' matrices while sampling; "" (not listed): as they are
 
