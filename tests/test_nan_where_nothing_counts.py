@@ -13,6 +13,7 @@ from objective_batch import ADVANTAGE_OF_BATCH, D, near
 
 from rljax import metrics, rewards
 from rljax import policy_gradient as pg
+from rljax.learner import supervised
 from rljax.structs import Rewards, Rollout
 from rljax.transformer import value_head
 
@@ -177,3 +178,12 @@ def test_evaluation_estimates_are_those_of_scored_attempts():
     assert np.isnan(metrics.mean_known(np.full(3, nan)))
     rates = metrics.success_rates(correct)
     assert metrics.standard_error(rates) == pytest.approx(metrics.standard_error(rates[[0, 2, 3]]))
+
+
+def test_a_prompt_token_of_probability_zero_leaves_the_supervised_loss_as_it_is(monkeypatch):
+    logp, entropy = jnp.asarray([[-jnp.inf, -1.0, -3.0]]), jnp.asarray([[jnp.nan, 0.5, 0.7]])
+    monkeypatch.setattr(supervised.transformer, "token_logprobs", lambda *_: (logp, entropy))
+    batch = {"tokens": jnp.ones((1, 4), jnp.int32), "mask": jnp.ones((1, 4), bool)}
+    batch = supervised.add_token_weights(batch | {"loss_mask": jnp.asarray([[False, False, True, True]])})
+    loss, metrics = supervised.make_next_token_loss(None)({}, batch)
+    assert float(loss) == 2.0 and round(float(metrics["entropy"]), 6) == 0.6

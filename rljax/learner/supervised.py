@@ -69,6 +69,7 @@ def make_next_token_loss(
         policy = lora.policy_params(params, frozen)
         logp, entropy = transformer.token_logprobs(policy, model, batch["tokens"], batch["mask"])
         weight = batch["weight"][:, 1:]
-        return -jnp.sum(weight * logp), {"entropy": jnp.sum(weight * jax.lax.stop_gradient(entropy))}
+        mean = lambda x: jnp.sum(weight * jnp.where(weight > 0, x, 0.0))  # 0 times -inf would be NaN
+        return -mean(logp), {"entropy": mean(jax.lax.stop_gradient(entropy))}
 
     return loss
