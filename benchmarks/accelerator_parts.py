@@ -156,7 +156,7 @@ def check_logprobs(sizes: Sizes) -> Lines:
 
 
 def record_gradients() -> optax.GradientTransformation:
-    """An optimiser that changes no parameter, and whose state is the last gradient."""
+    """An optimizer that changes no parameter, and whose state is the last gradient."""
 
     def zeros(params: Any) -> Any:
         return jax.tree.map(jnp.zeros_like, params)

@@ -88,7 +88,7 @@ def tokens_of(rows, columns, seed=0):
     return np.random.default_rng(seed).integers(SMALL.vocab_size, size=(rows, columns))
 
 
-# Compiled without optimisation: these run once, and compiling is what takes the time.
+# Compiled without optimization: these run once, and compiling is what takes the time.
 jit = functools.partial(jax.jit, static_argnums=1, compiler_options={"xla_backend_optimization_level": 0})
 forward = jit(transformer.forward)
 

@@ -163,7 +163,7 @@ def test_the_rollout_used_here_has_unequal_lengths_and_stops(rollout):
 
 @pytest.mark.parametrize("name", ALL)
 def test_no_algorithm_depends_on_the_micro_batches_and_none_is_upset_where_nobody_is_right(name, params, rollout):
-    """1 x 8 and 4 x 2 rows: two optimiser steps on the same rollout end at the same parameters."""
+    """1 x 8 and 4 x 2 rows: two optimizer steps on the same rollout end at the same parameters."""
     r = ALL[name]
     begin, of_whole = state_of(params, r), compile_learner(learner_of(r))
     whole, metrics = of_whole(begin, earned(rollout))

@@ -1,4 +1,4 @@
-"""Adapters: a pure transform of the parameters, and all that the optimiser, the checkpoints and the reference see."""
+"""Adapters: a pure transform of the parameters, and all that the optimizer, the checkpoints and the reference see."""
 
 import dataclasses
 import json
@@ -126,7 +126,7 @@ def finished(tmp_path_factory):
     return folder, c
 
 
-def test_the_optimiser_sees_adapters_alone_and_what_they_hang_on_stays(finished):
+def test_the_optimizer_sees_adapters_alone_and_what_they_hang_on_stays(finished):
     _, c = finished
     c.rl.update_from_flattened_dict({"row.kl": "k3(coef=0.1)"})
     run = resolve(c)

@@ -135,5 +135,5 @@ def test_a_plan_counts_master_weights_as_part_of_the_optimizer():
     memory = lambda **changes: compute_state_memory(planning.resolve_abstract(tiny_config(**changes)))
     exact, low, adapters = memory(), memory(**LOW_RUN), memory(**LOW_RUN, **{"rl.lora.rank": 2})
     assert low["weights"] == exact["weights"] / 2
-    assert low["optimiser"] == pytest.approx(exact["optimiser"] + exact["weights"], abs=64)
-    assert adapters["optimiser"] == pytest.approx(2 * adapters["adapters"], abs=64)
+    assert low["optimizer"] == pytest.approx(exact["optimizer"] + exact["weights"], abs=64)
+    assert adapters["optimizer"] == pytest.approx(2 * adapters["adapters"], abs=64)

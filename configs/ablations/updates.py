@@ -1,4 +1,4 @@
-"""How much to train on each rollout: optimiser steps, learning rate, clip range.
+"""How much to train on each rollout: optimizer steps, learning rate, clip range.
 
 rljax ablate --config ablations/updates --workdir runs/updates --seeds 3
 

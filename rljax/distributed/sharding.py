@@ -208,7 +208,7 @@ def weight_shardings(model: transformer.Config) -> Any:
 def state_shardings(state: Any, model: transformer.Config, on_host: Collection[str] = ()) -> Any:
     """The sharding of each array of a training state, as a pytree like it.
 
-    An array with the path and the shape of a weight (in the optimiser, in the reference) is split like that weight; all
+    An array with the path and the shape of a weight (in the optimizer, in the reference) is split like that weight; all
     others are replicated. Arrays of the parts named ``on_host``, except scalars, lie in host memory, split in the same way.
     """
     assert model.layout.mesh is not None

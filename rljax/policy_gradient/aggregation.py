@@ -1,4 +1,4 @@
-"""From token losses to a loss: the weight of each token, computed once from the whole optimiser batch.
+"""From token losses to a loss: the weight of each token, computed once from the whole optimizer batch.
 
 Micro-batches and devices then only add: loss = sum(weight * token loss), the same number however the rows are split.
 """
@@ -33,7 +33,7 @@ def weights(
     n_seqs: Array | float | None = None,
     empty_rows: EmptyRows = "live",
 ) -> Array:
-    """Weights of the tokens of an optimiser batch, shaped like its mask, [N, T] or [B, G, T]; 0 where that is 0.
+    """Weights of the tokens of an optimizer batch, shaped like its mask, [N, T] or [B, G, T]; 0 where that is 0.
 
     mode (the tokens of row i number |o_i|):
       token_mean                1 / sum of all |o|                            (DAPO, arXiv 2503.14476)

@@ -173,7 +173,7 @@ class Algorithm:
 
     @property
     def ranks_tokens(self) -> bool:
-        """Whether the loss depends on how a token ranks in its optimiser batch, which must then be scored first."""
+        """Whether the loss depends on how a token ranks in its optimizer batch, which must then be scored first."""
         return self.name("tokens") != "all" or self.name("surrogate") in CHOOSES_TOKENS or self.adapts_entropy
 
     @property

@@ -59,7 +59,7 @@ def compute_advantages(algorithm: Algorithm, attempts: Attempts) -> tuple[Array,
 
 
 def token_weights(algorithm: Algorithm, mask: Array, *, group_size: int, const: float) -> Array:
-    """The weight of every token of an optimiser batch [N, T] in the loss."""
+    """The weight of every token of an optimizer batch [N, T] in the loss."""
     empty = algorithm.option("aggregation", "empty_rows")
     return weights(mask, algorithm.name("aggregation"), group_size=group_size, const=const, empty_rows=empty)
 
@@ -148,7 +148,7 @@ def correction_weights(algorithm: Algorithm, old_logprobs: Array, behaviour_logp
 def choose_tokens(
     algorithm: Algorithm, logp: Array, entropy: Array, old_logprobs: Array, advantage: Array, mask: Array, key: Array
 ) -> Array | None:
-    """Bool [N, T]: the tokens that the algorithm treats apart, from the whole optimiser batch; None where it ranks none."""
+    """Bool [N, T]: the tokens that the algorithm treats apart, from the whole optimizer batch; None where it ranks none."""
     data = dict(logp=logp, entropy=entropy, old_logprobs=old_logprobs, advantage=advantage, mask=mask, key=key)
     if algorithm.name("tokens") != "all":
         return choices.call(algorithm.choice("tokens"), tokens.TOKENS, data)

@@ -1,6 +1,6 @@
 """Which tokens to treat apart: by entropy, or by how their likelihood goes with the advantage.
 
-These rank tokens against all others of the optimiser batch, so they are chosen from the whole of it, before it is split.
+These rank tokens against all others of the optimizer batch, so they are chosen from the whole of it, before it is split.
 ``mask`` [N, T] marks the tokens that count; a share of n tokens is floor(share n), at least one where there is one.
 """
 

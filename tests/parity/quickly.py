@@ -1,4 +1,4 @@
-"""jax.jit for functions that run once: compiled without optimisation, because compiling takes most of the time."""
+"""jax.jit for functions that run once: compiled without optimization, because compiling takes most of the time."""
 
 import functools
 from typing import Any
