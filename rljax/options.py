@@ -24,8 +24,15 @@ from rljax.errors import UserError
 T = TypeVar("T")
 
 
+# Bounds of every setting. A declaration may be narrower
+MAX_INT = 2**31 - 1  # numbers of steps, rows and tokens are int32 on the devices
+MAX_FLOAT = 1e30  # a float is 0, or 1 / MAX_FLOAT to MAX_FLOAT in size: it and its reciprocal are finite in float32
+MAX_ITEMS = 4096  # characters of a text, and items of a tuple
+SHOWN = 60  # characters of a value that an error message repeats
+
+
 class Declared(NamedTuple):
-    """What is known of a setting beside its default."""
+    """What is known of a setting beside its default. The bounds of a tuple are those of its items."""
 
     help: str
     kind: type  # bool, int, float, str or tuple
@@ -34,44 +41,90 @@ class Declared(NamedTuple):
     high: float | None = None  # at most
     above: float | None = None  # more than
     choices: Sequence[Any] = ()
+    items: type | None = None  # the kind of a tuple's items; None: any
 
     def range(self) -> str:
         """The values that are allowed, in words; "" where the type says all."""
+        each = "each item " if self.kind is tuple else ""
         if self.choices:
-            return f"must be one of {', '.join(map(repr, self.choices))}"
+            return f"{each}must be one of {', '.join(map(repr, self.choices))}"
         bounds = [("at least", self.low), ("above", self.above), ("at most", self.high)]
-        words = " and ".join(f"{name} {bound:g}" for name, bound in bounds if bound is not None)
-        return f"must be {words}" if words else ""
+        words = " and ".join(f"{name} {format_number(bound)}" for name, bound in bounds if bound is not None)
+        return f"{each}must be {words}" if words else ""
 
     def problem(self, value: Any) -> str:
         """What is wrong with a value, in words; "" where it is allowed."""
-        if value is None:
-            return "" if self.optional else f"must be {NAMES[self.kind]}"
-        if self.kind is tuple and isinstance(value, list):
-            value = tuple(value)
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        fits = (
-            number if self.kind is float else isinstance(value, self.kind) and (self.kind is bool or value is not True)
-        )
-        if not fits or (self.kind is int and isinstance(value, bool)):
+        if value is None and self.optional:
+            return ""
+        if not is_of_kind(value, self.kind):
             return f"must be {NAMES[self.kind]}"
+        if self.kind is tuple:
+            return self.problem_of_items(value)
         if self.choices and value not in self.choices:
             return self.range()
-        if not number:
-            return ""
-        if not math.isfinite(value):
+        if self.kind is str:
+            return (
+                f"must be text of at most {MAX_ITEMS:,} characters"
+                if len(value) > MAX_ITEMS
+                else ("must be text without a NUL character" if "\0" in value else "")
+            )
+        return "" if self.kind is bool else self.problem_of_number(value)
+
+    def problem_of_number(self, value: float) -> str:
+        """What is wrong with a number of the right kind."""
+        if value != value or value in (math.inf, -math.inf):
             return "must be a finite number"
-        low = self.low is not None and value < self.low or self.above is not None and value <= self.above
-        return self.range() if low or (self.high is not None and value > self.high) else ""
+        if self.low is not None and value < self.low or self.above is not None and value <= self.above:
+            return self.range()
+        if self.high is not None and value > self.high:
+            return self.range()
+        if self.kind is int and abs(value) > MAX_INT:
+            return self._replace(high=MAX_INT).range()
+        if self.kind is float and value and not 1 / MAX_FLOAT <= abs(value) <= MAX_FLOAT:
+            return f"must be {1 / MAX_FLOAT:g} to {MAX_FLOAT:g} in size, or 0: it is used in float32"
+        return ""
+
+    def problem_of_items(self, values: Sequence[Any]) -> str:
+        """What is wrong with the items of a tuple."""
+        if len(values) > MAX_ITEMS:
+            return f"must have at most {MAX_ITEMS:,} items, not {len(values):,}"
+        if self.items is None:
+            return ""
+        each = self._replace(kind=self.items, optional=False)
+        problems = (each.problem(value) for value in values)
+        first = next(filter(None, problems), "")
+        return f"each item {first}" if first else ""
 
 
 NAMES = {bool: "True or False", int: "a whole number", float: "a number", str: "text", tuple: "a tuple"}
 
 
+def is_of_kind(value: Any, kind: type) -> bool:
+    """Whether a config may give this value to a setting of this kind: a list is a tuple there, and 1 a float."""
+    if kind is float or kind is int:
+        return isinstance(value, (int, float) if kind is float else int) and not isinstance(value, bool)
+    return isinstance(value, (tuple, list) if kind is tuple else kind)
+
+
+def format_number(x: float) -> str:
+    """A bound in an error message: 1,048,576 or 0.5 or 1e+30."""
+    return f"{x:,}" if isinstance(x, int) else f"{x:g}"
+
+
+def format_value(value: Any) -> str:
+    """A value in an error message, cut to one short line."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no whole number of more than 4,300 digits
+        text = f"a number of {value.bit_length():,} bits"
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+
+
 def option(default: Any, help: str, *, kind: type | None = None, **bounds: Any) -> Any:
     """A dataclass field that a config may set. ``kind`` is needed where the default is None.
 
-    ``bounds``: low, high, above (numbers), choices (a sequence of values).
+    ``bounds``: low, high, above (numbers), choices (a sequence of values), items (the kind of a tuple's items). The bounds of a
+    tuple are those of its items.
     """
     declared = Declared(help, kind or type(default), default is None, **bounds)
     return dataclasses.field(default=default, metadata={"option": declared})
@@ -104,7 +157,7 @@ def build(cls: type[T], values: Mapping[str, Any], where: str = "", **others: An
 def check(known: Declared, value: Any, key: str) -> None:
     """Raise UserError where a setting does not allow this value."""
     if problem := known.problem(value):
-        raise UserError(f"{key}={value!r}: {problem}")
+        raise UserError(f"{key}={format_value(value)}: {problem}")
 
 
 # Plug-ins: files of the user's own, imported by the run and by its worker processes

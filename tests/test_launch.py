@@ -187,7 +187,7 @@ def resolved(**changes):
         ({"model__heads": 3, "model__kv_heads": 2}, "heads=3 is not a multiple of kv_heads=2"),
         ({"mesh__data": 3}, "needs 3 devices"),
         ({"task__options__prices": 2}, "prices=2 of max_price=12"),
-        ({"task__name": "chess"}, "task: 'chess' is unknown"),
+        ({"task__name": "chess"}, "task.name='chess' is unknown"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_before_any_work(changes, words):

@@ -180,7 +180,7 @@ def test_memory_is_saved_where_asked():
         ({"sliding": (True,)}, "window"),
         ({"rope_scaling": ("dynamic", 2.0)}, "dynamic.*yarn"),
         ({"latent": 8, "rope_width": 3}, "rope_width=3"),
-        ({"latent": 8, "rope_width": 34}, "rope_width=34 must be part of head_width=32"),
+        ({"latent": 8, "rope_width": 34}, "rope_width=34 to be part of head_width=32"),
         ({"experts": 4}, "expert_width"),
         ({"experts": 4, "expert_width": 8, "router_groups": 3}, "router_groups=3"),
         ({"experts": 4, "expert_width": 8, "router_groups": 4}, "best two"),

@@ -26,7 +26,9 @@ class MicroBatchOptions:
     """The micro-batching of a stage, as the config states it."""
 
     micro_batch: int = option(16, "rows computed at a time, rounded up to whole rows a device; 0: all", low=0)
-    widths: tuple[int, ...] = option((), "response columns that a micro-batch may be cut to, beside all of them")
+    widths: tuple[int, ...] = option(
+        (), "response columns that a micro-batch may be cut to, beside all of them", items=int, low=1
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from rljax.errors import UserError
+from rljax.options import Declared, format_value
 
 
 class Choice(NamedTuple):
@@ -45,6 +46,8 @@ def parse(text: str | Choice, table: Mapping[str, Callable], what: str) -> Choic
             raise UserError(f"{what}={choice}: {option} is a number, not {value!r}")
         if words and value is not None and value not in words:
             raise UserError(f"{what}={choice}: {option} must be one of {words}")
+        if problem := problem_of_literal(value):
+            raise UserError(f"{what}: {choice.name}({option}={format_value(value)}): {problem}")
     missing = [k for k, v in options(table[choice.name]).items() if v is inspect.Parameter.empty]
     if missing := [k for k in missing if k not in choice.options]:
         raise UserError(f"{what}={choice} needs {missing[0]}, write {choice.name}({missing[0]}=...)")
@@ -60,12 +63,21 @@ def read(text: str, what: str) -> Choice:
         if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
             raise ValueError
         return Choice(call.func.id, {k.arg: literal(k.value) for k in call.keywords if k.arg})
-    except (SyntaxError, ValueError, AttributeError) as e:
-        raise UserError(f"{what}={text!r} is not of the form name or name(option=value, ...)") from e
+    except (SyntaxError, ValueError, AttributeError, TypeError, MemoryError, RecursionError) as e:
+        raise UserError(f"{what}={format_value(text)} is not of the form name or name(option=value, ...)") from e
 
 
 def literal(node: ast.expr) -> Any:
     return node.id if isinstance(node, ast.Name) else ast.literal_eval(node)
+
+
+def problem_of_literal(value: Any) -> str:
+    """What is wrong with an option's value: a number that float32 cannot hold, or no plain value; "" where it is allowed."""
+    if isinstance(value, (tuple, list)):
+        return next(filter(None, map(problem_of_literal, value)), "")
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return Declared("", float).problem(value)
+    return "must be a number, a word or a tuple of them" if isinstance(value, (bytes, complex, dict, set)) else ""
 
 
 def options(function: Callable) -> dict[str, Any]:

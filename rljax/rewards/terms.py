@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rljax.errors import UserError
-from rljax.options import load_function
+from rljax.options import Declared, format_value, load_function
 from rljax.policy_gradient import choices
 from rljax.structs import Array, Rewards, Rollout
 from rljax.tasks import Task
@@ -109,12 +109,16 @@ def parse_reward(text: str) -> tuple[Term, ...]:
     try:
         tree = ast.parse(FROM_FILE.sub(name_function, text).strip(), mode="eval")
         terms = tuple(parse_terms(tree.body, 1.0, functions))
-    except (SyntaxError, ValueError, TypeError):
-        raise UserError(f"rl.reward={text!r}: write a sum such as correct + 0.5*format(tags=think)") from None
+    except (SyntaxError, ValueError, TypeError, OverflowError, MemoryError, RecursionError):
+        raise UserError(
+            f"rl.reward={format_value(text)}: write a sum such as correct + 0.5*format(tags=think)"
+        ) from None
     names = [t.name for t in terms]
     if twice := [n for n in names if names.count(n) > 1]:
         raise UserError(f"rl.reward={text!r} names {twice[0]!r} twice")
     for term in terms:
+        if problem := Declared("", float).problem(term.weight) or ("must not be 0" if not term.weight else ""):
+            raise UserError(f"rl.reward={format_value(text)}: the weight of {term.name} {problem}")
         for option, value in term.choice.options.items():
             known = WORDS.get((term.name, option))
             if known and value not in known:

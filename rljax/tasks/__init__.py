@@ -61,7 +61,7 @@ def find_world(name: str) -> Any:
     if name not in TASKS:
         near = difflib.get_close_matches(name, TASKS, 1)
         hint = f"did you mean {near[0]!r}? Choose" if near else "choose"
-        raise UserError(f"task: {name!r} is unknown, {hint} from {', '.join(TASKS)}")
+        raise UserError(f"task.name={name!r} is unknown, {hint} from {', '.join(TASKS)}")
     world = TASKS[name]
     if isinstance(world, str):
         try:

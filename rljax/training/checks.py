@@ -9,6 +9,7 @@ from rljax import policy_gradient as pg
 from rljax import rewards, sampler
 from rljax.distributed import sharding
 from rljax.errors import UserError
+from rljax.training.sizes import check_sizes
 from rljax.transformer import lora
 
 
@@ -24,8 +25,15 @@ def check_run(run: Any, stages: Sequence[str]) -> None:
             f"{run.task.behaviours}"
         )
     longest = {"sft": run.sft.data.max_new_tokens, "rl": run.rl.sampling.max_new_tokens}
-    sampler.check_window(run.model, run.task.prompt_slots, max(longest[s] for s in {"rl", *run.stages} - {"pretrain"}))
+    for name in sorted({"rl", *stages} - {"pretrain"}):
+        try:
+            sampler.check_window(run.model, run.task.prompt_slots, longest[name])
+        except UserError as e:
+            raise UserError(f"{name}.max_new_tokens={longest[name]}: {e}") from None
+    check_sizes(run, stages)
     check_algorithm(run.rl)
+    if unknown := [rule for rule in run.selection.rules if rule not in pg.ALGORITHMS]:
+        raise UserError(f"selection.rules: {unknown[0]!r} is unknown, choose from {sorted(pg.ALGORITHMS)}")
     run.rl.problems.check(run.task)
     run.rl.sampling.check_limit("rl.")
     for name in stages:
@@ -52,7 +60,7 @@ def check_stage(run: Any, stage: Any) -> None:
         return
     lora.target_matrices(run.model, stage.lora.targets)
     if stage.optimizer.name == "muon":
-        raise UserError(f"{name}.optimizer.name=muon knows whole matrices only: use adamw or sgd with {name}.lora")
+        raise UserError(f"{name}.optimizer.name=muon knows whole matrices only: use adamw or sgd with {name}.lora.rank")
     if name == "rl" and stage.algorithm.looks_at("values") and stage.critic.trunk == "own":
         raise UserError(
             "rl.lora.rank: a critic of its own would be a whole model that learns: use rl.critic.trunk=policy"

@@ -39,8 +39,8 @@ class RunOptions:
     weights: str = option(
         "", "a Hugging Face folder or hub name: architecture, tokenizer, and what a stage may start from"
     )
-    stages: tuple[str, ...] = option(STAGES, "the stages that reproduce runs, in order")
-    workers: int = option(1, "processes that verify text; 0: verify in the main one", low=0)
+    stages: tuple[str, ...] = option(STAGES, "the stages that reproduce runs, in order", items=str)
+    workers: int = option(1, "processes that verify text; 0: verify in the main one", low=0, high=1024)
     max_unscored: float = option(
         0.25,
         "share of a batch's responses that may stay unscored, because the verifier's process died or hung; above it the run "
@@ -49,10 +49,10 @@ class RunOptions:
         high=1.0,
     )
     plugins: tuple[str, ...] = option(
-        (), "Python files that add worlds, advantages, surrogates, algorithms, reward terms"
+        (), "Python files that add worlds, advantages, surrogates, algorithms, reward terms", items=str
     )
     log: tuple[str, ...] = option(
-        ("tensorboard",), "where metrics go beside metrics.jsonl: tensorboard, wandb, trackio"
+        ("tensorboard",), "where metrics go beside metrics.jsonl: tensorboard, wandb, trackio", items=str
     )
 
 
@@ -110,7 +110,7 @@ class AhaOptions:
 class SelectionOptions:
     """Runs that reproduce also trains, from the same start, by imitating some of the attempts."""
 
-    rules: tuple[str, ...] = option((), "algorithms to train by")
+    rules: tuple[str, ...] = option((), "algorithms to train by", items=str)
     steps: int = option(60, "steps of each", low=0)
 
 
@@ -119,8 +119,9 @@ ALGORITHM_PARTS = {
     **{part: Declared(f"the algorithm's {part}, as 'name' or 'name(option=value)'", str, True)
        for part in policy_gradient.TABLES},
     "sign": Declared("learn only from advantages of this sign", str, True, choices=("both", "positive", "negative")),
-    "off_policy_mask": Declared("leave out worse responses so many nats a token from the behaviour policy", float, True),
-    "positive_nll": Declared("weight of -log pi on the tokens of correct attempts", float, True),
+    "off_policy_mask": Declared("leave out worse responses so many nats a token from the behaviour policy", float, True,
+                                low=0.0),
+    "positive_nll": Declared("weight of -log pi on the tokens of correct attempts", float, True, low=0.0),
 }  # fmt: skip
 STAGE = (LoopOptions, MicroBatchOptions, StartOptions)
 SECTIONS: dict[str, tuple[type, ...]] = {

@@ -23,12 +23,12 @@ class Config:
     """The architecture, and how it is computed. Frozen and hashable: a static argument of the jitted functions."""
 
     vocab_size: int
-    layers: int = option(2, "number of layers", low=1)
-    width: int = option(64, "D: width of the residual stream", low=1)
-    heads: int = option(2, "H: query heads", low=1)
-    kv_heads: int = option(2, "K: key/value heads, a divisor of heads", low=1)
-    head_width: int = option(32, "E: width of a head, even", low=2)
-    ff_width: int = option(256, "F: width of the feed-forward block", low=1)
+    layers: int = option(2, "number of layers", low=1, high=4096)
+    width: int = option(64, "D: width of the residual stream", low=1, high=1 << 20)
+    heads: int = option(2, "H: query heads", low=1, high=65_536)
+    kv_heads: int = option(2, "K: key/value heads, a divisor of heads", low=1, high=65_536)
+    head_width: int = option(32, "E: width of a head, even", low=2, high=65_536)
+    ff_width: int = option(256, "F: width of the feed-forward block", low=1, high=1 << 24)
     max_length: int = option(4096, "the window, in tokens: prompt and response together", low=1)
     activation: str = option(
         "silu", "of the gate: silu (SwiGLU), gelu_tanh or gelu (GeGLU)", choices=("silu", "gelu_tanh", "gelu")
@@ -48,7 +48,7 @@ class Config:
     # | ("yarn", factor, fast, slow, original_length, factor of sin and cos, whether to round the range to whole pairs)
     rope_scaling: tuple = option((), "scaling of the rotary positions: (), linear, llama3 or yarn with its numbers")
     window: int | None = option(None, "tokens that a sliding layer sees, the query itself included", kind=int, low=1)
-    sliding: tuple[bool, ...] = option((), "which layers slide, repeated as a pattern; (): none")
+    sliding: tuple[bool, ...] = option((), "which layers slide, repeated as a pattern; (): none", items=bool)
     attention_scale: float | None = option(None, "multiplies q.k; None: head_width ** -0.5", kind=float, above=0.0)
     attention_softcap: float | None = option(None, "soft cap of attention scores", kind=float, above=0.0)
     logit_softcap: float | None = option(None, "soft cap of logits", kind=float, above=0.0)
@@ -60,11 +60,11 @@ class Config:
     rope_width: int = option(0, "the part of a head that is rotated, one for all key heads", low=0)
     value_width: int = option(0, "width of a value head of latent attention", low=0)
     # mixture of experts (Qwen 3 MoE, DeepSeek V3)
-    experts: int = option(0, "number of experts; 0: every feed-forward block is dense", low=0)
+    experts: int = option(0, "number of experts; 0: every feed-forward block is dense", low=0, high=65_536)
     experts_per_token: int = option(2, "experts that each token is sent to", low=1)
     expert_width: int = option(0, "feed-forward width of one expert", low=0)
     shared_width: int = option(0, "feed-forward width of the experts that see every token; 0: none", low=0)
-    routed: tuple[bool, ...] = option((), "which layers have experts, repeated as a pattern; (): all")
+    routed: tuple[bool, ...] = option((), "which layers have experts, repeated as a pattern; (): all", items=bool)
     router: str = option(
         "softmax",
         "of the scores: softmax, or sigmoid with a bias that affects only the choice (DeepSeek V3)",
@@ -109,7 +109,9 @@ class Config:
         if self.rope_scaling and self.rope_scaling[0] not in SCALINGS:
             raise UserError(f"model: rope_scaling={self.rope_scaling[0]!r} is unknown, choose from {SCALINGS}")
         if self.latent and not 0 < self.rope_width <= self.head_width:
-            raise UserError(f"model: rope_width={self.rope_width} must be part of head_width={self.head_width}")
+            raise UserError(
+                f"model: latent={self.latent} needs rope_width={self.rope_width} to be part of head_width={self.head_width}"
+            )
         if self.latent and self.value_width < 1:
             raise UserError(f"model: latent={self.latent} needs a value_width")
         for name in ("query_latent", "rope_width", "value_width"):

@@ -28,9 +28,9 @@ Adapters = dict[str, dict[str, Array]]
 class LoraOptions:
     """Which matrices learn a low-rank change in place of all weights."""
 
-    rank: int = option(0, "rank of the adapters; 0: all weights learn", low=0)
+    rank: int = option(0, "rank of the adapters; 0: all weights learn", low=0, high=65_536)
     alpha: float = option(32.0, "the change is scaled by alpha / rank", above=0.0)
-    targets: tuple[str, ...] = option((), "names of the layers' matrices that get adapters; (): all of them")
+    targets: tuple[str, ...] = option((), "names of the layers' matrices that get adapters; (): all of them", items=str)
 
 
 class Base(struct.PyTreeNode):
