@@ -21,8 +21,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax import pretrained, sampler
-from rljax.distributed import processes, sharding
+from rljax import evaluation, options, pretrained, sampler
+from rljax.distributed import processes
 from rljax.errors import UserError
 from rljax.report.terminal import merge_equal_answers, print_attempts
 from rljax.structs import ConfigTree, Problems
@@ -33,10 +33,13 @@ from rljax.training.command_line import Flag
 from rljax.training.run import resolve
 from rljax.verifiers import answers
 
+DEFAULT_ROWS = 256  # attempts sampled at once where no config says how many a rollout has
+
 
 def run(
     config: ConfigTree, workdir: Path, stage: str, prompt: str, problem: int, attempts: int, seed: int, step: str = ""
 ) -> None:
+    check_attempts(attempts)
     run = resolve(config)
     task = run.task
     params = initial_state.start_params(run, initial_state.at_step(stage, step), workdir)
@@ -52,10 +55,8 @@ def run(
         temperature=run.evaluation.temperature,
         stop_ids=task.tokenizer.stop_ids,
     )
-    rollout = sampler.make_sampler(sampling, run.model)(
-        params, Problems(jnp.asarray(ids), jnp.asarray(mask), ()), jax.random.key(seed)
-    )
-    rollout = sharding.gather_to_host(rollout)
+    asked = Problems(jnp.asarray(ids), jnp.asarray(mask), ())
+    rollout = evaluation.sample_in_parts(sampling, run.model, params, asked, jax.random.key(seed), run.evaluation.rows)
     if processes.is_primary():
         print_attempts(
             task.tokenizer, rollout, (lambda text: task.verify(text, record)) if record is not None else None
@@ -73,6 +74,7 @@ def run_model(
     seed: int,
     temperature: float,
     top_p: float,
+    rows: int = 0,
 ) -> None:
     """The same of a Hugging Face folder, without a config."""
     config, params, tokenizer = pretrained.load(model, dtype or None)
@@ -80,8 +82,10 @@ def run_model(
         raise UserError(f"--model: {model} has no tokenizer.json")
     if not prompt:
         raise UserError('--model needs a question: --prompt "..."')
-    if attempts < 1 or tokens < 1:
-        raise UserError(f"--attempts={attempts} --tokens={tokens}: both must be at least 1")
+    check_attempts(attempts)
+    options.check(options.declared(sampler.Sampling)["max_new_tokens"], tokens, "--tokens")
+    if rows < 0:
+        raise UserError(f"--rows={rows}: must be at least 1, or 0 for {DEFAULT_ROWS}")
     if not 0 < top_p <= 1:
         raise UserError(f"--top_p={top_p}: must be above 0 and at most 1")
     words = prompting.make_prompt_format(
@@ -96,8 +100,8 @@ def run_model(
         top_p=top_p,
         stop_ids=tokenizer.stop_ids,
     )
-    draw = sampler.make_sampler(sampling, config)
-    rollout = draw(params, Problems(prompt_ids, mask, ()), jax.random.key(seed))
+    asked = Problems(prompt_ids, mask, ())
+    rollout = evaluation.sample_in_parts(sampling, config, params, asked, jax.random.key(seed), rows or DEFAULT_ROWS)
     problem = fruit.read_prompt(prompt)
     gold = answer or (str(problem["prices"][0]) if problem else "")
     prefill = words.template.prefill
@@ -105,6 +109,11 @@ def run_model(
     found = [a for text in said if (a := answers.extract_answer(prefill + text)) is not None]
     for one, votes in Counter(merge_equal_answers(found)).most_common(3):
         print(f"{votes:>4} of {attempts} say {one}")
+
+
+def check_attempts(attempts: int) -> None:
+    """Raise UserError for a number of attempts that cannot be sampled."""
+    options.check(options.declared(sampler.Sampling)["group_size"], attempts, "--attempts")
 
 
 def read_prompt(task: Task, prompt: str) -> tuple[np.ndarray, np.ndarray]:
@@ -129,6 +138,7 @@ def main() -> None:
         dtype=Flag("", "of the weights: float32 or bfloat16; without it as in the folder"),
         temperature=Flag(0.6, "of sampling; 0: the likeliest token"),
         top_p=Flag(0.95, "of sampling"),
+        rows=Flag(0, f"attempts sampled at once; 0: at most {DEFAULT_ROWS}"),
         seed=Flag(0, "of sampling"),
     )
     if command_line.find_flag(sys.argv, "model"):

@@ -121,10 +121,9 @@ def test_samples_of_a_file_fit_problems_whose_facts_are_a_list(coin_task, tmp_pa
     assert len(rows["tokens"]) == 3 and len(held_out["tokens"]) == 1
 
 
-def test_an_evaluation_asks_problems_whose_facts_are_a_list_in_parts_of_one_shape(coin_task, monkeypatch):
-    monkeypatch.setattr(evaluation.evaluator, "ROWS_AT_ONCE", 4)
+def test_an_evaluation_asks_problems_whose_facts_are_a_list_in_parts_of_one_shape(coin_task):
     model = transformer.Config(vocab_size=coin_task.tokenizer.size, layers=1, width=16, head_width=8, ff_width=32)
-    options = evaluation.EvaluationOptions(problems=5, attempts=2)
+    options = evaluation.EvaluationOptions(problems=5, attempts=2, rows=4)
     evaluate = evaluation.make_evaluator(coin_task, model, options, seed=0, max_new_tokens=6, workers=0)
     metrics, samples = evaluate(transformer.init(model, jax.random.key(0)))
     assert {k for k in metrics if k.startswith("eval/strategy/")} == {"eval/strategy/jump", "eval/strategy/steps"}

@@ -10,6 +10,7 @@ import pytest
 from configs import shop
 from experiments import rl
 from rljax import evaluation, rewards, transformer
+from rljax.sampler import Sampling, make_sampler
 from rljax.structs import Problems, Rollout
 from rljax.training import initial_state
 from rljax.training.rl_steps import compile_train_step
@@ -170,6 +171,34 @@ def test_a_verifier_that_raises_scores_zero_and_is_counted(tiny):
     for workers in (0, 1):
         reward, info = rewards.host_verifier(task, 2, workers=workers)(rollout, asked)
         assert reward.tolist() == [[0.0, 1.0]] and info["verifier_error"].tolist() == [[1.0, 0.0]]
+
+
+@pytest.mark.parametrize("rows", [8, 3, 1])
+def test_an_evaluation_and_a_sample_are_the_same_however_many_attempts_are_sampled_at_once(tiny, rows):
+    params = state_of(tiny).params
+    options = evaluation.EvaluationOptions(problems=5, attempts=4)
+    make = lambda o: evaluation.make_evaluator(tiny.task, tiny.model, o, seed=0, max_new_tokens=12, workers=0)
+    (whole, samples), (parts, found) = make(options)(params), make(dataclasses.replace(options, rows=rows))(params)
+    assert [s["tokens"] for s in samples] == [s["tokens"] for s in found] and parts == pytest.approx(whole, abs=1e-6)
+
+    sampling = Sampling(group_size=5, max_new_tokens=12, stop_ids=tiny.task.tokenizer.stop_ids)
+    asked, key = tiny.task.problems(0, jnp.asarray([3]), "test"), jax.random.key(1)
+    at_once = make_sampler(sampling, tiny.model)(params, asked, key)
+    in_parts = evaluation.sample_in_parts(sampling, tiny.model, params, asked, key, rows)
+    np.testing.assert_array_equal(in_parts.response, at_once.response)
+    np.testing.assert_allclose(in_parts.logprobs, at_once.logprobs, atol=1e-5)
+
+
+def test_calls_of_an_evaluation_have_at_most_the_rows_of_its_setting():
+    options = evaluation.EvaluationOptions(problems=128, attempts=16)
+    divide = lambda rows, attempts=16: evaluation.evaluator.divide_attempts(
+        dataclasses.replace(options, rows=rows), attempts, transformer.Layout()
+    )
+    assert divide(0) == (64, 64, 16) and divide(256) == (64, 16, 16) and divide(100) == (64, 6, 16)
+    assert divide(10) == (64, 1, 8) and divide(1) == (64, 1, 1) and divide(256, 1) == (64, 64, 1)
+    for rows in range(1, 300):
+        parts = divide(rows)
+        assert parts.problems * parts.attempts <= rows, rows
 
 
 def test_an_evaluation_is_the_same_twice_and_counts_what_it_says(tiny):

@@ -7,7 +7,7 @@ samples.py    attempts -> the records of samples/*.jsonl
 
 from rljax.evaluation.estimates import canonicalize_answers, estimate_metrics
 from rljax.evaluation.evaluator import (
-    ROWS_AT_ONCE,
+    ROWS_PER_KEY,
     Evaluate,
     EvaluateRuns,
     Evaluation,
@@ -15,13 +15,14 @@ from rljax.evaluation.evaluator import (
     VmapRuns,
     make_evaluator,
     make_evaluators,
+    sample_in_parts,
     stack_runs,
     take_problems,
 )
 from rljax.evaluation.samples import count_prefix_tokens, decode_attempts, make_samples
 
 __all__ = [
-    "ROWS_AT_ONCE",
+    "ROWS_PER_KEY",
     "Evaluate",
     "EvaluateRuns",
     "Evaluation",
@@ -34,6 +35,7 @@ __all__ = [
     "make_evaluators",
     "make_samples",
     "canonicalize_answers",
+    "sample_in_parts",
     "stack_runs",
     "take_problems",
 ]

@@ -1,6 +1,7 @@
 """Evaluate a policy on held-out problems.
 
-Every evaluation of a run uses the same problems and the same random numbers: attempt n at problem q always has the same key.
+Every evaluation of a run uses the same problems and the same random numbers: attempt n at problem q always has the same key,
+however many attempts are sampled in one call (``EvaluationOptions.rows``).
 A truncated response counts as wrong. The share of truncated responses is a metric.
 A response that could not be scored (reward NaN) counts neither as right nor as wrong.
 """
@@ -21,7 +22,7 @@ from rljax.evaluation.samples import Sample, decode_attempts, make_reward_sample
 from rljax.metrics import mean_known
 from rljax.options import option
 from rljax.sampler import Sampling, make_sampler
-from rljax.structs import KeyTag, Problems
+from rljax.structs import KeyTag, Problems, Rollout
 from rljax.tasks import Task, select_facts
 from rljax.tasks.batches import problem_fn
 
@@ -30,7 +31,15 @@ Evaluate = Callable[[Any], Evaluation]  # evaluate(params) of one run
 EvaluateRuns = Callable[[Any], list[Evaluation]]  # evaluate(params) of R runs, with a leading axis [R] where R > 1
 VmapRuns = Callable[[Callable], Callable]  # a function of one run -> of R runs, every array with a leading axis [R]
 Columns = dict[str, np.ndarray]  # arrays [Q, n, ...] over problems and attempts
-ROWS_AT_ONCE = 1024  # the largest number of attempts in one call of the sampler
+ROWS_PER_KEY = 1024  # attempts whose random numbers come from one key
+
+
+class Parts(NamedTuple):
+    """How the attempts of an evaluation are divided into calls of the sampler."""
+
+    block: int  # problems whose attempts share a random key; no call has problems of two blocks
+    problems: int  # in one call
+    attempts: int  # at each of them, in one call
 
 
 class HeldOut(NamedTuple):
@@ -53,6 +62,7 @@ class EvaluationOptions:
     top_k: int = option(0, "keep the k likeliest tokens; 0: all", low=0)
     top_p: float = option(1.0, "keep the likeliest tokens of this total probability; 1: all", above=0.0, high=1.0)
     greedy: bool = option(True, "whether each problem also gets one greedy attempt")
+    rows: int = option(0, "attempts sampled at once; 0: as many as in a rollout of training", low=0)
 
 
 def make_evaluator(
@@ -87,19 +97,20 @@ def make_evaluators(
     """
     # made at the first evaluation: a run that starts from a finished stage may need none
     get_held_out = functools.cache(lambda: [make_held_out(task, options, seed) for seed in seeds])
+    parts = divide_attempts(options, options.attempts, model.layout)
+    greedy_parts = divide_attempts(options, 1, model.layout)
     sampling = Sampling(
-        group_size=options.attempts,
+        group_size=parts.attempts,
         max_new_tokens=max_new_tokens,
         temperature=options.temperature,
         top_k=options.top_k,
         top_p=options.top_p,
         stop_ids=task.tokenizer.stop_ids,
     )
-    verifiers = {n: rewards.make_verifier(task, n, workers, max_unscored=max_unscored) for n in {options.attempts, 1}}
-    draw_all = make_attempts_fn(model, sampling, verifiers[options.attempts], vmap_runs)
+    verifiers = {n: rewards.make_verifier(task, n, workers, max_unscored=max_unscored) for n in {parts.attempts, 1}}
+    draw_all = make_attempts_fn(model, sampling, verifiers[parts.attempts], vmap_runs)
     draw_greedy = make_attempts_fn(model, sampling, verifiers[1], vmap_runs, greedy=True)
     run_batches = functools.partial(attempt_in_batches, layout=model.layout, vmapped=vmap_runs is not None)
-    batch_size = problems_per_batch(options, model.layout)
 
     def summarize(columns: Columns, run: HeldOut) -> Evaluation:
         """The metrics and samples of one run."""
@@ -112,10 +123,10 @@ def make_evaluators(
     def evaluate(params: Any) -> list[Evaluation]:
         """The metrics and samples of each run."""
         runs = get_held_out()
-        columns = run_batches(draw_all, params, runs, seeds, batch_size)
+        columns = run_batches(draw_all, params, runs, seeds, parts, options.attempts)
         evaluations = [summarize(c, run) for c, run in zip(columns, runs, strict=True)]
         if options.greedy:
-            greedy = run_batches(draw_greedy, params, runs, seeds, batch_size)
+            greedy = run_batches(draw_greedy, params, runs, seeds, greedy_parts, 1)
             for (metrics, _), c in zip(evaluations, greedy, strict=True):
                 metrics["eval/greedy"] = float(mean_known(c["reward"]))
         return evaluations
@@ -129,11 +140,21 @@ def make_held_out(task: Task, options: EvaluationOptions, seed: int) -> HeldOut:
     return HeldOut(problems, task.records(problems.facts))
 
 
-def problems_per_batch(options: EvaluationOptions, layout: transformer.Layout) -> int:
-    """Problems in one call of the sampler: about ``ROWS_AT_ONCE`` attempts, a multiple of the number of row shards."""
-    shards = layout.num_shards("rows")
-    count = max(1, min(options.problems, ROWS_AT_ONCE // options.attempts))
-    return -(-count // shards) * shards
+def divide_attempts(options: EvaluationOptions, attempts: int, layout: transformer.Layout) -> Parts:
+    """Calls of at most ``options.rows`` rows (0: of a whole block), all of one shape, of this many attempts at each problem.
+
+    A call has at least one attempt for each row shard, whatever ``rows`` says.
+    """
+    block, shards = max(1, min(options.problems, ROWS_PER_KEY // options.attempts)), layout.num_shards("rows")
+    rows = options.rows or block * attempts
+    at_each = divide_evenly(attempts, max(rows // shards, 1))
+    problems = divide_evenly(block, max(rows // at_each, 1))
+    return Parts(block, -(-problems // shards) * shards, at_each)
+
+
+def divide_evenly(count: int, largest: int) -> int:
+    """The size of equal parts of ``count``, as few as parts of at most ``largest`` allow."""
+    return -(-count // -(-count // largest))
 
 
 def make_attempts_fn(
@@ -142,8 +163,8 @@ def make_attempts_fn(
     verify: rewards.Verifier,
     vmap_runs: VmapRuns | None,
     greedy: bool = False,
-) -> Callable[[Any, Problems, jax.Array], dict[str, jax.Array]]:
-    """``attempt(params, problems, key)``: n attempts at each of B problems, sampled and verified; arrays [B, n, ...].
+) -> Callable[[Any, Problems, jax.Array, jax.Array], dict[str, jax.Array]]:
+    """``attempt(params, problems, key, row_numbers)``: n attempts at each of B problems, sampled and verified; [B, n, ...].
 
     They are reward, response, mask, finished, logprobs and "info/NAME" for each metric of the verifier. n is the group size
     of ``sampling``, and 1 with ``greedy``. With ``vmap_runs`` it is jitted, and all arrays have a leading axis [R].
@@ -151,9 +172,9 @@ def make_attempts_fn(
     draw = make_sampler(sampling, model, greedy=greedy)
     group_size = 1 if greedy else sampling.group_size
 
-    def attempt(params: Any, problems: Problems, key: jax.Array) -> dict[str, jax.Array]:
+    def attempt(params: Any, problems: Problems, key: jax.Array, row_numbers: jax.Array) -> dict[str, jax.Array]:
         """The attempts of one run."""
-        rollout = draw(params, problems, key)
+        rollout = draw(params, problems, key, row_numbers=row_numbers)
         correct, info = verify(rollout, problems)
         columns = dict(
             response=rollout.response, mask=rollout.mask, finished=rollout.finished, logprobs=rollout.logprobs
@@ -165,27 +186,51 @@ def make_attempts_fn(
 
 
 def attempt_in_batches(
-    attempt: Callable[[Any, Any, Any], dict[str, jax.Array]],
+    attempt: Callable[[Any, Any, Any, Any], dict[str, jax.Array]],
     params: Any,
     runs: Sequence[HeldOut],
     seeds: Sequence[int],
-    batch_size: int,
+    parts: Parts,
+    attempts: int,
     *,
     layout: transformer.Layout,
     vmapped: bool,
 ) -> list[Columns]:
-    """The attempts of each run at all its problems, computed ``batch_size`` problems at a time: arrays [Q, n, ...]."""
+    """``attempts`` attempts of each run at all its problems, computed in ``parts``: arrays [Q, attempts, ...]."""
     join = stack_runs if vmapped else lambda trees: trees[0]
     with_run_axis = np.asarray if vmapped else lambda x: np.asarray(x)[None]
     keys = [jax.random.fold_in(jax.random.key(seed), KeyTag.EVALUATION) for seed in seeds]
     count, batches = len(runs[0].records), []
-    for start in range(0, count, batch_size):
-        problems = [sharding.shard_rows(take_problems(run.problems, start, batch_size), layout) for run in runs]
-        columns = attempt(params, join(problems), join([jax.random.fold_in(key, start) for key in keys]))
-        num_valid = min(batch_size, count - start)  # without the repeated problems at the end
-        batches.append({name: with_run_axis(x)[:, :num_valid] for name, x in sharding.gather_to_host(columns).items()})
+    for block in range(0, count, parts.block):
+        end = min(block + parts.block, count)
+        block_keys = join([jax.random.fold_in(key, block) for key in keys])
+        for start in range(block, end, parts.problems):
+            chosen = [sharding.shard_rows(take_problems(run.problems, start, parts.problems), layout) for run in runs]
+            groups = []
+            for first in range(0, attempts, parts.attempts):
+                numbers = (start - block + np.arange(parts.problems))[:, None] * attempts + first
+                numbers = jnp.asarray((numbers + np.arange(parts.attempts)).reshape(-1), jnp.int32)
+                columns = attempt(params, join(chosen), block_keys, join([numbers for _ in runs]))
+                groups.append({k: with_run_axis(x) for k, x in sharding.gather_to_host(columns).items()})
+            num_valid = min(parts.problems, end - start)  # without the repeated problems at the end
+            batches.append({k: np.concatenate([g[k] for g in groups], 2)[:, :num_valid, :attempts] for k in groups[0]})
     merged = {name: np.concatenate([batch[name] for batch in batches], 1) for name in batches[0]}
     return [{name: x[r] for name, x in merged.items()} for r in range(len(runs))]
+
+
+def sample_in_parts(
+    sampling: Sampling, model: transformer.Config, params: Any, problems: Problems, key: jax.Array, rows: int
+) -> Rollout:
+    """``sampling.group_size`` attempts at one problem, at most ``rows`` in a call of the sampler: numpy arrays [attempts, ...].
+
+    Every attempt has the random numbers that it has in one call of all.
+    """
+    attempts = sampling.group_size
+    size = divide_evenly(attempts, max(rows, 1))
+    draw = make_sampler(dataclasses.replace(sampling, group_size=size), model)
+    numbers = [jnp.arange(first, first + size, dtype=jnp.int32) for first in range(0, attempts, size)]
+    found = [sharding.gather_to_host(draw(params, problems, key, row_numbers=n)) for n in numbers]
+    return jax.tree.map(lambda *x: np.concatenate(x)[:attempts], *found)
 
 
 def stack_runs(runs: Sequence[Any]) -> Any:

@@ -15,7 +15,7 @@ from rljax.sampler.sampling import sample
 from rljax.structs import Problems, Rollout
 
 Array = jax.Array
-PolicySampler = Callable[..., Rollout]  # (params, problems, key, step=0) -> Rollout
+PolicySampler = Callable[..., Rollout]  # (params, problems, key, step=0, row_numbers=None) -> Rollout
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,15 +71,22 @@ class Sampling:
 def make_sampler(
     sampling: Sampling, model: transformer.Config, *, greedy: bool = False, to_learn_from: bool = False
 ) -> PolicySampler:
-    """``draw(params, problems, key, step=0) -> Rollout`` of these settings on this model.
+    """``draw(params, problems, key, step=0, row_numbers=None) -> Rollout`` of these settings on this model.
 
     ``greedy`` takes the likeliest token, and one response to each prompt. ``step`` matters to the length limit alone.
     ``to_learn_from`` stores the sampling mask where the settings ask for it: nobody else needs it, and it is large.
+    ``row_numbers`` [rows] are those of a part of a batch: see ``sample``.
     At temperature 0 the responses are greedy too, all alike. Raises UserError for a temperature below 0.
     """
     limit, likeliest = sampling.limit, greedy or is_greedy(sampling.temperature)
 
-    def draw(params: transformer.Params, problems: Problems, key: Array, step: Array | int = 0) -> Rollout:
+    def draw(
+        params: transformer.Params,
+        problems: Problems,
+        key: Array,
+        step: Array | int = 0,
+        row_numbers: Array | None = None,
+    ) -> Rollout:
         return sample(
             params,
             config=model,
@@ -96,6 +103,7 @@ def make_sampler(
             weights=sampling.sampler_weights,
             keep_sampling_mask=to_learn_from and sampling.stores_sampling_mask and not likeliest,
             limit=jnp.where(step < limit.until, limit.tokens, sampling.max_new_tokens) if limit.until else None,
+            row_numbers=row_numbers,
         )
 
     return draw

@@ -47,6 +47,7 @@ def sample(
     weights: str = "",
     limit: Array | int | None = None,
     keep_sampling_mask: bool = False,
+    row_numbers: Array | None = None,
 ) -> Rollout:
     """Sample ``group_size`` responses of at most ``max_new_tokens`` tokens to each of the prompts.
 
@@ -56,6 +57,7 @@ def sample(
     samples, which belongs to the response. ``weights`` says how the layers' matrices are kept meanwhile: "" as every product
     would have them, in the activations' dtype; or lighter, as "bfloat16" or "int8" (a scale a column): the policy that
     samples is then not quite the one that learns. ``limit`` [] int32 ends responses after fewer than ``max_new_tokens`` tokens.
+    ``row_numbers`` [rows] int32 decide the random numbers of each row, so that a batch may be sampled in parts; None: 0, 1, 2, ...
 
     ``Rollout.logprobs`` are those of the distribution that was really sampled from: at this temperature, renormalised
     over what top-k and top-p kept (0 for greedy). ``keep_sampling_mask`` stores which tokens these are in
@@ -67,7 +69,8 @@ def sample(
     prompt, prompt_mask = constrain(align_left_padding(prompt, prompt_mask), "rows")
     rows = prompt.shape[0] * group_size
     stops = jnp.asarray(stop_ids, jnp.int32)
-    row_keys = jax.vmap(lambda n: jax.random.fold_in(key, n))(jnp.arange(rows))
+    row_numbers = jnp.arange(rows) if row_numbers is None else row_numbers
+    row_keys = jax.vmap(lambda n: jax.random.fold_in(key, n))(row_numbers)
 
     def draw(logits: Array, step: Array) -> tuple[Array, Array, Array | None]:
         if greedy:

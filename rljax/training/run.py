@@ -247,7 +247,11 @@ def build_run(config: ConfigTree, task: Any, model: transformer.Config, sampler_
         sampler_model=sampler_model,
         mesh=build_section(MeshOptions, config, "mesh"),
         checkpoint=build_section(CheckpointOptions, config, "checkpoint"),
-        evaluation=dataclasses.replace(asked, problems=min(asked.problems, known or asked.problems)),
+        evaluation=dataclasses.replace(
+            asked,
+            problems=min(asked.problems, known or asked.problems),
+            rows=asked.rows or config.rl.prompts * config.rl.group_size,
+        ),
         pretrain=Pretraining(
             **stage_settings(config, "pretrain", 0, model), data=build_section(PretrainingData, config, "pretrain")
         ),
