@@ -200,3 +200,22 @@ def run_script(*flags):
     env = os.environ | {"JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-m", "experiments.plan", *flags]
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
+
+
+def test_a_plan_counts_evaluation_and_restoring_and_names_the_phase_that_needs_the_most_memory():
+    c = small_config()
+    c.eval.update(dict(problems=64, attempts=4))
+    make = lambda: planning.make_plan(planning.resolve_abstract(c))
+    as_rollout = make()
+    assert list(as_rollout.memory.phases) == ["sample", "advantages", "update", "evaluate", "restore"]
+    assert as_rollout.programs.evaluate is as_rollout.programs.sample, "the same rows, the same program"
+    c.eval.rows = 256
+    many = make()
+    assert many.memory.phases["evaluate"] > 2 * as_rollout.memory.phases["sample"]
+    assert many.memory.largest_phase == "evaluate" and "in evaluate, of " in planning.format_memory(many, "h100")[-1]
+    state = sum(many.memory.state.values())
+    assert state < many.memory.phases["restore"] < 2 * state
+    settings, after = planning.search_settings(
+        c, many, 0.5 * many.memory.peak, lambda config: planning.make_plan(planning.resolve_abstract(config))
+    )
+    assert settings["eval.rows"] < 256 and after.memory.peak <= 0.5 * many.memory.peak

@@ -9,6 +9,7 @@ from rljax.evaluation.estimates import canonicalize_answers, estimate_metrics
 from rljax.evaluation.evaluator import (
     ROWS_PER_KEY,
     Evaluate,
+    divide_attempts,
     EvaluateRuns,
     Evaluation,
     EvaluationOptions,
@@ -24,6 +25,7 @@ from rljax.evaluation.samples import count_prefix_tokens, decode_attempts, make_
 __all__ = [
     "ROWS_PER_KEY",
     "Evaluate",
+    "divide_attempts",
     "EvaluateRuns",
     "Evaluation",
     "EvaluationOptions",

@@ -1,6 +1,6 @@
 """Lower the programs of a train step on abstract arrays and compile them. Nothing is allocated and nothing runs.
 
-The programs are the sampler, the advantages and the policy update. They are the functions of ``training.rl_steps``, with the
+The programs are the sampler, the advantages, the policy update, and the sampler of an evaluation. They are the functions of ``training.rl_steps``, with the
 same settings. A ``CompiledProgram`` has the memory that the compiler reports for one program, and its collectives.
 """
 
@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from rljax import learner, sampler, transformer
 from rljax.distributed import sharding
+from rljax.evaluation import divide_attempts
 from rljax.planning import collectives
 from rljax.planning.collectives import Collective
 from rljax.planning.static_memory import kv_cache_bytes, sampler_weight_bytes
@@ -44,6 +45,7 @@ class Programs(NamedTuple):
     greedy: CompiledProgram | None  # the greedy attempts, for an advantage that needs them
     advantages: CompiledProgram
     update: CompiledProgram
+    evaluate: CompiledProgram  # one call of the sampler at the settings of ``eval``
 
 
 def abstract_state(run: Run) -> Any:
@@ -95,14 +97,14 @@ def lower_programs(run: Run) -> dict[str, Callable[[], Any]]:
     policy = state.params
     if rl.lora.rank:
         policy = with_lora_shardings(jax.eval_shape(lora.policy_params, state.params, state.frozen), run.model)
-    prompt_and_mask = with_row_sharding(
-        (array("int32", prompts, prompt_slots), array("bool", prompts, prompt_slots)), run.sampler_model.layout
-    )
 
-    def lower_sampler(greedy: bool) -> Any:
-        sample = sampler.make_sampler(sampling, run.sampler_model, greedy=greedy, to_learn_from=not greedy)
+    def lower_sampler(
+        sampling: sampler.Sampling, prompts: int, greedy: bool = False, to_learn_from: bool = False
+    ) -> Any:
+        sample = sampler.make_sampler(sampling, run.sampler_model, greedy=greedy, to_learn_from=to_learn_from)
         program = jax.jit(lambda policy, prompt, mask, key: sample(policy, Problems(prompt, mask, ()), key))
-        return program.lower(policy, *prompt_and_mask, state.key)
+        prompt_and_mask = (array("int32", prompts, prompt_slots), array("bool", prompts, prompt_slots))
+        return program.lower(policy, *with_row_sharding(prompt_and_mask, run.sampler_model.layout), state.key)
 
     # advantages
     masked_vocab = run.model.vocab_size if sampling.stores_sampling_mask else 0
@@ -122,11 +124,33 @@ def lower_programs(run: Run) -> dict[str, Callable[[], Any]]:
     batch = lambda: jax.eval_shape(advantages, state, experience)[0]
 
     programs: dict[str, Callable[[], Any]] = {
-        "sample": lambda: lower_sampler(greedy=False),
+        "sample": lambda: lower_sampler(sampling, prompts, to_learn_from=True),
         "advantages": lambda: advantages.lower(state, experience),
         "update": lambda: update.lower(state, with_row_sharding(batch(), layout)),
     }
-    return programs | ({"greedy": lambda: lower_sampler(greedy=True)} if needs_greedy else {})
+    if needs_greedy:
+        programs["greedy"] = lambda: lower_sampler(sampling, prompts, greedy=True)
+    asked, evaluated = evaluation_sampling(run)
+    if not same_program(run, asked, evaluated):
+        programs["evaluate"] = lambda: lower_sampler(evaluated, asked)
+    return programs
+
+
+def evaluation_sampling(run: Run) -> tuple[int, sampler.Sampling]:
+    """Return (prompts, settings) of one call of the sampler in an evaluation."""
+    options = run.evaluation
+    parts = divide_attempts(options, options.attempts, run.sampler_model.layout)
+    settings = dict(group_size=parts.attempts, top_k=options.top_k, top_p=options.top_p, temperature=options.temperature)
+    base = sampler.Sampling(max_new_tokens=run.rl.sampling.max_new_tokens, stop_ids=run.rl.sampling.stop_ids)
+    return parts.problems, dataclasses.replace(base, **settings)
+
+
+def same_program(run: Run, prompts: int, evaluated: sampler.Sampling) -> bool:
+    """Whether an evaluation runs the same sampler as a rollout: of the same shapes, whatever the temperature above 0."""
+    shapes = ("group_size", "max_new_tokens", "top_k", "top_p", "sampler_weights")
+    same = all(getattr(evaluated, name) == getattr(run.rl.sampling, name) for name in shapes)
+    stores_mask = run.rl.sampling.stores_sampling_mask
+    return same and not stores_mask and prompts == run.rl.problems.prompts and evaluated.temperature > 0
 
 
 def compile_programs(run: Run, exact: bool = False) -> tuple[Programs, str]:
@@ -148,13 +172,21 @@ def compile_programs(run: Run, exact: bool = False) -> tuple[Programs, str]:
         small, large = (with_repeats(run, repeats) for repeats in EXTRAPOLATION_REPEATS)
         a, b = (compile_program(lower_programs(shorter)[name](), trip_counts) for shorter in (small, large))
         min_growth = 0.0
-        if name == "sample":
-            min_growth = kv_cache_bytes(large) + sampler_weight_bytes(large)
-            min_growth -= kv_cache_bytes(small) + sampler_weight_bytes(small)
+        if name in ("sample", "evaluate"):
+            rows = evaluation_rows(run) if name == "evaluate" else (0, 0)
+            min_growth = kv_cache_bytes(large, *rows) + sampler_weight_bytes(large)
+            min_growth -= kv_cache_bytes(small, *rows) + sampler_weight_bytes(small)
         steps = (run.model.layers - large.model.layers) / (large.model.layers - small.model.layers)
         compiled[name] = extrapolate(a, b, steps, min_growth)
         note = f"extrapolated from {small.model.layers} and {large.model.layers} layers"
-    return Programs(compiled["sample"], compiled.get("greedy"), compiled["advantages"], compiled["update"]), note
+    evaluate = compiled.get("evaluate", compiled["sample"])
+    return Programs(compiled["sample"], compiled.get("greedy"), compiled["advantages"], compiled["update"], evaluate), note
+
+
+def evaluation_rows(run: Run) -> tuple[int, int]:
+    """Return (prompts, rows) of one call of the sampler in an evaluation."""
+    prompts, sampling = evaluation_sampling(run)
+    return prompts, prompts * sampling.group_size
 
 
 def compile_program(lowered: Any, trip_counts: tuple[float, ...]) -> CompiledProgram:

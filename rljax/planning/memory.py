@@ -1,6 +1,7 @@
 """The memory of each device: the training state, and what each program needs beside it while it runs."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,12 +18,17 @@ class Memory:
     state: dict[str, float]  # weights, adapters, optimiser, reference, critic, other
     sampling: dict[str, float]  # the sampler's copy of the weights, KV cache, other
     updating: dict[str, float]  # gradients, activations and all other temporary memory
-    phases: dict[str, float]  # the total while each program runs: state, rollout, batch and the program's own memory
+    phases: dict[str, float]  # the total while each program of a run runs: state, its inputs, and the program's own memory
     host: float  # the part of the state that is offloaded to host memory
 
     @property
     def peak(self) -> float:
         return max(self.phases.values())
+
+    @property
+    def largest_phase(self) -> str:
+        """The phase that needs the most memory."""
+        return max(self.phases, key=lambda name: self.phases[name])
 
 
 def compute_memory(run: Run, programs: Programs) -> Memory:
@@ -36,6 +42,8 @@ def compute_memory(run: Run, programs: Programs) -> Memory:
         "sample": state_total + programs.sample.temporary + rollout,
         "advantages": state_total + rollout + programs.advantages.temporary + batch,
         "update": state_total + rollout + batch + added_bytes(programs.update),
+        "evaluate": state_total + programs.evaluate.temporary + programs.evaluate.output,
+        "restore": state_total + largest_array_bytes(state),
     }
 
     cache, weights = kv_cache_bytes(run), sampler_weight_bytes(run)
@@ -63,6 +71,11 @@ def compute_state_memory(run: Run) -> dict[str, float]:
         "critic": bytes_per_device((state.critic, state.critic_opt_state)),
     }
     return parts | {"other": bytes_per_device(state) - sum(parts.values())}
+
+
+def largest_array_bytes(state: Any) -> float:
+    """Return the bytes of the largest array: while a checkpoint is restored, one array at a time is summed on its device."""
+    return max((bytes_per_device([x]) or bytes_per_device([x], host=True)) for x in jax.tree.leaves(state))
 
 
 def added_bytes(program: CompiledProgram) -> float:

@@ -24,13 +24,14 @@ def itemsize(x: Any) -> int:
     return 8 if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x.dtype.itemsize
 
 
-def kv_cache_bytes(run: Run) -> float:
-    """Return the bytes of the complete KV cache, of all prompts and responses.
+def kv_cache_bytes(run: Run, prompts: int = 0, rows: int = 0) -> float:
+    """Return the bytes of the complete KV cache of ``rows`` responses to ``prompts`` prompts; 0: those of a rollout.
 
     The cache grows in stages. While it grows, the smaller cache exists beside the larger one; that is not counted here.
     """
     model, layout = run.sampler_model, run.sampler_model.layout
-    prompts, rows = run.rl.problems.prompts, run.rl.problems.prompts * run.rl.sampling.group_size
+    prompts = prompts or run.rl.problems.prompts
+    rows = rows or prompts * run.rl.sampling.group_size
     total = prompts * cache_bytes(model, run.task.prompt_slots) / layout.num_shards("columns")
     total += rows * cache_bytes(model, run.rl.sampling.max_new_tokens)
     head_shards = 1 if model.latent else layout.num_shards("heads")

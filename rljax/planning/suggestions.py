@@ -28,6 +28,9 @@ def candidate_settings(config: ConfigTree, experts: int) -> Iterator[tuple[str, 
         yield "", {"mesh.fsdp": mesh.fsdp * mesh.data, "mesh.data": 1}
     if rl.micro_batch > mesh.data * mesh.fsdp * mesh.expert:  # each device needs at least one row
         yield "update", {"rl.micro_batch": rl.micro_batch // 2}
+    evaluated = config.eval.rows or rl.prompts * rl.group_size
+    if evaluated > 1:
+        yield "evaluate", {"eval.rows": evaluated // 2}
     if model.cache_dtype == "float32":
         yield "sample", {"model.cache_dtype": "bfloat16"}
     for axis in ("fsdp", "data"):
@@ -97,8 +100,7 @@ def search_settings(
 
 def largest_phase(plan: Plan) -> str:
     """Return the phase with the largest memory."""
-    phases = plan.memory.phases
-    return max(phases, key=lambda name: phases[name])
+    return plan.memory.largest_phase
 
 
 def format_flags(settings: Settings) -> str:

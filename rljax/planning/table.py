@@ -46,7 +46,7 @@ def format_memory(plan: Plan, chip_name: str) -> list[str]:
 
     for name, parts in {"state": m.state, "sampling": m.sampling, "updating": m.updating}.items():
         lines.append(f"  {name:<10}{format_parts(parts)}")
-    peak = f"{m.peak / factor:.2f} of {chip.memory / factor:,.1f} ({chip_name})"
+    peak = f"{m.peak / factor:.2f} in {m.largest_phase}, of {chip.memory / factor:,.1f} ({chip_name})"
     return [*lines, f"  {'peak of':<10}{format_parts(m.phases)}   -> {peak}"]
 
 
@@ -131,7 +131,7 @@ def plan_to_dict(plan: Plan, chip_name: str, dollars_per_hour: float, efficiency
         "devices": plan.num_devices,
         "chip": chip_name,
         "bytes": {"state": m.state, "sampling": m.sampling, "updating": m.updating, "phases": m.phases, "peak": m.peak}
-        | {"host": m.host},
+        | {"host": m.host, "largest_phase": m.largest_phase},
         "flops": {"sample": plan.sampling.flops, "update": plan.updating.flops},
         "moved": {"sample": plan.sampling.bytes, "update": plan.updating.bytes},
         "sent": {name: collectives.sum_by_kind(list(p.collectives)) for name, p in programs.items()},
