@@ -42,7 +42,7 @@ def questions(**changes) -> dict:
             instruction="Please reason step by step, and put your final answer within \\boxed{}.",  # template own:
             system="",  # ... said after the question, by the system ("": as the template says), and ...
             thinking=True,  # ... think first, where the template knows that
-            prompt_slots=512,
+            prompt_slots=512,  # 0: as many as the longest question needs
             max_response=400,
             decontaminate=10,  # words in a row that no training question may share with a test question; 0: any
             pass_rates="",  # file of pass rates by experiments.evaluate --split train
@@ -67,7 +67,7 @@ def real_model(c: ConfigDict, arg) -> None:
     tests = {"gsm8k": "gsm8k", "math": "math500", "countdown": "countdown"}
     if arg.data not in tests and not arg.data.endswith(".jsonl"):
         raise ValueError(f"data={arg.data!r}: choose from {sorted(tests)}, or name a FILE.jsonl of your own")
-    c.task.options = questions(datasets=arg.data, test=tests.get(arg.data, ""), template=arg.template, prompt_slots=512)
+    c.task.options = questions(datasets=arg.data, test=tests.get(arg.data, ""), template=arg.template, prompt_slots=0)
     c.task.options.max_response = 2048  # no demonstration is shown in RL: leave none out
     # weights in float32 where they learn, in bfloat16 where only adapters do; products in bfloat16
     c.model.update(
@@ -76,11 +76,16 @@ def real_model(c: ConfigDict, arg) -> None:
     c.model.update(dict(remat="layer", scan_layers=True, logprob_chunk=128))
     c.rl.update(dict(start="weights", steps=200, prompts=32, group_size=8, eval_every=20))
     c.rl.max_new_tokens = {"math": 2048, "countdown": 1024}.get(arg.data, 512)
-    c.rl.micro_batch, c.rl.widths = 4, ()
+    c.rl.micro_batch, c.rl.widths = 4, response_widths(c.rl.max_new_tokens)
     c.rl.lora.rank = arg.adapters
     # adapters want about ten times the rate of whole weights
     c.rl.optimizer = optimizer(2e-5 if arg.adapters else 1e-6, schedule="constant", warmup=10, weight_decay=0.0)
     c.eval.update(dict(problems=256, attempts=4, greedy=True))
+
+
+def response_widths(max_new_tokens: int) -> tuple[int, ...]:
+    """Widths of micro-batches: a quarter and a half of the longest response. Most responses are shorter than they may be."""
+    return max_new_tokens // 4, max_new_tokens // 2
 
 
 def shorten(c: ConfigDict) -> None:

@@ -21,6 +21,7 @@ def get_config(arg=None):
     c = common.base()
     common.real_model(c, arg)
     c.rl.max_new_tokens = max(c.rl.max_new_tokens, 1024)  # they think at length from the start
+    c.rl.widths = common.response_widths(c.rl.max_new_tokens)
     if arg.short:
         common.shorten(c)
     return c

@@ -22,6 +22,7 @@ def get_config(arg=None):
     c.model.attention_chunk = 512
     c.rl.update(dict(steps=10_400, prompts=arg.rollout, group_size=16, updates=max(arg.rollout // 32, 1)))
     c.rl.update(dict(algorithm="r1_zero", refresh_reference=400, max_new_tokens=arg.tokens, micro_batch=16))
+    c.rl.widths = common.response_widths(arg.tokens)
     c.rl.optimizer.learning_rate = arg.learning_rate
     if arg.short:
         common.shorten(c)

@@ -10,12 +10,13 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import pytest
+import tiny_folder
 from models import DEEPSEEK, EVERYTHING, SMALL
 
 from configs import qwen25, shop
 from rljax import planning, tasks, transformer
 from rljax.errors import UserError
-from rljax.planning import collectives, lowering, operations
+from rljax.planning import abstract_run, collectives, lowering, operations, table
 
 BILLIONS = {  # of parameters, as their publishers or transformers count them
     "gemma2_2b": 2.614,
@@ -219,3 +220,24 @@ def test_a_plan_counts_evaluation_and_restoring_and_names_the_phase_that_needs_t
         c, many, 0.5 * many.memory.peak, lambda config: planning.make_plan(planning.resolve_abstract(config))
     )
     assert settings["eval.rows"] < 256 and after.memory.peak <= 0.5 * many.memory.peak
+
+
+def test_a_plan_says_how_many_columns_are_computed_for_each_real_token():
+    plan = planning.make_plan(planning.resolve_abstract(small_config(widths=(8, 16))))
+    rates = table.columns_per_token(plan)
+    slots = plan.run.task.prompt_slots  # problems of shop fill them all
+    assert rates == pytest.approx(dict(prompt=1.0, longest=1.0, eighth=(slots + 8) / (slots + 4)))
+    assert table.format_padding(plan)[0].startswith(f"padding: prompts of {slots} tokens on average")
+    unknown = planning.resolve_abstract(qwen25.get_config(), "qwen25_0.5b")
+    assert unknown.task.prompt_lengths is None and unknown.rl.micro_batching.widths == (512 + 128, 512 + 256)
+
+
+def test_prompts_of_data_that_is_at_hand_are_measured_with_the_folders_tokenizer(tmp_path):
+    (tmp_path / "own.jsonl").write_text(
+        "".join(json.dumps({"question": f"What is {n} and one?", "answer": n + 1}) + "\n" for n in range(60))
+    )
+    config = qwen25.get_config(f"data={tmp_path}/own.jsonl")
+    config.task.options.update(decontaminate=0, template="plain", own_data_dir=str(tmp_path / "prepared"))
+    assert abstract_run.data_is_at_hand(config) and not abstract_run.data_is_at_hand(qwen25.get_config())
+    run = planning.resolve_abstract(config, str(tiny_folder.make(tmp_path / "model", max_length=1024)))
+    assert 0 < run.task.prompt_lengths.max() <= run.task.prompt_slots < 64

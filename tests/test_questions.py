@@ -116,6 +116,22 @@ def test_questions_that_are_too_long_are_dropped_and_counted(tmp_path, caplog):
     assert batch["tokens"].shape == (60, 512 + 250) and batch["loss_mask"].any(1).all()
 
 
+def test_prompt_slots_follow_the_longest_question_and_one_that_is_far_too_long_is_dropped_with_a_message(
+    tmp_path, caplog
+):
+    rows = [gsm8k_row(n) for n in range(60)]
+    rows[7]["question"] = "Why? " * 60
+    rows[8]["question"] = "Why? " * 400
+    task = tasks.make_task("questions", path=write_splits(tmp_path, rows, [gsm8k_row(100)]), prompt_slots=0)
+    longest = max(
+        int(task.problems(0, jnp.arange(60), split).prompt_mask.sum(-1).max()) for split in ("train", "validation")
+    )
+    assert 300 < longest <= task.prompt_slots < longest + 16 and task.prompt_slots % 16 == 0
+    assert "1 are longer than prompt_slots=1024" in " ".join(caplog.messages)
+    with pytest.raises(UserError, match="prompt_slots=-1"):
+        tasks.make_task("questions", path=str(tmp_path), prompt_slots=-1)
+
+
 def test_too_few_slots_for_every_question_are_an_error(folder):
     with pytest.raises(UserError, match="prompt_slots=20"):
         tasks.make_task("questions", path=folder, prompt_slots=20)

@@ -9,11 +9,11 @@ from rljax.evaluation.estimates import canonicalize_answers, estimate_metrics
 from rljax.evaluation.evaluator import (
     ROWS_PER_KEY,
     Evaluate,
-    divide_attempts,
     EvaluateRuns,
     Evaluation,
     EvaluationOptions,
     VmapRuns,
+    divide_attempts,
     make_evaluator,
     make_evaluators,
     sample_in_parts,

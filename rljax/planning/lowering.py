@@ -140,7 +140,9 @@ def evaluation_sampling(run: Run) -> tuple[int, sampler.Sampling]:
     """Return (prompts, settings) of one call of the sampler in an evaluation."""
     options = run.evaluation
     parts = divide_attempts(options, options.attempts, run.sampler_model.layout)
-    settings = dict(group_size=parts.attempts, top_k=options.top_k, top_p=options.top_p, temperature=options.temperature)
+    settings = dict(
+        group_size=parts.attempts, top_k=options.top_k, top_p=options.top_p, temperature=options.temperature
+    )
     base = sampler.Sampling(max_new_tokens=run.rl.sampling.max_new_tokens, stop_ids=run.rl.sampling.stop_ids)
     return parts.problems, dataclasses.replace(base, **settings)
 
@@ -180,7 +182,9 @@ def compile_programs(run: Run, exact: bool = False) -> tuple[Programs, str]:
         compiled[name] = extrapolate(a, b, steps, min_growth)
         note = f"extrapolated from {small.model.layers} and {large.model.layers} layers"
     evaluate = compiled.get("evaluate", compiled["sample"])
-    return Programs(compiled["sample"], compiled.get("greedy"), compiled["advantages"], compiled["update"], evaluate), note
+    return Programs(
+        compiled["sample"], compiled.get("greedy"), compiled["advantages"], compiled["update"], evaluate
+    ), note
 
 
 def evaluation_rows(run: Run) -> tuple[int, int]:

@@ -18,7 +18,9 @@ class Memory:
     state: dict[str, float]  # weights, adapters, optimiser, reference, critic, other
     sampling: dict[str, float]  # the sampler's copy of the weights, KV cache, other
     updating: dict[str, float]  # gradients, activations and all other temporary memory
-    phases: dict[str, float]  # the total while each program of a run runs: state, its inputs, and the program's own memory
+    phases: dict[
+        str, float
+    ]  # the total while each program of a run runs: state, its inputs, and the program's own memory
     host: float  # the part of the state that is offloaded to host memory
 
     @property

@@ -31,6 +31,10 @@ HARDNESS: dict[str, Callable[[Record], float]] = {
 }
 
 
+LONGEST_PROMPT = 1024  # tokens: longer questions are dropped where prompt_slots=0 leaves the slots to the data
+SLOT_MULTIPLE = 16
+
+
 @dataclasses.dataclass(frozen=True)
 class Options:
     datasets: str = (
@@ -48,7 +52,9 @@ class Options:
     instruction: str = templates.STEP_BY_STEP  # for "own": text after the question
     system: str = ""  # for "own": the system message; "": the default of the template
     thinking: bool = True  # for "own", where the template has the choice: think before the answer
-    prompt_slots: int = 512  # tokens, the first included; longer questions are dropped
+    prompt_slots: int = (
+        512  # tokens, the first included; longer questions are dropped. 0: those of the longest question
+    )
     max_response: int = (
         400  # tokens of a demonstration, the last included; longer ones are dropped, except from the test split
     )
@@ -63,6 +69,9 @@ class Options:
     allow_unsafe: bool = False  # run programs even where the kernel cannot confine them
 
     def __post_init__(self):
+        if self.prompt_slots < 0 or self.max_response < 1:
+            said = f"prompt_slots={self.prompt_slots}, max_response={self.max_response}"
+            raise UserError(f"task questions: {said}: at least 0 and at least 1")
         if self.curriculum not in ("", *HARDNESS):
             raise UserError(f"task questions: curriculum={self.curriculum!r}, choose from {sorted(HARDNESS)} or none")
         if (self.min_pass_rate, self.max_pass_rate) != (0.0, 1.0) and not self.pass_rates:
@@ -73,6 +82,11 @@ class Options:
             raise UserError("task questions: curriculum=pass_rate needs pass_rates=FILE, see experiments.evaluate")
         if self.template != prompting.MODEL_TEMPLATE:
             templates.find_template(self.template)
+
+    @property
+    def longest_prompt(self) -> int:
+        """Tokens of the longest prompt that is kept."""
+        return self.prompt_slots or LONGEST_PROMPT
 
     def prompt_format(self, tokenizer: Tokenizer) -> PromptFormat:
         """How questions are asked with this tokenizer."""
@@ -137,6 +151,13 @@ def load_splits(o: Options, prompt_format: PromptFormat | None = None) -> dict[s
         tuple(mixture.get(name, 1.0) for name, rows in given.items() if rows),
     )
     return {name: split_of(rows) for name, rows in sets.items()} | {"test": split_of({"": test})}
+
+
+def count_prompt_slots(splits: dict[str, Split], prompt_format: PromptFormat) -> int:
+    """Slots that every prompt of these questions fits, a multiple of SLOT_MULTIPLE."""
+    questions = (r["question"] for split in splits.values() for rows in split.sets for r in rows)
+    longest = max((len(prompt_format.prompt_ids(question)) for question in questions), default=1)
+    return -(-longest // SLOT_MULTIPLE) * SLOT_MULTIPLE
 
 
 def divide_splits(name: str, found: dict[str, list[Record]]) -> dict[str, list[Record]]:
@@ -211,17 +232,17 @@ def drop_too_long(
     o: Options, prompt_format: PromptFormat, what: str, rows: list[Record], demonstrated: bool = False
 ) -> list[Record]:
     """The records whose prompts fit their slots, and with ``demonstrated`` their demonstrations too."""
-    prompt_fits = [r for r in rows if len(prompt_format.prompt_ids(r["question"])) <= o.prompt_slots]
+    prompt_fits = [r for r in rows if len(prompt_format.prompt_ids(r["question"])) <= o.longest_prompt]
     response_fits = lambda r: not demonstrated or len(response_ids(prompt_format, r)) <= o.max_response
     kept = [r for r in prompt_fits if response_fits(r)]
     if len(kept) < len(rows):
         LOG.warning(
             f"{what}: keeps {len(kept)} of {len(rows)} questions: {len(rows) - len(prompt_fits)} are longer than "
-            f"prompt_slots={o.prompt_slots}, {len(prompt_fits) - len(kept)} solutions than max_response={o.max_response} tokens"
+            f"prompt_slots={o.longest_prompt}, {len(prompt_fits) - len(kept)} solutions than max_response={o.max_response} tokens"
         )
     if rows and not kept:
         raise UserError(
-            f"task questions: no question of {what} has room: raise prompt_slots={o.prompt_slots} "
+            f"task questions: no question of {what} has room: raise prompt_slots={o.longest_prompt} "
             f"or max_response={o.max_response}"
         )
     return kept

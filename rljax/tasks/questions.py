@@ -11,6 +11,7 @@ evaluation sets are dropped at the start; the log says how many. A twentieth of 
 split.
 """
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -20,7 +21,15 @@ from rljax.errors import UserError
 from rljax.metrics import behaviours
 from rljax.structs import Array, Problems
 from rljax.tasks import grading, responses, shuffle
-from rljax.tasks.mixture import Options, Split, content_hash, demonstration, load_splits, response_ids
+from rljax.tasks.mixture import (
+    Options,
+    Split,
+    content_hash,
+    count_prompt_slots,
+    demonstration,
+    load_splits,
+    response_ids,
+)
 from rljax.tasks.prompting import PromptFormat
 from rljax.tasks.task import Record, Task, split_number
 from rljax.text import ByteTokenizer, Tokenizer, pad_batch
@@ -31,6 +40,8 @@ def make(options: Options, tokenizer: Tokenizer | None = None) -> Task:
     """The task of these options. Raises UserError where data is missing or cannot be read, or no question fits."""
     prompt_format = options.prompt_format(tokenizer or ByteTokenizer())
     splits = load_splits(options, prompt_format)
+    slots = options.prompt_slots or count_prompt_slots(splits, prompt_format)
+    options = dataclasses.replace(options, prompt_slots=slots)
     if any(r["kind"] == "code" for split in splits.values() for rows in split.sets for r in rows):
         sandbox.require_isolation(options.allow_unsafe)
     return Task(
