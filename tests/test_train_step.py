@@ -191,7 +191,7 @@ def test_an_evaluation_and_a_sample_are_the_same_however_many_attempts_are_sampl
 
 def test_calls_of_an_evaluation_have_at_most_the_rows_of_its_setting():
     options = evaluation.EvaluationOptions(problems=128, attempts=16)
-    divide = lambda rows, attempts=16: evaluation.evaluator.divide_attempts(
+    divide = lambda rows, attempts=16: evaluation.divide_attempts(
         dataclasses.replace(options, rows=rows), attempts, transformer.Layout()
     )
     assert divide(0) == (64, 64, 16) and divide(256) == (64, 16, 16) and divide(100) == (64, 6, 16)
