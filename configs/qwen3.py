@@ -6,9 +6,9 @@
 FOLDER holds Qwen/Qwen3-0.6B or Qwen/Qwen3-1.7B (asked in their own chat template, thinking first), or their -Base siblings
 (``template=r1_zero``), as Hugging Face has them. All weights learn, unless ``adapters`` names a rank.
 
-Memory of sampling and update, upper bounds by compilation (docs/models.md), on data=gsm8k: 40.8 GB for 0.6B and 56.6 GB for 1.7B.
-Nearly all of it is the sampler's cache, 114 kB a token: with rl.prompts=8 the cache is a quarter. Evaluation is not in these bounds, and
-samples up to 1,024 attempts at once: lower eval.problems where it does not fit.
+Memory, upper bounds by compilation (docs/models.md), on data=gsm8k: 40.8 GB for 0.6B and 56.6 GB for 1.7B.
+Nearly all of it is the sampler's cache, 114 kB a token: with rl.prompts=8 the cache is a quarter. Evaluation samples as
+many attempts at once as a rollout has (eval.rows).
 
 Expected: not run here, for want of the weights and of an accelerator.
 """

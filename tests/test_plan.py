@@ -224,7 +224,8 @@ def test_a_plan_counts_evaluation_and_restoring_and_names_the_phase_that_needs_t
 
 def test_a_plan_says_how_many_columns_are_computed_for_each_real_token():
     plan = planning.make_plan(planning.resolve_abstract(small_config(widths=(8, 16))))
-    rates = table.columns_per_token(plan)
+    assert plan.prompt_lengths is not None
+    rates = table.columns_per_token(plan, plan.prompt_lengths)
     slots = plan.run.task.prompt_slots  # problems of shop fill them all
     assert rates == pytest.approx(dict(prompt=1.0, longest=1.0, eighth=(slots + 8) / (slots + 4)))
     assert table.format_padding(plan)[0].startswith(f"padding: prompts of {slots} tokens on average")

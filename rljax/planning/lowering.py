@@ -152,7 +152,7 @@ def same_program(run: Run, prompts: int, evaluated: sampler.Sampling) -> bool:
     shapes = ("group_size", "max_new_tokens", "top_k", "top_p", "sampler_weights")
     same = all(getattr(evaluated, name) == getattr(run.rl.sampling, name) for name in shapes)
     stores_mask = run.rl.sampling.stores_sampling_mask
-    return same and not stores_mask and prompts == run.rl.problems.prompts and evaluated.temperature > 0
+    return bool(same and not stores_mask and prompts == run.rl.problems.prompts and evaluated.temperature > 0)
 
 
 def compile_programs(run: Run, exact: bool = False) -> tuple[Programs, str]:

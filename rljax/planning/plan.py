@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import numpy as np
+
 from rljax.planning import lowering, memory, operations
 from rljax.planning.lowering import Programs
 from rljax.planning.memory import Memory
@@ -17,6 +19,11 @@ class Plan:
     sampling: Cost
     updating: Cost
     note: str  # which layers long programs were extrapolated from; "" where all were compiled
+
+    @property
+    def prompt_lengths(self) -> np.ndarray | None:
+        """Tokens of some prompts [N]; None where the data is not at hand."""
+        return getattr(self.run.task, "prompt_lengths", None)
 
     @property
     def num_devices(self) -> int:

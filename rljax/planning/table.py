@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import numpy as np
+
 from rljax.planning import collectives, roofline
 from rljax.planning.chips import CHIPS, Chip
 from rljax.planning.lowering import CompiledProgram
@@ -43,10 +45,10 @@ def format_plan(plan: Plan, chip_name: str, dollars_per_hour: float, efficiency:
 
 def format_padding(plan: Plan) -> list[str]:
     """Return the line about padding: computed columns of an update for each real token, responses long and short."""
-    lengths, slots = plan.run.task.prompt_lengths, plan.run.task.prompt_slots
+    lengths, slots = plan.prompt_lengths, plan.run.task.prompt_slots
     if lengths is None:
         return [f"padding: prompts have {slots} slots; the data is not at hand to measure them"]
-    rates = columns_per_token(plan)
+    rates = columns_per_token(plan, lengths)
     return [
         f"padding: prompts of {lengths.mean():.0f} tokens on average, {lengths.max()} at most, in {slots} slots: "
         f"{rates['prompt']:.1f} computed columns for each real token; of an update {rates['longest']:.1f} where responses are as "
@@ -54,10 +56,10 @@ def format_padding(plan: Plan) -> list[str]:
     ]
 
 
-def columns_per_token(plan: Plan) -> dict[str, float]:
+def columns_per_token(plan: Plan, lengths: np.ndarray) -> dict[str, float]:
     """Return computed columns for each real token: of prompts, and of an update with long and with short responses."""
     task, longest = plan.run.task, plan.run.rl.sampling.max_new_tokens
-    prompt, slots, batching = task.prompt_lengths.mean(), task.prompt_slots, plan.run.rl.micro_batching
+    prompt, slots, batching = lengths.mean(), task.prompt_slots, plan.run.rl.micro_batching
 
     def of_update(response: int) -> float:
         width = next(w for w in batching.all_widths(slots + longest) if w >= slots + response)
@@ -171,5 +173,5 @@ def plan_to_dict(plan: Plan, chip_name: str, dollars_per_hour: float, efficiency
         "sent": {name: collectives.sum_by_kind(list(p.collectives)) for name, p in programs.items()},
         "roofline": {name: estimate_speed(plan, c, dollars_per_hour, efficiency) for name, c in CHIPS.items()},
         "note": plan.note,
-        "columns_per_token": None if plan.run.task.prompt_lengths is None else columns_per_token(plan),
+        "columns_per_token": None if plan.prompt_lengths is None else columns_per_token(plan, plan.prompt_lengths),
     }
