@@ -54,8 +54,8 @@ class Declared(NamedTuple):
 
     def problem(self, value: Any) -> str:
         """What is wrong with a value, in words; "" where it is allowed."""
-        if value is None and self.optional:
-            return ""
+        if value is None:
+            return "" if self.optional else f"must be {NAMES[self.kind]}"
         if not is_of_kind(value, self.kind):
             return f"must be {NAMES[self.kind]}"
         if self.kind is tuple:
