@@ -8,7 +8,7 @@ as Hugging Face has them. All weights learn, unless ``adapters`` names a rank. `
 experiment, and needs no data set.
 
 Memory, upper bounds by compilation (docs/models.md), on data=gsm8k: 11.9 GB for 0.5B; 35.2 GB for 1.5B, and
-14.9 GB with adapters=32. Evaluation samples as many attempts at
+11.3 GB with adapters=32. Evaluation samples as many attempts at
 once as a rollout has (eval.rows). data=math samples four times as many tokens: lower rl.prompts.
 
 Expected: not run here, for want of the weights and of an accelerator. What was run is this config with the real tokenizer
