@@ -70,6 +70,18 @@ def test_sampling_from_stacked_layers_copies_none_of_them(dtype):
     assert lowered.compile().memory_analysis().temp_size_in_bytes < 2.5 * layer_bytes  # this layer, and its products
 
 
+def test_the_cache_of_stacked_layers_grows_without_being_copied():
+    config = transformer.Config(
+        vocab_size=32, layers=4, width=16, heads=4, head_width=32, ff_width=16, max_length=128, scan_layers=True
+    )
+    params = jax.eval_shape(lambda: transformer.init(config, jax.random.key(0)))
+    rows, columns, key = 64, 96, jax.random.key(0)
+    prompt, mask = jnp.ones((rows, 8), jnp.int32), jnp.ones((rows, 8), bool)
+    lowered = sampler.sample.lower(params, config, prompt, mask, key, group_size=1, max_new_tokens=columns)
+    cache_bytes = 2 * 4 * config.layers * rows * config.kv_heads * config.head_width * columns
+    assert lowered.compile().memory_analysis().temp_size_in_bytes < 1.4 * cache_bytes
+
+
 @EACH
 def test_random_parameters_are_the_same_however_they_are_stacked(config):
     scanned = dataclasses.replace(config, scan_layers=True)

@@ -101,7 +101,7 @@ def record_config(workdir: Path, config: ConfigTree) -> None:
 def may_change(key: str, old: dict[str, Any], new: dict[str, Any]) -> bool:
     """Whether a run that has begun may go on with another value of this key.
 
-    Devices, workers, logging and the report may change. A stage may get more steps where its learning rate does not depend on
+    Devices, workers, logging, the report and how many attempts an evaluation samples at once may change. A stage may get more steps where its learning rate does not depend on
     their number.
     """
     if key.startswith(("mesh.", "checkpoint.", "report.", "selection.")) or key in (
@@ -109,6 +109,7 @@ def may_change(key: str, old: dict[str, Any], new: dict[str, Any]) -> bool:
         "max_unscored",
         "log",
         "stages",
+        "eval.rows",
     ):
         return True
     stage, _, name = key.partition(".")

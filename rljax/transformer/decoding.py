@@ -22,12 +22,13 @@ from rljax.transformer.weight_formats import gather_layer
 class Cache(NamedTuple):
     """Keys and values (or latents) of B prompts and of N = B * G responses to them.
 
-    With ``scan_layers``: for each stack of layers, for each place of its pattern, all repeats along a first axis.
+    With ``scan_layers``: for each stack of layers, for each place of its pattern, all repeats along a first axis. Responses are
+    then in chunks of columns, because one array for all layers could only grow by being copied.
     """
 
     prompt: list[Any]  # for each layer: [B, K, P, .] twice
     prompt_mask: Array  # [B, P] bool
-    response: list[Any]  # for each layer: [N, K, C, .] twice
+    response: list[Any]  # for each layer: [N, K, C, .] twice; or a list of such pairs, of the columns of one chunk each
     column: Array  # [] int32, the response column that the next token is written to
 
 
@@ -40,6 +41,8 @@ def prefill(params: Params, config: Config, prompt: Array, prompt_mask: Array, g
     dtype, rows = jnp.dtype(config.cache_dtype), prompt.shape[0] * group_size
     layers = jax.tree.map(lambda y: y.astype(dtype), layers)
     response = jax.tree.map(lambda y: jnp.zeros((*y.shape[:-4], rows, y.shape[-3], 0, y.shape[-1]), dtype), layers)
+    if config.scan_layers:
+        response = [[[pair] for pair in stack] for stack in response]
     cache = Cache(layers, prompt_mask, response, jnp.zeros((), jnp.int32))
     cache = cache._replace(prompt=constrain_layers(layers, config, "rows", "heads", "columns"))
     return blocks.unembed(params, config, x[:, -1]), cache
@@ -50,13 +53,26 @@ def constrain_layers(layers: Any, config: Config, *axes: str) -> Any:
     return config.layout.constrain(layers, *([None] if config.scan_layers else []), *axes)
 
 
+def count_columns(chunks: list[LayerCache]) -> int:
+    return sum(chunk[0].shape[-2] for chunk in chunks)
+
+
 def grow_cache(cache: Cache, columns: int, config: Config) -> Cache:
-    """The cache with ``columns`` response columns. New columns are zero."""
+    """The cache with ``columns`` response columns, more than it has. New columns are zero."""
 
-    def grow(x: Array) -> Array:
-        return jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(0, columns - x.shape[-2]), (0, 0)])
+    def add_columns(x: Array, kept: int, new: int) -> Array:
+        return jnp.pad(x[..., :kept, :], [(0, 0)] * (x.ndim - 2) + [(0, new), (0, 0)])
 
-    response = jax.tree.map(grow, cache.response)
+    def add_chunk(chunks: list[LayerCache]) -> list[LayerCache]:
+        new = columns - count_columns(chunks)
+        a, b = (add_columns(x, 0, new) for x in chunks[-1])
+        return [*(chunk for chunk in chunks if chunk[0].shape[-2]), (a, b)]
+
+    if config.scan_layers:
+        response: list[Any] = [[add_chunk(chunks) for chunks in stack] for stack in cache.response]
+    else:
+        grow = lambda x: add_columns(x, x.shape[-2], columns - x.shape[-2])
+        response = jax.tree.map(grow, cache.response)
     return cache._replace(response=constrain_layers(response, config, "rows", "heads"))
 
 
@@ -64,14 +80,14 @@ def decode(params: Params, config: Config, tokens: Array, cache: Cache) -> tuple
     """Append tokens [N] at ``cache.column``: the logits [N, V] float32 of the next token, and the new cache."""
     x = blocks.embed(params, config, tokens[:, None])
 
-    def write_column(to: LayerCache, new: LayerCache, *first: Array) -> LayerCache:
+    def write_column(to: LayerCache, new: LayerCache, column: Array, *first: Array) -> LayerCache:
         """Write new [N, K, 1, .] into the column, of repeat ``first`` where layers are stacked."""
 
         def write(to: Array, x: Array) -> Array:
             x = x.astype(to.dtype).reshape(*[1] * len(first), *x.shape)
-            return jax.lax.dynamic_update_slice(to, x, (*first, 0, 0, cache.column, 0))
+            return jax.lax.dynamic_update_slice(to, x, (*first, 0, 0, column, 0))
 
-        return write(to[0], new[0]), write(to[1], new[1])
+        return constrain_layers((write(to[0], new[0]), write(to[1], new[1])), config, "rows", "heads")
 
     # One layer after the other.
     if not config.scan_layers:
@@ -80,34 +96,38 @@ def decode(params: Params, config: Config, tokens: Array, cache: Cache) -> tuple
             zip(params["layers"], cache.prompt, cache.response, strict=True)
         ):
 
-            def write_own(new: LayerCache, old: LayerCache = old) -> LayerCache:
-                response.append(constrain_layers(write_column(old, new), config, "rows", "heads"))
-                return response[-1]
+            def write_own(new: LayerCache, old: LayerCache = old) -> list[LayerCache]:
+                response.append(write_column(old, new, cache.column))
+                return response[-1:]
 
             x = decode_layer(weights, x, index, prompt, write_own, cache, config)
         return blocks.unembed(params, config, x[:, 0]), cache._replace(response=response, column=cache.column + 1)
 
-    # Or one loop over each stack of layers. Its cache is carried, so that a column is written in place.
+    # Or one loop over each stack of layers. The last chunk of its cache is carried, so that a column is written in place.
     stacks = []
     for (first, _, repeats), weights, prompts, old in zip(
         config.layer_stacks(), params["layers"], cache.prompt, cache.response, strict=True
     ):
+        full, last = [chunks[:-1] for chunks in old], [chunks[-1] for chunks in old]
+        column = cache.column - count_columns(full[0])
 
-        def decode_pattern(carry: Any, repeat: Array, first=first, weights=weights, prompts=prompts) -> Any:
-            x, response = carry[0], list(carry[1])
+        def decode_pattern(
+            carry: Any, repeat: Array, first=first, weights=weights, prompts=prompts, full=full, column=column
+        ) -> Any:
+            x, last = carry[0], list(carry[1])
             for place, own_weights in enumerate(sequence.take_repeat(weights, repeat)):
 
-                def write_own(new: LayerCache, place: int = place) -> LayerCache:
-                    written = write_column(response[place], new, repeat)
-                    response[place] = constrain_layers(written, config, "rows", "heads")
-                    return sequence.take_repeat(response[place], repeat)
+                def write_own(new: LayerCache, place: int = place) -> list[LayerCache]:
+                    last[place] = write_column(last[place], new, column, repeat)
+                    take = lambda y: jax.lax.dynamic_index_in_dim(y, repeat, keepdims=False)
+                    return [*sequence.take_repeat(full[place], repeat), jax.tree.map(take, last[place])]
 
                 prompt = sequence.take_repeat(prompts[place], repeat)
                 x = decode_layer(own_weights, x, first + place, prompt, write_own, cache, config)
-            return (x, response), None
+            return (x, last), None
 
-        (x, response), _ = jax.lax.scan(decode_pattern, (x, old), jnp.arange(repeats))
-        stacks.append(response)
+        (x, last), _ = jax.lax.scan(decode_pattern, (x, last), jnp.arange(repeats))
+        stacks.append([[*chunks, pair] for chunks, pair in zip(full, last, strict=True)])
     return blocks.unembed(params, config, x[:, 0]), cache._replace(response=stacks, column=cache.column + 1)
 
 
@@ -116,14 +136,14 @@ def decode_layer(
     x: Array,
     index: int,
     prompt: LayerCache,
-    write_own: Callable[[LayerCache], LayerCache],
+    write_own: Callable[[LayerCache], list[LayerCache]],
     cache: Cache,
     config: Config,
 ) -> Array:
     """One layer for one token in each row, x [N, 1, D] -> [N, 1, D].
 
     ``prompt`` is what the layer cached of the prompts. ``write_own`` takes what it caches of the token, writes it, and returns
-    what is cached of the responses, the token included.
+    what is cached of the responses, the token included: in chunks of columns.
     """
     group = x.shape[0] // cache.prompt_mask.shape[0]
     prompt_length = cache.prompt_mask.sum(-1)  # [B]
@@ -132,22 +152,29 @@ def decode_layer(
     weights = gather_layer(weights, config, index)
     h = blocks.rms_norm(x, weights["attention_norm"], config)
     q, new = layer.project_step(weights, h, position[:, None], index, config)  # q: parts [N, K, R, E]
-    own = write_own(new)
-    columns = jnp.arange(own[0].shape[2])
+    chunks = write_own(new)
     # Scores of the prompt: the queries of all attempts at it, side by side, against its one copy of the keys.
     grouped_q = tuple(join_group(part, group) for part in q)  # [B, K, R * G, E]
     near = attention.within_window((prompt_length + cache.column)[:, None], prompt_position, index, config)
     visible = (cache.prompt_mask & near)[:, None, None]
     of_prompt = attention.attention_scores(grouped_q, layer.cached_keys(prompt, config), visible, config)
-    of_prompt = split_group(of_prompt, group)  # [N, K, R, P]
+    scores = [split_group(of_prompt, group)]  # [N, K, R, P], then those of each chunk
     # Scores of the response so far.
-    visible = (columns <= cache.column) & attention.within_window(cache.column, columns, index, config)
-    of_response = attention.attention_scores(q, layer.cached_keys(own, config), visible, config)
-    # Softmax over both, and the mixed values.
-    p = jax.nn.softmax(jnp.concatenate([of_prompt, of_response], -1))
-    p_prompt, p_response = join_group(p[..., : of_prompt.shape[-1]], group), p[..., of_prompt.shape[-1] :]
+    start = 0
+    for own in chunks:
+        columns = jnp.arange(start, start + own[0].shape[2])
+        visible = (columns <= cache.column) & attention.within_window(cache.column, columns, index, config)
+        scores.append(attention.attention_scores(q, layer.cached_keys(own, config), visible, config))
+        start += own[0].shape[2]
+    # Softmax over all, and the mixed values.
+    p = jax.nn.softmax(jnp.concatenate(scores, -1))
+    start = scores[0].shape[-1]
+    p_prompt = join_group(p[..., :start], group)
     mixed = split_group(attention.mix_values(p_prompt, layer.cached_values(prompt, config), config), group)
-    mixed += attention.mix_values(p_response, layer.cached_values(own, config), config)
+    for own in chunks:
+        p_own = p[..., start : start + own[0].shape[2]]
+        mixed += attention.mix_values(p_own, layer.cached_values(own, config), config)
+        start += own[0].shape[2]
     x = layer.finish_layer(weights, x, layer.step_heads(weights, mixed, config), config)
     return config.layout.constrain(x, "rows")
 
