@@ -15,7 +15,7 @@ SEEDS ?= 3
 
 # quick files of every part of the library; what is slow in them is marked so
 FAST := $(addprefix tests/test_,$(addsuffix .py, \
-	launch packaging configs advantages algorithms surrogates behaviours metrics answers templates chat text countdown \
+	launch packaging configs options plugins call_path advantages algorithms surrogates behaviours metrics answers templates chat text countdown \
 	shop_and_fruit data checksums figures))
 
 .DEFAULT_GOAL := help
