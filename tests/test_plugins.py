@@ -114,6 +114,33 @@ def test_a_plugin_that_is_not_there_or_fails_is_one_line(plugin):
         resolve(config_of(plugin, plugins=(str(plugin / "broken.py"),)), "rl")
 
 
+@pytest.mark.parametrize("part", ["advantage", "surrogate"])
+def test_an_own_function_that_reads_unknown_data_is_refused_before_the_run(plugin, part):
+    (plugin / "my_plugin.py").write_text(
+        f"{PLUGIN}\n\ndef strange(scores, power=2):\n    return scores\n\n\n{part.upper()}['strange'] = strange\n"
+    )
+    with pytest.raises(UserError, match=f"{part} 'strange' reads 'scores', which does not exist: .* mask"):
+        resolve(config_of(plugin, **{f"rl.row.{part}": "strange"}), "rl")
+
+
+def test_an_own_function_that_returns_another_shape_is_one_line(plugin):
+    (plugin / "my_plugin.py").write_text(
+        f"{PLUGIN}\nADVANTAGE['total'] = lambda rewards: rewards.sum()\nSURROGATE['mean'] = lambda logp: logp.mean(-1)\n"
+    )
+    ones = jnp.ones((2, 3))
+    run = resolve(config_of(plugin, **{"rl.row.advantage": "total", "rl.row.surrogate": "mean"}), "rl")
+    with pytest.raises(
+        UserError, match=r"advantage 'total' returned an array of shape \(\), but must return \(2, 3\) or"
+    ):
+        policy_gradient.compute_advantages(
+            run.rl.algorithm, policy_gradient.Attempts(rewards=ones, mask=jnp.ones((2, 3, 4)))
+        )
+    with pytest.raises(
+        UserError, match=r"surrogate 'mean' returned an array of shape \(2,\), but must return \(2, 3\)"
+    ):
+        policy_gradient.token_loss(run.rl.algorithm, ones, ones, ones[:, 0], ones)
+
+
 def says_yes(text, record):
     return "yes" in text
 

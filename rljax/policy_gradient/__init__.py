@@ -59,6 +59,7 @@ from rljax.policy_gradient.losses import (
 )
 from rljax.policy_gradient.objective import (
     Attempts,
+    check_inputs,
     choose_tokens,
     clipped,
     compute_advantages,

@@ -1,6 +1,7 @@
 """What an algorithm computes: the advantage of each attempt, the weight of each token, and the loss of each token."""
 
 import inspect
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 from rljax.errors import UserError
 from rljax.policy_gradient import choices, kl, tokens
 from rljax.policy_gradient.aggregation import weights
-from rljax.policy_gradient.algorithms import ADVANTAGE, NEEDS_GROUP, Algorithm
+from rljax.policy_gradient.algorithms import ADVANTAGE, NEEDS_GROUP, TABLES, Algorithm
 from rljax.policy_gradient.choices import Choice
 from rljax.policy_gradient.corrections import CORRECTION, near_policy
 from rljax.policy_gradient.groups import is_scored
@@ -35,6 +36,23 @@ class Attempts(NamedTuple):
     penalty: Array | None = None  # [B, G, T], coefficient times KL, where it stands in the reward
 
 
+LOSS_INPUTS = ("logp", "old_logprobs", "advantage", "mask", "behaviour_logprobs", "chosen")
+CHOOSER_INPUTS = ("logp", "entropy", "old_logprobs", "advantage", "mask", "key")
+
+
+def check_inputs(algorithm: Algorithm) -> None:
+    """Raise UserError where a chosen function reads data that its kind of function is not given."""
+    given = {"advantage": Attempts._fields, "surrogate": LOSS_INPUTS, "tokens": CHOOSER_INPUTS}
+    for field, names in given.items():
+        name = algorithm.name(field)
+        for wanted in choices.inputs(TABLES[field][name]):
+            if wanted not in names:
+                raise UserError(
+                    f"{field} {name!r} reads {wanted!r}, which does not exist: its positional parameters may be "
+                    f"{', '.join(names)}; an option is a keyword-only parameter (behind *)"
+                )
+
+
 def compute_advantages(algorithm: Algorithm, attempts: Attempts) -> tuple[Array, Array | None]:
     """(advantage [B, G] or [B, G, T], returns [B, G, T] for the critic or None); no gradient flows through them.
 
@@ -52,10 +70,20 @@ def compute_advantages(algorithm: Algorithm, attempts: Attempts) -> tuple[Array,
         attempts = attempts._replace(rewards=attempts.rewards - jnp.sum(penalty, -1))
     out = choices.call(algorithm.choice("advantage"), ADVANTAGE, attempts._asdict())
     advantage, target = out if isinstance(out, tuple) else (out, None)
+    check_shape(algorithm, "advantage", advantage, [attempts.rewards.shape, attempts.mask.shape])
     advantage = jnp.where(over_tokens(is_scored(attempts.rewards), advantage), advantage, 0.0)
     if algorithm.sign != "both":
         advantage = advantage * ((advantage > 0) if algorithm.sign == "positive" else (advantage < 0))
     return stop_gradient(advantage), stop_gradient(target)
+
+
+def check_shape(algorithm: Algorithm, field: str, result: Array, shapes: Sequence[tuple[int, ...]]) -> None:
+    """Raise UserError where the function chosen for a field returned an array of another shape than these."""
+    if jnp.shape(result) not in shapes:
+        raise UserError(
+            f"{field} {algorithm.name(field)!r} returned an array of shape {jnp.shape(result)}, "
+            f"but must return {' or '.join(map(str, shapes))}"
+        )
 
 
 def token_weights(algorithm: Algorithm, mask: Array, *, group_size: int, const: float) -> Array:
@@ -95,6 +123,7 @@ def token_loss(
         chosen=chosen,
     )
     loss = choices.call(algorithm.choice("surrogate"), SURROGATE, data)
+    check_shape(algorithm, "surrogate", loss, [logp.shape])
     if algorithm.name("tokens") != "all":
         assert chosen is not None, "an algorithm that chooses tokens needs those of choose_tokens"
         loss = jnp.where(chosen, loss, 0.0)

@@ -94,6 +94,7 @@ def check_algorithm(rl: Any) -> None:
     algorithm, sampling, update = rl.algorithm, rl.sampling, rl.update
     advantage, group_size = algorithm.name("advantage"), sampling.group_size
     attempts, terms = rl.problems.prompts * group_size, rl.reward
+    pg.check_inputs(algorithm)
     if group_size < 2 and advantage in pg.NEEDS_GROUP:
         raise UserError(
             f"rl.group_size={group_size}, but the advantage {advantage!r} compares the attempts at one prompt: use a group "
