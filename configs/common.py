@@ -104,5 +104,9 @@ def parse_arg(arg: str | None, **defaults):
         if key not in defaults:
             raise ValueError(f"config argument {key!r} is unknown, choose from {sorted(defaults)}")
         kind = type(defaults[key])
-        setattr(out, key, (value or "true").lower() in ("true", "1") if kind is bool else kind(value))
+        try:
+            setattr(out, key, (value or "true").lower() in ("true", "1") if kind is bool else kind(value))
+        except ValueError:
+            number = "a whole number" if kind is int else "a number"
+            raise ValueError(f"config argument {key}={value}: {key} must be {number}") from None
     return out

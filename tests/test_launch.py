@@ -105,6 +105,35 @@ def test_a_config_of_your_own_imports_the_projects_and_its_neighbours(tmp_path):
         config_files.load_config(str(tmp_path / "own.py"))
 
 
+def test_a_config_of_your_own_may_take_no_argument(tmp_path):
+    file = tmp_path / "own.py"
+    file.write_text("from rljax.configs import shop\ndef get_config():\n    return shop.get_config('short')\n")
+    assert config_files.load_config(str(file)).rl.steps == shop.get_config("short").rl.steps
+    with pytest.raises(UserError, match="get_config\\(\\) takes no argument"):
+        config_files.load_config(f"{file}:short")
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("def f(:", "cannot be loaded: line 1: SyntaxError: invalid syntax"),
+        ("x = 1\nunknown", "cannot be loaded: line 2: NameError: name 'unknown' is not defined"),
+        ("def get_config(arg):\n    return [][1]", "line 2: IndexError: list index out of range"),
+        ("def get_config():\n    pass", "get_config must return a ConfigDict, not NoneType"),
+    ],
+)
+def test_an_error_in_a_config_of_your_own_is_one_line_that_says_where_it_is(tmp_path, code, message):
+    (tmp_path / "own.py").write_text(code)
+    with pytest.raises(UserError, match=re.escape(message)):
+        config_files.load_config(str(tmp_path / "own.py"))
+
+
+@pytest.mark.parametrize(("key", "kind"), [("rl.steps", "a whole number"), ("rl.optimizer.learning_rate", "a number")])
+def test_a_value_that_is_no_number_is_refused_in_plain_words(key, kind):
+    assert f"--config.{key}=abc: must be {kind}" in complaint(SHORT, "--workdir=w", f"--config.{key}=abc")
+    assert "prices must be a whole number" in complaint("--config=shop:prices=many", "--workdir=w")
+
+
 def test_a_copy_of_the_projects_configs_loads_as_a_package(tmp_path):
     shutil.copytree("configs", tmp_path / "configs")
     copied = config_files.load_config(str(tmp_path / "configs" / "ablations" / "selection.py"))

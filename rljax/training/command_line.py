@@ -181,7 +181,7 @@ def read_flags(
     except flags.UnrecognizedFlagError as e:
         raise UserError(unknown_flag(e.flagname, list(own), keys)) from None
     except (flags.Error, TypeError, ValueError) as e:
-        raise UserError(str(e).replace("\n", " ")) from None
+        raise UserError(config_files.describe_wrong_value(e)) from None
     if len(rest) > 1:
         raise UserError(f"do not know what to do with {rest[1]!r}: {hint}")
 

@@ -1,7 +1,7 @@
 """Config files: find one by name or path, load it, change settings, compare two configs.
 
-A config is a Python file with ``get_config(arg) -> ConfigDict``. ``shop:short`` is the file configs/shop.py, called with
-``arg="short"``. Files of the project load as modules ``rljax.configs.*``; a file of your own may import them
+A config is a Python file with ``get_config(arg) -> ConfigDict``, or ``get_config()`` where it takes no argument.
+``shop:short`` is the file configs/shop.py, called with ``arg="short"``. Files of the project load as modules ``rljax.configs.*``; a file of your own may import them
 (``from rljax.configs import common``) and its neighbours (``from . import mine``).
 """
 
@@ -10,7 +10,10 @@ import difflib
 import hashlib
 import importlib
 import importlib.util
+import inspect
+import re
 import sys
+import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -90,7 +93,19 @@ def _load_fresh(file: Path, name: str) -> ModuleType:
         ours = "configs" in str(e) or "rljax_config_" in str(e)
         hint = "; the project's configs are imported as `from rljax.configs import common`" if ours else ""
         raise UserError(f"--config: {file} cannot be loaded: {e}{hint}") from None
+    except Exception as e:
+        raise UserError(f"--config: {file} cannot be loaded: {describe_error(e, file)}") from None
     return module
+
+
+def describe_error(error: Exception, file: Path) -> str:
+    """One line: the error's type and text, and the line of ``file`` where it was raised."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
+    if isinstance(error, SyntaxError):
+        lines = [error.lineno]
+    where = f"line {lines[-1]}: " if lines else ""
+    text = error.msg if isinstance(error, SyntaxError) else str(error)
+    return f"{where}{type(error).__name__}: {text}".replace("\n", " ")
 
 
 def load_config(name: str) -> ConfigTree:
@@ -98,10 +113,19 @@ def load_config(name: str) -> ConfigTree:
     module = load_config_module(name)
     if not hasattr(module, "get_config"):
         raise UserError(f"--config: {find_config(name)} has no function get_config(arg)")
+    argument = name.partition(":")[2]
+    takes_one = bool(inspect.signature(module.get_config).parameters)
+    if argument and not takes_one:
+        raise UserError(f"--config: {name}: its get_config() takes no argument, so nothing may follow the colon")
     try:
-        return module.get_config(name.partition(":")[2] or None)
-    except (TypeError, ValueError) as e:
+        config = module.get_config(argument or None) if takes_one else module.get_config()
+    except ValueError as e:  # what common.parse_arg says of an argument
         raise UserError(f"--config: {name}: {e}".replace("\n", " ")) from None
+    except Exception as e:
+        raise UserError(f"--config: {name}: {describe_error(e, find_config(name))}") from None
+    if not isinstance(config, ConfigDict):
+        raise UserError(f"--config: {name}: get_config must return a ConfigDict, not {type(config).__name__}")
+    return config
 
 
 def config_from_record(record: Mapping[str, Any]) -> ConfigTree:
@@ -141,9 +165,15 @@ def override_config(config: ConfigTree, changes: Sequence[str]) -> ConfigTree:
     try:
         rest = values(argv)
     except (flags.Error, TypeError, ValueError) as e:
-        raise UserError(str(e).replace("\n", " ")) from None
+        raise UserError(describe_wrong_value(e)) from None
     assert len(rest) == 1
     return holder.value
+
+
+def describe_wrong_value(error: Exception) -> str:
+    """One line for a value of the wrong type, without Python's own words for it."""
+    text = re.sub(r"invalid literal for int\(\) with base 10: .*", "must be a whole number", str(error))
+    return re.sub(r"could not convert string to float: .*", "must be a number", text).replace("\n", " ")
 
 
 def define_config_flag(config: ConfigTree, values: flags.FlagValues, argv: Sequence[str]) -> flags.FlagHolder:
