@@ -1,6 +1,6 @@
 """Rejection sampling: a policy's attempts at training problems, of which the good ones are kept in a file for SFT.
 
-    rljax collect --config shop --workdir runs/shop --stage rl --to good.jsonl
+    rljax collect --workdir runs/shop --stage rl --to good.jsonl
     rljax collect ... --problems 1024 --attempts 8 --temperature 0.7 --language 1 --per_problem 2
     rljax sft --config shop --workdir runs/again --config.sft.file=good.jsonl
 
@@ -41,6 +41,8 @@ def run(
     step: str = "",
 ) -> None:
     path = Path(to) if to else workdir / f"collected_{stage}.jsonl"
+    if path.suffix != ".jsonl":
+        raise UserError(f"--to={to}: the file must end in .jsonl, because a .json beside it says how it was made")
     asked = dict(split="train", problems=problems, attempts=attempts, temperature=temperature, top_k=0, top_p=top_p)
     keep = rejection_sampling.AttemptFilter(language, target, at_least, at_most, per_problem)
     config = config.copy_and_resolve_references()
@@ -65,7 +67,9 @@ def run(
         counts = {"attempts": len(said), "lines": len(lines), "dropped": dropped}
         print(f"kept {len(lines)} of {len(said)} attempts by {workdir}:{stage}; {reasons(dropped)}", flush=True)
         if not lines:
-            raise UserError(f"{path}: no attempt was good enough to keep: ask for more, or for less of them")
+            raise UserError(
+                f"{path}: no attempt was good enough to keep: ask more problems, or ask less of the attempts that are kept"
+            )
         journal.replace_text(path, format_json_lines(lines))
         journal.replace_text(path.with_suffix(".json"), json.dumps(about | {"counts": counts}, indent=1) + "\n")
     processes.barrier("collected")
@@ -92,7 +96,7 @@ def main() -> None:
         run,
         use="read",
         stage=Flag("rl", "the stage whose policy attempts the problems"),
-        to=Flag("", "the .jsonl file to write"),
+        to=Flag("", "the .jsonl file to write; without it WORKDIR/collected_STAGE.jsonl"),
         problems=Flag(512, "training problems to ask"),
         attempts=Flag(4, "attempts at each"),
         temperature=Flag(1.0, "of sampling"),

@@ -1,6 +1,6 @@
 """Look at a stage's policy on held-out problems: a table, a figure, and what every attempt said.
 
-    rljax evaluate --config shop --workdir runs/shop --stage rl --attempts 64
+    rljax evaluate --workdir runs/shop --stage rl --attempts 64
     rljax evaluate ... --config.task.options.test="math500 + aime24"      # other questions, at the end
     rljax evaluate ... --split train --attempts 8                         # pass rates, to filter by
 

@@ -1,6 +1,6 @@
 """A stage's policy as a Hugging Face folder, for transformers, vLLM and everything that reads one.
 
-    rljax export --config shop --workdir runs/shop --stage rl --to exported
+    rljax export --workdir runs/shop --stage rl --to exported
     rljax export ... --dtype bfloat16
 
 Adapters are merged; the tokenizer goes with it. Tensors keep their bits unless ``--dtype`` says another precision.

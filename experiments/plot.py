@@ -1,6 +1,6 @@
 """Draw what a run left behind: figures/*.png and report.html, from metrics.jsonl and the samples.
 
-rljax plot --config shop --workdir runs/shop
+rljax plot --workdir runs/shop
 """
 
 import json

@@ -1,6 +1,6 @@
 """Attempts at one problem in the terminal, right ones green and wrong ones red: the lecture's demonstration.
 
-    rljax sample --config shop --workdir runs/shop --stage rl --attempts 15
+    rljax sample --workdir runs/shop --stage rl --attempts 15
     rljax sample ... --prompt "Ben pays 14 for two of 6 3 2 11 9?"
 
 Without ``--prompt`` it asks held-out problem number ``--problem``. A prompt of your own is answered in the same way; its
@@ -76,10 +76,7 @@ def run_model(
     top_p: float,
     rows: int = 0,
 ) -> None:
-    """The same of a Hugging Face folder, without a config."""
-    config, params, tokenizer = pretrained.load(model, dtype or None)
-    if tokenizer is None:
-        raise UserError(f"--model: {model} has no tokenizer.json")
+    """Ask a Hugging Face folder, without a config. Flags are checked before the weights are loaded."""
     if not prompt:
         raise UserError('--model needs a question: --prompt "..."')
     check_attempts(attempts)
@@ -88,6 +85,9 @@ def run_model(
         raise UserError(f"--rows={rows}: must be at least 1, or 0 for {DEFAULT_ROWS}")
     if not 0 < top_p <= 1:
         raise UserError(f"--top_p={top_p}: must be above 0 and at most 1")
+    config, params, tokenizer = pretrained.load(model, dtype or None)
+    if tokenizer is None:
+        raise UserError(f"--model: {model} has no tokenizer.json")
     words = prompting.make_prompt_format(
         template or (prompting.MODEL_TEMPLATE if tokenizer.chat_template else "r1_zero"), tokenizer
     )

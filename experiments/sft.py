@@ -1,7 +1,7 @@
 """Supervised fine-tuning: imitate demonstrations, or the samples of a file.
 
     rljax sft --config shop --workdir runs/shop
-    rljax sft ... --config.sft.file=samples.jsonl       # what experiments.collect kept of a policy's attempts
+    rljax sft ... --config.sft.file=samples.jsonl       # attempts of a policy, kept by `rljax collect`
 
 The held-out loss is of the same kind: demonstrations of validation problems, or samples of a twentieth of the file's problems.
 """

@@ -134,6 +134,17 @@ def test_a_value_that_is_no_number_is_refused_in_plain_words(key, kind):
     assert "prices must be a whole number" in complaint("--config=shop:prices=many", "--workdir=w")
 
 
+def test_a_real_model_without_a_folder_says_so_before_any_data_is_read(tmp_path):
+    config = config_files.load_config(f"qwen25:data={tmp_path}/missing.jsonl")
+    with pytest.raises(UserError, match='rl.start="weights", but no folder is named: --config.weights=FOLDER'):
+        resolve(config, "rl")
+
+
+def test_a_search_for_a_setting_names_its_config():
+    with pytest.raises(UserError, match="of which config"):
+        config_listing.main(["--grep", "length"])
+
+
 def test_a_copy_of_the_projects_configs_loads_as_a_package(tmp_path):
     shutil.copytree("configs", tmp_path / "configs")
     copied = config_files.load_config(str(tmp_path / "configs" / "ablations" / "selection.py"))

@@ -153,6 +153,12 @@ def test_collect_writes_the_sampled_ids_beside_each_text(config, tmp_path, monke
     assert all(max(line["tokens"]) < TOKENIZER.size for line in lines)
 
 
+@pytest.mark.parametrize("name", ["kept.json", "kept"])
+def test_a_file_to_collect_into_ends_in_jsonl_because_its_record_stands_beside_it(config, tmp_path, name):
+    with pytest.raises(UserError, match="the file must end in .jsonl"):
+        collect.run(config, tmp_path, to=str(tmp_path / name))
+
+
 def test_control_tokens_in_a_text_file_are_told_to_be_ordinary_text(tmp_path, caplog):
     (tmp_path / "text.txt").write_text("She has <think> 12 clips </think>. " * 100)
     ids, _ = batches.read_text_file(str(tmp_path / "text.txt"), TOKENIZER, 8)

@@ -276,6 +276,11 @@ def test_a_demonstration_that_cannot_be_is_told_in_one_line(folder, changes, mes
         sample.run_model(**(dict(model=str(folder), prompt="Why?", answer="", attempts=2) | HOW | changes))
 
 
+def test_a_run_that_is_asked_for_no_attempt_says_so(tmp_path):
+    with pytest.raises(UserError, match="--attempts=0: must be at least 1"):
+        sample.run(shop.get_config("short"), tmp_path, "rl", "", 0, 0, 0)
+
+
 def test_our_own_policy_becomes_a_folder_that_says_the_same(tmp_path):
     c = shop.get_config("short")
     run = resolve(c)

@@ -120,8 +120,12 @@ def describe_selection(runs: Mapping[str, Run]) -> str:
 
 def describe_question(before: float, after: float) -> str:
     """How the question in the report was chosen, given its pass rates before and after RL."""
-    text = "The same question before and after RL. Among the questions with recorded attempts, its share of right attempts "
-    return text + ("rose most." if after > before else "fell least; it rose on no question.")
+    text = "The same question before and after RL. Among the questions with recorded attempts, "
+    if after == before:
+        return text + "the share of right attempts rose on none, and on this one it did not change."
+    return (
+        text + f"its share of right attempts {'rose most' if after > before else 'fell least; it rose on no question'}."
+    )
 
 
 def rl_evaluations(records: Run) -> list[Record]:
@@ -136,8 +140,10 @@ def headline_numbers(records: Run, timings: Sequence[Record], questions: int | N
     for name in ("pass@1", metrics.find_cons_key(last).removeprefix("eval/"), "length", "jumps"):
         m = find_measure(name)
         values = read_series(records, m.key)
-        if not name or len(values) < 2 or not any(values.values()) or m.key not in last or m.key not in first:
+        if not name or len(values) < 2 or m.key not in last or m.key not in first:
             continue
+        if name != "pass@1" and not any(values.values()):
+            continue  # a task that counts no jumps; an accuracy of 0 is a result
         note = f"{m.format(first[m.key])} before RL"
         error = last.get(f"{m.key}/se")
         if name == "pass@1" and error is not None:

@@ -1,6 +1,6 @@
 """Whether the parts of a run fit together. Every check raises UserError, with the keys and a way out, before any long work."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -45,12 +45,17 @@ def check_run(run: Any, stages: Sequence[str]) -> None:
         )
 
 
+def check_starts(starts: Mapping[str, str], weights: str) -> None:
+    """Raise UserError where a stage starts from a model's folder and the config names none. It is checked before data is read."""
+    for name, start in starts.items():
+        if start == "weights" and not weights:
+            raise UserError(f'{name}.start="weights", but no folder is named: --config.weights=FOLDER')
+
+
 def check_stage(run: Any, stage: Any) -> None:
     """Raise UserError where a stage cannot start, or cannot learn adapters, as its settings say."""
     name, rank = stage.name, stage.lora.rank
     stage.optimizer.check(f"{name}.optimizer.")
-    if stage.start == "weights" and not run.weights:
-        raise UserError(f'{name}.start="weights", but no folder is named: --config.weights=FOLDER')
     for setting in stage.offloaded.values():
         sharding.check_host_memory(run.model.layout, setting)
     if name == "rl":

@@ -41,9 +41,12 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(
         "rljax config",
         description="List the settings of a config, with their values and what they mean.",
-        epilog="examples: rljax config | rljax config shop | rljax config shop:short --grep length",
+        epilog="examples:\n  rljax config\n  rljax config shop\n  rljax config shop:short --grep length",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("name", nargs="?", default="", help="NAME[:arguments] or FILE.py; without it: list all configs")
     parser.add_argument("--grep", default="", metavar="PATTERN", help="only settings whose key or help matches")
     asked = parser.parse_args(arguments)
+    if asked.grep and not asked.name:
+        raise UserError(f"--grep={asked.grep}: of which config? For example `rljax config shop --grep {asked.grep}`")
     print("\n".join(list_settings(asked.name, asked.grep) if asked.name else list_configs()))

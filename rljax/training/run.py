@@ -166,9 +166,10 @@ def resolve(config: ConfigTree, running: str = "") -> Run:
     check_loggers(shared.log)
     if unknown := [name for name in shared.stages if name not in STAGES]:
         raise UserError(f"stages={shared.stages}: {unknown[0]!r} is not a stage, choose from {STAGES}")
+    names = tuple(dict.fromkeys((*shared.stages, *filter(None, [running]))))
+    checks.check_starts({name: config[name].start for name in names if "start" in config[name]}, shared.weights)
     task, model = make_world(config, shared.weights)
     run = build_run(config, task, *lay_out(config, model))
-    names = tuple(dict.fromkeys((*run.stages, *filter(None, [running]))))
     checks.check_run(run, names)
     return run
 
