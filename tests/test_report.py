@@ -9,7 +9,7 @@ from experiments import plot
 from rljax import report
 from rljax.errors import UserError
 from rljax.metrics import behaviours
-from rljax.report import aha, texts
+from rljax.report import aha, measures, texts
 from rljax.training import config_files, initial_state, journal
 from rljax.training.run import resolve
 
@@ -270,6 +270,24 @@ def test_the_headline_gives_a_95_percent_half_width_and_says_so():
     )
     assert tiles[0] == ("pass@1", "20.0%", "0.0% before RL, now ± 5.6% (95 %)"), "2.776 x 0.02"
     assert tiles[-1] == ("Minutes", "2.5", "20 RL steps; stages: sft, rl")
+
+
+def test_an_accuracy_that_stayed_at_0_is_still_a_headline():
+    rows = [r | {"eval/pass@1": 0.0, "eval/pass@1/se": 0.0} for r in bare_run(3)]
+    assert texts.headline_numbers(rows, [], questions=5)[0][:2] == ("pass@1", "0.0%")
+
+
+def test_a_question_whose_share_of_right_attempts_did_not_change_is_not_said_to_fall():
+    assert "did not change" in texts.describe_question(0.0, 0.0)
+    assert "fell least" in texts.describe_question(0.5, 0.25) and "rose most" in texts.describe_question(0.25, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("key", "label"),
+    [("eval/strategy/steps", "Strategy: steps"), ("eval/verdicts_right/try_2", "Verdicts right, try 2")],
+)
+def test_a_measure_without_a_row_has_a_label_in_words(key, label):
+    assert measures.find_measure(key).label == label
 
 
 def test_other_selection_rules_are_described_with_their_numbers(config, tmp_path):

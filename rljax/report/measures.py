@@ -132,7 +132,17 @@ def find_measure(name: str) -> Measure:
     key = f"eval/level/{name[6:]}/pass@1" if name.startswith("level ") else name if "/" in name else f"eval/{name}"
     known = next((m for m in (*EVALUATION.values(), *TRAINING) if m.key == key), None)
     better = "higher" if re.search(r"(pass|cons)@\d+$", key) else ""
-    return known or Measure(key, name.removeprefix("eval/").removeprefix("train/"), guess_unit(key), better)
+    return known or Measure(key, label_key(name), guess_unit(key), better)
+
+
+def label_key(name: str) -> str:
+    """What a key without a row is called: "strategy/steps" -> "Strategy: steps"."""
+    name = name.removeprefix("eval/").removeprefix("train/")
+    if name.startswith("strategy/"):
+        return f"Strategy: {name.removeprefix('strategy/')}"
+    if found := re.fullmatch(r"verdicts_right/try_(\d+)", name):
+        return f"Verdicts right, try {found[1]}"
+    return name
 
 
 def guess_unit(key: str) -> str:
