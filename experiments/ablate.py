@@ -26,6 +26,7 @@ from rljax.ablation import (
     write_report,
     write_results,
 )
+from rljax.errors import UserError
 from rljax.structs import ConfigTree
 from rljax.training import command_line, config_files
 from rljax.training.command_line import Flag
@@ -48,6 +49,8 @@ def run(
     results: str,
 ) -> None:
     """Compute all runs that are not finished, write results.jsonl, and write the report. The flags are declared in ``main``."""
+    if seeds < 1:
+        raise UserError(f"--seeds={seeds}: must be at least 1")
     config_file = command_line.find_flag(sys.argv, "config") or ""
     ablation = load_ablation(config_files.load_config_module(config_file), vary)
     stage, results_file = ablation.stage, Path(results) if results else workdir / "results.jsonl"

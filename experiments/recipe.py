@@ -28,6 +28,7 @@ from typing import Any
 
 from rljax.ablation.recipe_report import MODELS, ModelResult, summarize_model, write_recipe_report
 from rljax.distributed import processes
+from rljax.errors import UserError
 from rljax.structs import ConfigTree
 from rljax.training import command_line, initial_state, journal
 from rljax.training.run import resolve
@@ -40,6 +41,10 @@ STAGES = {"pretrain": pretrain.run, "sft": sft.run, "rl": rl.run}
 
 def run(config: ConfigTree, workdir: Path) -> None:
     """Train and evaluate every model of the recipe, and write the report."""
+    if "recipe" not in config:
+        raise UserError(
+            "--config: this config has no section `recipe`: use --config recipe, or a copy of configs/recipe.py"
+        )
     start_time, options = time.perf_counter(), config.recipe
     configs: dict[str, ConfigTree] = {}
     results: dict[str, ModelResult] = {}

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from configs.ablations import selection, small
+from experiments import ablate
 from rljax import ablation
 from rljax.errors import UserError
 from rljax.metrics import intervals
@@ -104,6 +105,11 @@ def test_varied_settings_are_combined_and_a_comma_in_parentheses_is_part_of_a_va
 def test_an_ablation_that_is_not_valid_is_refused_with_a_clear_message(fields, message):
     with pytest.raises(UserError, match=message):
         ablation.load_ablation(types.SimpleNamespace(get_ablation=lambda: fields), [])
+
+
+def test_an_ablation_without_a_seed_is_refused(tmp_path):
+    with pytest.raises(UserError, match="--seeds=0: must be at least 1"):
+        ablate.run(small.get_config(), tmp_path, 0, [], "", "auto", 0, 0, "")
 
 
 def test_an_unknown_setting_of_an_arm_is_refused_before_anything_runs():

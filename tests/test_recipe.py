@@ -3,6 +3,7 @@
 import pytest
 
 from configs import recipe as recipe_config
+from configs import shop
 from experiments import recipe
 from rljax import report
 from rljax.ablation import recipe_report
@@ -35,6 +36,11 @@ def test_every_stage_has_its_own_start_size_and_steps_and_is_evaluated_on_valida
     assert small.eval.split == "validation" and config.eval.split == "test"
     full_size = recipe.make_stage_config(config, "zero", "rl", "there:pretrain", {})
     assert full_size.model.to_dict() == config.model.to_dict() and full_size.rl.reward == "correct"
+
+
+def test_a_config_without_a_recipe_is_refused_in_one_line(tmp_path):
+    with pytest.raises(UserError, match="no section `recipe`: use --config recipe"):
+        recipe.run(shop.get_config("short"), tmp_path)
 
 
 def test_an_evaluation_is_summarized_by_problem_with_the_share_of_its_language():
