@@ -1,5 +1,6 @@
 """The README and the pages of docs/ name files, tests and other pages that exist."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -43,3 +44,12 @@ def test_every_test_that_the_table_of_pitfalls_names_exists():
     assert names and files
     assert not [name for name in names if f"def {name}(" not in code]
     assert not [file for file in files if file not in tests]
+
+
+def test_no_docstring_holds_what_markdown_reads_as_a_link():
+    """``lists [Q][n]`` outside backticks is a link to n: the docs site would not be built."""
+    for path in sorted((ROOT / "rljax").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, (ast.Module, ast.FunctionDef, ast.ClassDef)):
+                text = re.sub(r"``.*?``", "", ast.get_docstring(node) or "", flags=re.DOTALL)
+                assert "][" not in text, f"{path}: {getattr(node, 'name', 'its docstring')}"

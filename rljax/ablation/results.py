@@ -82,7 +82,7 @@ def arm_values(results: Sequence[RunResult], arm: str, measure: str, evaluation:
 
 
 def arm_curves(results: Sequence[RunResult], arm: str, measure: str) -> tuple[list[int], list[list[float]]]:
-    """(steps [n], curves [seeds][n]) of a measure of one arm. A missing value is nan.
+    """``(steps [n], curves [seeds][n])`` of a measure of one arm. A missing value is nan.
 
     Seeds that were evaluated at other steps than the first seed are left out.
     """

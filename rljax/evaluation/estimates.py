@@ -22,7 +22,7 @@ def estimate_metrics(
     """{"eval/...": number} of n attempts at each of Q questions.
 
     ``reward`` is [Q, n], ``columns`` are arrays [Q, n, ...] ("mask", "finished", "info/NAME"), ``texts`` and ``attempts`` are
-    lists [Q][n], ``records`` has one record for each question.
+    lists ``[Q][n]``, ``records`` has one record for each question.
     """
     # Accuracy
     count, length = reward.shape[1], columns["mask"].sum(-1)
@@ -83,7 +83,7 @@ def pass_rates_by_field(by_question: np.ndarray, records: list[Any]) -> dict[str
 def canonicalize_answers(
     attempts: list[list[Attempt]], reward: np.ndarray, same_answer: Callable[[str, str], bool] = operator.eq
 ) -> tuple[list[list[str | None]], list[str]]:
-    """(votes [Q][n], gold [Q]) for ``metrics.cons_at_k``: each attempt's answer, with one name for equal answers.
+    """``(votes [Q][n], gold [Q])`` for ``metrics.cons_at_k``: each attempt's answer, with one name for equal answers.
 
     Every rewarded answer is named "right", which is also the gold answer. An attempt without an answer has None.
     """

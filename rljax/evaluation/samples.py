@@ -15,7 +15,7 @@ Sample = dict[str, Any]
 def decode_attempts(
     task: Task, columns: dict[str, np.ndarray], records: list[Any]
 ) -> tuple[list[list[str]], list[list[Attempt]]]:
-    """(texts, attempts) of n responses to each of Q problems: lists [Q][n]. An attempt is ``task.describe`` of the text."""
+    """(texts, attempts) of n responses to each of Q problems: lists ``[Q][n]``. An attempt is ``task.describe`` of the text."""
     lengths = columns["mask"].sum(-1)
     decode = lambda q, n: response_text(
         task.tokenizer, columns["response"][q, n, : lengths[q, n]], bool(columns["finished"][q, n])
