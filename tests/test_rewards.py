@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import Future
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 from configs import common
 from rljax import learner, rewards, tasks
 from rljax.errors import UserError
+from rljax.rewards import workers
 from rljax.structs import Problems, Rewards, Rollout
 from rljax.text import ByteTokenizer, pad_batch
 
@@ -289,21 +291,61 @@ def judges_after_signals(pairs):
     return [{"correct": float("yes" in text)} for text, _ in pairs]
 
 
-def test_a_verifier_process_ends_with_a_main_process_that_was_killed(tmp_path):
+@pytest.mark.parametrize("task", ["pass", "worker.submit(re.match, '(a+)+b', 'a' * 100); time.sleep(1)"])
+def test_a_verifier_process_ends_with_a_main_process_that_was_killed_even_in_code_that_never_returns(task, tmp_path):
     script = tmp_path / "main.py"
     script.write_text(
-        "import os, signal\n"
+        "import os, re, signal, time\n"
         "from rljax.rewards.workers import Worker\n"
         "if __name__ == '__main__':\n"
         "    worker = Worker(len)\n"
         "    worker.submit(os.getpid)\n"
         "    print(worker.submit(os.getpid).result(60), flush=True)\n"
+        f"    {task}\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     environment = os.environ | {"PYTHONPATH": os.getcwd()}
     # it waits until nobody holds stdout open, so until the worker has ended too
     done = subprocess.run([sys.executable, script], env=environment, capture_output=True, timeout=300)
     assert done.returncode == -signal.SIGKILL and int(done.stdout), done.stderr
+
+
+def test_a_pause_of_the_main_process_is_no_time_of_the_verifier(monkeypatch):
+    """The clock jumps by an hour at each look, as after SIGSTOP; the answer comes at the third."""
+    now, future = iter(range(0, 10**9, 3600)), Future()
+    looks = []
+
+    def look(timeout):
+        looks.append(timeout)
+        if len(looks) < 3:
+            raise TimeoutError
+        return "scores"
+
+    monkeypatch.setattr(workers.time, "monotonic", lambda: next(now))
+    monkeypatch.setattr(future, "result", look)
+    assert workers.result_within(future, 60.0) == "scores" and len(looks) == 3
+    with pytest.raises(TimeoutError):
+        workers.result_within(Future(), 0.0)
+
+
+def leaks(pairs):
+    LEAKED.extend(os.open(os.devnull, os.O_RDONLY) for _ in range(200))
+    print("a verifier that prints", flush=True)
+    return [{"correct": float(os.getpid())}]
+
+
+LEAKED = []
+
+
+def test_a_verifier_process_that_leaks_is_replaced_and_one_that_prints_does_not_reach_stdout(capfd):
+    worker = workers.Worker(leaks)
+    try:
+        pids = [worker.ask([("x", {})], 60.0)[0]["correct"] for _ in range(4)]
+    finally:
+        worker.kill()
+    assert len(set(pids)) == 2 and pids[0] == pids[2] != pids[3]
+    said = capfd.readouterr()
+    assert "prints" not in said.out and "prints" in said.err
 
 
 def test_a_verifier_that_gives_too_few_scores_is_refused():

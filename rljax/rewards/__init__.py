@@ -3,6 +3,7 @@
 terms.py    what a reward is made of: "correct + 0.5*format(tags=think)"
 verify.py   verifiers on the device and on the host, and the rewards of a rollout
 workers.py  text verifiers in worker processes
+scoring.py  what a text verifier and the terms that read text say of texts, in whatever process
 """
 
 from rljax.rewards.terms import (

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rljax.distributed import sharding
+from rljax.rewards.scoring import Scores
 from rljax.rewards.terms import (
     CORRECT,
     Term,
@@ -23,7 +24,7 @@ from rljax.rewards.terms import (
     reward_values,
     text_terms,
 )
-from rljax.rewards.workers import MAX_UNSCORED, TIMEOUT, Scores, make_scorer
+from rljax.rewards.workers import MAX_UNSCORED, TIMEOUT, make_scorer
 from rljax.structs import Array, Problems, Rewards, Rollout
 from rljax.tasks import Task, response_text
 

@@ -6,14 +6,17 @@ is unscored: every score is NaN, and ``verifier_unscored`` counts it.
 """
 
 import contextlib
+import fcntl
 import functools
 import itertools
 import math
 import multiprocessing
 import os
+import select
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -22,19 +25,19 @@ from typing import Any, NamedTuple
 
 from rljax.errors import UserError
 from rljax.options import load_plugins, loaded_plugins
+from rljax.rewards.scoring import Pairs, Score, Scores, score_pairs
 from rljax.rewards.terms import Term
-from rljax.tasks import Record, Task
+from rljax.tasks import Task
 
-Scores = dict[str, Any]  # {name: number}; "exception" holds what the verifier raised, as text
-Pairs = list[tuple[str, Record]]  # (response, record of its problem)
-Score = Callable[[Pairs], list[Scores]]
 TIMEOUT = 60.0  # seconds for a batch, beyond what a verifier that limits each response may take
 RESPONSE_TIMEOUT = 10.0  # seconds for each of those, and for one that is asked again alone
 START_TIMEOUT = 120.0  # seconds for a new process, which imports the task
 MAX_UNSCORED = 0.25  # share of the responses of a batch
-WRONG = {"correct": 0.0, "verifier_error": 1.0}
 UNSCORED = {"correct": math.nan, "verifier_unscored": 1.0}
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+WAIT_SECONDS = 1.0  # the most that one look at a worker adds to its time, so that a pause of this process adds no more
+MAX_GROWTH = 2 << 30  # bytes that a worker may gain since its first batch, before a new one takes its place
+MAX_OPEN_FILES = 512  # the same for what it leaves open
 LOST = (TimeoutError, BrokenProcessPool, CancelledError)  # the process hangs or is gone
 
 
@@ -106,10 +109,23 @@ class Worker:
     def __init__(self, score: Score):
         self.score = score
         self.executor: ProcessPoolExecutor | None = None
+        self.first_size = 0  # bytes in memory after its first batch
 
     def ask(self, pairs: Pairs, seconds: float) -> list[Scores]:
-        """What the responses score. Raises one of ``LOST`` where the process dies, or takes longer than ``seconds``."""
-        return self.submit(self.score, pairs).result(seconds)
+        """What the responses score. Raises one of ``LOST`` where the process dies, or takes longer than ``seconds``.
+
+        A process that leaks memory or open files is ended afterwards; the next batch starts another.
+        """
+        out = result_within(self.submit(self.score, pairs), seconds)
+        size, files = measure_process(self.process_id())
+        self.first_size = self.first_size or size
+        if size > self.first_size + MAX_GROWTH or files > MAX_OPEN_FILES:
+            self.kill()
+        return out
+
+    def process_id(self) -> int:
+        """The id of the process; 0 where none runs."""
+        return next(iter(getattr(self.executor, "_processes", None) or {}), 0)
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future:
         if self.executor is None:
@@ -135,11 +151,36 @@ class Worker:
 
     def kill(self) -> None:
         """End the process, even where it hangs."""
-        executor, self.executor = self.executor, None
+        executor, self.executor, self.first_size = self.executor, None, 0
         if executor is not None:
             for process in list((getattr(executor, "_processes", None) or {}).values()):
                 process.kill()
             executor.shutdown(wait=False, cancel_futures=True)
+
+
+def result_within(future: Future, seconds: float) -> Any:
+    """The result of a future. Raises TimeoutError after ``seconds``, in which no pause of this process counts.
+
+    A process that was stopped for a minute (SIGSTOP, a suspended job, a busy machine) learns nothing from its clock about
+    the worker. So each look adds at most ``WAIT_SECONDS``.
+    """
+    while seconds > 0:
+        before = time.monotonic()
+        try:
+            return future.result(min(seconds, WAIT_SECONDS))
+        except TimeoutError:
+            if future.done():
+                return future.result()  # raises what the worker raised
+            seconds -= min(time.monotonic() - before, WAIT_SECONDS)
+    raise TimeoutError
+
+
+def measure_process(pid: int) -> tuple[int, int]:
+    """(bytes in memory, open files) of a process; (0, 0) where they are not known."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        with open(f"/proc/{pid}/statm") as statm:
+            return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE"), len(os.listdir(f"/proc/{pid}/fd"))
+    return 0, 0
 
 
 def score_in_workers(pool: Sequence[Worker], pairs: Pairs, patience: Patience, name: str) -> list[Scores]:
@@ -219,7 +260,7 @@ def without_stop_signals() -> Iterator[None]:
 
 
 def prepare_process(plugins: Sequence[str]) -> None:
-    """Load the plug-ins; leave signals to the main process; end with it.
+    """Load the plug-ins; leave signals to the main process; end with it; print to stderr alone.
 
     A terminal and a scheduler send a signal to all processes of a run. A worker that obeyed would leave the responses of the
     last step unscored.
@@ -227,70 +268,35 @@ def prepare_process(plugins: Sequence[str]) -> None:
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    with contextlib.suppress(OSError):  # the run's stdout is for the run: a verifier that prints must not spoil it
+        os.dup2(2, 1)
     parent = multiprocessing.parent_process()
     if parent is not None:
-        threading.Thread(target=end_with, args=(parent.sentinel,), daemon=True).start()
+        end_with(parent.sentinel)
     load_plugins(plugins)
 
 
 def end_with(sentinel: int) -> None:
-    """End this process when the main one has gone, however it went: nobody would read what is verified here."""
+    """End this process when the main one has gone, however it went: nobody would read what is verified here.
+
+    The kernel sends SIGKILL when the other end of the pipe closes. It needs no thread of Python, which a verifier that
+    never leaves its C code (a regular expression, a huge number) would keep from running. PR_SET_PDEATHSIG would not do: it
+    means the thread that started this process, and that one ends earlier. Where the kernel has no such signal, a thread waits.
+    """
+    if sys.platform == "linux":
+        fcntl.fcntl(sentinel, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(sentinel, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(sentinel, fcntl.F_SETFL, fcntl.fcntl(sentinel, fcntl.F_GETFL) | os.O_ASYNC)
+        if select.select([sentinel], [], [], 0)[0]:  # it closed before
+            os._exit(1)
+    threading.Thread(target=exit_after, args=(sentinel,), daemon=True).start()
+
+
+def exit_after(sentinel: int) -> None:
+    """End this process when the other end of this pipe closes."""
     wait([sentinel])
     os._exit(1)
 
 
 def import_task(score: Score) -> None:
     """Do nothing: ``score`` has been unpickled for this call, which imports the task."""
-
-
-def score_pairs(
-    verify: Callable[[str, Record], bool],
-    verify_batch: Score | None,
-    prefill: str,
-    terms: Sequence[Term],
-    pairs: Pairs,
-) -> list[Scores]:
-    """What each (response, record) scores, by name.
-
-    ``verifier_error`` is 1 where its verifier or a term raised, ``verifier_unscored`` where "correct" is NaN.
-    """
-    score = lambda pair: verify_batch([pair])[0] if verify_batch else {"correct": float(verify(*pair))}
-    try:
-        out = verify_batch(pairs) if verify_batch else [score_guarded(score, pair) for pair in pairs]
-    except UserError:
-        raise
-    except Exception:  # one response did it: the others keep their scores
-        out = [score_guarded(score, pair) for pair in pairs]
-    if len(out) != len(pairs):
-        raise UserError(f"verify_batch returned {len(out)} scores for {len(pairs)} responses: return one for each")
-    texts = [prefill + text.removesuffix("<eos>") for text, _ in pairs]
-    for term in terms:
-        for scores, value in zip(out, term_values(term, texts), strict=True):
-            scores |= value
-    unscored = lambda scores: float(math.isnan(scores.get("correct", 0.0)))  # a verifier may say so itself
-    return [{"verifier_error": 0.0, "verifier_unscored": unscored(scores)} | scores for scores in out]
-
-
-def term_values(term: Term, texts: list[str]) -> list[Scores]:
-    """``reward/NAME`` of each text, by the term's own function."""
-    options, name = term.choice.options, f"reward/{term.name}"
-    batched = getattr(term.function, "batched", False)
-    if batched:
-        with contextlib.suppress(Exception):  # one text did it: the others keep their values
-            values = [{name: float(value)} for value in term.function(texts, **options)]
-            if len(values) == len(texts):
-                return values
-    value = lambda text: {
-        name: float(term.function([text], **options)[0] if batched else term.function(text, **options))
-    }
-    return [score_guarded(value, text, {name: 0.0, "verifier_error": 1.0}) for text in texts]
-
-
-def score_guarded(score: Callable[[Any], Scores], pair: Any, failed: Scores | None = None) -> Scores:
-    """``score(pair)``; where that raises, ``failed`` with the exception's text."""
-    try:
-        return score(pair)
-    except UserError:  # of the problem or the machine, never of a response: no reward can be trusted then
-        raise
-    except Exception as e:  # whatever a policy's text provokes is a wrong answer, and is counted
-        return dict(failed or WRONG) | {"exception": f"{type(e).__name__}: {e}"[:300]}
