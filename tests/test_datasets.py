@@ -16,7 +16,8 @@ from rljax.errors import UserError
 from rljax.tasks import datasets
 from rljax.tasks.datasets import builder, decontamination, library, sources
 from rljax.tasks.datasets.sources import File, Source
-from rljax.verifiers import answers, arithmetic
+from rljax.verifiers import answers, arithmetic, case_validation
+from rljax.verifiers.sandbox import Case
 
 ROWS = [{"question": f"What is {n} and one?", "answer": f"One more.\n#### {n + 1}"} for n in range(30)]
 
@@ -147,6 +148,50 @@ def test_a_bad_line_is_named_by_file_and_number(folder, line, said):
     with pytest.raises(UserError, match=r"train\.jsonl, line 5") as error:
         datasets.load_dataset("gsm8k", str(folder))
     assert said in str(error.value) and "\n" not in str(error.value)
+
+
+GOOD_TESTS = {"question": "Add.", "tests": ["assert add(1, 2) == 3"]}
+BAD_TESTS = {
+    "no Python": ({"tests": ["assert add(1, 2) == 3", "assert add(1, == 3"]}, "not valid Python"),
+    "nothing is asserted": ({"tests": ["add(1, 2) == 3"]}, "asserts nothing"),
+    "brackets, 3,000 deep": ({"tests": ["assert " + "(" * 3000 + "add(1, 2)" + ")" * 3000]}, "nested"),
+    "signs, 30,000 deep": ({"tests": ["assert " + "-" * 30_000 + "add(1, 2)"]}, "not valid Python"),
+    "a sum of 100,000 terms": ({"tests": ["assert " + "1+" * 100_000 + "add(1, 2)"]}, "not valid Python"),
+    "blocks, 3,000 deep": (
+        {"tests": ["".join(f"{' ' * n}if 1:\n" for n in range(3000)) + " " * 3000 + "assert 1"]},
+        "not valid Python",
+    ),
+    "a setup that is no Python": ({"setup": "def ("}, "not valid Python"),
+    "a setup that is a list": ({"setup": ["import math"]}, "setup"),
+    "an entry that is no name": ({"entry": "add(1)"}, "name of a function"),
+    "check without a call": ({"tests": ["def check(f):\n assert f(1, 2) == 3"]}, "does not call it"),
+    "a return outside of a function": ({"tests": ["assert add(1, 2) == 3\nreturn"]}, "not valid Python"),
+    "NUL": ({"tests": ["assert add(1, 2) == '\0'"]}, "NUL"),
+    "NUL in stdin": ({"tests": [["1\0", "2"]]}, "pairs"),
+    "a lone surrogate": ({"question": "\ud800"}, "surrogate"),
+    "lists, 3,000 deep": (None, "recursion"),
+}
+
+
+@pytest.mark.parametrize("what", BAD_TESTS)
+def test_a_row_whose_tests_cannot_work_is_named_when_the_data_is_loaded(what, tmp_path):
+    """Also after good rows and an empty line, which counts as a line of the file."""
+    change, said = BAD_TESTS[what]
+    bad = "[" * 3000 + "]" * 3000 if change is None else json.dumps(GOOD_TESTS | change)
+    (tmp_path / "own.jsonl").write_text("\n".join([json.dumps(GOOD_TESTS)] * 2 + ["", bad, json.dumps(GOOD_TESTS)]))
+    with pytest.raises(UserError, match=r"own\.jsonl, line 4: ") as error:
+        datasets.load_dataset(str(tmp_path / "own.jsonl"))
+    assert said in str(error.value) and "\n" not in str(error.value)
+
+
+def test_tests_are_parsed_in_a_child_process_so_that_one_that_kills_it_costs_no_run(monkeypatch):
+    good, asserted = [Case(test="assert f() == 1")], []
+    assert case_validation.find_invalid_test([good] * 3) is None
+    kill = "import os, sys; line = sys.stdin.buffer.readline(); print('\"\"', flush=True); os.kill(os.getpid(), {})"
+    for signal_number, said in [(27, "too much time"), (9, "too much memory")]:
+        monkeypatch.setattr(case_validation, "START_CODE", kill.format(signal_number))
+        asserted.append(case_validation.find_invalid_test([good] * 3))
+        assert asserted[-1] and asserted[-1][0] == 1 and said in asserted[-1][1]
 
 
 def test_a_question_whose_right_answer_cannot_be_read_is_dropped_and_named(folder, caplog):

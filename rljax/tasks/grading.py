@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from rljax.tasks.datasets import gym
-from rljax.tasks.datasets.sources import PAIR_SEPARATOR
+from rljax.tasks.datasets.sources import test_cases
 from rljax.verifiers import answer_extraction, answers, arithmetic, code_blocks, sandbox
 from rljax.verifiers.answers import Grade
 
@@ -33,16 +33,8 @@ def grade_code(pairs: Pairs, allow_unsafe: bool) -> list[Grade]:
 
 
 def sandbox_job(source: str, record: Record) -> tuple[str, list[sandbox.Case]]:
-    """(program, test cases) for the sandbox. A test is an assert statement, or a pair of stdin and stdout."""
-    setup, cases = record["setup"], []
-    for test in record["tests"]:
-        stdin, pair, stdout = test.partition(PAIR_SEPARATOR)
-        cases.append(
-            sandbox.Case(stdin=stdin, stdout=stdout)
-            if pair
-            else sandbox.Case(test=test, setup=setup, entry=record["entry"])
-        )
-    return code_blocks.complete_program(source, setup), cases
+    """(program, test cases) for the sandbox."""
+    return code_blocks.complete_program(source, record["setup"]), test_cases(record)
 
 
 def final_region_grader(right: Callable[[str, Record], bool]) -> Callable[[Pairs], list[Grade]]:

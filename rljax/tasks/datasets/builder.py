@@ -15,6 +15,7 @@ import os
 import socket
 import urllib.parse
 import urllib.request
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,13 @@ import numpy as np
 from rljax.errors import UserError
 from rljax.tasks.datasets import sources
 from rljax.tasks.datasets.sources import FIELDS, Row, Source
-from rljax.verifiers import answers
+from rljax.verifiers import answers, case_validation
 
 LOG = logging.getLogger(__name__)
 GENERATED_SPLITS = ("train", "test")
+VALIDATION = (
+    "tests are parsed "  # in the name of what is prepared from your files: change it when rows are validated anew
+)
 
 
 def prepare_dataset(name: str, source: Source, path: str = "", data_dir: str = "") -> Any:
@@ -126,7 +130,7 @@ def make_builder_class(key: str, source: Source, local: dict[str, Path]) -> Any:
                 if source.generate:
                     return {split: number_rows(source.generate(split)) for split in GENERATED_SPLITS}
                 files = local or {split: Path(dl_manager.download(f.url)) for split, f in source.files.items()}
-                return {split: number_rows(parse_file(source, split, file)) for split, file in files.items()}
+                return {split: number_rows(read_valid_rows(source, split, file)) for split, file in files.items()}
 
             def _generate_examples(self, *args: Any) -> Any:
                 raise AssertionError("the splits hold their examples")
@@ -140,12 +144,30 @@ def number_rows(found: Iterator[Row]) -> Iterator[tuple[int, Row]]:
         yield n, row | {"number": n}
 
 
-def parse_file(source: Source, split: str, file: Path) -> Iterator[Row]:
-    """The records of a file of JSON lines, or of one JSON list. Raises UserError with the number of a bad line.
+def read_valid_rows(source: Source, split: str, file: Path) -> Iterator[Row]:
+    """The records of a file. Raises UserError, before the first is given, where a row is bad or one of its tests is."""
+    numbered = list(parse_file(source, split, file))
+    code, tests = [(n, row) for n, row in numbered if row["kind"] == "code"], []
+    for n, row in code:
+        try:
+            tests.append(sources.test_cases(row))
+        except UserError as e:
+            raise UserError(f"data set: {file}, line {n}: {e}") from None
+    if code and (found := case_validation.find_invalid_test(tests)):
+        raise UserError(f"data set: {file}, line {code[found[0]][0]}: {found[1]}")
+    return (row for _, row in numbered)
+
+
+def parse_file(source: Source, split: str, file: Path) -> Iterator[tuple[int, Row]]:
+    """(number of its line, record) of a file of JSON lines, or of one JSON list.
+
+    Raises UserError with the number of a bad line.
 
     A record whose right answer cannot be read gets an empty answer; ``library.drop_unreadable`` drops it.
     """
     for n, line in enumerate(read_json_rows(file), 1):
+        if isinstance(line, bytes) and not line.strip():
+            continue
         try:
             given = json.loads(line) if isinstance(line, bytes) else line
             if not isinstance(given, dict):
@@ -153,27 +175,27 @@ def parse_file(source: Source, split: str, file: Path) -> Iterator[Row]:
             if source.select and not source.select(split, given):
                 continue
             found = source.parse(given)
+            json.dumps(found, ensure_ascii=False).encode()  # a lone surrogate cannot be stored
         except (ValueError, RecursionError) as e:
             raise UserError(f"data set: {file}, line {n}: {e}") from None
         if found is not None:
             readable = found["kind"] != "math" or answers.is_readable(found["answer"])
-            yield found if readable else found | {"answer": ""}
+            yield n, found if readable else found | {"answer": ""}
 
 
 def read_json_rows(file: Path) -> list[Any]:
-    """The lines of a JSON lines file, as bytes, or the elements of one JSON list; .gz is unpacked."""
+    """The lines of a JSON lines file, as bytes, also empty ones, or the elements of one JSON list; .gz is unpacked."""
     try:
         data = file.read_bytes()
         data = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
-    except OSError as e:
-        raise UserError(f"data set: cannot read {file}: {e.strerror or e}") from None
+    except (OSError, EOFError, zlib.error) as e:
+        raise UserError(f"data set: cannot read {file}: {getattr(e, 'strerror', None) or e}") from None
     if data.lstrip()[:1] == b"[" and file.suffix == ".json":
         try:
             return json.loads(data)
-        except ValueError as e:
+        except (ValueError, RecursionError) as e:
             raise UserError(f"data set: {file}: {e}") from None
-    # not splitlines: strings in JSON may hold other line separators
-    return [line for line in data.split(b"\n") if line.strip()]
+    return data.split(b"\n")  # not splitlines: strings in JSON may hold other line separators
 
 
 def find_local_files(name: str, source: Source, path: str) -> dict[str, Path]:
@@ -215,4 +237,5 @@ def file_sha256(file: Path) -> str:
 
 def files_hash(files: dict[str, Path]) -> str:
     """A hash of the contents of files by split, in hexadecimal digits."""
-    return hashlib.sha256("".join(f"{s}{file_sha256(f)}" for s, f in sorted(files.items())).encode()).hexdigest()
+    known = "".join(f"{s}{file_sha256(f)}" for s, f in sorted(files.items()))
+    return hashlib.sha256(f"{VALIDATION}{known}".encode()).hexdigest()

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from rljax.verifiers import answer_extraction
+from rljax.verifiers.jail.cases import Case
 
 Row = dict[str, Any]  # the keys are FIELDS; values are str, and tests is a list of str
 FIELDS = ("id", "question", "answer", "solution", "level", "subject", "kind", "setup", "entry", "tests")
@@ -129,6 +130,10 @@ def parse_own(given: Mapping[str, Any]) -> Row:
         return parse_mathematics(given)
     if not isinstance(tests, list) or not tests or not all(isinstance(t, str) or is_pair(t) for t in tests):
         raise ValueError('want "tests" to be a list, not empty, of assert statements or of [stdin, stdout] pairs')
+    if any(isinstance(t, str) and PAIR_SEPARATOR in t for t in tests):
+        raise ValueError("a test holds a NUL character, which is no Python")
+    if wrong := next((name for name in ("setup", "entry") if not isinstance(given.get(name) or "", str)), ""):
+        raise ValueError(f'want "{wrong}" to be a text')
     about = {"id": first_field(given, "id", "task_id"), "level": first_field(given, "level", "difficulty")}
     about |= {k: given.get(k) for k in ("solution", "setup", "entry")} | {"kind": "code"}
     question, program = (
@@ -142,13 +147,27 @@ PAIR_SEPARATOR = "\x00"  # between stdin and stdout of a test that is a pair
 
 
 def is_pair(test: Any) -> bool:
-    """Whether a test is a [stdin, stdout] pair."""
-    return isinstance(test, list) and len(test) == 2 and all(isinstance(x, str) for x in test)
+    """Whether a test is a [stdin, stdout] pair of texts that ``join_pair`` can hold."""
+    return isinstance(test, list) and len(test) == 2 and all(isinstance(x, str) for x in test) and "\0" not in test[0]
 
 
 def join_pair(stdin: str, stdout: str) -> str:
     """A [stdin, stdout] pair as one text."""
     return f"{stdin}{PAIR_SEPARATOR}{stdout}"
+
+
+def test_cases(record: Row) -> list[Case]:
+    """The test cases of a record for the sandbox. Raises UserError where its setup or entry does not fit.
+
+    A test is an assert statement, or a pair of stdin and stdout.
+    """
+    cases = []
+    for test in record["tests"]:
+        stdin, pair, stdout = test.partition(PAIR_SEPARATOR)
+        cases.append(
+            Case(stdin=stdin, stdout=stdout) if pair else Case(test=test, setup=record["setup"], entry=record["entry"])
+        )
+    return cases
 
 
 # Countdown in words, as in TinyZero

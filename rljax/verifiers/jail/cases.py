@@ -111,10 +111,16 @@ def prepare_test(setup: str, test: str, entry: str) -> tuple[str, str, list[str]
     Raises UserError if the test cannot work: invalid Python, nothing asserted, or ``check`` without a call.
     """
     try:
-        trees = ast.parse(setup), ast.parse(test)
-        table = symtable.symtable(f"{setup}\n{test}", "test", "exec")
-    except (SyntaxError, ValueError) as e:
-        raise UserError(f"a test is not valid Python: {e}: {test[:60]!r}") from None
+        return parse_test(setup, test, entry)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as e:  # the last two: nested too deeply
+        why = str(e) or "nested too deeply"
+        raise UserError(f"a test is not valid Python: {why}: {test[:60]!r}") from None
+
+
+def parse_test(setup: str, test: str, entry: str) -> tuple[str, str, list[str], list[str], str]:
+    """``prepare_test``, which turns the exceptions of Python's parser and compiler into a UserError."""
+    trees = ast.parse(setup), ast.parse(test)
+    table = symtable.symtable(f"{setup}\n{test}", "test", "exec")
     checks = any(isinstance(node, ast.FunctionDef) and node.name == "check" for node in trees[1].body)
     called = any(isinstance(node, ast.Call) and name_of(node.func) == "check" for node in top_level_nodes(trees[1]))
     if checks and not called:
@@ -123,6 +129,8 @@ def prepare_test(setup: str, test: str, entry: str) -> tuple[str, str, list[str]
         test = f"{test}\ncheck({entry})\n"
     if not any(isinstance(node, ast.Assert | ast.Raise) for tree in trees for node in ast.walk(tree)):
         raise UserError(f"a test asserts nothing: {test[:60]!r}")
+    for text in (setup, test):
+        compile(text, "<test>", "exec")  # finds what the parser lets through: a return outside, nesting
     defined = {s.get_name() for s in table.get_symbols() if s.is_assigned() or s.is_imported()}
     wanted = referenced_globals(table) - defined - set(dir(builtins)) - {"__name__", "__file__"}
     bases = {name_of(node.value) for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
