@@ -49,10 +49,64 @@ SCRIPTS_THAT_PASS = {
         "",
         "20000",
     ),
+    "recursion in a thread with a stack of 256 MB": (
+        "import sys, threading\nthreading.stack_size(256 << 20)\nsys.setrecursionlimit(10**6)\ndef f(n): return n and 1 + f(n - 1)\n"
+        "t = threading.Thread(target=lambda: print(f(100_000))); t.start(); t.join()",
+        "",
+        "100000",
+    ),
     "threads": (
         "from concurrent.futures import ThreadPoolExecutor\nprint(sum(ThreadPoolExecutor(4).map(abs, range(-9, 9))))",
         "",
         "81",
+    ),
+    "multiprocessing.pool.ThreadPool": (
+        "from multiprocessing.pool import ThreadPool\nwith ThreadPool(4) as p: print(sum(p.map(abs, range(-9, 9))))",
+        "",
+        "81",
+    ),
+    "multiprocessing.dummy": (
+        "from multiprocessing.dummy import Pool, Lock\nwith Lock(), Pool(3) as p: print(p.map(str, [1, 2]))",
+        "",
+        "['1', '2']",
+    ),
+    "sqlite3 in memory": (
+        "import sqlite3\nc = sqlite3.connect(':memory:')\nc.execute('create table t (n int)')\nc.executemany('insert into t values (?)', [(1,), (4,)])\n"
+        "print(c.execute('select sum(n) from t').fetchone()[0])",
+        "",
+        "5",
+    ),
+    "sqlite3 in a file": (
+        "import sqlite3\nwith sqlite3.connect('a.db') as c:\n c.execute('create table t (n int)'); c.execute('insert into t values (5)')\n"
+        "print(sqlite3.connect('a.db').execute('select n from t').fetchone()[0])",
+        "",
+        "5",
+    ),
+    "shelve": (
+        "import shelve\nwith shelve.open('s') as s: s['a'] = [1, 2]\nwith shelve.open('s') as s: print(s['a'])",
+        "",
+        "[1, 2]",
+    ),
+    "shutil.copy, copy2 and copytree": (
+        "import os, shutil\nos.mkdir('d'); open('d/x', 'w').write('5')\nshutil.copy('d/x', 'y'); shutil.copy2('y', 'z'); shutil.copytree('d', 'e')\n"
+        "print(open('z').read(), os.listdir('e'))",
+        "",
+        "5 ['x']",
+    ),
+    "inspect.getsource": (
+        "import inspect\ndef f(): return 1\nclass A:\n  n = 2\nprint(inspect.getsource(f), inspect.getsource(A))",
+        "",
+        "def f(): return 1\n class A:\n  n = 2",
+    ),
+    "files that are removed, one after another": (
+        "import os\nfor n in range(200):\n  open('x', 'wb').write(bytes(1 << 20)); os.unlink('x')\nprint(os.listdir())",
+        "",
+        "[]",
+    ),
+    "many threads one after another": (
+        "import threading\nfor n in range(300):\n t = threading.Thread(target=int); t.start(); t.join()\nprint('x')",
+        "",
+        "x",
     ),
     "many threads": (
         "import threading\nb = threading.Barrier(9)\nfor n in range(8): threading.Thread(target=b.wait).start()\nb.wait(); print('x')",
@@ -169,6 +223,18 @@ TESTS_THAT_PASS = {
     "recursion with a cache": (
         "from functools import cache\n@cache\ndef f(n): return n if n < 2 else f(n - 1) + f(n - 2)",
         ["assert f(80) == 23416728348467685"],
+    ),
+    "30 KB of output for each of six tests": (
+        "def f(x): print('x' * 30_000); return x",
+        [f"assert f({n}) == {n}" for n in range(6)],
+    ),
+    "half of the CPU time for each of three tests": (
+        "import time\ndef f(x):\n end = time.process_time() + 1.0\n while time.process_time() < end: pass\n return x",
+        [f"assert f({n}) == {n}" for n in range(3)],
+    ),
+    "inspect.getsource of a function that is tested": (
+        "import inspect\ndef f(): return 1\ndef g(): return inspect.getsource(f)",
+        ["assert g() == 'def f(): return 1\\n'"],
     ),
     "what it prints is no matter": ("print('hello')\ndef f(): print('x'); return 1", ["assert f() == 1"]),
     "loops in tests": ("def f(x): return x * x", ["for i in range(50):\n assert f(i) == i ** 2"]),

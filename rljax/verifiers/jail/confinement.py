@@ -11,21 +11,27 @@ import functools
 import os
 import resource
 import signal
+import socket
 import struct
+import subprocess
 import sys
 import sysconfig
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
-from rljax.verifiers.jail import seccomp
+from rljax.verifiers.jail import private_files, seccomp, thread_limit
+from rljax.verifiers.jail.libc import prctl, syscall
 
 CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446  # system calls of Landlock; the same on every machine
 CAPSET = {"x86_64": 126, "aarch64": 91}
-SECCOMP = {"x86_64": 317, "aarch64": 277}
 SET_PDEATHSIG, SET_DUMPABLE, SET_NO_NEW_PRIVS, SET_SUBREAPER = 1, 4, 38, 36
 STACK_BYTES = 64 << 20
+ROOM_FOR_STACKS = (
+    288 << 20
+)  # bytes of address space beyond the memory: threading.stack_size(256 << 20) uses little of it
 MAX_OPEN_FILES = 64
-MAX_THREADS = 64
 
 EXECUTE, WRITE_FILE, READ_FILE, READ_DIR = 1, 2, 4, 8
 REMOVE_DIR, REMOVE_FILE, MAKE_DIR, MAKE_REG, REFER, TRUNCATE = 16, 32, 128, 256, 1 << 13, 1 << 14
@@ -42,11 +48,21 @@ class Isolation(NamedTuple):
     landlock: int  # version of the interface; 0 for none. 3 is complete for files, 4 adds TCP, 6 adds signals
     seccomp: bool
     own_user: bool  # programs run as a user of their own, else as the user of the caller
+    own_files: bool = False  # their folder is a file system of its own, whose bytes the kernel bounds
+    counts_threads: bool = False  # the kernel asks before each thread of a program
 
     @property
     def missing(self) -> list[str]:
         """The necessary mechanisms that the machine does not have."""
         return [name for name, there in [("Landlock", self.landlock), ("seccomp", self.seccomp)] if not there]
+
+    @property
+    def gaps(self) -> list[str]:
+        """What a hostile program can do here that it could not do on another machine."""
+        files = "write more than its limit of files for a twentieth of a second, and more in files that it removes while open"
+        threads = "start as many threads as this user may have"
+        found = [(files, self.own_files), (threads, self.counts_threads or self.own_user)]
+        return [gap for gap, prevented in found if not prevented]
 
 
 class Jail(NamedTuple):
@@ -60,31 +76,6 @@ class Jail(NamedTuple):
 
 
 @functools.cache
-def libc() -> ctypes.CDLL:
-    out = ctypes.CDLL(None, use_errno=True)
-    if sys.platform == "linux":
-        out.syscall.restype = ctypes.c_long
-    return out
-
-
-def syscall(number: int, *arguments) -> int:
-    """Make a system call; raises OSError if it fails."""
-    wide = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
-    out = libc().syscall(ctypes.c_long(number), *wide)
-    if out < 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
-    return out
-
-
-def prctl(option: int, value: int) -> None:
-    """Set a property of this process; does nothing if the system is not Linux."""
-    if sys.platform == "linux" and libc().prctl(option, ctypes.c_ulong(value), *[ctypes.c_ulong(0)] * 3):
-        code = ctypes.get_errno()
-        raise OSError(code, f"prctl {option}: {os.strerror(code)}")
-
-
-@functools.cache
 def probe_isolation() -> Isolation:
     """The isolation that this machine offers."""
     if sys.platform != "linux" or not seccomp.is_supported():
@@ -93,19 +84,48 @@ def probe_isolation() -> Isolation:
     with contextlib.suppress(OSError):
         version = syscall(CREATE_RULESET, None, 0, 1)
     with contextlib.suppress(OSError):
-        filters = syscall(SECCOMP[os.uname().machine], 2, 0, ctypes.byref(ctypes.c_uint32(seccomp.KILL))) == 0
-    return Isolation(version, filters, own_user=can_change_user())
+        filters = syscall(seccomp.CALL[os.uname().machine], 2, 0, ctypes.byref(ctypes.c_uint32(seccomp.KILL))) == 0
+    return Isolation(version, filters, can_change_user(), *probe_limits())
+
+
+PROBE_CODE = (
+    "import sys; sys.path.insert(0, sys.argv[1]); from rljax.verifiers.jail import confinement; "
+    "print(confinement.try_limits(sys.argv[2]))"
+)
+
+
+def probe_limits() -> tuple[bool, bool]:
+    """(own_files, counts_threads) of an ``Isolation``: another process tries both, as they cannot be undone."""
+    with tempfile.TemporaryDirectory(prefix="rljax-probe-") as folder:
+        command = [sys.executable, "-S", "-s", "-P", "-B", "-c", PROBE_CODE, str(Path(__file__).parents[3]), folder]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd="/", text=True)
+    found = done.stdout.split()
+    return "files" in found, "threads" in found
+
+
+def try_limits(folder: str) -> str:
+    """Which of "files" and "threads" the kernel bounds for this process, which is changed by that."""
+    found = []
+    with contextlib.suppress(OSError):
+        if os.geteuid() != 0 or not can_change_user() or private_files.has_capability(private_files.CAP_SYS_ADMIN):
+            private_files.enter_mount_namespace()
+            private_files.mount_folder(folder, 1 << 20, 8)
+            private_files.unmount_folder(folder)
+            found.append("files")
+    with contextlib.suppress(OSError):
+        ours, theirs = socket.socketpair()
+        thread_limit.install_filter(theirs.fileno())
+        found += ["threads"] if socket.recv_fds(ours, 1, 1)[1] else []
+    return " ".join(found)
 
 
 def can_change_user() -> bool:
     """True if this process may start processes as another user, kill them and remove their files."""
     if os.geteuid() != 0:
         return False
-    with open("/proc/self/status") as status:
-        held = next((int(line.split()[1], 16) for line in status if line.startswith("CapEff")), 0)
     with open("/proc/self/uid_map") as lines:  # a user namespace may have no other user
         known = any(int(first) <= 60000 and 65000 < int(first) + int(n) for first, _, n in map(str.split, lines))
-    return known and all(held >> bit & 1 for bit in NEEDED_CAPABILITIES)
+    return known and all(map(private_files.has_capability, NEEDED_CAPABILITIES))
 
 
 # Preparation
@@ -118,7 +138,7 @@ def prepare_jail(isolation: Isolation, folder: int | None, user: int | None) -> 
     if folder is not None and user is not None:
         os.fchown(folder, user, user)
     if isolation.seccomp:
-        seccomp.filter_template()  # made once, not in each child
+        seccomp.filter_template(isolation.own_files)  # made once, not in each child
     return Jail(isolation, place, rules, user, address_space_bytes())
 
 
@@ -177,10 +197,11 @@ def address_space_bytes() -> int:
 # Entering
 
 
-def enter_jail(jail: Jail, cpu_seconds: int, memory: int, file_size: int) -> None:
+def enter_jail(jail: Jail, cpu_seconds: int, memory: int, file_size: int, handoff: int | None = None) -> None:
     """Give up every right that a program does not need. Raises OSError if the kernel refuses a step.
 
-    ``memory`` and ``file_size`` are in bytes.
+    ``memory`` and ``file_size`` are in bytes. The address space has room for stacks beside the memory; the supervisor bounds
+    the memory that is really used. ``handoff`` is a socket to the zygote, for the limit of threads.
     """
     os.fchdir(jail.folder)
     lower_limit(
@@ -192,10 +213,10 @@ def enter_jail(jail: Jail, cpu_seconds: int, memory: int, file_size: int) -> Non
     lower_limit(resource.RLIMIT_MEMLOCK, 0)
     lower_limit(resource.RLIMIT_STACK, STACK_BYTES)
     if sys.platform == "linux":
-        lower_limit(resource.RLIMIT_AS, jail.base + memory)
+        lower_limit(resource.RLIMIT_AS, jail.base + memory + ROOM_FOR_STACKS)
         lower_limit(resource.RLIMIT_MSGQUEUE, 0)
     if jail.user is not None:  # the limit counts all processes of the user, so it needs a user of its own
-        lower_limit(resource.RLIMIT_NPROC, MAX_THREADS)
+        lower_limit(resource.RLIMIT_NPROC, thread_limit.MAX_THREADS)
         os.setgroups([])
         os.setgid(jail.user)
         os.setuid(jail.user)
@@ -206,11 +227,14 @@ def enter_jail(jail: Jail, cpu_seconds: int, memory: int, file_size: int) -> Non
         syscall(CAPSET[os.uname().machine], struct.pack("<II", 0x20080522, 0), bytes(24))
     if jail.ruleset is not None:
         syscall(RESTRICT_SELF, jail.ruleset, 0)
+    if handoff is not None:
+        thread_limit.install_filter(handoff)
+        os.close(handoff)
     if jail.isolation.seccomp:
-        steps = ctypes.create_string_buffer(seccomp.filter_for_process(os.getpid()))
+        steps = ctypes.create_string_buffer(seccomp.filter_for_process(os.getpid(), jail.isolation.own_files))
         pointer = ctypes.addressof(steps)
         filters = ctypes.create_string_buffer(struct.pack("<HxxxxxxQ", (len(steps) - 1) // 8, pointer))
-        syscall(SECCOMP[os.uname().machine], 1, 0, filters)
+        syscall(seccomp.CALL[os.uname().machine], 1, 0, filters)
 
 
 def lower_limit(kind: int, value: int) -> None:

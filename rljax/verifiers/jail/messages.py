@@ -9,7 +9,7 @@ from typing import Any
 
 from rljax.verifiers.jail import plain_data
 
-STDIN, STDOUT, STDERR, PAYLOAD, CHANNEL, REPORT = range(6)  # the file descriptors of every jailed process
+STDIN, STDOUT, STDERR, PAYLOAD, CHANNEL, REPORT, GO = range(7)  # the file descriptors of every jailed process
 
 
 def send_message(message: object, store: plain_data.StoreObject = plain_data.refuse_object, fd: int = CHANNEL) -> None:

@@ -1,12 +1,14 @@
 """Monitors jailed processes from outside: their CPU time, what they print, what they write to their folder.
 
-Processes are limited by the CPU time that they use, so that a verdict does not depend on other work of the machine.
-Wall time only ends processes that wait for ever.
+Processes are limited by the CPU time that they use, so that a verdict does not depend on other work of the machine. The
+limit of wall time only ends processes that wait for ever. It counts the time that this process watched them and saw all
+of them asleep: neither a pause of this process (SIGSTOP, a suspended job) nor one that waits for a core adds to it.
 """
 
 import contextlib
 import fcntl
 import os
+import resource
 import select
 import sys
 import tempfile
@@ -29,7 +31,7 @@ class Monitor:
         self.poll = select.poll()
         self.poll.register(zygote.control, select.POLLIN)
         self.cpu_at_start: dict[int, float] = {}  # process id -> its CPU time when the case began
-        self.deadline = time.monotonic() + limits.wall_seconds
+        self.waited = 0.0  # seconds in which all processes were asleep
 
     def open_pipe(self) -> tuple[int, int]:
         """A pipe that is monitored: (end to read here, end to give to a process)."""
@@ -56,15 +58,17 @@ class Monitor:
     def cpu_seconds(self, pid: int) -> float:
         """CPU time that a process has used since it started."""
         if pid in self.zygote.exits:
-            return self.zygote.exits[pid][1]
+            return self.zygote.exits[pid].seconds
         with contextlib.suppress(OSError):
             if sys.platform == "linux":
                 return time.clock_gettime(~pid << 3 | 2)  # the CPU clock of another process
         return self.cpu_at_start[pid]
 
-    def begin_case(self) -> None:
-        """Restart all clocks."""
-        self.deadline = time.monotonic() + self.limits.wall_seconds
+    def begin_case(self, outputs: list[int]) -> None:
+        """Restart all clocks, and forget what was printed: the limits are those of one case."""
+        for fd in outputs:
+            self.received[fd].clear()
+        self.waited = 0.0
         for pid in self.cpu_at_start:
             self.cpu_at_start[pid] = self.cpu_seconds(pid)
 
@@ -74,8 +78,8 @@ class Monitor:
 
     def wait_until(self, done: Callable[[], bool], outputs: list[int]) -> str:
         """Wait until ``done()`` or until a limit is exceeded; returns the verdict for the limit, or ""."""
-        checked = time.monotonic()
         self.zygote.receive_pending()
+        checked = time.monotonic()
         while not done():
             for fd, _ in self.poll.poll(POLL_SECONDS * 1000):
                 if fd == self.zygote.control.fileno():
@@ -85,9 +89,10 @@ class Monitor:
             self.zygote.receive_pending()
             if sum(len(self.received[fd]) for fd in outputs) > self.output_cap:
                 return "output"
-            if time.monotonic() - checked > POLL_SECONDS:
-                checked = time.monotonic()
-                if verdict := self.check_limits(checked):
+            now = time.monotonic()
+            if now - checked > POLL_SECONDS and not done():
+                verdict, checked = self.check_limits(now - checked), now
+                if verdict:
                     return verdict
         return ""
 
@@ -102,17 +107,44 @@ class Monitor:
                     return
                 self.received[fd] += data
 
-    def check_limits(self, now: float) -> str:
-        """The verdict for a limit of time or files that is exceeded, or ""."""
+    def check_limits(self, seconds: float) -> str:
+        """The verdict for a limit of time or files that is exceeded, or "". ``seconds`` have passed since the last check."""
         if any(self.cpu_seconds_of_case(pid) > self.limits.cpu_seconds for pid in self.cpu_at_start):
             return "timeout"
-        if now > self.deadline:
+        if any(self.exceeds_memory(memory_in_use(pid)) for pid in self.cpu_at_start):
+            return "memory"
+        if all(map(is_asleep, self.cpu_at_start)):
+            self.waited += min(seconds, 2 * POLL_SECONDS)
+        if self.waited > self.limits.wall_seconds:
             return "timeout"
+        if self.zygote.isolation.own_files:  # the kernel bounds it, and it cannot be seen from here
+            return ""
         return "output" if exceeds_folder_limits(os.path.join(self.zygote.folder, "work"), self.limits) else ""
+
+    def exceeds_memory(self, size: int) -> bool:
+        """Whether a process with so many bytes in memory has more than the limit beside what it inherited."""
+        return size > self.limits.memory + self.zygote.inherited
 
     def close(self) -> None:
         for fd in {*self.received, *self.owned_fds}:
             os.close(fd)
+
+
+def is_asleep(pid: int) -> bool:
+    """True if no thread of a process runs, or would run if a core were free. True also where that is not known."""
+    with contextlib.suppress(OSError, IndexError):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/stat", "rb") as file:
+                if file.read().rpartition(b")")[2].split()[0] in (b"R", b"D"):
+                    return False
+    return True
+
+
+def memory_in_use(pid: int) -> int:
+    """Bytes that a process has in memory; 0 where that is not known."""
+    with contextlib.suppress(OSError, IndexError, ValueError), open(f"/proc/{pid}/statm") as statm:
+        return int(statm.read().split()[1]) * resource.getpagesize()
+    return 0
 
 
 def exceeds_folder_limits(folder: str, limits: Limits) -> bool:

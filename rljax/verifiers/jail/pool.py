@@ -32,6 +32,14 @@ class ZygoteDied(Exception):
     """A zygote has ended unexpectedly."""
 
 
+class Exit(NamedTuple):
+    """How a jailed process ended."""
+
+    status: int
+    seconds: float  # of CPU time
+    peak: int  # bytes, the most that it had in memory, with what it inherited
+
+
 class ZygoteClient:
     """A client of one zygote process, which is started at the first use and after it died. One caller at a time."""
 
@@ -40,7 +48,9 @@ class ZygoteClient:
         self.process: subprocess.Popen[bytes] | None = None
         self.folder, self.control = "", socket.socket()
         self.pending, self.ended = b"", False
-        self.exits: dict[int, tuple[int, float]] = {}  # process id -> (exit status, seconds of CPU time)
+        self.full = False  # the folder of the programs that have just ended was full
+        self.exits: dict[int, Exit] = {}  # by process id
+        self.inherited = 0  # bytes of memory that a jailed process inherits
 
     def start(self) -> None:
         """Start the zygote if it does not run. Raises UserError if this machine cannot jail programs."""
@@ -65,7 +75,8 @@ class ZygoteClient:
             )
         self.control.settimeout(REPLY_TIMEOUT_SECONDS)
         try:
-            problem = self.receive_message()["problem"]
+            said = self.receive_message()
+            problem, self.inherited = said["problem"], said["resident"]
         except ZygoteDied:
             problem = f"{sys.executable} does not start without its environment"
         if problem:
@@ -97,8 +108,9 @@ class ZygoteClient:
         line, _, self.pending = self.pending.partition(b"\n")
         message = json.loads(line)
         if "status" in message:
-            self.exits[message["pid"]] = message["status"], message["cpu"]
-        self.ended |= "ended" in message
+            self.exits[message["pid"]] = Exit(message["status"], message["cpu"], message["peak"])
+        if "ended" in message:
+            self.ended, self.full = True, message["full"]
         return message
 
     def receive_pending(self) -> None:
@@ -115,7 +127,7 @@ class ZygoteClient:
     def fork(self, role: str, files: list[int], limits: Limits, times: int) -> int:
         """Fork a jailed process with these open files; returns its process id. It gets ``times`` the CPU time."""
         seconds = math.ceil(limits.cpu_seconds * times) + 1
-        bounds = {"cpu_seconds": seconds, "memory": limits.memory, "file_size": limits.folder}
+        bounds = {"cpu_seconds": seconds, "memory": limits.memory, "file_size": limits.folder, "files": limits.files}
         self.send_message({"fork": role, "limits": bounds}, files)
         while True:
             message = self.receive_message()

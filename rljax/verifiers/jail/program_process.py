@@ -7,6 +7,7 @@ send bytes, to stdout or through the channel, and these are checked in other pro
 import atexit
 import builtins
 import contextlib
+import linecache
 import operator
 import os
 import random
@@ -38,8 +39,11 @@ def open_streams() -> None:
 def execute_source(name: str, setup: str, program: str) -> dict[str, Any]:
     """Run the setup and the program as a module; returns its global names."""
     module = types.ModuleType(name)
+    module.__file__ = "<program>"
     sys.modules[name] = module
     namespace = module.__dict__
+    text = program.encode("utf-8", "replace").decode()
+    linecache.cache["<program>"] = len(text), None, text.splitlines(keepends=True), "<program>"  # for inspect.getsource
     if setup:
         exec(compile(setup.encode("utf-8", "surrogatepass"), "<setup>", "exec"), namespace)
     exec(compile(program.encode("utf-8", "surrogatepass"), "<program>", "exec"), namespace)

@@ -17,7 +17,7 @@ close 3 57; close_range 436 436; lseek 8 62; sendfile 40 71; copy_file_range 326
 creat 85 -; stat 4 -; fstat 5 80; lstat 6 -; fstatat 262 79; statx 332 291; access 21 -; faccessat 269 48
 faccessat2 439 439; readlink 89 -; readlinkat 267 78; statfs 137 43; fstatfs 138 44; getdents 78 -; getdents64 217 61
 getcwd 79 17; chdir 80 49; fchdir 81 50; mkdir 83 -; mkdirat 258 34; rmdir 84 -; unlink 87 -; unlinkat 263 35
-rename 82 -; renameat 264 38; renameat2 316 276; ftruncate 77 46; fallocate 285 47; fsync 74 82; fdatasync 75 83
+rename 82 -; renameat 264 38; renameat2 316 276; ftruncate 77 46; fsync 74 82; fdatasync 75 83
 umask 95 166; flock 73 32; dup 32 23; dup2 33 -; dup3 292 24; pipe 22 -; pipe2 293 59; eventfd 284 -; eventfd2 290 19
 poll 7 -; ppoll 271 73; select 23 -; pselect6 270 72; epoll_create 213 -; epoll_create1 291 20; epoll_ctl 233 21
 epoll_wait 232 -; epoll_pwait 281 22; shutdown 48 210; recvfrom 45 207; getsockname 51 204; getsockopt 55 209
@@ -56,11 +56,13 @@ CLONE_THREAD, CLONE_NAMESPACES = (
     0x7E020080,
 )  # flags of clone: threads are allowed, processes and namespaces are not
 CLONE = "clone 56 220"
+FALLOCATE = "fallocate 285 47"
+CALL = {"x86_64": 317, "aarch64": 277}  # the number of seccomp itself
 # These fail with ENOSYS, so that glibc uses older calls, whose arguments can be checked
 MISSING_CALLS = "clone3 435 435; openat2 437 437"
 
 AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
-ALLOW, KILL, EPERM, ENOSYS = 0x7FFF0000, 0x80000000, 0x50001, 0x50026
+ALLOW, KILL, EPERM, ENOSYS, EOPNOTSUPP, ASK = 0x7FFF0000, 0x80000000, 0x50001, 0x50026, 0x5005F, 0x7FC00000
 LOAD, EQUAL, AT_LEAST, ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 X32 = 0x40000000
 
@@ -87,14 +89,24 @@ def load_argument(n: int, high: bool = False) -> bytes:
     return instruction(LOAD, 16 + 8 * n + 4 * high)
 
 
-def filter_for_process(pid: int) -> bytes:
+def filter_for_process(pid: int, own_files: bool) -> bytes:
     """The filter for the process ``pid``."""
-    return filter_template().replace(struct.pack("<I", OWN_PID), struct.pack("<I", pid))
+    return filter_template(own_files).replace(struct.pack("<I", OWN_PID), struct.pack("<I", pid))
+
+
+def filter_for_clone() -> bytes:
+    """A filter that lets each clone wait for the process that has the descriptor of the filter. It allows other calls."""
+    out = [instruction(LOAD, 4), instruction(EQUAL, AUDIT_ARCH[platform.machine()], 0, 3), instruction(LOAD, 0)]
+    out += [instruction(EQUAL, call_numbers(CLONE)[0], 0, 1), instruction(RETURN, ASK), RETURN_ALLOW]
+    return b"".join(out)
 
 
 @functools.cache
-def filter_template() -> bytes:
-    """The filter with ``OWN_PID`` in place of the process id."""
+def filter_template(own_files: bool) -> bytes:
+    """The filter with ``OWN_PID`` in place of the process id.
+
+    ``own_files``: the file system of the program is its own. Else fallocate, which fills a disk at no cost, is refused.
+    """
     out = [
         instruction(LOAD, 4),
         instruction(EQUAL, AUDIT_ARCH[platform.machine()], 1, 0),
@@ -107,6 +119,10 @@ def filter_template() -> bytes:
         out += [instruction(EQUAL, number, 0, 1), instruction(RETURN, ALLOW)]
     for number in call_numbers(MISSING_CALLS):
         out += [instruction(EQUAL, number, 0, 1), instruction(RETURN, ENOSYS)]
+    out += [
+        instruction(EQUAL, call_numbers(FALLOCATE)[0], 0, 1),
+        instruction(RETURN, ALLOW if own_files else EOPNOTSUPP),
+    ]
     for name, n, values in CALLS_WITH_ALLOWED_ARGUMENT:
         checks = [instruction(EQUAL, v, 0, 1) + instruction(RETURN, ALLOW) for v in values]
         out += rules_for_call(name, [load_argument(n), *checks])

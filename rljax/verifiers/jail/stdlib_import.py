@@ -4,6 +4,7 @@ The importer uses a file descriptor, as the user of a jail may have no access to
 """
 
 import contextlib
+import functools
 import importlib
 import importlib.machinery
 import importlib.util
@@ -11,17 +12,18 @@ import os
 import re
 import sys
 import sysconfig
+from collections.abc import Callable
 from typing import Any
 
 STDLIB_FD = 60  # file descriptor of the folder in a jailed process
 STDLIB_PATH = sysconfig.get_path("stdlib")
 PRELOADED_MODULES = """abc argparse array ast asyncio base64 binascii bisect bz2 calendar cmath codecs collections collections.abc
-contextlib contextvars copy csv ctypes dataclasses datetime decimal difflib enum fractions functools gc hashlib heapq
-html inspect io itertools json keyword linecache locale logging lzma math numbers operator pickle pprint queue random
-re secrets shutil site statistics string struct sys tempfile textwrap threading time timeit tokenize traceback types
+contextlib contextvars copy csv ctypes dataclasses datetime dbm.dumb decimal difflib enum fractions functools gc hashlib heapq
+html inspect io itertools json keyword linecache locale logging lzma math multiprocessing.pool numbers operator pickle pprint queue random
+re secrets shelve shutil site sqlite3 statistics string struct sys tempfile textwrap threading time timeit tokenize traceback types
 typing unicodedata unittest uuid warnings weakref xml.etree.ElementTree zipfile zlib zoneinfo encodings.idna"""
 SKIPPED_EXTENSIONS = re.compile(
-    r"_?test|_ctypes_test|_test|_tkinter|_curses|readline|nis|ossaudiodev|xx|_xx|_dbm|_gdbm|_ssl|_sqlite3"
+    r"_?test|_ctypes_test|_test|_tkinter|_curses|readline|nis|ossaudiodev|xx|_xx|_dbm|_gdbm|_ssl"
 )
 
 
@@ -76,3 +78,35 @@ def preload_stdlib() -> None:
     importlib.import_module("encodings.idna")
     "".encode("idna")
     sys.meta_path.insert(2, StdlibFinder)
+    adapt_stdlib()
+
+
+def adapt_stdlib() -> None:
+    """Let parts of the library do without rights that a jail does not give, where nothing is lost.
+
+    A jail has one process, so locks between processes are locks between threads: multiprocessing.pool.ThreadPool needs
+    them. No mode and no time of a file may be changed there: shutil.copy and shelve do not insist.
+    """
+    import dbm.dumb
+    import multiprocessing.context
+    import multiprocessing.pool
+    import shutil
+    import threading
+
+    for name in ("Lock", "RLock", "Condition", "Semaphore", "BoundedSemaphore", "Event", "Barrier"):
+        make = getattr(threading, name)
+        setattr(multiprocessing.context.BaseContext, name, lambda self, *given, make=make: make(*given))
+    owners: list[Any] = [shutil, shutil, dbm.dumb._Database]  # type: ignore[attr-defined]
+    for owner, name in zip(owners, ("copymode", "copystat", "_chmod"), strict=True):
+        setattr(owner, name, tolerate_refusal(getattr(owner, name)))
+
+
+def tolerate_refusal(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function, without a PermissionError."""
+
+    @functools.wraps(function)
+    def call(*given: Any, **named: Any) -> Any:
+        with contextlib.suppress(PermissionError):
+            return function(*given, **named)
+
+    return call

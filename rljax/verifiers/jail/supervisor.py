@@ -39,7 +39,7 @@ def run_script(zygote: ZygoteClient, text: str, case: Case, limits: Limits) -> O
         pid = monitor.start_process("script", [stdin, their_out, their_err, source])
         verdict = monitor.wait_until(lambda: pid in zygote.exits, [out, err])
         zygote.kill_all()
-        status, seconds = zygote.exits.pop(pid)
+        status, seconds, peak = zygote.exits.pop(pid)
         for fd in (out, err):
             monitor.read_available(fd)
         printed, errors = monitor.received[out], monitor.received[err]
@@ -47,6 +47,10 @@ def run_script(zygote: ZygoteClient, text: str, case: Case, limits: Limits) -> O
             verdict = "timeout"
         elif len(printed) + len(errors) > monitor.output_cap:
             verdict = verdict or "output"
+        elif monitor.exceeds_memory(peak):
+            verdict = "memory"
+        if not verdict and zygote.full and verdict_of_exit(status):
+            verdict = "output"  # it failed because its folder was full
         verdict = (
             verdict or verdict_of_exit(status) or ("passed" if outputs_equal(bytes(printed), expected) else "wrong")
         )
@@ -69,6 +73,7 @@ def run_tests(zygote: ZygoteClient, text: str, cases: list[Case], limits: Limits
         # The two processes and their files
         (out, their_out), (err, their_err) = monitor.open_pipe(), monitor.open_pipe()
         reports, their_report = monitor.open_pipe()
+        their_go, go = map(monitor.own, os.pipe())  # each test waits until the clocks and outputs are those of the next
         mine, theirs = (monitor.own(s.detach()) for s in socket.socketpair())
         source = monitor.own(make_sealed_file(plain_data.encode([cases[0].setup, text])))
         files = [monitor.own(open_null()), their_out, their_err, source, mine]
@@ -76,9 +81,10 @@ def run_tests(zygote: ZygoteClient, text: str, cases: list[Case], limits: Limits
         prepared = [list(prepare_test(c.setup, c.test or "", c.entry)) for c in cases]
         tests = monitor.own(make_sealed_file(plain_data.encode(prepared)))
         null_files = [monitor.own(open_null()) for _ in range(3)]
-        assertions = monitor.start_process("assertions", [*null_files, tests, theirs, their_report], len(cases))
+        assertions = monitor.start_process(
+            "assertions", [*null_files, tests, theirs, their_report, their_go], len(cases)
+        )
         # One report per test
-        num_printed = num_errors = 0
         for report, verdict in read_reports(monitor, reports, [out, err], {program, assertions}):
             last = bool(verdict) or report == "gone"
             if last:
@@ -91,13 +97,15 @@ def run_tests(zygote: ZygoteClient, text: str, cases: list[Case], limits: Limits
             if seconds > limits.cpu_seconds:
                 verdict = "timeout"
             elif last and not verdict:
-                verdict = verdict_of_exit(zygote.exits[program][0]) or "error"
-            parts = monitor.received[out][num_printed:], seconds, monitor.received[err][num_errors:]
+                status, _, peak = zygote.exits[program]
+                verdict = "memory" if monitor.exceeds_memory(peak) else verdict_of_exit(status) or "error"
+            parts = monitor.received[out], seconds, monitor.received[err]
             outcomes.append(make_outcome(verdict or report, *parts, monitor.output_cap))
-            num_printed, num_errors = len(monitor.received[out]), len(monitor.received[err])
             if last or len(outcomes) == len(cases) or until_failure and not outcomes[-1].passed:
                 break
-            monitor.begin_case()
+            monitor.begin_case([out, err])
+            with contextlib.suppress(BrokenPipeError):  # it has ended; its exit will be reported
+                os.write(go, b"x")
         if not monitor.received[reports].startswith(b"ready"):
             outcomes *= len(cases)
         zygote.kill_all()

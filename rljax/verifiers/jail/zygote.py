@@ -18,10 +18,10 @@ import signal
 import socket
 from typing import Any
 
-from rljax.verifiers.jail import assertion_process, confinement, program_process
+from rljax.verifiers.jail import assertion_process, confinement, libc, private_files, program_process, thread_limit
 from rljax.verifiers.jail.stdlib_import import STDLIB_FD, STDLIB_PATH, preload_stdlib
 
-RULESET_FD, FOLDER_FD = 61, 62  # file descriptors of a jailed process, above those that it is given
+RULESET_FD, FOLDER_FD, HANDOFF_FD = 61, 62, 63  # file descriptors of a jailed process, above those that it is given
 ROLES = {
     "script": program_process.run_script,
     "module": program_process.serve_module,
@@ -36,7 +36,15 @@ class ZygoteServer:
     def __init__(self, control: socket.socket, folder: str, isolation: confinement.Isolation):
         self.control, self.pid = control, os.getpid()
         self.children: set[int] = set()
+        self.poll = select.poll()
+        self.handoffs: dict[int, tuple[int, socket.socket]] = {}  # descriptor -> (process id, socket)
+        self.counters: dict[int, thread_limit.ThreadCounter] = {}  # by descriptor
+        self.counts_threads = isolation.counts_threads and isolation.seccomp
         os.makedirs(folder, mode=0o700, exist_ok=True)
+        self.mounted, self.room = (folder if isolation.own_files else ""), (4 << 20, 64)  # bytes, files
+        if self.mounted:
+            private_files.enter_mount_namespace()
+            private_files.mount_folder(folder, *self.room)
         self.folder = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         self.stdlib = os.open(STDLIB_PATH, getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY)
         user = 60000 + os.getpid() * 2 % 5000 if isolation.own_user else None
@@ -47,23 +55,39 @@ class ZygoteServer:
         os.set_blocking(self.wakeup_fd, False)
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
+        self.poll.register(self.control, select.POLLIN)
+        self.poll.register(self.wakeup_fd, select.POLLIN)
 
     def send_message(self, **message: Any) -> None:
         """Send a JSON object to the parent."""
         with contextlib.suppress(OSError):  # the parent has ended; ``serve`` notices it
             self.control.sendall(json.dumps(message).encode() + b"\n")
 
+    def send_exit(self, pid: int, status: int, usage: resource.struct_rusage) -> None:
+        """Tell the parent how a child has ended, its CPU time in seconds and the most memory that it had, in bytes."""
+        cpu, peak = usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024
+        self.send_message(pid=pid, status=status, cpu=cpu, peak=peak)
+
     def fork(self, role: str, files: list[int], limits: dict[str, int]) -> None:
         """Fork a jailed process with these open files, and tell the parent its process id."""
+        room = limits["file_size"], limits.pop("files")
+        if self.mounted and room != self.room:
+            private_files.mount_folder(self.mounted, *room, again=True)
+            self.room = room
+        ours, theirs = socket.socketpair() if self.counts_threads else (None, None)
         pid = os.fork()
         if pid == 0:
-            self.enter_role(role, files, limits)
+            self.enter_role(role, files, limits, theirs)
         self.children.add(pid)
+        if ours and theirs:
+            theirs.close()
+            self.handoffs[ours.fileno()] = pid, ours
+            self.poll.register(ours, select.POLLIN)
         for fd in files:
             os.close(fd)
         self.send_message(pid=pid)
 
-    def enter_role(self, role: str, files: list[int], limits: dict[str, int]) -> None:
+    def enter_role(self, role: str, files: list[int], limits: dict[str, int], handoff: socket.socket | None) -> None:
         """Run in the child after a fork; does not return."""
         with contextlib.suppress(BaseException):
             signal.set_wakeup_fd(-1)
@@ -73,8 +97,11 @@ class ZygoteServer:
             wanted = dict(enumerate(files)) | {STDLIB_FD: self.stdlib, FOLDER_FD: jail.folder}
             if jail.ruleset is not None:
                 wanted[RULESET_FD] = jail.ruleset
+            if handoff:
+                wanted[HANDOFF_FD] = handoff.detach()
             rearrange_fds(wanted)
-            confinement.enter_jail(jail._replace(folder=FOLDER_FD, ruleset=jail.ruleset and RULESET_FD), **limits)
+            place = jail._replace(folder=FOLDER_FD, ruleset=jail.ruleset and RULESET_FD)
+            confinement.enter_jail(place, **limits, handoff=HANDOFF_FD if HANDOFF_FD in wanted else None)
             os.closerange(RULESET_FD, FOLDER_FD + 1)
             if os.getppid() != self.pid:
                 os._exit(70)  # the zygote ended before PDEATHSIG was set
@@ -94,31 +121,55 @@ class ZygoteServer:
                     return
                 if pid in self.children:
                     self.children.remove(pid)
-                    self.send_message(pid=pid, status=status, cpu=usage.ru_utime + usage.ru_stime)
+                    self.send_exit(pid, status, usage)
 
-    def kill_all(self) -> None:
-        """Kill all children and empty the folder."""
+    def kill_all(self) -> bool:
+        """Kill all children and empty the folder. Returns whether the folder was full, where it has a size of its own."""
         for pid in self.children:
             kill_process(pid)
         while self.children:
             pid, status, usage = os.wait4(-1, 0)
             if pid in self.children:
                 self.children.remove(pid)
-                self.send_message(pid=pid, status=status, cpu=usage.ru_utime + usage.ru_stime)
+                self.send_exit(pid, status, usage)
         while orphans := list_children():  # without seccomp, children may fork; their orphans become ours
             for pid in orphans:
                 kill_process(pid)
                 with contextlib.suppress(ChildProcessError):
                     os.waitpid(pid, 0)
+        for fd in [*self.handoffs, *self.counters]:
+            self.forget(fd)
+        full = bool(self.mounted) and private_files.is_full(self.folder)
         empty_folder(self.folder)
+        return full
+
+    def answer_thread(self, fd: int) -> None:
+        """Handle what has arrived from the kernel about the threads of a process."""
+        if fd in self.handoffs:
+            pid, channel = self.handoffs[fd]
+            received = socket.recv_fds(channel, 1, 1)[1]
+            self.forget(fd)
+            if received:
+                self.counters[received[0]] = thread_limit.ThreadCounter(pid, received[0])
+                self.poll.register(received[0], select.POLLIN)
+        elif fd in self.counters and not self.counters[fd].answer():
+            self.forget(fd)
+
+    def forget(self, fd: int) -> None:
+        """Close a descriptor about the threads of a process."""
+        self.poll.unregister(fd)
+        if fd in self.handoffs:
+            self.handoffs.pop(fd)[1].close()
+        else:
+            self.counters.pop(fd).close()
 
     def serve(self) -> None:
         """Handle requests until the parent ends."""
-        poll, parent, rest = select.poll(), os.getppid(), b""
-        poll.register(self.control, select.POLLIN)
-        poll.register(self.wakeup_fd, select.POLLIN)
+        parent, rest = os.getppid(), b""
         while os.getppid() == parent:
-            ready = {fd for fd, _ in poll.poll(PARENT_CHECK_MILLISECONDS)}
+            ready = {fd for fd, _ in self.poll.poll(PARENT_CHECK_MILLISECONDS)}
+            for fd in ready - {self.wakeup_fd, self.control.fileno()}:
+                self.answer_thread(fd)
             if self.wakeup_fd in ready:
                 self.reap_children()
             if self.control.fileno() in ready:
@@ -131,8 +182,7 @@ class ZygoteServer:
 
     def handle_request(self, request: dict[str, Any], files: list[int]) -> None:
         if "end" in request:
-            self.kill_all()
-            self.send_message(ended=True)
+            self.send_message(ended=True, full=self.kill_all())
         else:
             self.fork(request["fork"], files, request["limits"])
 
@@ -217,17 +267,20 @@ def main(folder: str, isolation: str) -> None:
     """Run a zygote that is controlled through the socket at stdin."""
     control = socket.socket(fileno=os.dup(0))
     os.dup2(os.open(os.devnull, os.O_RDWR), 0)
-    confinement.prctl(confinement.SET_SUBREAPER, 1)
+    libc.prctl(confinement.SET_SUBREAPER, 1)
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
         file.write("1000")  # kill jailed processes first, not the training
     preload_stdlib()
     zygote = ZygoteServer(control, os.path.join(folder, "work"), confinement.Isolation(*json.loads(isolation)))
     gc.collect()
     gc.freeze()
-    zygote.send_message(problem=zygote.try_jails())
+    zygote.send_message(problem=zygote.try_jails(), resident=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
     with contextlib.suppress(ConnectionError):
         zygote.serve()
     zygote.kill_all()
     with contextlib.suppress(OSError):
+        if zygote.mounted:
+            os.close(zygote.folder)
+            private_files.unmount_folder(zygote.mounted)
         os.rmdir(os.path.join(folder, "work"))
         os.rmdir(folder)
