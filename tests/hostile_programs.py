@@ -229,3 +229,15 @@ def answer(x):
     look(b''.join(ctypes.string_at(page, 0x1000) for page in sorted(pages)).decode('latin1'))
     return 'found' if found else 'nothing'
 """
+
+# Scripts that print "escaped" if they got more than a kernel that can bound it may give them
+
+BEYOND_LIMITS = {
+    "files filled by fallocate": "import os\nfor n in range(20):\n f = os.open(str(n), os.O_CREAT | os.O_WRONLY); os.posix_fallocate(f, 0, 4 << 20); os.close(f)\nprint('escaped')",
+    "files that are removed while they are open": "import os\nkept = []\nfor n in range(50):\n f = os.open('x', os.O_CREAT | os.O_WRONLY); os.unlink('x'); kept.append(f)\n for _ in range(4): os.write(f, bytes(1 << 20))\nprint('escaped')",
+    "files that are removed while they are mapped": "import mmap, os\nkept = []\nfor n in range(200):\n f = os.open('x', os.O_CREAT | os.O_RDWR); os.ftruncate(f, 1 << 20); m = mmap.mmap(f, 1 << 20); os.unlink('x'); os.close(f); kept.append(m)\n m[:] = bytes(1 << 20)\nprint('escaped')",
+    "a sparse file that is filled through memory": "import mmap, os\nfor n in range(20):\n f = os.open(str(n), os.O_CREAT | os.O_RDWR); os.ftruncate(f, 1 << 20); m = mmap.mmap(f, 1 << 20); m[:] = bytes(1 << 20)\nprint('escaped')",
+    "folders without end": "import os\nfor n in range(1000): os.mkdir(str(n))\nprint('escaped')",
+    "a hundred threads": "import threading, time\nfor n in range(100): threading.Thread(target=time.sleep, args=(1e6,), daemon=True).start()\nprint('escaped', flush=True)\nimport os; os._exit(0)",
+    "threads that start threads": "import threading, time, os\ndef grow():\n try: threading.Thread(target=grow, daemon=True).start(); threading.Thread(target=grow, daemon=True).start()\n except RuntimeError: pass\n time.sleep(1e6)\ngrow_main = threading.Thread(target=grow, daemon=True); grow_main.start()\ntime.sleep(0.3)\nprint('escaped' if len(os.listdir('.')) or threading.active_count() > 140 else 'held', flush=True); os._exit(0)",
+}

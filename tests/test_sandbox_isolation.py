@@ -19,7 +19,7 @@ from rljax.verifiers.sandbox import Case, Limits, run, run_many
 
 sys.path.insert(0, str(Path(__file__).parent))
 from honest_programs import GOOD, SCRIPTS_THAT_PASS, TESTS_THAT_PASS  # noqa: E402
-from hostile_programs import MODULES, SCRIPTS, SEARCH  # noqa: E402
+from hostile_programs import BEYOND_LIMITS, MODULES, SCRIPTS, SEARCH  # noqa: E402
 
 TIGHT = Limits(cpu_seconds=0.4, wall_seconds=1.5, memory=96 << 20)
 TOKEN = "zebraquartz"
@@ -135,6 +135,41 @@ def test_no_deceiving_object_passes_any_form_of_test(name, test):
     assert not run(MODULES[name], [test], TIGHT)[0].passed
 
 
+@pytest.mark.parametrize("name", BEYOND_LIMITS)
+def test_the_kernel_bounds_files_and_threads_of_a_program(name):
+    found = sandbox.get_isolation()
+    if "thread" in name:
+        assert found.counts_threads
+    elif not found.own_files:
+        assert any("files" in gap for gap in found.gaps)
+        return
+    outcome = run(BEYOND_LIMITS[name], [("", "escaped")], Limits(wall_seconds=3))[0]
+    assert "escaped" not in outcome.output and not outcome.passed, outcome
+    assert run(*GOOD)[0].passed
+
+
+def test_honest_neighbours_of_a_thread_bomb_pass():
+    """The bomb and its neighbours are of one user where the caller is not root, and share its processes."""
+    honest = ("import threading\nfor n in range(8): threading.Thread(target=int).start()\nprint('x')", [("", "x")])
+    bomb = (SCRIPTS["thread bomb"], [("", "x")])
+    outcomes = run_many([bomb, honest, honest, bomb, honest], TIGHT)
+    assert [o[0].passed for o in outcomes] == [False, True, True, False, True], outcomes
+
+
+def test_what_the_kernel_cannot_bound_is_said_once_at_the_start(monkeypatch, caplog):
+    everything = confinement.Isolation(6, True, own_user=False, own_files=True, counts_threads=True)
+    nothing = confinement.Isolation(6, True, own_user=False)
+    assert not everything.gaps and not everything._replace(counts_threads=False, own_user=True).gaps
+    for found, lines in [(everything, 0), (nothing, 1)]:
+        monkeypatch.setattr(confinement, "probe_isolation", lambda found=found: found)
+        sandbox.warn_of_gaps.cache_clear()
+        caplog.clear()
+        sandbox.require_isolation()
+        sandbox.require_isolation()
+        assert len(caplog.messages) == lines
+    assert "threads" in caplog.messages[0] and "removes while" in caplog.messages[0]
+
+
 VERDICTS = [
     ("infinite loop", "timeout"),
     ("sleep forever", "timeout"),
@@ -142,6 +177,7 @@ VERDICTS = [
     ("huge output", "output"),
     ("huge output to stderr", "output"),
     ("many files", "output"),
+    ("thread bomb", "error"),
     ("x32 system call", "killed"),
     ("32-bit system call", "killed"),
     ("read passwd", "error"),

@@ -9,7 +9,6 @@ import contextlib
 import fcntl
 import functools
 import itertools
-import math
 import multiprocessing
 import os
 import select
@@ -25,7 +24,7 @@ from typing import Any, NamedTuple
 
 from rljax.errors import UserError
 from rljax.options import load_plugins, loaded_plugins
-from rljax.rewards.scoring import Pairs, Score, Scores, score_pairs
+from rljax.rewards.scoring import UNSCORED, Pairs, Score, Scores, score_pairs
 from rljax.rewards.terms import Term
 from rljax.tasks import Task
 
@@ -33,7 +32,6 @@ TIMEOUT = 60.0  # seconds for a batch, beyond what a verifier that limits each r
 RESPONSE_TIMEOUT = 10.0  # seconds for each of those, and for one that is asked again alone
 START_TIMEOUT = 120.0  # seconds for a new process, which imports the task
 MAX_UNSCORED = 0.25  # share of the responses of a batch
-UNSCORED = {"correct": math.nan, "verifier_unscored": 1.0}
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 WAIT_SECONDS = 1.0  # the most that one look at a worker adds to its time, so that a pause of this process adds no more
 MAX_GROWTH = 2 << 30  # bytes that a worker may gain since its first batch, before a new one takes its place

@@ -19,6 +19,8 @@ that matters, run the whole training in a container or a virtual machine.
 """
 
 import contextlib
+import functools
+import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -28,8 +30,13 @@ from rljax.verifiers.jail import confinement, pool, supervisor
 from rljax.verifiers.jail.cases import Case, CaseLike, Limits, Outcome
 from rljax.verifiers.jail.confinement import Isolation
 
+LOG = logging.getLogger(__name__)
 DEFAULT_LIMITS = Limits()
 MAX_ATTEMPTS = 3  # to run a case whose zygote dies
+
+
+class SandboxFailed(Exception):
+    """The sandbox could not run a program. That says nothing about the program, so there is no verdict."""
 
 
 def get_isolation() -> Isolation:
@@ -49,6 +56,7 @@ def run(
 
     ``until_failure`` skips the cases after the first that fails. ``allow_unsafe`` runs programs on a machine that
     cannot isolate them, with resource limits only. Raises UserError for invalid cases or limits, and without isolation.
+    Raises SandboxFailed where the sandbox itself dies again and again.
     """
     given = [test_cases.parse_case(c) for c in cases]
     return run_program(program, given, limits, until_failure, check_request(limits, given, allow_unsafe))
@@ -92,7 +100,18 @@ def require_isolation(allow_unsafe: bool = False) -> Isolation:
             f"programs cannot be jailed here: no {' and no '.join(found.missing)} (Linux 5.13 or newer on x86-64 or "
             "aarch64); allow_unsafe=True (--config.task.options.allow_unsafe) runs them with resource limits only"
         )
+    warn_of_gaps(found)
     return found
+
+
+@functools.cache
+def warn_of_gaps(isolation: Isolation) -> None:
+    """Say in the log, once, what the kernel does not bound here. The supervisor still looks, but later."""
+    if isolation.gaps and not isolation.missing:
+        LOG.warning(
+            f"programs are jailed, but this kernel lets a hostile one {'; '.join(isolation.gaps)}. Root, or user namespaces "
+            "(kernel.unprivileged_userns_clone=1, a container that allows them), would prevent it"
+        )
 
 
 def run_program(
@@ -120,4 +139,4 @@ def run_next_cases(
             if first.test is None:
                 return [supervisor.run_script(zygote, program, first, limits)]
             return supervisor.run_tests(zygote, program, cases[:alike], limits, until_failure)
-    return [Outcome(False, "killed")]  # every zygote died
+    raise SandboxFailed(f"the process that starts programs died {MAX_ATTEMPTS} times: is there enough memory?")
