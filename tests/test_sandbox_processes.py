@@ -1,7 +1,9 @@
 """Processes of the sandbox: many threads and workers use it at once, and none of its processes outlives its caller."""
 
 import contextlib
+import itertools
 import json
+import math
 import os
 import signal
 import subprocess
@@ -12,9 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from rljax.rewards.scoring import score_pairs
 from rljax.verifiers import sandbox
-from rljax.verifiers.jail import pool
-from rljax.verifiers.sandbox import run, run_many
+from rljax.verifiers.jail import monitor, plain_data, pool
+from rljax.verifiers.jail.monitor import Monitor, make_sealed_file, open_null
+from rljax.verifiers.sandbox import Limits, run, run_many
 
 sys.path.insert(0, str(Path(__file__).parent))
 from honest_programs import GOOD  # noqa: E402
@@ -90,6 +94,73 @@ def test_nothing_is_left_when_the_caller_ends_or_is_killed(killed):
             break
         time.sleep(0.05)
     assert all(has_ended(pid) and not os.path.exists(folder) for pid, folder in zygotes)
+
+
+def test_a_program_ends_with_a_zygote_that_was_killed_and_is_run_again_by_another():
+    """The program says its process id through its output, so that its zygote is killed while it runs."""
+    program = "import os, sys, time\nprint(os.getpid(), flush=True)\nif len(sys.stdin.readline()) < 3: time.sleep(1e6)"
+    isolation = sandbox.get_isolation()
+    with pool.borrow_zygote(isolation) as zygote, contextlib.suppress(pool.ZygoteDied):
+        assert zygote.process
+        watch = Monitor(zygote, Limits(), 1 << 16)
+        (out, theirs), (_, errors) = watch.open_pipe(), watch.open_pipe()
+        source = make_sealed_file(plain_data.encode(["", program]))
+        pid = watch.start_process("script", [open_null(), theirs, errors, source])
+        watch.wait_until(lambda: b"\n" in watch.received[out], [out])
+        assert not has_ended(pid)
+        zygote.process.kill()
+        watch.wait_until(lambda: False, [out])  # until the zygote is found dead
+    for _ in range(200):
+        if has_ended(pid):
+            break
+        time.sleep(0.05)
+    assert has_ended(pid)
+    watch.close()
+    assert run(*GOOD)[0].passed
+
+
+def test_a_sandbox_that_dies_again_and_again_gives_no_verdict(monkeypatch):
+    def die(*given):
+        raise pool.ZygoteDied
+
+    monkeypatch.setattr(sandbox.supervisor, "run_tests", die)
+    with pytest.raises(sandbox.SandboxFailed, match="died 3 times"):
+        run(*GOOD)
+    judge = lambda pairs: [{"correct": float(run(*GOOD)[0].passed)} for _ in pairs]
+    scores = score_pairs(lambda *pair: False, judge, "", (), [("x", {}), ("y", {})])
+    assert [s["verifier_unscored"] for s in scores] == [1, 1] and all(math.isnan(s["correct"]) for s in scores)
+
+
+def test_a_pause_of_the_caller_is_no_time_of_the_program(monkeypatch):
+    """The clock of the caller jumps by an hour at each look, as after SIGSTOP and SIGCONT."""
+    hours = itertools.count(0, 3600)
+    monkeypatch.setattr(monitor.time, "monotonic", lambda: next(hours))
+    sleeps = "import time\ntime.sleep(0.2)\nprint('x')"
+    assert run(sleeps, [("", "x")], Limits(wall_seconds=5))[0].passed
+    assert run("import time; time.sleep(1e6)", [("", "x")], Limits(wall_seconds=0.2))[0].verdict == "timeout"
+
+
+def test_what_a_late_caller_has_not_read_is_not_charged_to_one_test(monkeypatch):
+    """Three tests, each with most of the CPU time and of the output that one may have."""
+    read = sandbox.supervisor.read_reports
+
+    def read_late(*given):
+        for report in read(*given):
+            time.sleep(0.4)
+            yield report
+
+    monkeypatch.setattr(sandbox.supervisor, "read_reports", read_late)
+    burn = "import time\ndef f():\n end = time.process_time() + 0.25\n while time.process_time() < end: pass\n print('x' * 40_000)"
+    outcomes = run(burn, ["assert f() is None"] * 3, Limits(cpu_seconds=0.4))
+    assert [(o.verdict, len(o.output)) for o in outcomes] == [("passed", 40_001)] * 3
+
+
+def test_a_process_that_runs_is_not_asleep():
+    assert not monitor.is_asleep(os.getpid())
+    with subprocess.Popen(["sleep", "1000"]) as process:
+        while not monitor.is_asleep(process.pid):
+            time.sleep(0.01)
+        process.kill()
 
 
 SPAWN = """
