@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import shutil
 import struct
 
@@ -294,9 +295,9 @@ BROKEN = {
         "its weights are fp8: convert",
     ),
     "field": (lambda f: change(f / "config.json", hidden_size="gone"), "the field 'hidden_size' is missing"),
-    "word": (lambda f: change(f / "config.json", hidden_size="many"), "a field cannot be read"),
+    "word": (lambda f: change(f / "config.json", hidden_size="many"), "hidden_size must be a whole number"),
     "activation": (lambda f: change(f / "config.json", hidden_act="relu"), "hidden_act='relu' is unknown"),
-    "heads": (lambda f: change(f / "config.json", num_attention_heads=0), "a field cannot be read|ZeroDivision"),
+    "heads": (lambda f: change(f / "config.json", num_attention_heads=0), "num_attention_heads must be a whole number"),
     "dtype": (
         lambda f: change(f / "config.json", dtype="float8"),
         "weight_dtype='float8' is unknown, choose from float32",
@@ -326,6 +327,61 @@ def test_a_broken_folder_is_told_in_one_line(what, folder):
     with pytest.raises(UserError, match=message) as e:
         pretrained.load(folder)
     assert "\n" not in str(e.value)
+
+
+def safetensors_header(text):
+    data = text.encode()
+    return struct.pack("<Q", len(data)) + data
+
+
+NO_OBJECTS = ["[]", "5", "null", '"x"', "true", "", "{", "[" * 100_000]
+DAMAGED_FIELDS = {
+    "num_hidden_layers": [10**9, 10**30, 0, -1, 1.5, "2", [2], {}, True],
+    "vocab_size": [10**30, 0, -1, [1]],
+    "hidden_size": [10**9, 0, -1, 32.0],
+    "intermediate_size": ["x", 0, -1],
+    "num_key_value_heads": [0, "x", []],
+    "head_dim": [0, "x", {}],
+    "max_position_embeddings": [0, -1, "x"],
+    "rms_norm_eps": [0, -1.0, "x", math.nan, math.inf],
+    "tie_word_embeddings": [5, "yes", []],
+    "rope_parameters": [{"rope_theta": -1}, {"rope_theta": "x"}, {"rope_theta": math.nan}],
+    "model_type": [[], {}, 5],
+}
+DAMAGED = {
+    f"{name}: {value}": ("config.json", {name: value}) for name in DAMAGED_FIELDS for value in DAMAGED_FIELDS[name]
+}
+FILES = (
+    "config.json",
+    "model.safetensors.index.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "generation_config.json",
+)
+DAMAGED |= {f"{file}: {text[:9]}": (file, text.encode()) for file in FILES for text in NO_OBJECTS}
+DAMAGED |= {
+    f"header: {text[:30]}": ("model.safetensors", safetensors_header(text))
+    for text in (*NO_OBJECTS, '{"a": 5}', '{"a": []}', '{"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}}')
+}
+DAMAGED |= {
+    f"index: {found}": ("model.safetensors.index.json", json.dumps({"weight_map": found}).encode())
+    for found in ([], 5, {"a": 5}, {"a": []}, {"a": "../x"}, {"a": ""}, {"a": "x", "b": 5})
+}
+
+
+@pytest.mark.parametrize("what", DAMAGED)
+def test_a_damaged_file_of_a_folder_is_one_line_and_asks_for_no_memory(what, folder):
+    file, value = DAMAGED[what]
+    if isinstance(value, dict):
+        change(folder / file, **value)
+    else:
+        (folder / file).write_bytes(value)
+    if "index" in file:
+        (folder / "model.safetensors").rename(folder / "model-1-of-1.safetensors")
+        (folder / "model-2-of-2.safetensors").write_bytes(b"")
+    with pytest.raises(UserError) as e:
+        pretrained.load(folder)
+    assert "\n" not in str(e.value) and str(folder) in str(e.value)
 
 
 def test_a_shard_that_is_not_there_is_named(tmp_path):

@@ -26,6 +26,28 @@ IGNORED_FIELDS = {
     *("temperature", "top_k", "top_p", "max_new_tokens", "repetition_penalty", "bad_words_ids", "suppress_tokens"),
 }
 HARMLESS_VALUES = {"attention_dropout": 0, "is_encoder_decoder": False}  # any other value is named in the warning
+# Ranges of the fields that are numbers. A damaged one could otherwise ask for all memory before a tensor is looked at.
+WIDTHS = dict.fromkeys(
+    "hidden_size intermediate_size moe_intermediate_size head_dim num_attention_heads num_key_value_heads v_head_dim "
+    "qk_nope_head_dim qk_rope_head_dim kv_lora_rank q_lora_rank".split(),
+    (1, 1 << 24),
+)
+COUNTS = dict.fromkeys(
+    "n_routed_experts num_experts num_experts_per_tok n_shared_experts first_k_dense_replace decoder_sparse_step "
+    "max_window_layers n_group topk_group sliding_window_pattern".split(),
+    (0, 1 << 20),
+)
+LENGTHS = dict.fromkeys("vocab_size max_position_embeddings original_max_position_embeddings".split(), (1, 1 << 31))
+WHOLE_NUMBERS = WIDTHS | COUNTS | LENGTHS | {"num_hidden_layers": (1, 10_000), "sliding_window": (0, 1 << 31)}
+POSITIVE_NUMBERS = ("rms_norm_eps", "rope_theta", "rope_local_base_freq", "query_pre_attn_scalar")
+SWITCHES = (
+    "tie_word_embeddings",
+    "use_sliding_window",
+    "attention_bias",
+    "mlp_bias",
+    "norm_topk_prob",
+    "rope_interleave",
+)
 ACTIVATIONS = {
     "silu": "silu",
     "swish": "silu",
@@ -51,7 +73,11 @@ class Fields:
         value = self.data.get(name)
         if value is None and not default:
             raise UserError(f"{self.where}: the field {self.path + name!r} is missing")
-        return default[0] if value is None else value
+        if value is None:
+            return default[0]
+        if wanted := describe_wanted(name, value):
+            raise UserError(f"{self.where}: {self.path}{name} must be {wanted}, not {str(value)[:40]!r}")
+        return value
 
     def get_nullable(self, name: str, default: Any) -> Any:
         """The field, None where it is null; the default only where it is missing."""
@@ -88,6 +114,16 @@ class Fields:
             elif name not in self.seen and value is not None and (self.path or not is_ignored(name, value)):
                 out.append(self.path + name)
         return out
+
+
+def describe_wanted(name: str, value: Any) -> str:
+    """What a field must be, where it is not; else ""."""
+    low, high = WHOLE_NUMBERS.get(name, (0, 0))
+    if high and not (type(value) is int and low <= value <= high):
+        return f"a whole number from {low} to {high}"
+    if name in POSITIVE_NUMBERS and not (type(value) in (int, float) and 0 < value < 1e30):
+        return "a positive number"
+    return "true or false" if name in SWITCHES and type(value) is not bool else ""
 
 
 def is_ignored(name: str, value: Any) -> bool:
@@ -152,6 +188,8 @@ def rope_from_hf(
     said = old if old.data and kind != "sliding_attention" else new
     stated = next((x for x in (said.data.get("rope_theta"), new.data.get("rope_theta")) if x is not None), None)
     theta = f(legacy_base, base) if stated is None else stated
+    if wanted := describe_wanted("rope_theta", theta):
+        raise UserError(f"{f.where}: rope_theta must be {wanted}, not {str(theta)[:40]!r}")
     for fields, name in ((said, "rope_theta"), (new, "rope_theta"), (f, legacy_base)):
         fields.confirm(name, theta)
     partial = said("partial_rotary_factor", None) or f("partial_rotary_factor", 1.0)

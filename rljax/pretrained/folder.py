@@ -97,7 +97,9 @@ def read_config_json(folder: Path) -> tuple[dict[str, Any], str, list[str]]:
     try:
         about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         model_type = about["model_type"]
-    except (OSError, ValueError, KeyError, TypeError) as e:
+        if not isinstance(model_type, str):
+            raise ValueError(f"model_type is {str(model_type)[:40]}, want a text")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as e:
         raise UserError(f"{path}/config.json cannot be read ({type(e).__name__}: {e})") from None
     if model_type == "gemma3" and "text_config" in about:  # the language model inside a model of text and images
         outside = [k for k, v in about.items() if k not in IMAGE_FIELDS and not is_ignored(k, v) and v is not None]
@@ -194,7 +196,9 @@ def find_tensors(folder: Path) -> dict[str, StoredTensor]:
     try:
         by_name = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         files = sorted(set(by_name.values()))
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as e:
+        if wrong := next((file for file in files if Path(file).name != file or "\0" in file), None):
+            raise ValueError(f"{wrong!r} is no name of a file in the folder")
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as e:
         raise UserError(f"{index} cannot be read ({type(e).__name__}: {e})") from None
     missing = [name for name in files if not (folder / name).is_file()]
     if missing:

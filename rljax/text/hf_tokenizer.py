@@ -162,7 +162,7 @@ class FolderTokenizer:
         """The contents of a file of the folder; {} where it is missing. Raises UserError where it is no JSON object."""
         try:
             found = json.loads(dict(self.files).get(name, "{}"))
-        except ValueError as e:
+        except (ValueError, RecursionError) as e:
             raise UserError(f"tokenizer: {self.folder}/{name} is damaged: {e}") from None
         if not isinstance(found, dict):
             raise UserError(f"tokenizer: {self.folder}/{name} is damaged: it is no JSON object")
