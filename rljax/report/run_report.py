@@ -1,10 +1,12 @@
 """The report of one RL run: its figures, captions, sections and tables, as far as the run has the data."""
 
+import html
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rljax.errors import UserError
+from rljax.metrics.alarms import Alarm, find_alarms
 from rljax.report import figures, texts
 from rljax.report.aha import FirstAha, find_first_aha, make_aha_tile, render_aha
 from rljax.report.attempts import is_right, rank_by_improvement, render_models
@@ -42,7 +44,7 @@ def write_report(
     # Figures and sections
     aha = find_first_aha(config.get("report", {}).get("aha", {}), records)
     pictures = draw_run_figures(records, config, folder / "figures", aha, questions)
-    sections = []
+    sections = [("Alarms", render_alarms(find_alarms(records)))]
     pairs = pair_attempts(read_samples(evaluations[0]["step"]), read_samples(evaluations[-1]["step"]))
     if pairs:
         path = folder / "figures" / "attempts.png"
@@ -72,6 +74,14 @@ def write_report(
         sections,
     )
     return folder / "report.html"
+
+
+def render_alarms(alarms: Sequence[Alarm]) -> str:
+    """HTML of the alarms of a run, as a list; "" where there was none."""
+    items = "".join(
+        f"<li><b>step {alarm.step}, {html.escape(alarm.name)}</b>: {html.escape(alarm.text)}</li>" for alarm in alarms
+    )
+    return f"<ul>{items}</ul>" if items else ""
 
 
 def draw_run_figures(

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from rljax.distributed import processes
 from rljax.json_lines import format_json_lines, read_json_lines
+from rljax.training.alarms import AlarmPrinter
 from rljax.training.heartbeat import Heartbeat, progress_line
 from rljax.training.loggers import Logged, OpenLogger, RunInfo, last_logged, metric_to_logger_name, open_loggers
 
@@ -60,6 +61,8 @@ class Journal:
             self.loggers = open_loggers(loggers, run, recorded)  # it may fail, so before records are dropped
             for name in FILES:
                 drop_records_after(self.workdir / name, stage, step)
+        before = [] if self.silent else read_records(self.workdir / "metrics.jsonl")
+        self.alarms = AlarmPrinter(stage, before, self.print_line)
         output_path = lambda name: Path(os.devnull) if self.silent else self.workdir / name
         self.files = {n.removesuffix(".jsonl"): output_path(n).open("a", encoding="utf-8") for n in FILES}
         disable = True if self.silent or not bar else None  # None: disabled where stderr is no terminal
@@ -80,6 +83,7 @@ class Journal:
         """
         values = {k: round_metric(float(v)) if math.isfinite(v) else None for k, v in metrics.items()}
         self._write_line("metrics", {"stage": self.stage, "step": step} | values)
+        self.alarms.see({"stage": self.stage, "step": step} | values)
         extra = dict(logger_only or {})
         if not evaluation:
             extra |= self._write_timing(step)
