@@ -9,6 +9,7 @@ from rljax.distributed import sharding
 from rljax.structs import ConfigTree
 from rljax.tasks.stage_data import pretraining_batches
 from rljax.training import command_line, initial_state, loop
+from rljax.training.bad_batches import supervised_recreate
 from rljax.training.run import resolve
 from rljax.training.supervised_steps import make_supervised_step
 
@@ -30,7 +31,9 @@ def run(config: ConfigTree, workdir: Path) -> None:
         return {"eval/loss": measure(params, held_out)}, []
 
     state = initial_state.new_state(run, stage, initial_state.start_params(run, stage.start, workdir))
-    loop.train("pretrain", state, train_step, evaluate, score="-eval/loss", **loop.settings(run, stage, workdir))
+    recreate = supervised_recreate(lambda step: batch("train", step * size, size))
+    settings = loop.settings(run, stage, workdir) | {"recreate_batch": recreate}
+    loop.train("pretrain", state, train_step, evaluate, score="-eval/loss", **settings)
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rljax.structs import ConfigTree, Experience, TrainState
 from rljax.training import command_line, initial_state, loop
+from rljax.training.bad_batches import rl_recreate
 from rljax.training.rl_steps import (
     Array,
     Metrics,
@@ -50,7 +51,7 @@ def run(config: ConfigTree, workdir: Path, stop: int = 0) -> None:
     state = state.replace(ahead=empty_rollout(run)) if run.mesh.actors else state
     train_step = compile_train_step(make_train_step, run)
     known = initial_state.known_evaluation(run, run.rl.start, workdir)
-    settings = loop.settings(run, run.rl, workdir)
+    settings = loop.settings(run, run.rl, workdir) | {"recreate_batch": rl_recreate(run)}
     loop.train("rl", state, train_step, run.evaluator(), score="eval/pass@1", known=known, stop=stop, **settings)
 
 

@@ -18,6 +18,7 @@ from rljax.learner.optimizer import make_schedule
 from rljax.metrics import find_cons_key, half_width
 from rljax.structs import TrainState
 from rljax.training import checkpoint
+from rljax.training.bad_batches import BadBatches, RecreateBatch
 from rljax.training.heartbeat import start_heartbeat
 from rljax.training.journal import Journal
 from rljax.training.run import Run, Stage
@@ -77,12 +78,13 @@ def train_runs(
     updates: int = 1,
     loggers: Sequence[str] = ("tensorboard",),
     logger_settings: Mapping[str, Any] | None = None,
+    recreate_batch: RecreateBatch | None = None,
 ) -> TrainState:
     """``train`` of R vmapped runs: arrays of the state and of the metrics have a leading axis [R]. A single run has none.
 
     Their one checkpoint lies in ``workdir``, the records of each in a folder of ``runs``. A run whose gradient is not finite
     stands still and does not stop the others: only when all do is it a UserError. ``questions`` is how many an evaluation
-    asks, for its interval. ``learning_rate`` of the number of updates, of which a step has ``updates``, goes to the loggers.
+    asks, for its interval. ``recreate_batch`` makes the batch of a skipped step again, to be saved. ``learning_rate`` of the number of updates, of which a step has ``updates``, goes to the loggers.
     """
     steps = stop or loop.steps
     at_once = lambda: (
@@ -114,6 +116,8 @@ def train_runs(
             for run in runs
         ]
 
+        bad_batches = BadBatches(Path(workdir), name, state, recreate_batch)
+
         def evaluate_and_save(state: TrainState, step: int) -> None:
             with heartbeat.phase(f"{name} {step}/{steps}: evaluating"):
                 evaluations = known if known and step == 0 else evaluate(lora.policy_params(state.params, state.frozen))
@@ -131,6 +135,8 @@ def train_runs(
         def record(step: int, metrics: dict[str, Any]) -> None:
             of_all = {k: np.atleast_1d(v) for k, v in jax.device_get(metrics).items()}
             by_run = [{k: float(v[r]) for k, v in of_all.items()} for r in range(len(runs))]
+            if line := bad_batches.see(state, step, by_run[0]):
+                journals[0].print_line(line)
             skipped = min(values.pop("skipped_in_a_row", 0.0) for values in by_run)
             tokens = [values.pop("tokens", 0.0) for values in by_run]
             rate = {"train/learning_rate": float(learning_rate((step - 1) * updates))} if learning_rate else {}
