@@ -1,9 +1,11 @@
 """Robustness of the verifier of answers: hostile responses cost little CPU time, and any text can be graded."""
 
+import itertools
 import multiprocessing
 import os
 import random
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -17,6 +19,7 @@ from hypothesis import strategies as st
 
 from rljax.verifiers import formula_evaluator, number_parsing, numeric_evaluation, symbolic
 from rljax.verifiers.answers import extract_answer, grade_many, verify
+from rljax.verifiers.failures import VerifierFailed
 
 # Time
 
@@ -376,3 +379,37 @@ def test_checking_numbers_loads_neither_jax_nor_sympy():
         "sys.exit(any(m in sys.modules for m in ('jax', 'numpy', 'sympy')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.fixture
+def child():
+    """A child of a symbolic server that answers each pair with 1, after the time that the pair says."""
+    code = "import sys, time, json\nfor line in sys.stdin:\n time.sleep(float(json.loads(line)[0])); print(1, end='', flush=True)"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin and process.stdout
+        yield process.pid, os.dup(process.stdin.fileno()), os.dup(process.stdout.fileno()), process
+        process.kill()
+
+
+def test_a_pause_of_the_server_is_no_time_of_the_formula(child, monkeypatch):
+    """The clock jumps by an hour at each look, as after SIGSTOP."""
+    hours = itertools.count(0, 3600)
+    monkeypatch.setattr(symbolic.time, "monotonic", lambda: next(hours))
+    assert symbolic.check_in_child(child[:3], ("0.7", None)) is True
+    monkeypatch.setattr(symbolic, "REPLY_TIMEOUT_SECONDS", 0.4)
+    assert symbolic.check_in_child(child[:3], ("1000", None)) is None
+
+
+def test_a_child_that_the_machine_killed_is_told_from_one_that_the_formula_killed():
+    for number, by_machine in [(signal.SIGKILL, True), (signal.SIGPROF, False)]:
+        pid, *pipes = symbolic.start_child()
+        os.kill(pid, number)
+        assert symbolic.kill_child((pid, *pipes)) is by_machine
+
+
+def test_a_server_that_dies_again_and_again_gives_no_verdict(monkeypatch):
+    server = symbolic.Server()
+    dead = lambda: subprocess.Popen(["true"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    monkeypatch.setattr(server, "start", dead)
+    with pytest.raises(VerifierFailed, match="dies"):
+        server.check([("x+1", "1+x")])

@@ -16,6 +16,7 @@ import pytest
 
 from rljax.rewards.scoring import score_pairs
 from rljax.verifiers import sandbox
+from rljax.verifiers.failures import VerifierFailed
 from rljax.verifiers.jail import monitor, plain_data, pool
 from rljax.verifiers.jail.monitor import Monitor, make_sealed_file, open_null
 from rljax.verifiers.sandbox import Limits, run, run_many
@@ -124,7 +125,7 @@ def test_a_sandbox_that_dies_again_and_again_gives_no_verdict(monkeypatch):
         raise pool.ZygoteDied
 
     monkeypatch.setattr(sandbox.supervisor, "run_tests", die)
-    with pytest.raises(sandbox.SandboxFailed, match="died 3 times"):
+    with pytest.raises(VerifierFailed, match="died 3 times"):
         run(*GOOD)
     judge = lambda pairs: [{"correct": float(run(*GOOD)[0].passed)} for _ in pairs]
     scores = score_pairs(lambda *pair: False, judge, "", (), [("x", {}), ("y", {})])

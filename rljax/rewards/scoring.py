@@ -8,7 +8,7 @@ from typing import Any
 from rljax.errors import UserError
 from rljax.rewards.terms import Term
 from rljax.tasks import Record
-from rljax.verifiers.sandbox import SandboxFailed
+from rljax.verifiers.failures import VerifierFailed
 
 Scores = dict[str, Any]  # {name: number}; "exception" holds what the verifier raised, as text
 Pairs = list[tuple[str, Record]]  # (response, record of its problem)
@@ -66,7 +66,7 @@ def score_guarded(score: Callable[[Any], Scores], pair: Any, failed: Scores | No
         return score(pair)
     except UserError:  # of the problem or the machine, never of a response: no reward can be trusted then
         raise
-    except SandboxFailed:
+    except VerifierFailed:
         return dict(UNSCORED)
     except Exception as e:  # whatever a policy's text provokes is a wrong answer, and is counted
         return dict(failed or WRONG) | {"exception": f"{type(e).__name__}: {e}"[:300]}

@@ -25,6 +25,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from rljax.errors import UserError
+from rljax.verifiers.failures import VerifierFailed
 from rljax.verifiers.jail import cases as test_cases
 from rljax.verifiers.jail import confinement, pool, supervisor
 from rljax.verifiers.jail.cases import Case, CaseLike, Limits, Outcome
@@ -33,10 +34,6 @@ from rljax.verifiers.jail.confinement import Isolation
 LOG = logging.getLogger(__name__)
 DEFAULT_LIMITS = Limits()
 MAX_ATTEMPTS = 3  # to run a case whose zygote dies
-
-
-class SandboxFailed(Exception):
-    """The sandbox could not run a program. That says nothing about the program, so there is no verdict."""
 
 
 def get_isolation() -> Isolation:
@@ -56,7 +53,7 @@ def run(
 
     ``until_failure`` skips the cases after the first that fails. ``allow_unsafe`` runs programs on a machine that
     cannot isolate them, with resource limits only. Raises UserError for invalid cases or limits, and without isolation.
-    Raises SandboxFailed where the sandbox itself dies again and again.
+    Raises VerifierFailed where the sandbox itself dies again and again.
     """
     given = [test_cases.parse_case(c) for c in cases]
     return run_program(program, given, limits, until_failure, check_request(limits, given, allow_unsafe))
@@ -139,4 +136,4 @@ def run_next_cases(
             if first.test is None:
                 return [supervisor.run_script(zygote, program, first, limits)]
             return supervisor.run_tests(zygote, program, cases[:alike], limits, until_failure)
-    raise SandboxFailed(f"the process that starts programs died {MAX_ATTEMPTS} times: is there enough memory?")
+    raise VerifierFailed(f"the process that starts programs died {MAX_ATTEMPTS} times: is there enough memory?")

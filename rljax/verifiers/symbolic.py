@@ -22,6 +22,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
@@ -29,43 +30,22 @@ from pathlib import Path
 from typing import IO
 
 from rljax.verifiers import formula_evaluator
+from rljax.verifiers.failures import VerifierFailed
+from rljax.verifiers.tractability import is_tractable
 
 Pair = tuple[str, str | None]  # (gold, answer); with None for the answer: can gold be parsed?
 CPU_SECONDS = 0.5  # of CPU time for one check; a normal one takes a fiftieth
 MEMORY_BYTES = 2 << 30  # bytes of address space
 PARENT_CHECK_SECONDS = 2.0  # a server checks so often whether its caller is alive
-REPLY_TIMEOUT_SECONDS = 20.0  # wall-clock time; generous, for a busy machine
+REPLY_TIMEOUT_SECONDS = 20.0  # for a child that neither works nor answers; generous, for a busy machine
+WAIT_SECONDS = 0.5  # the most that one look at a child adds to this time: a pause of the server adds no more
 MAX_CACHE_ENTRIES = 1 << 17
-
-INTRACTABLE = re.compile(
-    r"\^ ?\{[^{}]*\^|\^ ?[0-9a-zA-Z]+ ?\^"  # a power of a power
-    r"|\^ ?\{?-?[0-9]{6,}|[)}\]a-zA-Z] ?\^ ?\{?-?[0-9]{3,}"  # huge exponents of a number, large ones of an expression
-    r"|[0-9]{5,} ?!|[)}\]!] ?!|binom ?\{? ?[0-9]{5,}|[0-9]{60,}"
-    r"|\\(?:i*int|sum|prod|lim|Gamma|zeta)|\*\*|\^ ?\{ ?\("
-)
 
 DECIMAL = re.compile(r"(?<![0-9.])[0-9]*\.[0-9]+(?![0-9.])")
 SPACE = re.compile(r"(?<![A-Za-z]) | (?![A-Za-z])")  # spaces that can be removed: "\pi x" must not become "\pix"
 UNDEFINED = re.compile(
     r"zoo|nan|\*oo|oo\*|\boo ?[-+/]|[\w)] ?[-+/] ?oo\b"
 )  # sympy finds 9*oo equal to many expressions
-POWER = re.compile(r"[)}\]] ?\^ ?\{?([0-9]{1,6})")  # of sums and functions, which are long when expanded
-
-
-def is_tractable(text: str) -> bool:
-    """False for expressions that take too long: towers of powers, huge factorials, deep nesting."""
-    depth = deepest = 0
-    for c in text:
-        depth += (c in "({[") - (c in ")}]")
-        deepest = max(deepest, depth)
-    powers = sum(int(n) for n in POWER.findall(text))
-    return (
-        deepest <= 10
-        and powers <= 60
-        and text.count("^") <= 16
-        and text.count("!") <= 3
-        and not INTRACTABLE.search(text)
-    )
 
 
 # In the process of the caller
@@ -88,7 +68,7 @@ class Server:
         return self.process
 
     def check(self, pairs: Sequence[Pair]) -> list[bool]:
-        """One verdict per pair. A server that dies is restarted once; if it dies again, all its pairs are False."""
+        """One verdict per pair. A server that dies is restarted once. Raises VerifierFailed if it dies again."""
         with self.lock:
             for _ in range(2):
                 process = self.start()
@@ -98,7 +78,7 @@ class Server:
                     process.stdin.flush()
                     return json.loads(process.stdout.readline())
                 self.stop()
-            return [False] * len(pairs)
+            raise VerifierFailed("the process that compares formulas dies: is there enough memory?")
 
     def stop(self) -> None:
         if self.process is not None:
@@ -213,10 +193,15 @@ def serve(requests: IO[bytes], replies: IO[bytes]) -> None:
     while line := read_request(requests, caller):
         verdicts = []
         for pair in json.loads(line):
-            child = child or start_child()
-            verdict = check_in_child(child, pair)
-            if verdict is None:
-                child = kill_child(child)
+            verdict = None
+            for _ in range(2):  # once more where the machine, not the pair, has killed the child
+                child = child or start_child()
+                verdict = check_in_child(child, pair)
+                if verdict is not None:
+                    break
+                was_killed, child = kill_child(child), None
+                if not was_killed:
+                    break
             verdicts.append(verdict is True)
         replies.write(json.dumps(verdicts).encode() + b"\n")
         replies.flush()
@@ -261,17 +246,27 @@ def start_child() -> tuple[int, int, int]:
 def check_in_child(child: tuple[int, int, int], pair: Pair) -> bool | None:
     """The verdict of a child; None if it died or took too long."""
     os.write(child[1], json.dumps(pair).encode() + b"\n")
-    ready, _, _ = select.select([child[2]], [], [], REPLY_TIMEOUT_SECONDS)
+    ready, seconds = [], REPLY_TIMEOUT_SECONDS
+    while not ready and seconds > 0:
+        before = time.monotonic()
+        ready, _, _ = select.select([child[2]], [], [], WAIT_SECONDS)
+        seconds -= min(time.monotonic() - before, WAIT_SECONDS)
     verdict = os.read(child[2], 1) if ready else b""
     return verdict == b"1" if verdict else None
 
 
-def kill_child(child: tuple[int, int, int]) -> None:
-    """Kill a child and close its pipes."""
-    os.kill(child[0], signal.SIGKILL)
-    os.waitpid(child[0], 0)
+def kill_child(child: tuple[int, int, int]) -> bool:
+    """Kill a child and close its pipes. Returns whether somebody else had killed it: the machine was out of memory."""
     os.close(child[1])
     os.close(child[2])
+    for _ in range(10):  # one that died gives its status at once, but its pipe may close before
+        pid, status = os.waitpid(child[0], os.WNOHANG)
+        if pid:
+            return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+        time.sleep(0.01)
+    os.kill(child[0], signal.SIGKILL)
+    os.waitpid(child[0], 0)
+    return False
 
 
 @contextlib.contextmanager
