@@ -51,7 +51,7 @@ class BadBatches:
 
 def save_batch(path: Path, arrays: Mapping[str, Any]) -> Path:
     """Write the arrays as a .npz file, by one replacement; process 0 alone writes."""
-    whole = {name: np.asarray(x) for name, x in sharding.gather_to_host(dict(arrays)).items()}
+    whole: dict[str, Any] = {name: np.asarray(x) for name, x in sharding.gather_to_host(dict(arrays)).items()}
     if processes.is_primary():
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.stem}.tmp.npz")
