@@ -19,7 +19,7 @@ from rljax.verifiers.sandbox import Case, Limits, run, run_many
 
 sys.path.insert(0, str(Path(__file__).parent))
 from honest_programs import GOOD, SCRIPTS_THAT_PASS, TESTS_THAT_PASS  # noqa: E402
-from hostile_programs import BEYOND_LIMITS, MODULES, SCRIPTS, SEARCH  # noqa: E402
+from hostile_programs import BEYOND_LIMITS, CTYPES, MODULES, SCRIPTS, SEARCH  # noqa: E402
 
 TIGHT = Limits(cpu_seconds=0.4, wall_seconds=1.5, memory=96 << 20)
 TOKEN = "zebraquartz"
@@ -138,14 +138,28 @@ def test_no_deceiving_object_passes_any_form_of_test(name, test):
 @pytest.mark.parametrize("name", BEYOND_LIMITS)
 def test_the_kernel_bounds_files_and_threads_of_a_program(name):
     found = sandbox.get_isolation()
-    if "thread" in name:
-        assert found.counts_threads
-    elif not found.own_files:
-        assert any("files" in gap for gap in found.gaps)
+    kind = "threads" if "thread" in name else "files"
+    if not (found.counts_threads if kind == "threads" else found.own_files):
+        assert found.own_user or any(kind in gap for gap in found.gaps)
         return
     outcome = run(BEYOND_LIMITS[name], [("", "escaped")], Limits(wall_seconds=3))[0]
     assert "escaped" not in outcome.output and not outcome.passed, outcome
     assert run(*GOOD)[0].passed
+
+
+def test_where_the_kernel_bounds_no_files_and_no_threads_programs_still_run_and_files_are_looked_at(monkeypatch):
+    weak = sandbox.get_isolation()._replace(own_files=False, counts_threads=False)
+    monkeypatch.setattr(confinement, "probe_isolation", lambda: weak)
+    for name in ("its own files", "many threads", "shelve", "input"):
+        program, stdin, stdout = SCRIPTS_THAT_PASS[name]
+        assert run(program, [(stdin, stdout)])[0].passed
+    assert run(*GOOD)[0].passed
+    fills = (
+        CTYPES
+        + "import os\nf = os.open('x', os.O_CREAT | os.O_WRONLY)\nprint(call(number(285, 47), f, 0, 0, 1 << 20), ctypes.get_errno())"
+    )
+    assert run(fills, [("", "-1 95")])[0].passed, "fallocate is refused, so that libraries write zeros instead"
+    assert run(SCRIPTS["many files"], [("", "x")], TIGHT)[0].verdict == "output"
 
 
 def test_honest_neighbours_of_a_thread_bomb_pass():

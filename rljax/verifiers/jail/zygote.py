@@ -143,7 +143,7 @@ class ZygoteServer:
         empty_folder(self.folder)
         return full
 
-    def answer_thread(self, fd: int) -> None:
+    def answer_thread(self, fd: int, events: int) -> None:
         """Handle what has arrived from the kernel about the threads of a process."""
         if fd in self.handoffs:
             pid, channel = self.handoffs[fd]
@@ -152,8 +152,8 @@ class ZygoteServer:
             if received:
                 self.counters[received[0]] = thread_limit.ThreadCounter(pid, received[0])
                 self.poll.register(received[0], select.POLLIN)
-        elif fd in self.counters and not self.counters[fd].answer():
-            self.forget(fd)
+        elif not events & select.POLLIN or not self.counters[fd].answer():
+            self.forget(fd)  # the process is gone
 
     def forget(self, fd: int) -> None:
         """Close a descriptor about the threads of a process."""
@@ -167,9 +167,9 @@ class ZygoteServer:
         """Handle requests until the parent ends."""
         parent, rest = os.getppid(), b""
         while os.getppid() == parent:
-            ready = {fd for fd, _ in self.poll.poll(PARENT_CHECK_MILLISECONDS)}
-            for fd in ready - {self.wakeup_fd, self.control.fileno()}:
-                self.answer_thread(fd)
+            ready = dict(self.poll.poll(PARENT_CHECK_MILLISECONDS))
+            for fd in ready.keys() - {self.wakeup_fd, self.control.fileno()}:
+                self.answer_thread(fd, ready[fd])
             if self.wakeup_fd in ready:
                 self.reap_children()
             if self.control.fileno() in ready:
