@@ -8,9 +8,17 @@ import json
 import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rljax.errors import UserError
+
+
+class Line(NamedTuple):
+    """One line of a file: its number from 1, its value, and its bytes as they are in the file, with the line's end."""
+
+    number: int
+    value: Any
+    raw: bytes
 
 
 def read_json_lines(path: str | Path, what: str = "") -> list[Any]:
@@ -24,23 +32,35 @@ def read_json_lines(path: str | Path, what: str = "") -> list[Any]:
 
 def number_json_lines(path: str | Path, what: str = "") -> Iterator[tuple[int, Any]]:
     """(number of the line from 1, value) of each line, as ``read_json_lines`` reads them."""
+    for line in read_raw_lines(path, what):
+        yield line.number, line.value
+
+
+def read_raw_lines(path: str | Path, what: str = "", blank: bool = True) -> Iterator[Line]:
+    """The lines of a file with their bytes, as ``read_json_lines`` reads them. ``blank`` False: a blank line is damage too.
+
+    Joined, the bytes are those of the file without its torn last line. A whole last line gets the end that it lacks.
+    """
     path = Path(path).expanduser()
     try:
         *lines, last = path.read_bytes().split(b"\n")
     except OSError as e:
         raise UserError(f"{what}cannot read {path}: {e.strerror or e}") from None
     for number, line in enumerate([*lines, last], 1):
-        if not line.strip():
+        is_last = number > len(lines)
+        if not line.strip() and (blank or is_last):
             continue
         try:
-            yield number, json.loads(line)
+            yield Line(number, json.loads(line), line + b"\n")
         except (ValueError, RecursionError) as e:  # UnicodeDecodeError is a ValueError
-            if number > len(lines):
+            if is_last:
                 return
-            raise UserError(
-                f"{what}line {number} of {path} is damaged: it is not JSON ({str(e)[:100]}). Bring back the file, or remove "
-                "this line"
-            ) from None
+            raise UserError(damaged_line(path, number, f"it is not JSON ({str(e)[:100]})", what)) from None
+
+
+def damaged_line(path: str | Path, number: int, reason: str, what: str = "") -> str:
+    """The message about a line that is not what it should be."""
+    return f"{what}line {number} of {path} is damaged: {reason}. Bring back the file, or remove this line"
 
 
 def format_json_lines(values: Iterable[Any]) -> str:

@@ -80,7 +80,7 @@ def same_bytes(a: Any, b: Any) -> bool:
 def read_back(state: Any, like: Any) -> Any:
     """What a checkpoint of one state gives to a run that begins with the other."""
     with tempfile.TemporaryDirectory() as folder:
-        manager = checkpoint.open_manager(folder, 1, 0)
+        manager = checkpoint.open_manager(folder)
         checkpoint.save(manager, 1, state)
         manager.wait_until_finished()
         found = checkpoint.restore(manager, like)

@@ -24,10 +24,10 @@ def test_a_checksum_changes_with_one_element_and_with_the_order_for_every_dtype(
 def test_a_step_is_read_back_exactly_and_a_wrong_checksum_is_named(tmp_path):
     params = {"w": jnp.arange(6.0).reshape(2, 3), "n": jnp.arange(3, dtype=jnp.uint8)}
     for folder, change in (("good", {}), ("bad", {"['w']": 7})):
-        manager = checkpoint.open_manager(tmp_path / folder, 1, 0)
+        manager = checkpoint.open_manager(tmp_path / folder)
         sums = {"params": checkpoint.checksums(params) | change}
         items = {"params": ocp.args.StandardSave(params), "sums": ocp.args.JsonSave(sums)}
-        manager.save(1, args=ocp.args.Composite(**items), metrics={checkpoint.METRIC: 0.0})
+        manager.save(1, args=ocp.args.Composite(**items))
         manager.wait_until_finished()
         if change:
             with pytest.raises(ValueError, match=r"checksum of params\['w'\] does not match: the file is damaged"):

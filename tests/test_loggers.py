@@ -454,7 +454,7 @@ def test_a_damaged_line_in_the_middle_of_the_records_is_an_error_that_names_file
 
 
 def test_a_last_line_that_is_whole_but_for_its_newline_counts(tmp_path):
-    path = tmp_path / "metrics.jsonl"
+    path = tmp_path / "results.jsonl"
     path.write_text('{"step": 1}\n{"step": 2}')
     assert journal.read_records(path) == [{"step": 1}, {"step": 2}]
     path.write_text('{"step": 1}\n{"step": 2}\n{')

@@ -151,7 +151,7 @@ def test_the_optimizer_sees_adapters_alone_and_what_they_hang_on_stays(finished)
 
 def test_a_stage_with_adapters_keeps_no_copy_of_the_base_and_ends_as_its_merge(finished):
     folder, c = finished
-    manager = checkpoint.open_manager(folder / "checkpoints" / "rl", 1, 0)
+    manager = checkpoint.open_manager(folder / "checkpoints" / "rl")
     args = ocp.args.Composite(sums=ocp.args.JsonRestore())  # the checksum of each array that was written
     held = manager.restore(manager.latest_step(), args=args).sums
     assert len(held["params"]) == 2 * 3 and not any("frozen" in path for path in held["rest"])
@@ -199,7 +199,7 @@ def test_a_stage_that_goes_on_does_not_hold_what_it_started_from_as_well(finishe
     run = resolve(arm)
     params = initial_state.start_params(run, arm.rl.start, tmp_path)
     state = initial_state.new_state(run, run.rl, params)
-    manager = checkpoint.open_manager(tmp_path / "checkpoints" / "rl", 1, 0)
+    manager = checkpoint.open_manager(tmp_path / "checkpoints" / "rl")
     found = restore_newest(manager, state, "rl")
     manager.close()
     assert found[1] == 2 and all(x.is_deleted() for x in jax.tree.leaves((params, state.opt_state)))
@@ -238,7 +238,7 @@ def test_an_exported_policy_is_the_one_that_was_trained_with_its_adapters(finish
     run = resolve(c)
     start = initial_state.start_params(run, "sft", folder)
     state = initial_state.new_state(run, run.rl, start)
-    manager = checkpoint.open_manager(folder / "checkpoints" / "rl", 1, 0)
+    manager = checkpoint.open_manager(folder / "checkpoints" / "rl")
     state = restore_newest(manager, state, "rl")[0]
     manager.close()
     export.run(c, folder, "rl", str(tmp_path / "out"), "")

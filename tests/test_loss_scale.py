@@ -193,7 +193,7 @@ def test_vmapped_runs_with_a_critic_have_a_scale_each(tmp_path):
     assert metrics["loss_scale"].tolist() == [INITIAL_SCALE, MAX_SCALE / 2]
 
     # A checkpoint holds the scale
-    manager = checkpoint.open_manager(tmp_path, 1, 0)
+    manager = checkpoint.open_manager(tmp_path)
     saved = learned.replace(key=jax.random.wrap_key_data(learned.key))
     checkpoint.save(manager, 1, saved)
     manager.wait_until_finished()

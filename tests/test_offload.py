@@ -43,7 +43,7 @@ def undisturbed(tmp_path_factory):
 
 def left_behind(folder: Path) -> tuple:
     """(metrics of every train step, checksums of everything in the last checkpoint)."""
-    manager = checkpoint.open_manager(folder / "checkpoints" / "rl", 2, 1)
+    manager = checkpoint.open_manager(folder / "checkpoints" / "rl")
     sums = (Path(manager.directory) / str(manager.latest_step()) / "sums" / "metadata").read_text()
     manager.close()
     return [r for r in journal.read_records(folder / "metrics.jsonl") if "train/loss" in r], json.loads(sums)

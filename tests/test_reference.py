@@ -117,7 +117,7 @@ def states(seed=0):
 
 def save_as_before(folder, state, reference):
     """A checkpoint as older versions wrote it: with the reference, without a fingerprint."""
-    manager = checkpoint.open_manager(folder, 1, 0)
+    manager = checkpoint.open_manager(folder)
     older = state.replace(reference=reference, reference_is_fixed=False, fingerprint=None, step=jnp.int32(3))
     checkpoint.save(manager, 3, older)
     manager.wait_until_finished()

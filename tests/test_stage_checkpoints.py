@@ -18,7 +18,7 @@ from rljax.training.stage_checkpoints import load_params
 def workdir(tmp_path_factory):
     """Checkpoints of the steps 4, 8 and 12, whose one parameter is the step; the best was step 8."""
     folder = tmp_path_factory.mktemp("run")
-    manager = checkpoint.open_manager(folder / "checkpoints" / "rl", 3, 0)
+    manager = checkpoint.open_manager(folder / "checkpoints" / "rl")
     zero = jnp.zeros((), jnp.int32)
     for step in (4, 8, 12):
         params = {"w": jnp.full(3, float(step))}

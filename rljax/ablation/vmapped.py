@@ -25,9 +25,10 @@ from rljax.distributed import sharding
 from rljax.errors import UserError
 from rljax.structs import ConfigTree, TrainState
 from rljax.training import checkpoint, initial_state, journal, loop
+from rljax.training.checkpoint_manifest import Owner
+from rljax.training.checkpoint_saver import Saver
 from rljax.training.rl_steps import TrainStep, is_hosted
 from rljax.training.run import Run, resolve
-from rljax.training.schema import CheckpointOptions
 from rljax.training.stage_checkpoints import finished
 from rljax.training.workdir import hold_workdir
 
@@ -68,7 +69,7 @@ def train_vmapped_runs(
         train_step = vmap_train_step(make_train_step, run, numbers, mesh)
         evaluate = make_vmapped_evaluator(run, [config.seed for config in configs], mesh)
         settings = loop.settings(run, run.rl, group)
-        settings["keep"] = CheckpointOptions(run.checkpoint.keep_latest, 0)
+        settings["keep"] = dataclasses.replace(run.checkpoint, keep_best=0)
         settings |= dict(score="eval/pass@1", known=known_evaluations, runs=workdirs, stop=stop, learning_rate=None)
         state = loop.train_runs("rl", state, train_step, evaluate, **settings)
         failed = save_last_checkpoints(state, runs, workdirs)
@@ -232,8 +233,8 @@ def save_last_checkpoints(state: TrainState, runs: Sequence[Run], workdirs: Sequ
         run_state = sharding.replicate(jax.tree.map(lambda x, r=r: x[r], state), run.model.layout)
         records = journal.read_records(workdir / "metrics.jsonl")
         scores = [record["eval/pass@1"] for record in records if "eval/pass@1" in record]
-        options = run.checkpoint
-        manager = checkpoint.open_manager(workdir / "checkpoints" / "rl", options.keep_latest, options.keep_best)
-        checkpoint.save(manager, steps[r], run_state, scores[-1])
-        manager.close()
+        owner = Owner("rl", journal.read_run_id(workdir))
+        saver = Saver(checkpoint.open_manager(workdir / "checkpoints" / "rl"), owner, run.rl.loop, run.checkpoint)
+        saver.save(steps[r], run_state, scores[-1], records=(journal.digest_records(workdir, "rl", steps[r]),))
+        saver.close()
     return failed

@@ -1,76 +1,142 @@
 """Checkpoints of the training state, restored bit for bit.
 
 Orbax writes them asynchronously and renames a finished step into place, so a kill at any moment leaves only whole steps.
-Two things are added here. A checksum of every array is stored beside the arrays and compared when they are read: without it
-a flipped bit on the disk would be restored silently. And a step that cannot be read is skipped for the one before it.
+Added here are a checksum of every array, without which a flipped bit on the disk would be restored silently, and a manifest
+that says which step of which stage and run it is (``checkpoint_manifest``). A damaged step is set aside for the one before it.
 """
 
 import dataclasses
 import logging
-import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
-from orbax.checkpoint import checkpoint_managers
 
 from rljax.distributed import processes
 from rljax.errors import UserError
 from rljax.structs import TrainState
+from rljax.training import checkpoint_manifest, checkpoint_retention
+from rljax.training.checkpoint_errors import (
+    DamagedError,
+    OtherStateError,
+    SaveError,
+    describe_error,
+    first_line,
+    is_full,
+    proves_damage,
+)
+from rljax.training.checkpoint_manifest import Manifest, Owner
 from rljax.transformer import lora
 
 Manager = ocp.CheckpointManager
-METRIC = "score"  # the best checkpoint has the largest
+ANYONE = Owner()
 
 
-def open_manager(directory: str | Path, keep_latest: int, keep_best: int) -> Manager:
-    """A manager of ``directory`` that keeps the latest steps and the steps with the best scores (see ``save``)."""
+def open_manager(directory: str | Path) -> Manager:
+    """A manager of the checkpoints in ``directory``. It deletes none: ``checkpoint_retention`` does.
+
+    Raises UserError where the folder cannot be one of checkpoints.
+    """
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs tracebacks of what is reported here in one line
-    policies: list[Any] = [checkpoint_managers.LatestN(keep_latest)]
-    if keep_best:
-        policies.append(checkpoint_managers.BestN(get_metric_fn=lambda m: m[METRIC], n=keep_best))
+    checkpoint_manifest.list_steps(Path(directory))
     options = ocp.CheckpointManagerOptions(
-        enable_async_checkpointing=True, preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies)
+        enable_async_checkpointing=True,
+        lightweight_initialize=True,  # damaged metadata of one step must not keep the others from being read
     )
-    return ocp.CheckpointManager(Path(directory).absolute(), options=options)
+    try:
+        return ocp.CheckpointManager(Path(directory).absolute(), options=options)
+    except OSError as e:
+        raise UserError(f"cannot open {directory}: {describe_error(e)}") from None
 
 
-def save(manager: Manager, step: int, state: TrainState, score: float | None = None) -> None:
+def save(
+    manager: Manager, step: int, state: TrainState, score: float | None = None, owner: Owner = ANYONE, **about: Any
+) -> None:
     """Start to write ``state`` as this step; returns before it is on the disk. A step that exists is not written again.
 
-    Parameters are an item of their own, so that the next stage can read them without knowing this stage's optimizer.
-    Raises OSError where Orbax refuses to write.
+    Parameters are an item of their own, so that the next stage can read them without knowing this stage's optimizer. ``about``
+    are fields of the Manifest. Raises SaveError where it cannot be written.
     """
-    if step in manager.all_steps():
+    directory = Path(manager.directory)
+    if step in checkpoint_manifest.list_steps(directory):
         return
     items = {"params": state.params, "rest": state_without_params(state)}
-    save_args = {name: ocp.args.StandardSave(item) for name, item in items.items()}
-    sums = ocp.args.JsonSave({name: checksums(item) for name, item in items.items()})
-    metrics = {METRIC: -float("inf") if score is None else float(score)}
-    if not manager.save(step, args=ocp.args.Composite(**save_args, sums=sums), metrics=metrics):
-        raise OSError(f"checkpoint {step} was not written to {manager.directory}")
+    save_args: dict[str, Any] = {name: ocp.args.StandardSave(item) for name, item in items.items()}
+    sums = {name: checksums(item) for name, item in items.items()}
+    arrays = {name: describe_arrays(item) for name, item in items.items()}
+    finite = None if score is None or not np.isfinite(score) else float(score)
+    manifest = Manifest(
+        step, owner.stage, owner.run, score=finite, arrays=arrays, sums=checkpoint_manifest.digest(sums), **about
+    )
+    save_args["sums"] = ocp.args.JsonSave(sums)
+    save_args["manifest"] = ocp.args.JsonSave(checkpoint_manifest.manifest_to_json(manifest))
+    try:
+        if not manager.save(step, args=ocp.args.Composite(**save_args)):
+            raise OSError("the storage library refused it")
+    except Exception as e:  # of many types: any of them means that it was not written
+        raise save_error(directory, step, e) from e
 
 
-def restore(manager: Manager, like: TrainState) -> tuple[TrainState, int] | None:
-    """(state, step) of the newest step that can be read; None where there are no steps.
+def save_error(directory: Path, step: int, e: BaseException) -> SaveError:
+    """The line about a checkpoint that could not be written."""
+    try:
+        older = [s for s in checkpoint_manifest.list_steps(directory) if s != step]
+    except UserError:
+        older = []
+    whole = f"the newest whole one is step {older[-1]}" if older else "there is none before it"
+    if is_full(e):
+        return SaveError(
+            f"the disk is full: checkpoint {step} was not written to {directory} ({describe_error(e)}); {whole}: free some "
+            "space, then run the same command again"
+        )
+    return SaveError(
+        f"checkpoint {step} was not written to {directory} ({describe_error(e)}); {whole}: mend that, then run the same "
+        "command again"
+    )
 
-    ``like`` is a state that gives the structure, the shapes, the dtypes and the sharding of each array. A damaged step is
-    logged as a warning and skipped. Raises UserError if every step is damaged.
+
+def restore(manager: Manager, like: TrainState, owner: Owner = ANYONE) -> tuple[TrainState, int] | None:
+    """(state, step) of the newest step that is whole; None where there are no steps.
+
+    ``like`` is a state that gives the structure, the shapes, the dtypes and the sharding of each array. Newer steps that are
+    damaged are set aside. Every process must call it. Raises UserError, and touches nothing, if every step is damaged, if one
+    belongs elsewhere or holds other arrays, and if one cannot be read for a reason that proves no damage.
     """
-    problems = []
-    for step in sorted(manager.all_steps(), reverse=True):
+    directory, problems = Path(manager.directory), []
+    for step in reversed(checkpoint_manifest.list_steps(directory)):
         try:
-            return read_state(manager, step, like), step
-        except Exception as e:  # orbax raises plain Exceptions, KeyErrors, JSON errors: any of them means unreadable
-            problems.append(f"checkpoint {step} in {manager.directory} cannot be used ({first_line(e)})")
+            state = read_state(manager, step, like, owner)
+        except Exception as e:  # Orbax raises plain Exceptions, KeyErrors, JSON errors
+            said = unusable(directory, step, e)
+            if isinstance(e, (UserError, OtherStateError)) or not proves_damage(e, directory / str(step)):
+                raise said from e
+            problems.append(str(said))
             logging.getLogger(__name__).warning(problems[-1])
+            continue
+        set_aside_after(manager, step)
+        return state, step
     if problems:
         raise UserError(
-            f"{problems[0]}; {len(problems)} tried, none is whole: remove the folder to start this stage anew"
+            f"{problems[0]}; {len(problems)} tried, none is whole: move the folder away to start this stage anew"
         )
     return None
+
+
+def unusable(directory: Path, step: int, e: Exception) -> UserError:
+    """The line about a checkpoint that cannot be used."""
+    if isinstance(e, UserError):
+        return e
+    said = f"checkpoint {step} in {directory} cannot be used"
+    if isinstance(e, OtherStateError):
+        way_out = "" if "settings" in str(e) else ": move this folder away, then run the same command again"
+        return UserError(f"{said} ({first_line(e)}){way_out}")
+    if isinstance(e, DamagedError) or proves_damage(e, directory / str(step)):
+        return UserError(f"{said} ({first_line(e)})")
+    return UserError(f"{said} now ({describe_error(e)}): nothing says that it is damaged. Mend that, then try again")
 
 
 def state_without_params(state: TrainState) -> dict[str, Any]:
@@ -84,19 +150,22 @@ def state_without_params(state: TrainState) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None and name not in left_out}
 
 
-def read_state(manager: Manager, step: int, like: TrainState) -> TrainState:
+def read_state(manager: Manager, step: int, like: TrainState, owner: Owner = ANYONE) -> TrainState:
     """The state of one step, with what checkpoints leave out taken from ``like``.
 
     Older checkpoints hold a reference that never moves, without a fingerprint of it. Such a reference is only used to compute
     that: the caller compares it with the one of ``like``.
     """
     rest = state_without_params(like)
-    stored = {path.split("'")[1] for path in stored_checksums(manager, step)["rest"]}
+    manifest, sums = read_about(manager, step, owner)
+    stored = {path.split("'")[1] for path in sums["rest"]}
+    if manifest is None:  # of an older version: the checksum of its counter says which step it is
+        check_counter(step, sums, like.step.ndim)
     is_older = like.reference_is_fixed and "reference" in stored
     if is_older:
         rest["reference"] = like.params
         rest = {name: value for name, value in rest.items() if name != "fingerprint" or name in stored}
-    items = read_items(manager, step, {"params": like.params, "rest": rest})
+    items = read_items(manager, step, {"params": like.params, "rest": rest}, owner)
     if is_older:
         compute = lambda reference: lora.base_fingerprint(lora.Base(reference, jnp.ones(())))
         compute = jax.vmap(compute) if like.step.ndim else compute  # vmapped runs
@@ -106,28 +175,44 @@ def read_state(manager: Manager, step: int, like: TrainState) -> TrainState:
     return like.replace(params=items["params"], **items["rest"])
 
 
-def stored_checksums(manager: Manager, step: int) -> dict[str, dict[str, int]]:
-    """{item: {path of an array: its checksum}} of a step."""
-    items: Any = manager.restore(step, args=ocp.args.Composite(sums=ocp.args.JsonRestore()))
-    return items["sums"]
+def read_about(manager: Manager, step: int, owner: Owner) -> tuple[Manifest | None, dict[str, dict[str, int]]]:
+    """(manifest, checksums) of a step. Raises as ``check_manifest`` and ``read_sums`` do."""
+    folder = Path(manager.directory) / str(step)
+    manifest = checkpoint_manifest.check_manifest(folder, owner)
+    return manifest, checkpoint_manifest.read_sums(folder, manifest)
 
 
-def restore_params(manager: Manager, like: Any, step: int) -> Any:
+def check_counter(step: int, sums: Mapping[str, Mapping[str, int]], ndim: int = 0) -> None:
+    """Raise OtherStateError where the stored counter of steps is not the folder's. That of vmapped runs is not known."""
+    stored = sums.get("rest", {}).get("['step']")
+    if stored is not None and not ndim and stored != int(checksum(jnp.int32(step))):
+        raise OtherStateError("the counter in it is of another step: it was copied or renamed")
+
+
+def restore_params(manager: Manager, like: Any, step: int, owner: Owner = ANYONE) -> Any:
     """The parameters of one step, with the shapes and shardings of ``like``. Raises UserError if they cannot be read."""
     try:
-        return read_items(manager, step, {"params": like})["params"]
+        manifest, sums = read_about(manager, step, owner)
+        if manifest is None:
+            check_counter(step, sums)
+        return read_items(manager, step, {"params": like}, owner)["params"]
     except Exception as e:
-        raise UserError(f"checkpoint {step} in {manager.directory} cannot be used ({first_line(e)})") from e
+        raise unusable(Path(manager.directory), step, e) from e
 
 
-def read_items(manager: Manager, step: int, like: dict[str, Any]) -> dict[str, Any]:
+def read_items(manager: Manager, step: int, like: dict[str, Any], owner: Owner = ANYONE) -> dict[str, Any]:
     """{item: its tree} of a step, by the names in ``like``.
 
-    Raises ValueError where it holds other arrays than ``like``, and if the checksum of an array does not match.
+    Raises OtherStateError where it holds other arrays than ``like``, shapes and dtypes included, and DamagedError if the
+    checksum of an array does not match.
     """
-    sums = stored_checksums(manager, step)
+    manifest, sums = read_about(manager, step, owner)
     for name in like:
+        if name not in sums:
+            raise DamagedError(f"its checksums lack {name}")
         check_same_arrays(name, set(sums[name]), set(array_paths(like[name])))
+        if manifest is not None:
+            check_same_shapes(name, manifest.arrays[name], describe_arrays(like[name]))
     shape = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
     args = {name: ocp.args.StandardRestore(jax.tree.map(shape, item)) for name, item in like.items()}
     items: Any = manager.restore(step, args=ocp.args.Composite(**args))
@@ -135,7 +220,7 @@ def read_items(manager: Manager, step: int, like: dict[str, Any]) -> dict[str, A
         computed = checksums(items[name])
         damaged = [path for path, stored in sums[name].items() if computed[path] != stored]
         if damaged:
-            raise ValueError(f"the checksum of {name}{damaged[0]} does not match: the file is damaged")
+            raise DamagedError(f"the checksum of {name}{damaged[0]} does not match: the file is damaged")
     return {name: items[name] for name in like}
 
 
@@ -145,25 +230,39 @@ def array_paths(tree: Any) -> list[str]:
 
 
 def check_same_arrays(name: str, stored: set[str], wanted: set[str]) -> None:
-    """Raise ValueError where a checkpoint holds other arrays than this run needs."""
+    """Raise OtherStateError where a checkpoint holds other arrays than this run needs."""
     for what, paths in (("lacks", wanted - stored), ("also holds", stored - wanted)):
         if paths:
-            raise ValueError(
+            raise OtherStateError(
                 f"it {what} {name}{min(paths)}: other settings or an older version of this program wrote it"
             )
 
 
-def first_line(e: Exception) -> str:
-    """The first line of an exception's message, at most 200 characters; its type's name where it has no message."""
-    return (str(e).strip().splitlines() or [type(e).__name__])[0][:200]
+def check_same_shapes(name: str, stored: Mapping[str, str], wanted: Mapping[str, str]) -> None:
+    """Raise OtherStateError where an array has another shape or dtype: it would be cut or cast silently."""
+    for path in sorted(wanted):
+        if stored[path] != wanted[path]:
+            raise OtherStateError(
+                f"it holds {name}{path} as {stored[path]}, not {wanted[path]}: other settings wrote it"
+            )
 
 
-def discard_after(manager: Manager, step: int) -> None:
-    """Delete the steps after ``step``: they are damaged, and will be written again. Every process must call it."""
-    for later in [s for s in manager.all_steps() if s > step and processes.is_primary()]:
-        shutil.rmtree(Path(manager.directory) / str(later), ignore_errors=True)
-    processes.barrier("discard checkpoints")
-    manager.reload()
+def describe_arrays(tree: Any) -> dict[str, str]:
+    """{path: "float32[2,3]"} of the arrays of a tree."""
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {jax.tree_util.keystr(path): f"{x.dtype}[{','.join(map(str, x.shape))}]" for path, x in leaves}
+
+
+def set_aside_after(manager: Manager, step: int) -> None:
+    """Rename the steps after ``step``: they are damaged, and will be written again. Every process must call it."""
+    directory = Path(manager.directory)
+    later = [s for s in checkpoint_manifest.list_steps(directory) if s > step]
+    processes.barrier("damaged checkpoints")  # all have listed them
+    for damaged in later if processes.is_primary() else ():
+        checkpoint_retention.set_aside(directory, damaged)
+    if later:
+        processes.barrier("set checkpoints aside")
+        manager.reload()
 
 
 def checksums(state: Any) -> dict[str, int]:

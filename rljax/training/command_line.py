@@ -5,7 +5,6 @@ rljax rl --config shop[:name=value,...] --workdir DIR [--config.key=value ...]
 """
 
 import contextlib
-import errno
 import inspect
 import os
 import sys
@@ -20,6 +19,7 @@ from rljax.distributed import processes
 from rljax.errors import UserError, allow_closed_stdout, discard_closed_stdout
 from rljax.structs import ConfigTree
 from rljax.training import config_files, workdir
+from rljax.training.checkpoint_errors import SYSTEM_ERRORS, SaveError, describe_error, is_full
 from rljax.training.quiet import quiet_third_parties
 from rljax.training.signals import STATUS, STOPPED, Interrupted, stop_requests
 
@@ -94,7 +94,7 @@ def one_line_errors() -> Iterator[None]:
             yield
             sys.stdout.flush()
     except UserError as e:
-        processes.exit_with_line(f"error: {e}")
+        processes.exit_with_line(f"error: {e}", at_once=isinstance(e, SaveError))
     except Interrupted as e:
         processes.exit_with_line(str(e), STATUS, all_alike=True)
     except KeyboardInterrupt as e:
@@ -102,13 +102,17 @@ def one_line_errors() -> Iterator[None]:
     except Exception as e:
         if isinstance(e, BrokenPipeError) and discard_closed_stdout():
             processes.exit_with_line("", CLOSED_STDOUT)
-        full = isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        full = full or "No space left" in str(e) or "File too large" in str(e)  # messages of the storage library
-        if full:
+        if is_full(e):
             line = (
-                "error: the disk is full; finished files are complete: free some space, then run the same command again"
+                f"error: the disk is full ({describe_error(e)}); finished files are complete: free some space, then run the "
+                "same command again"
             )
             processes.exit_with_line(line, at_once=True)  # failed background writers would print tracebacks after it
+        if isinstance(e, OSError) and e.errno in SYSTEM_ERRORS:
+            line = (
+                f"error: {describe_error(e)}; finished files are complete: mend that, then run the same command again"
+            )
+            processes.exit_with_line(line, at_once=True)
         if jax.distributed.is_initialized():
             processes.exit_with_exception(e)
         raise

@@ -9,6 +9,7 @@ Nothing in metrics.jsonl depends on the clock. So a run that was stopped and res
 never stopped. Seconds and speeds are in timings.jsonl.
 """
 
+import hashlib
 import json
 import math
 import os
@@ -21,13 +22,16 @@ import numpy as np
 from tqdm import tqdm
 
 from rljax.distributed import processes
-from rljax.json_lines import format_json_lines, read_json_lines
+
 from rljax.training.alarms import AlarmPrinter
+from rljax.errors import UserError
+from rljax.json_lines import Line, damaged_line, format_json_lines, read_raw_lines
 from rljax.training.heartbeat import Heartbeat, progress_line
 from rljax.training.loggers import Logged, OpenLogger, RunInfo, last_logged, metric_to_logger_name, open_loggers
 
 Record = dict[str, Any]
-FILES = ("metrics.jsonl", "timings.jsonl")
+SECTIONS = ("task", "model", "mesh", "checkpoint", "pretrain", "sft", "rl", "eval")  # of a config, those that are read
+FILES = ("metrics.jsonl", "timings.jsonl")  # each line of them has a stage and a step
 
 
 class Journal:
@@ -142,13 +146,36 @@ class Journal:
         self.files[file].write(json.dumps(record) + "\n")
         self.files[file].flush()
 
+    def sync(self, step: int) -> str | None:
+        """Bring the lines so far to the disk; returns their digest up to ``step``. A checkpoint must not outlive them."""
+        if self.silent:
+            return None
+        os.fsync(self.files["metrics"].fileno())
+        return digest_records(self.workdir, self.stage, step)
+
 
 def read_records(path: str | Path) -> list[Record]:
     """The records of a .jsonl file, without a torn last line; [] for a missing file.
 
-    Raises UserError, with file and line, for any other line that is no JSON.
+    Raises UserError, with file and line, for any other line that is no record.
     """
-    return read_json_lines(path) if Path(path).exists() else []
+    return [line.value for line in read_record_lines(path)]
+
+
+def read_record_lines(path: str | Path) -> list[Line]:
+    """The lines of a .jsonl file of records, with their bytes; [] for a missing file. Raises UserError as ``read_records``."""
+    path = Path(path)
+    if not path.exists():
+        return []
+    lines = list(read_raw_lines(path, blank=path.name not in FILES))
+    for line in lines:
+        if not isinstance(line.value, dict):
+            raise UserError(damaged_line(path, line.number, "it is no record of names and values"))
+        if path.name in FILES and not (
+            isinstance(line.value.get("stage"), str) and type(line.value.get("step")) is int
+        ):
+            raise UserError(damaged_line(path, line.number, "it has no stage and step"))
+    return lines
 
 
 def read_samples(workdir: str | Path, stage: str, step: int) -> list[Record]:
@@ -177,23 +204,74 @@ def to_plain(config: dict[str, Any]) -> Record:
     return json.loads(json.dumps(config))
 
 
+def read_config_record(workdir: str | Path) -> Record:
+    """What config.json holds; {} where there is no file. Raises UserError where it is not what a run writes."""
+    path = Path(workdir) / "config.json"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except OSError as e:
+        raise UserError(f"cannot read {path}: {e.strerror}") from None
+    except (ValueError, RecursionError):
+        found = None
+    config = found.get("config") if isinstance(found, dict) else None
+    if (
+        not isinstance(found, dict)
+        or not isinstance(config, dict)
+        or not all(isinstance(config.get(section, {}), dict) for section in SECTIONS)
+    ):
+        raise UserError(f"{path} is damaged: restore it (checkpoints/config.json is a copy), or use another --workdir")
+    return found
+
+
 def read_config(workdir: str | Path) -> Record:
     """The config in a workdir's config.json; {} where there is no file."""
-    path = Path(workdir) / "config.json"
-    return json.loads(path.read_text())["config"] if path.exists() else {}
+    return read_config_record(workdir).get("config", {})
+
+
+def read_run_id(workdir: str | Path) -> str:
+    """The id that a run has had since it began; "" where it has none."""
+    return str(read_config_record(workdir).get("run", ""))
 
 
 def drop_records_after(path: Path, stage: str, step: int) -> None:
-    """Drop the stage's records of steps after ``step`` from a .jsonl file, in one atomic replacement."""
-    if not path.exists():
+    """Drop the stage's records of steps after ``step`` from a .jsonl file. The bytes of all other lines stay as they are.
+
+    Lines at the end, and a torn last line, are cut off; others are left out in one atomic replacement. Raises UserError, and
+    changes nothing, where a line is damaged.
+    """
+    lines = read_record_lines(path)
+    kept = b"".join(line.raw for line in lines if line.value["stage"] != stage or line.value["step"] <= step)
+    before = path.read_bytes() if lines or path.exists() else b""
+    if kept == before:
         return
-    kept = [r for r in read_records(path) if r["stage"] != stage or r["step"] <= step]
-    replace_text(path, format_json_lines(kept))
+    if before.startswith(kept):
+        os.truncate(path, len(kept))
+    else:
+        replace_bytes(path, kept)
+
+
+def digest_records(workdir: str | Path, stage: str, step: int) -> str | None:
+    """The sha256 of the stage's lines in metrics.jsonl up to ``step``; None where there is no file."""
+    path = Path(workdir) / "metrics.jsonl"
+    if not path.exists():
+        return None
+    lines = [line for line in read_record_lines(path) if line.value["stage"] == stage and line.value["step"] <= step]
+    return hashlib.sha256(b"".join(line.raw for line in lines)).hexdigest()
 
 
 def replace_text(path: Path, text: str) -> None:
     """Write a text file by one atomic replacement: it is never half written. Makes its folder."""
+    replace_bytes(path, text.encode("utf-8"))
+
+
+def replace_bytes(path: Path, content: bytes) -> None:
+    """Write a file by one atomic replacement, as ``replace_text``."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
+    with temporary.open("wb") as f:
+        f.write(content)
+        f.flush()
+        os.fsync(f.fileno())
     os.replace(temporary, path)

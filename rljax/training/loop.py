@@ -19,12 +19,16 @@ from rljax.metrics import find_cons_key, half_width
 from rljax.structs import TrainState
 from rljax.training import checkpoint
 from rljax.training.bad_batches import BadBatches, RecreateBatch
+from rljax.training.checkpoint_errors import SaveError
+from rljax.training.checkpoint_manifest import Owner, list_steps
+from rljax.training.checkpoint_retention import clear_remains
+from rljax.training.checkpoint_saver import Saver
 from rljax.training.heartbeat import start_heartbeat
-from rljax.training.journal import Journal
+from rljax.training.journal import Journal, read_run_id
 from rljax.training.run import Run, Stage
 from rljax.training.schema import CheckpointOptions, LoopOptions
 from rljax.training.signals import Interrupted, stop_requests
-from rljax.training.stage_checkpoints import restore_newest
+from rljax.training.stage_checkpoints import describe_newest, note_resumed, recorded_scores, restore_newest
 from rljax.transformer import lora
 
 TrainStep = Callable[[TrainState], tuple[TrainState, dict[str, Any]]]
@@ -50,9 +54,9 @@ def train(name: str, state: TrainState, train_step: TrainStep, evaluate: Evaluat
 
     ``settings`` are those of ``train_runs``. Every ``loop.log_every`` steps the metrics go to the journal. Every
     ``loop.eval_every`` steps and at both ends the policy is evaluated and, after step 0, a checkpoint is written; ``keep`` says
-    how many latest ones and best ones by the metric ``score`` stay (a leading "-": smaller is better). ``known`` is the
+    when else, and how many latest ones and best ones by the metric ``score`` stay (a leading "-": smaller is better). ``known`` is the
     evaluation of the starting parameters, where the stage before has just made it. Raises UserError after
-    ``loop.max_skipped`` steps in a row without a finite gradient.
+    ``loop.max_skipped`` steps in a row without a finite gradient, and where a checkpoint cannot be written.
     """
     if known := settings.pop("known", None):
         settings["known"] = [known]
@@ -87,24 +91,29 @@ def train_runs(
     asks, for its interval. ``recreate_batch`` makes the batch of a skipped step again, to be saved. ``learning_rate`` of the number of updates, of which a step has ``updates``, goes to the loggers.
     """
     steps = stop or loop.steps
+    directory = Path(workdir) / "checkpoints" / name
     at_once = lambda: (
         f"{name}: stopped by {{signal}} ({heartbeat.doing()}): finished checkpoints are whole, and the same command continues "
-        "from the newest"
+        f"from {describe_newest(directory)}"
     )
     later = lambda: f"{heartbeat.doing()}: asked to stop by {{signal}}; it stops after this step, and saves"
 
     # Continue from the newest checkpoint
     speaks = processes.is_primary()
     with start_heartbeat(speaks) as heartbeat, stop_requests() as asked, asked.stage(at_once):
-        manager = checkpoint.open_manager(Path(workdir) / "checkpoints" / name, keep.keep_latest, keep.keep_best)
+        if speaks:
+            clear_remains(directory)
+        manager = checkpoint.open_manager(directory)
+        owner = Owner(name, read_run_id(workdir))
         with heartbeat.phase(f"{name}: reading the newest checkpoint"):
-            found = restore_newest(manager, state, name) if manager.all_steps() else None
+            found = restore_newest(manager, state, name, owner) if list_steps(directory) else None
         if found:
             state = found[0]
-            checkpoint.discard_after(manager, found[1])
+            note_resumed(directory / str(found[1]), state, name, runs)
         first = int(np.max(jax.device_get(state.step)))
+        saver = Saver(manager, owner, loop, keep, recorded_scores(Path(workdir), name))
         if first == steps:
-            manager.close()
+            saver.close()
             return state
         begin = first if found else -1
 
@@ -129,8 +138,11 @@ def train_runs(
             seconds_left = journals[0].estimate_seconds_left(step, steps)
             journals[0].print_line(headline(name, step, steps, mean, seconds_left, len(runs), questions))
             if step:
-                value = mean[score.lstrip("-")] * (-1 if score.startswith("-") else 1)
-                checkpoint.save(manager, step, state, None if np.isnan(value) else value)
+                save(state, step, mean[score.lstrip("-")] * (-1 if score.startswith("-") else 1))
+
+        def save(state: TrainState, step: int, score: float | None = None) -> None:
+            with heartbeat.phase(f"{name} {step}/{steps}: saving"):
+                saver.save(step, state, score, records=tuple(journal.sync(step) for journal in journals))
 
         def record(step: int, metrics: dict[str, Any]) -> None:
             of_all = {k: np.atleast_1d(v) for k, v in jax.device_get(metrics).items()}
@@ -147,7 +159,7 @@ def train_runs(
             if skipped >= loop.max_skipped:
                 raise UserError(
                     f"{name}: the gradient was not finite {int(skipped)} steps in a row (the last is step {step}); "
-                    f"the newest checkpoint is step {manager.latest_step()}. Lower {name}.optimizer.learning_rate, or "
+                    f"{describe_newest(directory)} is the newest checkpoint. Lower {name}.optimizer.learning_rate, or "
                     f"raise {name}.max_skipped"
                 )
 
@@ -168,27 +180,33 @@ def train_runs(
                     for one in waiting:
                         record(*one)
                     waiting = [(step, metrics)]
+                    saver.check()
                     due, stopping = step % loop.eval_every == 0 or step == steps, vote(asked.is_set())
-                    if due or stopping:
+                    due_save = saver.is_due(step) and not due
+                    if due or due_save or stopping:
                         record(*waiting.pop())
+                    if due_save:
+                        save(state, step)
                     if due:
                         evaluate_and_save(state, step)
                         stopping = asked.is_set() if one_process else stopping
                     if stopping and step < steps:
-                        checkpoint.save(manager, step, state)
+                        save(state, step)
+                        saver.finish()
                         raise Interrupted(
-                            f"{name}: stopped at step {step} of {steps}, all is saved: the same command continues"
+                            f"{name}: stopped at step {step} of {steps}, all is saved: the same command continues from "
+                            f"{directory / str(step)}"
                         )
                 heartbeat.update(f"{name} {steps}/{steps}: saving")
-                manager.wait_until_finished()
+                saver.finish()
         except BaseException as e:
-            all_here = one_process or isinstance(e, Interrupted)
+            all_here = (one_process or isinstance(e, Interrupted)) and not isinstance(e, SaveError)
             raise
         finally:
             for journal in journals:
                 journal.close()
             if all_here:
-                manager.close()
+                saver.close()
         if asked.is_set() if one_process else stopping:
             raise Interrupted(
                 f"{name}: asked to stop when all of its {steps} steps were done; all is saved: the same command continues with "

@@ -58,10 +58,15 @@ class RunOptions:
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointOptions:
-    """Which checkpoints are kept."""
+    """When checkpoints are written beside those of evaluations, and which are kept."""
 
     keep_latest: int = option(2, "newest checkpoints that are kept", low=1)
     keep_best: int = option(1, "best checkpoints that are kept beside them", low=0)
+    every: int = option(0, "steps between two checkpoints, beside those of evaluations; 0: none", low=0)
+    minutes: float = option(0.0, "minutes after which a step is saved, while it is the newest; 0: none", low=0.0)
+    grace: float = option(
+        0.0, "seconds after a signal in which the step must end and be saved; 0: as many as it takes", low=0.0
+    )
 
 
 @dataclasses.dataclass(frozen=True)

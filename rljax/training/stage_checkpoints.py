@@ -1,17 +1,25 @@
 """The checkpoints of a stage: which one a run continues from, and which one another stage or script reads."""
 
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from rljax.distributed import processes
 from rljax.errors import UserError
 from rljax.structs import TrainState
 from rljax.training import checkpoint, journal
+from rljax.training.checkpoint_errors import DamagedError, describe_error
+from rljax.training.checkpoint_manifest import Owner, list_steps, read_manifest
+from rljax.training.checkpoint_saver import describe_devices
 
 
-def restore_newest(manager: checkpoint.Manager, state: TrainState, name: str) -> tuple[TrainState, int] | None:
+def restore_newest(
+    manager: checkpoint.Manager, state: TrainState, name: str, owner: Owner = checkpoint.ANYONE
+) -> tuple[TrainState, int] | None:
     """(state, step) of the newest checkpoint, in place of ``state``, whose arrays are given up before it is read.
 
     What checkpoints do not hold is kept: the base of adapters, and a reference that never moves. Raises UserError where these
@@ -22,7 +30,7 @@ def restore_newest(manager: checkpoint.Manager, state: TrainState, name: str) ->
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
     for x in jax.tree.leaves(state.replace(**dict.fromkeys(kept))):
         x.delete()
-    found = checkpoint.restore(manager, like.replace(**kept))
+    found = checkpoint.restore(manager, like.replace(**kept), owner)
     if found and began is not None and not np.allclose(found[0].fingerprint, began, rtol=1e-3, atol=1e-5):
         what = "adapters were learned on" if state.frozen is not None else "policy and its KL reference began with"
         raise UserError(
@@ -30,6 +38,45 @@ def restore_newest(manager: checkpoint.Manager, state: TrainState, name: str) ->
             "--workdir"
         )
     return found
+
+
+def note_resumed(folder: Path, state: TrainState, name: str, runs: Sequence[Path]) -> None:
+    """Compare a checkpoint that a stage continues from with the records and with the devices that are here now.
+
+    Warns of other devices, and where there are no records any longer. Raises UserError for records that were changed.
+    """
+    manifest = read_manifest(folder)
+    if manifest is None or not processes.is_primary():
+        return
+    log, now = logging.getLogger(__name__), describe_devices(state)
+    if manifest.devices != now:
+        log.warning(
+            f"{name}: checkpoint {folder.name} was written on {manifest.devices}, this is {now}: the run goes on from the same "
+            "state; sums are rounded in another order, so that numbers may differ in their last digits, and then sampled "
+            "tokens too"
+        )
+    for run, stored in zip(runs, manifest.records, strict=len(runs) == len(manifest.records)):
+        found = journal.digest_records(run, name, manifest.step)
+        path = Path(run) / "metrics.jsonl"
+        if stored is not None and found is None:
+            log.warning(f"{path} is missing: the run goes on without its records up to {name} step {manifest.step}")
+        elif stored is not None and found != stored:
+            raise UserError(
+                f"{path} was changed or damaged: its lines of {name} up to step {manifest.step} are not those that were there "
+                "when this checkpoint was saved. Bring back the file, or move it away to go on without them"
+            )
+
+
+def describe_newest(directory: Path) -> str:
+    """The path of the newest checkpoint, in words where there is none."""
+    steps = list_steps(directory)
+    return str(directory / str(steps[-1])) if steps else "its beginning"
+
+
+def recorded_scores(workdir: Path, stage: str) -> dict[int, float]:
+    """{step: score} of the evaluations in metrics.jsonl, for checkpoints that hold no score."""
+    rows = [r for r in journal.read_records(workdir / "metrics.jsonl") if r["stage"] == stage]
+    return {r["step"]: score for r in rows if (score := score_of(r)) > -np.inf}
 
 
 def finished(workdir: str | Path, stage: str, steps: int) -> bool:
@@ -47,16 +94,17 @@ def load_params(workdir: str | Path, stage: str, steps: int | None, like: Any, s
     directory = Path(workdir) / "checkpoints" / stage
     if not directory.is_dir():
         raise UserError(f"{workdir}: stage {stage!r} has not run: run `rljax {stage}` with this config first")
-    manager = checkpoint.open_manager(directory, 1, 0)
+    manager = checkpoint.open_manager(directory)
+    owner = Owner(stage, journal.read_run_id(workdir))
     try:
-        kept = sorted(manager.all_steps())
+        kept = list_steps(directory)
         if not step and (not kept or (steps and kept[-1] < steps)):
             raise UserError(
                 f"{workdir}: stage {stage!r} stopped at step {kept[-1] if kept else 0} of {steps or 'its run'}: "
                 f"run `rljax {stage}` with this config again, it continues; or take this one: --step last"
             )
         chosen = choose_step(Path(workdir), stage, kept, step)
-        return checkpoint.restore_params(manager, like, chosen)
+        return checkpoint.restore_params(manager, like, chosen, owner)
     finally:
         manager.close()
 
@@ -68,15 +116,22 @@ def choose_step(workdir: Path, stage: str, kept: list[int], step: str) -> int:
     if step in ("", "last"):
         return kept[-1]
     if step == "best":
-        scores = {
-            r["step"]: score_of(r) for r in journal.read_records(workdir / "metrics.jsonl") if r["stage"] == stage
-        }
+        scores = recorded_scores(workdir, stage) | stored_scores(workdir / "checkpoints" / stage, kept)
         return max(kept, key=lambda number: (scores.get(number, -np.inf), number))
     if int(step) not in kept:
         raise UserError(
             f"{workdir}: stage {stage!r} keeps no checkpoint of step {step}, only of {', '.join(map(str, kept))}"
         )
     return int(step)
+
+
+def stored_scores(directory: Path, kept: Sequence[int]) -> dict[int, float]:
+    """{step: score} of the checkpoints that hold one."""
+    try:
+        manifests = {step: read_manifest(directory / str(step)) for step in kept}
+    except (DamagedError, OSError) as e:
+        raise UserError(f"a checkpoint in {directory} cannot be used ({describe_error(e)}): name another step") from e
+    return {step: m.score for step, m in manifests.items() if m is not None and m.score is not None}
 
 
 def score_of(record: dict[str, Any]) -> float:

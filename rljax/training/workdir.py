@@ -7,6 +7,7 @@ import hashlib
 import importlib.metadata
 import json
 import platform
+import secrets
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from rljax.structs import ConfigTree
 from rljax.tasks import prompting
 from rljax.training import journal
 from rljax.training.config_files import config_from_record, flatten_config
+from rljax.training.schema import declarations
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "ml-collections", "numpy")
 
@@ -50,6 +52,9 @@ def lock_workdir(workdir: Path, config: ConfigTree) -> Iterator[None]:
         lock = (workdir / ".lock").open("w")
     except OSError as e:
         raise UserError(f"--workdir: cannot write to {workdir}: {e.strerror}") from None
+    for folder in ("checkpoints", "samples"):
+        if (workdir / folder).exists() and not (workdir / folder).is_dir():
+            raise UserError(f"--workdir: {workdir / folder} is a file, but a run keeps a folder there: move it away")
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -72,13 +77,17 @@ def keep_data_in(workdir: Path, config: ConfigTree) -> ConfigTree:
 
 
 def record_config(workdir: Path, config: ConfigTree) -> None:
-    """Write config.json, or check that the one there holds the same config."""
+    """Write config.json, or check that the one there holds the same config.
+
+    checkpoints/config.json is a copy. Raises UserError where a run has begun and its config.json is gone: any other config
+    would be mixed into it.
+    """
     path = workdir / "config.json"
-    now, changes, earlier = journal.to_plain(config.to_dict()), {}, []
-    if path.exists():
-        old, new = flatten_config(read_record(workdir)), flatten_config(now)
+    now, changes, record = journal.to_plain(config.to_dict()), {}, journal.read_config_record(workdir)
+    begun = has_begun(workdir)
+    if record:
+        old, new = flatten_config(record["config"]), flatten_config(now)
         different = differing_keys(old, new)
-        begun = (workdir / "metrics.jsonl").exists() or (workdir / "checkpoints").exists()
         if not different:
             return
         if begun:
@@ -86,16 +95,30 @@ def record_config(workdir: Path, config: ConfigTree) -> None:
             changes = {k: [old.get(k), new.get(k)] for k in different}
             said = ", ".join(f"{k} {before!r} -> {after!r}" for k, (before, after) in changes.items())
             print(f"{workdir}: the run goes on with other settings: {said}", flush=True)
-            earlier = json.loads(path.read_text(encoding="utf-8")).get("changes", [])
-    about = {"config": now, "versions": package_versions(), "commit": source_commit(), "dirty": source_changes()}
-    about |= {"devices": [str(d) for d in jax.devices()]}
+    elif begun:
+        copy = workdir / "checkpoints" / "config.json"
+        way_out = f"copy {copy} there" if copy.is_file() else "bring it back"
+        raise UserError(
+            f"{path} is missing, but a run has begun in this folder: {way_out}, or use another --workdir. Without it nobody "
+            "knows which config the checkpoints belong to"
+        )
+    about = {"run": record.get("run") or secrets.token_hex(8), "config": now, "versions": package_versions()}
+    about |= {"commit": source_commit(), "dirty": source_changes(), "devices": [str(d) for d in jax.devices()]}
     about |= {"template": prompting.template_strings(now["task"]["options"], now["weights"])}
     if now["weights"]:
         folder_model = dataclasses.asdict(pretrained.read_config(now["weights"]))
         about["architecture"] = {k: v for k, v in folder_model.items() if k != "layout"}
     if changes:
-        about["changes"] = [*earlier, changes]
-    journal.replace_text(path, json.dumps(about, indent=1) + "\n")
+        about["changes"] = [*record.get("changes", []), changes]
+    text = json.dumps(about, indent=1) + "\n"
+    journal.replace_text(workdir / "checkpoints" / "config.json", text)
+    journal.replace_text(path, text)
+
+
+def has_begun(workdir: Path) -> bool:
+    """Whether a run has left records or checkpoints here."""
+    finished = (path for path in (workdir / "checkpoints").glob("*/*") if path.name.isdigit())
+    return (workdir / "metrics.jsonl").exists() or any(finished)
 
 
 def may_change(key: str, old: dict[str, Any], new: dict[str, Any]) -> bool:
@@ -129,23 +152,18 @@ def refuse_changes(workdir: Path, old: dict[str, Any], new: dict[str, Any], diff
     )
 
 
-def read_record(workdir: Path) -> dict[str, Any]:
-    """The config in config.json, as JSON has it. Raises UserError where the file is damaged."""
-    path = workdir / "config.json"
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))["config"]
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{path} is damaged: restore it, or use another --workdir") from None
-
-
 def read_config(workdir: Path) -> ConfigTree | None:
     """The config that a run in this workdir was started with; None where there is none."""
-    return config_from_record(read_record(workdir)) if (workdir / "config.json").is_file() else None
+    record = journal.read_config_record(workdir)
+    return config_from_record(record["config"]) if record else None
 
 
 def differing_keys(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """The keys of two flat configs whose values differ."""
-    return [k for k in {**old, **new} if old.get(k) != new.get(k)]
+    """The keys of two flat configs whose values differ. A setting that ``old`` lacks, because it is newer, had its default."""
+    declared = declarations()
+    default = lambda k: journal.to_plain({"": declared[k][1]})[""] if k in declared else None
+    before = {k: old[k] if k in old else default(k) for k in {**old, **new}}
+    return [k for k in {**old, **new} if before[k] != new.get(k)]
 
 
 def describe_differences(recorded: ConfigTree, config: ConfigTree) -> str:
