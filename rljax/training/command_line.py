@@ -83,6 +83,12 @@ def main_without_config(run: Callable[..., None], **own: Any) -> None:
         run(**{name: values[name].value for name in own})
 
 
+def name_first_argument(flag: str) -> None:
+    """Let the command line begin with a value without a name: `rljax checkpoints runs/a` is `--workdir=runs/a`."""
+    if len(sys.argv) > 1 and not sys.argv[1].startswith("-"):
+        sys.argv[1] = f"--{flag}={sys.argv[1]}"
+
+
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
     """Turn an error of the user, and a signal to stop, into one line and an exit status. A defect keeps its traceback.
