@@ -58,13 +58,16 @@ def main(argv: list[str] | None = None) -> None:
 
 @contextlib.contextmanager
 def end_with_line() -> Iterator[None]:
-    """While the libraries are imported, SIGINT and SIGTERM end the program with one line. The script handles them later."""
+    """While the libraries are imported, a signal to stop ends the program with one line. The script handles them later."""
 
     def end(number: int, frame: object) -> None:
         print(f"stopped by {signal.Signals(number).name} before the start: run the same command again", file=sys.stderr)
         os._exit(130)
 
-    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as it is under nohup
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, end) for number in numbers}
     try:
         yield
     finally:

@@ -9,13 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import toy_stage
 
 from rljax.structs import TrainState
 from rljax.training import journal, loop
 from rljax.training.schema import CheckpointOptions, LoopOptions
 from rljax.training.signals import GRACE, SAME, Interrupted, StopRequests, stop_requests
 
-TERM, INT = signal.SIGTERM, signal.SIGINT
+TERM, INT, HUP = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
 
 
 class Recorded:
@@ -83,6 +84,44 @@ def test_a_step_that_takes_long_is_not_ended_by_one_signal_but_by_two(recorded):
     assert len(recorded.ended) == 1
 
 
+def test_a_grace_ends_a_step_that_takes_too_long(recorded):
+    recorded.requests.defer(lambda: "saving", grace=30.0)
+    recorded.signal(TERM, handled=False)
+    assert recorded.requests.seconds_until_end() == 30.0
+    recorded.now += 29.0
+    recorded.requests.check()
+    assert recorded.ended == []
+    recorded.now += 1.0
+    recorded.requests.check()
+    assert len(recorded.ended) == 1
+
+
+def test_a_second_signal_ends_the_program_before_its_grace_has_passed(recorded):
+    recorded.requests.defer(lambda: "saving", grace=3000.0)
+    recorded.signal(TERM, handled=False)
+    recorded.now += 2 * SAME
+    recorded.signal(INT, handled=False)
+    assert recorded.requests.seconds_until_end() == GRACE
+
+
+def test_the_grace_of_a_stage_ends_with_it(recorded):
+    with recorded.requests.stage(lambda: "a"):
+        recorded.requests.defer(lambda: "b", grace=5.0)
+    assert recorded.requests.grace == 0.0 and recorded.requests.later is None
+
+
+def test_a_hangup_stops_a_run_like_the_other_signals_unless_it_is_ignored_as_under_nohup():
+    with stop_requests() as requests:
+        assert signal.getsignal(HUP) is requests
+    before = signal.signal(HUP, signal.SIG_IGN)
+    try:
+        with stop_requests() as requests:
+            assert signal.getsignal(HUP) is signal.SIG_IGN and signal.getsignal(TERM) is requests
+        assert signal.getsignal(HUP) is signal.SIG_IGN
+    finally:
+        signal.signal(HUP, before)
+
+
 def test_another_handler_that_has_taken_over_is_left_alone(recorded, monkeypatch):
     monkeypatch.setattr(signal, "getsignal", lambda number: signal.default_int_handler)
     recorded.signal(TERM, handled=False)
@@ -90,10 +129,10 @@ def test_another_handler_that_has_taken_over_is_left_alone(recorded, monkeypatch
 
 
 def test_a_block_within_a_block_shares_its_requests_and_the_handlers_come_back():
-    before = [signal.getsignal(n) for n in (TERM, INT)]
+    before = [signal.getsignal(n) for n in (TERM, INT, HUP)]
     with stop_requests() as outer, stop_requests() as inner:
         assert inner is outer and signal.getsignal(TERM) is outer
-    assert [signal.getsignal(n) for n in (TERM, INT)] == before
+    assert [signal.getsignal(n) for n in (TERM, INT, HUP)] == before
 
 
 # A whole process
@@ -119,6 +158,42 @@ def test_a_command_that_is_stopped_while_it_imports_says_one_line():
     code = "import os, signal; from rljax import __main__ as m\nwith m.end_with_line(): os.kill(os.getpid(), signal.SIGTERM)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 130 and done.stderr == "stopped by SIGTERM before the start: run the same command again\n"
+
+
+SAVING = """
+import os, signal, sys, time
+sys.path.insert(0, "tests")
+from pathlib import Path
+import toy_stage
+from rljax.training import checkpoint_saver, command_line
+
+def slow(saver):
+    if saver.writing == 5:  # the save that the first signal asked for: the second comes while it runs
+        time.sleep(1.2)  # later than copies of one signal
+        os.kill(os.getpid(), signal.SIGHUP)
+        time.sleep(600)
+    finish(saver)
+
+finish = checkpoint_saver.Saver.finish
+checkpoint_saver.Saver.finish = slow
+with command_line.one_line_errors():
+    stop = lambda step: os.kill(os.getpid(), signal.SIGTERM) if step == 5 else None
+    toy_stage.train(Path(sys.argv[1]), in_step=stop)
+"""
+
+
+def test_a_second_signal_while_the_first_is_being_saved_leaves_the_last_checkpoint_good(tmp_path):
+    done = subprocess.run([sys.executable, "-c", SAVING, tmp_path / "a"], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 130, done.stderr
+    announced, line = done.stderr.splitlines()
+    assert "asked to stop by SIGTERM; it stops after this step, and saves" in announced
+    newest = max(int(p.name) for p in (tmp_path / "a" / "checkpoints" / "rl").iterdir() if p.name.isdigit())
+    assert line.startswith("rl: stopped by SIGHUP (rl 5/12: saving)") and newest in (4, 5)
+    assert line.endswith(f"the same command continues from {tmp_path / 'a' / 'checkpoints' / 'rl' / str(newest)}")
+    toy_stage.train(tmp_path / "a")
+    toy_stage.train(tmp_path / "b")
+    assert (tmp_path / "a" / "metrics.jsonl").read_bytes() == (tmp_path / "b" / "metrics.jsonl").read_bytes()
+    assert toy_stage.checkpoints(tmp_path / "a") == toy_stage.checkpoints(tmp_path / "b")
 
 
 # The loop of a stage

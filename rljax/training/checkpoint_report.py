@@ -86,7 +86,8 @@ def describe_checkpoints(found: list[StoredCheckpoint]) -> list[str]:
 def read_arrays(folder: Path, item: str) -> dict[ArrayPath, np.ndarray]:
     """{path: array} of an item of a checkpoint, as they are stored: a random key is its words. Raises what Orbax raises."""
     with _orbax() as checkpointer:
-        tree = checkpointer.metadata(folder / item).item_metadata.tree
+        described: Any = checkpointer.metadata(folder / item).item_metadata
+        tree = described.tree
         as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
         stored: Any = checkpointer.restore(folder / item, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
     leaves = jax.tree_util.tree_flatten_with_path(stored)[0]

@@ -173,10 +173,10 @@ def train_runs(
                 vote = processes.make_stop_vote()  # a signal to one process stops all of them after the same step
                 waiting: list[tuple[int, dict[str, Any]]] = []  # the device works on step k while k - 1 is recorded
                 if not one_process:
-                    asked.defer(later)
+                    asked.defer(later, keep.grace)
                 for step in range(first + 1, steps + 1):
                     state, metrics = train_step(state)
-                    asked.defer(later)  # now there is something to save
+                    asked.defer(later, keep.grace)  # now there is something to save
                     for one in waiting:
                         record(*one)
                     waiting = [(step, metrics)]
@@ -192,7 +192,8 @@ def train_runs(
                         stopping = asked.is_set() if one_process else stopping
                     if stopping and step < steps:
                         save(state, step)
-                        saver.finish()
+                        with heartbeat.phase(f"{name} {step}/{steps}: saving"):
+                            saver.finish()
                         raise Interrupted(
                             f"{name}: stopped at step {step} of {steps}, all is saved: the same command continues from "
                             f"{directory / str(step)}"

@@ -1,7 +1,8 @@
-"""Being asked to stop: by a person (SIGINT) or by a cluster (SIGTERM). Whatever the run is doing, it says one line.
+"""Being asked to stop: by a person (SIGINT), a cluster (SIGTERM) or a terminal that closes (SIGHUP). The run says one line.
 
 Where nothing would be lost, the program ends at once: while it starts, compiles, or evaluates what is saved already. After the
-first step of a stage it ends after the step or the evaluation that runs, and saves. A second signal ends it at once.
+first step of a stage it ends after the step or the evaluation that runs, and saves. A second signal ends it at once, and so does
+the end of ``checkpoint.grace``, the seconds that a cluster leaves before it kills. Finished checkpoints stay whole in every case.
 
 No exception ends the program: one that is raised in a callback of a library would be swallowed. And Python runs a signal
 handler only between two of its own instructions, so not while XLA compiles for minutes. A thread therefore reads the signals
@@ -22,7 +23,7 @@ from tqdm import tqdm
 
 from rljax.distributed import processes
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 STATUS = 130  # exit status of a program that was asked to stop
 GRACE = 3.0  # seconds that the main thread has to end the program before the other thread does
 SAME = 1.0  # seconds within which signals are copies of one: a scheduler and a launcher both pass it on
@@ -51,6 +52,7 @@ class StopRequests:
         self.asked = threading.Event()
         self.line: Line = lambda: STOPPED  # said when the program ends at once
         self.later: Line | None = None  # said when it ends later; None: it ends at once
+        self.grace = 0.0  # seconds after which the program ends although a step runs; 0: never
         self.ending = threading.Lock()  # held by the thread that ends the program
         self.came: list[tuple[float, int]] = []  # (time, number) of each signal, as the thread reads them
         self.handled: list[float] = []  # when Python handled each, in the main thread
@@ -62,16 +64,19 @@ class StopRequests:
     @contextlib.contextmanager
     def stage(self, line: Line) -> Iterator[None]:
         """Say ``line`` where the program ends at once in this block, whose end also ends what ``defer`` began."""
-        before = self.line, self.later
+        before = self.line, self.later, self.grace
         self.line = line
         try:
             yield
         finally:
-            self.line, self.later = before
+            self.line, self.later, self.grace = before
 
-    def defer(self, later: Line) -> None:
-        """From now on the first signal only sets ``asked``, and ``later`` is said: there is something to save."""
-        self.later = later
+    def defer(self, later: Line, grace: float = 0.0) -> None:
+        """From now on the first signal only sets ``asked``, and ``later`` is said: there is something to save.
+
+        ``grace`` seconds after it the program ends in any case, unless it is 0.
+        """
+        self.later, self.grace = later, grace
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         """Handle a signal, in the main thread."""
@@ -96,9 +101,10 @@ class StopRequests:
         """Seconds until the thread ends the program; None where there is no need to."""
         if not self.came or signal.getsignal(self.came[-1][1]) is not self:  # another handler has taken over
             return None
-        if self.later is not None and len(self.came) == 1:
+        first = self.later is not None and len(self.came) == 1
+        if first and not self.grace:
             return None
-        return max(0.0, self.came[-1][0] + GRACE - self.clock())
+        return max(0.0, self.came[-1][0] + (self.grace if first else GRACE) - self.clock())
 
     def check(self) -> None:
         """End the program where the main thread has not done so in time."""
@@ -112,9 +118,9 @@ class StopRequests:
 
 @contextlib.contextmanager
 def stop_requests() -> Iterator[StopRequests]:
-    """Handle SIGINT and SIGTERM while the block runs. A block in the block of another shares its object.
+    """Handle SIGINT, SIGTERM and SIGHUP while the block runs. A block in the block of another shares its object.
 
-    In another thread than the main one nothing is handled, and nobody is asked to stop.
+    A SIGHUP that is ignored, as under ``nohup``, stays ignored. In another thread than the main one nothing is handled, and nobody is asked to stop.
     """
     current = signal.getsignal(signal.SIGTERM)
     if isinstance(current, StopRequests):
@@ -124,7 +130,8 @@ def stop_requests() -> Iterator[StopRequests]:
     if threading.current_thread() is not threading.main_thread():
         yield requests
         return
-    before = {number: signal.signal(number, requests) for number in SIGNALS}
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    before = {n: signal.signal(n, requests) for n in SIGNALS if n != signal.SIGHUP or not ignored}
     reader, writer = socket.socketpair()
     writer.setblocking(False)
     wakeup = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)

@@ -68,8 +68,11 @@ def note_resumed(folder: Path, state: TrainState, name: str, runs: Sequence[Path
 
 
 def describe_newest(directory: Path) -> str:
-    """The path of the newest checkpoint, in words where there is none."""
-    steps = list_steps(directory)
+    """The path of the newest checkpoint, in words where there is none or where the folder cannot be read."""
+    try:
+        steps = list_steps(directory)
+    except UserError:
+        return "the newest checkpoint"
     return str(directory / str(steps[-1])) if steps else "its beginning"
 
 
