@@ -21,7 +21,8 @@ import numpy as np
 
 from rljax.structs import ConfigTree
 from rljax.training import command_line, journal
-from rljax.training.workdir import hold_workdir, source_commit
+from rljax.training.versions import source_commit
+from rljax.training.workdir import hold_workdir
 
 RESULTS = Path(__file__).parent / "results" / "meshes.jsonl"
 EXPERTS = {"model.experts": 8, "model.expert_width": 64, "model.shared_width": 64}

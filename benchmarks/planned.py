@@ -28,7 +28,7 @@ from rljax.distributed import sharding
 from rljax.planning import lowering
 from rljax.structs import Experience, Rewards
 from rljax.training import command_line, initial_state
-from rljax.training.workdir import source_commit
+from rljax.training.versions import source_commit
 from rljax.transformer import lora
 
 RESULTS = Path(__file__).parent / "results" / "plan_cpu.jsonl"

@@ -21,7 +21,8 @@ from rljax import policy_gradient as pg
 from rljax.metrics.intervals import confidence_interval
 from rljax.structs import ConfigTree
 from rljax.training import command_line, journal
-from rljax.training.workdir import hold_workdir, source_commit
+from rljax.training.versions import source_commit
+from rljax.training.workdir import hold_workdir
 
 
 def config_of(seed: int) -> ConfigTree:

@@ -19,7 +19,7 @@ from typing import Any
 
 from rljax.ablation.process_pool import Job, run_jobs
 from rljax.training import config_files
-from rljax.training.workdir import source_commit
+from rljax.training.versions import source_commit
 
 
 def minutes_of(seeds: Sequence[int], processes: int, a: argparse.Namespace) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from rljax.ablation import vmap_groups, vmapped
 from rljax.structs import ConfigTree
 from rljax.training import command_line, initial_state
 from rljax.training.rl_steps import compile_train_step
-from rljax.training.workdir import source_commit
+from rljax.training.versions import source_commit
 
 
 def config_of(seed: int, start: str) -> ConfigTree:

@@ -18,7 +18,7 @@ import rljax.__main__ as rljax_main
 from configs import shop
 from experiments import pretrain
 from rljax.errors import UserError
-from rljax.training import command_line, config_files, config_listing, key_synonyms, workdir
+from rljax.training import command_line, config_files, config_listing, key_synonyms, versions, workdir
 from rljax.training.command_line import Flag
 from rljax.training.run import resolve
 from rljax.training.workdir import hold_workdir, record_config
@@ -320,20 +320,20 @@ def test_changes_beside_the_commit_are_recorded_and_other_repositories_are_not(t
     (package / "__init__.py").write_text("")
     monkeypatch.setattr(rljax, "__file__", str(package / "__init__.py"))
     git(tmp_path, "init", "-q")
-    assert workdir.source_commit() is None, "no commit yet"
+    assert versions.source_commit() is None, "no commit yet"
     git(tmp_path, "add", ".")
     git(tmp_path, "commit", "-qm", "first")
-    assert workdir.source_commit() == git(tmp_path, "rev-parse", "HEAD").strip()
-    assert workdir.source_changes() is None
+    assert versions.source_commit() == git(tmp_path, "rev-parse", "HEAD").strip()
+    assert versions.source_changes() is None
     (package / "__init__.py").write_text("x = 1\n")
     diff = hashlib.sha256(git(tmp_path, "diff", "HEAD").encode()).hexdigest()
-    assert workdir.source_changes() == {"diff_sha256": diff, "untracked_files": False}
+    assert versions.source_changes() == {"diff_sha256": diff, "untracked_files": False}
     (tmp_path / "new.txt").touch()
-    assert workdir.source_changes() == {"diff_sha256": diff, "untracked_files": True}
+    assert versions.source_changes() == {"diff_sha256": diff, "untracked_files": True}
     installed = tmp_path / "site-packages" / "rljax"
     installed.mkdir(parents=True)
     monkeypatch.setattr(rljax, "__file__", str(installed / "__init__.py"))
-    assert workdir.source_commit() is None and workdir.source_changes() is None
+    assert versions.source_commit() is None and versions.source_changes() is None
 
 
 def test_a_workdir_belongs_to_one_process_at_a_time(tmp_path):

@@ -4,13 +4,14 @@ Kills are exceptions at chosen points here, so that one compiled train step serv
 whole processes, ``test_sharding`` stops a run that samples one step ahead, ``test_processes`` a run of several processes.
 """
 
+import dataclasses
 import json
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from test_train_step import tiny_config
+from test_train_step import generous, tiny_config
 
 from experiments import rl
 from rljax import evaluation, transformer
@@ -61,6 +62,8 @@ class Trained:
         if self.vmapped:
             self.configs = [tiny_config(**changes, seed=seed) for seed in (0, 1)]
         self.runs = [resolve(config, "rl") for config in self.configs]
+        if "sampling" in name:  # groups must differ in what is right, or none is mixed
+            self.runs = [dataclasses.replace(run, task=generous(run.task)) for run in self.runs]
         assert is_hosted(self.runs[0]) == ("workers" in name)
         if self.vmapped:
             self.mesh = vmapped.make_run_mesh(2, jax.devices()[:1])
@@ -90,7 +93,7 @@ class Trained:
         run = self.runs[0]
         settings = dict(loop=run.rl.loop, keep=CheckpointOptions(), score="-eval/loss", loggers=())
         each = [folder / str(r) for r in range(len(self.runs))]
-        of_all = lambda params: [evaluate(jax.tree.map(lambda x: x[r], params)) for r in range(len(self.runs))]
+        of_all = lambda params: [evaluate(jax.tree.map(lambda x, r=r: x[r], params)) for r in range(len(self.runs))]
         if self.vmapped:
             return loop.train_runs("rl", self.new_state(), step, of_all, workdir=folder, runs=each, **settings)
         return loop.train("rl", self.new_state(), step, evaluate, workdir=folder, **settings)

@@ -13,7 +13,7 @@ from rljax.errors import UserError
 from rljax.json_lines import format_json_lines
 from rljax.report.measures import find_measure
 from rljax.training import journal
-from rljax.training.workdir import source_commit
+from rljax.training.versions import source_commit
 
 
 class RunResult(TypedDict):

@@ -235,15 +235,24 @@ def read_run_id(workdir: str | Path) -> str:
     return str(read_config_record(workdir).get("run", ""))
 
 
+def drop_torn_line(path: Path) -> None:
+    """Cut off a torn last line, so that another can be appended. The bytes of all other lines stay as they are."""
+    keep_lines(path, read_record_lines(path))
+
+
 def drop_records_after(path: Path, stage: str, step: int) -> None:
     """Drop the stage's records of steps after ``step`` from a .jsonl file. The bytes of all other lines stay as they are.
 
     Lines at the end, and a torn last line, are cut off; others are left out in one atomic replacement. Raises UserError, and
     changes nothing, where a line is damaged.
     """
-    lines = read_record_lines(path)
-    kept = b"".join(line.raw for line in lines if line.value["stage"] != stage or line.value["step"] <= step)
-    before = path.read_bytes() if lines or path.exists() else b""
+    keep_lines(path, [x for x in read_record_lines(path) if x.value["stage"] != stage or x.value["step"] <= step])
+
+
+def keep_lines(path: Path, lines: Sequence[Line]) -> None:
+    """Keep these lines of a file, byte for byte."""
+    kept = b"".join(line.raw for line in lines)
+    before = path.read_bytes() if path.exists() else b""
     if kept == before:
         return
     if before.startswith(kept):

@@ -26,18 +26,40 @@ def restore_newest(
     are not those that the run began with.
     """
     began = None if state.fingerprint is None else np.asarray(state.fingerprint)
+    found = checkpoint.restore(manager, give_up_arrays(state), owner)
+    if found:
+        check_same_start(found[0], began, name)
+    return found
+
+
+def restore_step(manager: checkpoint.Manager, state: TrainState, name: str, owner: Owner, step: int) -> TrainState:
+    """The state of one checkpoint, as ``restore_newest`` reads the newest. Nothing is set aside."""
+    began = None if state.fingerprint is None else np.asarray(state.fingerprint)
+    try:
+        found = checkpoint.read_state(manager, step, give_up_arrays(state), owner)
+    except Exception as e:  # Orbax raises exceptions of many types
+        raise checkpoint.unusable(Path(manager.directory), step, e) from e
+    check_same_start(found, began, name)
+    return found
+
+
+def give_up_arrays(state: TrainState) -> TrainState:
+    """The shapes of a state, with what checkpoints do not hold. All other arrays are deleted: there may be room for one state."""
     kept = {"frozen": state.frozen} | ({"reference": state.reference} if state.reference_is_fixed else {})
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
     for x in jax.tree.leaves(state.replace(**dict.fromkeys(kept))):
         x.delete()
-    found = checkpoint.restore(manager, like.replace(**kept), owner)
-    if found and began is not None and not np.allclose(found[0].fingerprint, began, rtol=1e-3, atol=1e-5):
-        what = "adapters were learned on" if state.frozen is not None else "policy and its KL reference began with"
+    return like.replace(**kept)
+
+
+def check_same_start(found: TrainState, began: np.ndarray | None, name: str) -> None:
+    """Raise UserError where a stage began with other weights than those with the fingerprint ``began``."""
+    if began is not None and not np.allclose(found.fingerprint, began, rtol=1e-3, atol=1e-5):
+        what = "adapters were learned on" if found.frozen is not None else "policy and its KL reference began with"
         raise UserError(
             f"{name}: its {what} other weights than those that it starts from now: bring these back, or use another "
             "--workdir"
         )
-    return found
 
 
 def note_resumed(folder: Path, state: TrainState, name: str, runs: Sequence[Path]) -> None:
