@@ -15,6 +15,8 @@ LONGEST = (
     "test_processes",
     "test_sharding",
     "test_resume",
+    "test_resume_options",
+    "test_damage_table",
     "test_algorithm_learning",
     "test_vmapped_runs",
     "test_sandbox_isolation",

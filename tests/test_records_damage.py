@@ -164,6 +164,16 @@ def test_a_config_json_that_no_run_writes_is_one_line_for_everybody_who_reads_it
     assert (held / "config.json").read_text() == text
 
 
+def test_a_config_json_of_which_one_character_was_changed_is_not_believed(held):
+    path = held / "config.json"
+    text = path.read_text()
+    path.write_text(text.replace('"seed": 0', '"seed": 1', 1))
+    with pytest.raises(UserError, match="config.json is damaged: restore it .checkpoints/config.json is a copy"):
+        record_config(held, shop.get_config("short"))
+    shutil.copy(held / "checkpoints" / "config.json", path)
+    assert path.read_text() == text and journal.read_config(held)["seed"] == 0
+
+
 def test_a_begun_run_without_its_config_json_is_refused_and_a_copy_of_it_is_named(held):
     text = (held / "config.json").read_text()
     (held / "config.json").unlink()
@@ -214,7 +224,7 @@ def test_a_run_keeps_its_id_and_another_run_has_another(tmp_path):
 def test_a_workdir_of_an_older_version_goes_on_although_its_config_lacks_newer_settings(held, capsys):
     path = held / "config.json"
     record = json.loads(path.read_text())
-    del record["config"]["checkpoint"]["every"], record["config"]["rl"]["max_skipped"], record["run"]
+    del record["config"]["checkpoint"]["every"], record["config"]["rl"]["max_skipped"], record["run"], record["sha256"]
     path.write_text(json.dumps(record))
     record_config(held, shop.get_config("short"))
     assert json.loads(path.read_text()) == record and capsys.readouterr().out == ""

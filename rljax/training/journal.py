@@ -26,6 +26,7 @@ from rljax.distributed import processes
 from rljax.training.alarms import AlarmPrinter
 from rljax.errors import UserError
 from rljax.json_lines import Line, damaged_line, format_json_lines, read_raw_lines
+from rljax.training.checkpoint_manifest import digest
 from rljax.training.heartbeat import Heartbeat, progress_line
 from rljax.training.loggers import Logged, OpenLogger, RunInfo, last_logged, metric_to_logger_name, open_loggers
 
@@ -207,6 +208,7 @@ def to_plain(config: dict[str, Any]) -> Record:
 def read_config_record(workdir: str | Path) -> Record:
     """What config.json holds; {} where there is no file. Raises UserError where it is not what a run writes."""
     path = Path(workdir) / "config.json"
+    found: Any = None
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -214,15 +216,18 @@ def read_config_record(workdir: str | Path) -> Record:
     except OSError as e:
         raise UserError(f"cannot read {path}: {e.strerror}") from None
     except (ValueError, RecursionError):
-        found = None
-    config = found.get("config") if isinstance(found, dict) else None
-    if (
-        not isinstance(found, dict)
-        or not isinstance(config, dict)
-        or not all(isinstance(config.get(section, {}), dict) for section in SECTIONS)
-    ):
+        pass  # said below
+    if not is_config_record(found):
         raise UserError(f"{path} is damaged: restore it (checkpoints/config.json is a copy), or use another --workdir")
     return found
+
+
+def is_config_record(found: Any) -> bool:
+    """Whether a JSON value is what config.json holds, with its digest. Older versions wrote none."""
+    config = found.get("config") if isinstance(found, dict) else None
+    if not isinstance(config, dict) or not all(isinstance(config.get(section, {}), dict) for section in SECTIONS):
+        return False
+    return "sha256" not in found or found["sha256"] == digest({k: v for k, v in found.items() if k != "sha256"})
 
 
 def read_config(workdir: str | Path) -> Record:

@@ -100,12 +100,13 @@ def describe_changes(before: dict[str, Any], now: dict[str, Any]) -> str:
     """In what two sessions differ, as "jax 0.10.2 (now 0.11.0), flags XLA_FLAGS"; "" where in nothing that counts."""
     said = []
     for part in COMPARED:
-        old, new = before.get(part), now.get(part)
+        old: Any = before.get(part)
+        new: Any = now.get(part)
         if old == new:
             continue
-        if part == "versions" and isinstance(old, dict):
+        if part == "versions" and old and new:
             said += [f"{name} {old.get(name)} (now {new.get(name)})" for name in new if old.get(name) != new.get(name)]
-        elif part in ("flags", "data") and isinstance(old, dict):
+        elif part in ("flags", "data") and old is not None and new is not None:
             said.append(f"other {part} ({', '.join(k for k in {**old, **new} if old.get(k) != new.get(k))})")
         else:
             said.append({"commit": f"commit {old}", "dirty": "other uncommitted changes"}.get(part, f"other {part}"))

@@ -17,6 +17,7 @@ from rljax.errors import UserError
 from rljax.structs import ConfigTree
 from rljax.tasks import prompting
 from rljax.training import journal
+from rljax.training.checkpoint_manifest import digest
 from rljax.training.config_files import config_from_record, flatten_config
 from rljax.training.provenance import record_session
 from rljax.training.schema import declarations
@@ -78,13 +79,15 @@ def record_config(workdir: Path, config: ConfigTree) -> None:
     checkpoints/config.json is a copy. Raises UserError where a run has begun and its config.json is gone: any other config
     would be mixed into it.
     """
-    path = workdir / "config.json"
+    path, copy = workdir / "config.json", workdir / "checkpoints" / "config.json"
     now, changes, record = journal.to_plain(config.to_dict()), {}, journal.read_config_record(workdir)
     begun = has_begun(workdir)
     if record:
         old, new = flatten_config(record["config"]), flatten_config(now)
         different = differing_keys(old, new)
         if not different:
+            if not copy.exists():  # an older version made none
+                journal.replace_bytes(copy, path.read_bytes())
             return
         if begun:
             refuse_changes(workdir, old, new, [k for k in different if not may_change(k, old, new)])
@@ -92,7 +95,6 @@ def record_config(workdir: Path, config: ConfigTree) -> None:
             said = ", ".join(f"{k} {before!r} -> {after!r}" for k, (before, after) in changes.items())
             print(f"{workdir}: the run goes on with other settings: {said}", flush=True)
     elif begun:
-        copy = workdir / "checkpoints" / "config.json"
         way_out = f"copy {copy} there" if copy.is_file() else "bring it back"
         raise UserError(
             f"{path} is missing, but a run has begun in this folder: {way_out}, or use another --workdir. Without it nobody "
@@ -106,8 +108,9 @@ def record_config(workdir: Path, config: ConfigTree) -> None:
         about["architecture"] = {k: v for k, v in folder_model.items() if k != "layout"}
     if changes:
         about["changes"] = [*record.get("changes", []), changes]
+    about["sha256"] = digest(json.loads(json.dumps(about)))
     text = json.dumps(about, indent=1) + "\n"
-    journal.replace_text(workdir / "checkpoints" / "config.json", text)
+    journal.replace_text(copy, text)
     journal.replace_text(path, text)
 
 
