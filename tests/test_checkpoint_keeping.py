@@ -403,6 +403,8 @@ def test_the_cause_of_an_error_is_named_with_its_array_and_its_file():
     outer = RuntimeError("a save failed")
     outer.__cause__ = OSError(errno.EIO, "Input/output error", "/b/c")
     assert describe_error(outer) == "/b/c: Input/output error" and not is_full(outer)
+    lost = ValueError('DATA_LOSS: Error opening "zarr" driver: Error reading "w/.zarray" in OCDBT database at "/a/8/"')
+    assert describe_error(lost) == "array w, /a/8/: DATA_LOSS"
     assert describe_error(KeyError()) == "KeyError"
 
 

@@ -37,10 +37,7 @@ ANYONE = Owner()
 
 
 def open_manager(directory: str | Path) -> Manager:
-    """A manager of the checkpoints in ``directory``. It deletes none: ``checkpoint_retention`` does.
-
-    Raises UserError where the folder cannot be one of checkpoints.
-    """
+    """A manager of the checkpoints in ``directory``. It deletes none. Raises UserError where the folder cannot hold any."""
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs tracebacks of what is reported here in one line
     checkpoint_manifest.list_steps(Path(directory))
     options = ocp.CheckpointManagerOptions(
@@ -135,7 +132,9 @@ def unusable(directory: Path, step: int, e: Exception) -> UserError:
         way_out = "" if "settings" in str(e) else ": move this folder away, then run the same command again"
         return UserError(f"{said} ({first_line(e)}){way_out}")
     if isinstance(e, DamagedError) or proves_damage(e, directory / str(step)):
-        return UserError(f"{said} ({first_line(e)})")
+        return UserError(
+            f"{said} ({first_line(e) if isinstance(e, DamagedError) else describe_error(e)}): it is damaged"
+        )
     return UserError(f"{said} now ({describe_error(e)}): nothing says that it is damaged. Mend that, then try again")
 
 

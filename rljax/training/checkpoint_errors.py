@@ -23,8 +23,9 @@ SYSTEM_ERRORS = (
 UNPROVEN = ("PERMISSION_DENIED", "UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "UNAUTHENTICATED", "ABORTED")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 OS_ERROR = re.compile(r"(?:OS error |os_error_code=')(\d+)")  # in the messages of TensorStore
-ARRAY = re.compile(r'(?:reading|writing) "([^"]+?)(?:/[\d.]+)?" in OCDBT')
-FILE = re.compile(r'"(/[^"]+)"')
+ARRAY = re.compile(r'(?:reading|writing) "([^"]+?)(?:/[\d.]+|/\.zarray)?" in OCDBT')
+STATUS = re.compile("[A-Z_]{4,}: ")  # at the beginning of a message of TensorStore
+FILE = re.compile(r'"(/[^"\\]+)')
 
 
 class SaveError(UserError):
@@ -90,12 +91,12 @@ def describe_error(e: BaseException) -> str:
         if isinstance(cause, OSError) and cause.strerror:
             return f"{cause.filename}: {cause.strerror}" if cause.filename else cause.strerror
     for cause in reversed(causes):
-        if found := OS_ERROR.search(str(cause)):
-            array, files = ARRAY.search(str(cause)), FILE.findall(str(cause))
+        os_error, status = OS_ERROR.search(str(cause)), STATUS.match(str(cause))
+        array, files = ARRAY.search(str(cause)), FILE.findall(str(cause))
+        if os_error or (status and array):
+            reason = os.strerror(int(os_error[1])) if os_error else (status or [""])[0].strip(": ")
             where = [f"array {array[1]}"] if array else []
-            return ", ".join(
-                [*where, f"{files[-1]}: {os.strerror(int(found[1]))}" if files else os.strerror(int(found[1]))]
-            )
+            return ", ".join([*where, f"{files[-1]}: {reason}" if files else reason])
     return first_line(e)[:300]
 
 

@@ -87,6 +87,8 @@ def read_arrays(folder: Path, item: str) -> dict[ArrayPath, np.ndarray]:
     """{path: array} of an item of a checkpoint, as they are stored: a random key is its words. Raises what Orbax raises."""
     with _orbax() as checkpointer:
         described: Any = checkpointer.metadata(folder / item).item_metadata
+        if described is None:
+            raise DamagedError(f"{folder / item} has no list of its arrays that can be read")
         tree = described.tree
         as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
         stored: Any = checkpointer.restore(folder / item, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
