@@ -7,9 +7,10 @@ import pytest
 from toy_stage import train
 
 from configs import shop
+from rljax.ablation import vmapped
 from rljax.errors import UserError
 from rljax.json_lines import read_json_lines, read_raw_lines
-from rljax.training import command_line, journal, workdir
+from rljax.training import command_line, journal, loggers, workdir
 from rljax.training.workdir import has_begun, hold_workdir, record_config
 
 LINES = [b'{"stage": "sft", "step": 9}', b'{"stage":"rl",  "step": 1, "x": 1.50}', b'{"stage": "rl", "step": 2}']
@@ -232,3 +233,19 @@ def test_a_workdir_of_an_older_version_goes_on_although_its_config_lacks_newer_s
     config.rl.max_skipped += 1
     with pytest.raises(UserError, match="rl.max_skipped"):
         record_config(held, config)
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", "5", "{", '{"rl": []}', '{"rl": {"wandb": 5}}', '{"rl": {"wandb": {"id": 1}}}', "\0"]
+)
+def test_a_loggers_json_that_no_run_writes_is_one_line(tmp_path, text):
+    (tmp_path / "loggers.json").write_text(text)
+    with pytest.raises(UserError, match="loggers.json is damaged: remove it"):
+        loggers.read_run_states(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["{}", "5", "[", "[1]", "\0"])
+def test_a_runs_json_that_no_group_writes_is_one_line(tmp_path, text):
+    (tmp_path / "runs.json").write_text(text)
+    with pytest.raises(UserError, match="runs.json is damaged: bring it back"):
+        vmapped.read_group(tmp_path / "runs.json")

@@ -121,7 +121,7 @@ def check_group_folder(group: Path, workdirs: Sequence[Path]) -> None:
     """
     path, names = group / "runs.json", [os.path.relpath(workdir, group) for workdir in workdirs]
     has_begun = path.exists() and has_checkpoints(group)
-    if has_begun and (recorded := json.loads(path.read_text())) != names:
+    if has_begun and (recorded := read_group(path)) != names:
         raise UserError(
             f"{group} has the checkpoints of {', '.join(recorded)}, but these runs are {', '.join(names)}: use another "
             "folder"
@@ -134,6 +134,17 @@ def check_group_folder(group: Path, workdirs: Sequence[Path]) -> None:
     journal.replace_text(path, json.dumps(names, indent=1) + "\n")
 
 
+def read_group(path: Path) -> list[str]:
+    """The folders of a group's runs, in its runs.json. Raises UserError where that is no list of names."""
+    try:
+        names = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        names = None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{path} is damaged: bring it back, or remove its folder to start these runs anew")
+    return names
+
+
 def has_checkpoints(folder: Path) -> bool:
     """Whether the folder has a checkpoint of RL."""
     return any((folder / "checkpoints" / "rl").glob("[0-9]*"))
@@ -142,10 +153,7 @@ def has_checkpoints(folder: Path) -> bool:
 def list_stopped_groups(folder: Path) -> list[tuple[Path, list[Path]]]:
     """(folder of the group, workdirs of its runs) of every group in ``folder`` that has a checkpoint."""
     groups = [path.parent for path in sorted(folder.glob("*/runs.json")) if has_checkpoints(path.parent)]
-    return [
-        (group, [(group / name).resolve() for name in json.loads((group / "runs.json").read_text())])
-        for group in groups
-    ]
+    return [(group, [(group / name).resolve() for name in read_group(group / "runs.json")]) for group in groups]
 
 
 # The vmapped functions

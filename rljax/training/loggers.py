@@ -216,9 +216,18 @@ def read_run_states(workdir: Path) -> dict[str, Any]:
     """The content of loggers.json: {stage: {logger: {"id", "step", "groups"}}}."""
     path = workdir / "loggers.json"
     try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except ValueError:
-        raise UserError(f"{path} is damaged: remove it, and this stage is logged as a new run") from None
+        states = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        if all(is_run_state(state) for loggers in states.values() for state in loggers.values()):
+            return states
+    except (ValueError, AttributeError, RecursionError):  # no JSON, or lists and numbers where names should be
+        pass
+    raise UserError(f"{path} is damaged: remove it, and this stage is logged as a new run")
+
+
+def is_run_state(state: Any) -> bool:
+    """Whether a JSON value is {"id", "step", "groups"}."""
+    kinds = {"id": str, "step": int, "groups": list}
+    return isinstance(state, dict) and all(isinstance(state.get(name), kind) for name, kind in kinds.items())
 
 
 def read_run_state(run: RunInfo, name: str, recorded: Logged) -> tuple[str, Logged]:
