@@ -22,10 +22,9 @@ import numpy as np
 from tqdm import tqdm
 
 from rljax.distributed import processes
-
-from rljax.training.alarms import AlarmPrinter
 from rljax.errors import UserError
 from rljax.json_lines import Line, damaged_line, format_json_lines, read_raw_lines
+from rljax.training.alarms import AlarmPrinter
 from rljax.training.checkpoint_manifest import digest
 from rljax.training.heartbeat import Heartbeat, progress_line
 from rljax.training.loggers import Logged, OpenLogger, RunInfo, last_logged, metric_to_logger_name, open_loggers
