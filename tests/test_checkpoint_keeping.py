@@ -156,7 +156,6 @@ def test_checkpoints_by_the_clock_are_written_between_evaluations_and_stay_while
     tmp_path, monkeypatch
 ):
     now = [0.0]
-    monkeypatch.setattr(checkpoint_saver.Saver, "clock", staticmethod(lambda: now[0]))
     original, saved = checkpoint.save, []
     clocked = lambda *a, **k: checkpoint_saver.Saver(*a, **k, clock=lambda: now[0])
     monkeypatch.setattr(toy_stage.loop, "Saver", clocked)
@@ -164,10 +163,10 @@ def test_checkpoints_by_the_clock_are_written_between_evaluations_and_stay_while
         checkpoint, "save", lambda manager, step, *a, **k: (saved.append(step), original(manager, step, *a, **k))
     )
 
-    def hour_a_step(step):
+    def twenty_seconds_a_step(step):
         now[0] += 20.0
 
-    train(tmp_path, eval_every=12, in_step=hour_a_step, minutes=1.0, every=5)
+    train(tmp_path, eval_every=12, in_step=twenty_seconds_a_step, minutes=1.0, every=5)
     assert saved == [3, 5, 8, 10, 12]  # a minute after the last one, and every five steps
     assert checkpoints(tmp_path) == ["10", "12"]
 
@@ -234,6 +233,16 @@ def test_arrays_of_another_shape_or_dtype_are_refused_and_nothing_is_called_dama
 def test_the_best_checkpoint_is_the_one_whose_own_score_is_best(run):
     (run / "metrics.jsonl").unlink()
     assert choose_step(run, "rl", [4, 10, 12], "best") == 4
+
+
+def test_a_run_that_goes_on_with_other_devices_says_in_one_line_what_can_differ(run, finished, caplog):
+    train(run)
+    assert caplog.text == "", "the same devices"
+    rewrite_manifest(folder_of(run, 12), devices="8 x TPU v5, fsdp=8")
+    train(run, steps=14)
+    (said,) = [r.getMessage() for r in caplog.records]
+    assert "checkpoint 12 was written on 8 x TPU v5, fsdp=8, this is 1 x cpu" in said and "\n" not in said
+    assert "numbers may differ in their last digits" in said
 
 
 # Damage, and errors that prove none

@@ -69,7 +69,7 @@ class Saver:
         try:
             self.manager.wait_until_finished()
             self.manager.check_for_errors()
-            if step not in list_steps(directory):
+            if processes.is_primary() and step not in list_steps(directory):  # others may see it later
                 raise OSError("it is not there after it was written")
         except Exception as e:
             raise checkpoint.save_error(directory, step, e) from e

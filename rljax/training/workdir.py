@@ -123,8 +123,8 @@ def has_begun(workdir: Path) -> bool:
 def may_change(key: str, old: dict[str, Any], new: dict[str, Any]) -> bool:
     """Whether a run that has begun may go on with another value of this key.
 
-    Devices, workers, logging, the report and how many attempts an evaluation samples at once may change. A stage may get more steps where its learning rate does not depend on
-    their number.
+    Devices, workers, logging, the report and how many attempts an evaluation samples at once may change. A stage may get more
+    steps where its learning rate does not depend on their number.
     """
     if key.startswith(("mesh.", "checkpoint.", "report.", "selection.")) or key in (
         "workers",
