@@ -309,6 +309,32 @@ def test_data_prepared_from_files_of_your_own_lie_in_the_workdir(tmp_path):
     assert str(tmp_path / "run") not in (tmp_path / "run" / "config.json").read_text(), "the workdir may be moved"
 
 
+def test_a_command_that_is_refused_leaves_the_config_that_the_run_has(tmp_path):
+    config = shop.get_config("short")
+    with hold_workdir(tmp_path, config):
+        (tmp_path / "metrics.jsonl").write_text('{"stage": "sft", "step": 0}\n')
+    before = (tmp_path / "config.json").read_bytes()
+    changed = shop.get_config("short")
+    changed.workers = 3
+    with pytest.raises(UserError, match="refused"), hold_workdir(tmp_path, changed):
+        raise UserError("refused")
+    assert (tmp_path / "config.json").read_bytes() == before
+    with pytest.raises(UserError, match="stopped"), hold_workdir(tmp_path, changed):
+        with (tmp_path / "metrics.jsonl").open("a") as file:
+            file.write('{"stage": "sft", "step": 1}\n')
+        raise UserError("stopped later")
+    assert json.loads((tmp_path / "config.json").read_text())["config"]["workers"] == 3
+
+
+def test_more_steps_are_refused_with_the_reason_where_the_learning_rate_depends_on_their_number(tmp_path):
+    config = shop.get_config("short")
+    with hold_workdir(tmp_path, config):
+        (tmp_path / "metrics.jsonl").write_text('{"stage": "rl", "step": 0}\n')
+    config.rl.steps += 2
+    with pytest.raises(UserError, match=r"rl.steps=.*rl.optimizer.schedule='linear' the learning rate of every step"):
+        record_config(tmp_path, config)
+
+
 def git(folder, *command):
     identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
     return subprocess.run(["git", *identity, *command], cwd=folder, check=True, capture_output=True, text=True).stdout

@@ -56,9 +56,29 @@ def lock_workdir(workdir: Path, config: ConfigTree) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(f"--workdir: {workdir} is in use by another process") from None
+        before, recorded = config_files(workdir), progress(workdir)
         record_config(workdir, config)
-        record_session(workdir, config)
-        yield
+        try:
+            record_session(workdir, config)
+            yield
+        except UserError:
+            if before and progress(workdir) == recorded:  # refused before it did anything: the run's config stays
+                for path, content in before.items():
+                    journal.replace_bytes(path, content)
+            raise
+
+
+def config_files(workdir: Path) -> dict[Path, bytes]:
+    """The content of config.json and of its copy; {} where no run has begun."""
+    paths = (workdir / "config.json", workdir / "checkpoints" / "config.json")
+    return {path: path.read_bytes() for path in paths if path.is_file()} if has_begun(workdir) else {}
+
+
+def progress(workdir: Path) -> tuple[int, list[str]]:
+    """What grows while a run goes on: the bytes of metrics.jsonl, and its checkpoints."""
+    metrics = workdir / "metrics.jsonl"
+    size = metrics.stat().st_size if metrics.exists() else 0
+    return size, sorted(str(path) for path in (workdir / "checkpoints").glob("*/*"))
 
 
 def keep_data_in(workdir: Path, config: ConfigTree) -> ConfigTree:
@@ -145,6 +165,12 @@ def refuse_changes(workdir: Path, old: dict[str, Any], new: dict[str, Any], diff
         return
     k = different[0]
     more = f" (and {len(different) - 1} more)" if len(different) > 1 else ""
+    stage, _, name = k.partition(".")
+    schedule = new.get(f"{stage}.optimizer.schedule", "constant")
+    if name == "steps" and schedule != "constant":
+        more += (
+            f" (with {stage}.optimizer.schedule={schedule!r} the learning rate of every step depends on their number)"
+        )
     raise UserError(
         f"--workdir: {workdir} holds a run with {k}={old.get(k)!r}, this one says {new.get(k)!r}{more}: "
         "use another --workdir, or the config that the run began with"
