@@ -176,6 +176,15 @@ def test_a_verifier_that_raises_for_the_whole_first_batch_ends_the_run_with_its_
         scored(f"correct + {plugin / 'my_rewards.py'}:brevity", ["bomb", "bomb"], 0)
 
 
+def test_a_term_of_the_reward_that_gives_nan_is_counted_and_a_batch_of_such_ends_the_run(plugin):
+    file = plugin / "nan_rewards.py"
+    file.write_text("def doubt(text):\n    return float('nan') if 'hm' in text else 1.0\n")
+    found = scored(f"correct + {file}:doubt", ["yes", "hm", "no", "yes", "yes", *["no"] * 45], 0)
+    np.testing.assert_array_equal(found.info["verifier_unscored"][:3, 0], [0, 1, 0])
+    with pytest.raises(UserError, match="could not be scored, because the verifier or a term of the reward gave NaN"):
+        scored(f"correct + {file}:doubt", ["hm", "hm yes"], 0)
+
+
 def test_a_file_without_that_function_is_one_line(plugin):
     with pytest.raises(UserError, match="has no function 'nothing'"):
         rewards.parse_reward(f"correct + {plugin / 'my_rewards.py'}:nothing")

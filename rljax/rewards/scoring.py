@@ -26,7 +26,8 @@ def score_pairs(
 ) -> list[Scores]:
     """What each (response, record) scores, by name.
 
-    ``verifier_error`` is 1 where its verifier or a term raised, ``verifier_unscored`` where "correct" is NaN.
+    ``verifier_error`` is 1 where its verifier or a term raised, ``verifier_unscored`` where "correct" or
+    a term is NaN.
     """
     score = lambda pair: verify_batch([pair])[0] if verify_batch else {"correct": float(verify(*pair))}
     try:
@@ -41,7 +42,8 @@ def score_pairs(
     for term in terms:
         for scores, value in zip(out, term_values(term, texts), strict=True):
             scores |= value
-    unscored = lambda scores: float(math.isnan(scores.get("correct", 0.0)))  # a verifier may say so itself
+    rewards = lambda scores: [v for k, v in scores.items() if k == "correct" or k.startswith("reward/")]
+    unscored = lambda scores: float(any(map(math.isnan, rewards(scores))))  # a verifier or a term may say so itself
     return [{"verifier_error": 0.0, "verifier_unscored": unscored(scores)} | scores for scores in out]
 
 

@@ -89,8 +89,8 @@ def make_scorer(
         if unscored:
             say_once(
                 "unscored",
-                f"{unscored} of {len(out)} responses could not be scored, because the verifier's process died or hung, also "
-                "when each was asked alone: nothing is learned from them (verifier_unscored counts them)",
+                f"{unscored} of {len(out)} responses could not be scored, because the verifier or a term of the reward gave "
+                "NaN, or because its process died or hung, also when each was asked alone: nothing is learned from them (verifier_unscored counts them)",
             )
         batches += 1
         return out
@@ -237,8 +237,8 @@ def check_unscored(unscored: int, responses: int, max_unscored: float, name: str
     """Raise UserError where more responses of a batch are unscored than the share ``max_unscored`` of them."""
     if unscored > max_unscored * responses:
         raise UserError(
-            f"task {name}: {unscored} of {responses} responses could not be scored, because the verifier's process died or "
-            f"hung, also when each was asked alone; max_unscored={max_unscored:g} is the largest share that may be. Look at "
+            f"task {name}: {unscored} of {responses} responses could not be scored, because the verifier or a term of the "
+            f"reward gave NaN, or because its process died or hung, also when each was asked alone; max_unscored={max_unscored:g} is the largest share that may be. Look at "
             "the verifier and at the memory of this machine, or raise --config.max_unscored; the same command continues "
             "from the last checkpoint"
         )
