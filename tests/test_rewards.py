@@ -278,7 +278,7 @@ def test_a_run_stops_with_one_line_when_too_many_responses_are_unscored():
     np.testing.assert_array_equal(found.correct[:, 0], [1, np.nan, np.nan, 1])
 
 
-def test_a_verifier_process_leaves_sigterm_and_sigint_to_the_main_process():
+def test_a_verifier_process_leaves_signals_to_stop_to_the_main_process():
     """A scheduler signals every process: a verdict of the last step must not be lost by that."""
     found, _ = verified_by_workers(["yes", "no"], verify_batch=judges_after_signals)
     np.testing.assert_array_equal(found.correct[:, 0], [1, 0])
@@ -286,7 +286,7 @@ def test_a_verifier_process_leaves_sigterm_and_sigint_to_the_main_process():
 
 
 def judges_after_signals(pairs):
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         os.kill(os.getpid(), number)
     return [{"correct": float("yes" in text)} for text, _ in pairs]
 

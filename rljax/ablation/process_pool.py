@@ -76,8 +76,13 @@ def raise_if_failed(failures: Sequence[str], count: int) -> None:
 
 @contextlib.contextmanager
 def sigterm_as_interrupt() -> Iterator[None]:
-    """Inside, a SIGTERM raises KeyboardInterrupt, as a SIGINT does: the runs are asked to save, and this process waits."""
-    previous = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    """Inside, a SIGTERM or SIGHUP raises KeyboardInterrupt, as a SIGINT does: the runs are asked to save, and this process waits.
+
+    A SIGHUP that is ignored, as under ``nohup``, stays ignored.
+    """
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    numbers += [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN else []
+    previous = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
     try:
         yield
     finally:

@@ -32,7 +32,7 @@ TIMEOUT = 60.0  # seconds for a batch, beyond what a verifier that limits each r
 RESPONSE_TIMEOUT = 10.0  # seconds for each of those, and for one that is asked again alone
 START_TIMEOUT = 120.0  # seconds for a new process, which imports the task
 MAX_UNSCORED = 0.25  # share of the responses of a batch
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 WAIT_SECONDS = 1.0  # the most that one look at a worker adds to its time, so that a pause of this process adds no more
 MAX_GROWTH = 2 << 30  # bytes that a worker may gain since its first batch, before a new one takes its place
 MAX_OPEN_FILES = 512  # the same for what it leaves open
@@ -246,7 +246,7 @@ def check_unscored(unscored: int, responses: int, max_unscored: float, name: str
 
 @contextlib.contextmanager
 def without_stop_signals() -> Iterator[None]:
-    """SIGINT and SIGTERM wait while the block runs, in this thread and in the processes that it starts."""
+    """SIGINT, SIGTERM and SIGHUP wait while the block runs, in this thread and in the processes that it starts."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         yield

@@ -37,7 +37,7 @@ class Interrupted(Exception):
 
 
 class StopRequests:
-    """What SIGINT and SIGTERM do. An object of this class is the signal handler while ``stop_requests`` runs.
+    """What SIGINT, SIGTERM and SIGHUP do. An object of this class is the signal handler while ``stop_requests`` runs.
 
     ``end(line)`` prints the line and ends the program. ``announce(line)`` prints one.
     """
@@ -120,7 +120,8 @@ class StopRequests:
 def stop_requests() -> Iterator[StopRequests]:
     """Handle SIGINT, SIGTERM and SIGHUP while the block runs. A block in the block of another shares its object.
 
-    A SIGHUP that is ignored, as under ``nohup``, stays ignored. In another thread than the main one nothing is handled, and nobody is asked to stop.
+    A SIGHUP that is ignored, as under ``nohup``, stays ignored. In another thread than the main one nothing is handled, and
+    nobody is asked to stop.
     """
     current = signal.getsignal(signal.SIGTERM)
     if isinstance(current, StopRequests):

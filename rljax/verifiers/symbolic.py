@@ -278,7 +278,7 @@ def reserve_stdio() -> Iterator[tuple[IO[bytes], IO[bytes]]]:
 
 
 if __name__ == "__main__":
-    for number in (signal.SIGINT, signal.SIGTERM):  # they are for the caller, whose end closes our stdin
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # they are for the caller, whose end closes our stdin
         signal.signal(number, signal.SIG_IGN)
     with reserve_stdio() as channel:
         serve(*channel)
