@@ -88,7 +88,8 @@ def train_runs(
 
     Their one checkpoint lies in ``workdir``, the records of each in a folder of ``runs``. A run whose gradient is not finite
     stands still and does not stop the others: only when all do is it a UserError. ``questions`` is how many an evaluation
-    asks, for its interval. ``recreate_batch`` makes the batch of a skipped step again, to be saved. ``learning_rate`` of the number of updates, of which a step has ``updates``, goes to the loggers.
+    asks, for its interval. ``recreate_batch`` makes the batch of a skipped step again, to be saved. ``learning_rate`` of the
+    number of updates, of which a step has ``updates``, goes to the loggers.
     """
     steps = stop or loop.steps
     directory = Path(workdir) / "checkpoints" / name
