@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -328,6 +329,10 @@ def test_too_little_memory_for_a_checkpoint_is_no_damage(run, monkeypatch):
 def test_a_file_where_a_folder_should_be_is_one_line(tmp_path, stands):
     def put_file(step):
         if step == 3:
+            for _ in range(3000):  # the save of step 2 makes its folders in the background
+                if (tmp_path / "checkpoints" / "rl" / "2").exists():
+                    break
+                time.sleep(0.01)
             if (tmp_path / stands).exists():
                 shutil.move(tmp_path / stands, tmp_path / "away")
             (tmp_path / stands).write_text("mine")

@@ -117,7 +117,7 @@ def test_a_plan_for_one_device_counts_the_state_and_the_temporaries_of_the_compi
     plan = planning.make_plan(planning.resolve_abstract(small_config()))
     count = transformer.count(jax.eval_shape(lambda: transformer.init(plan.run.model, jax.random.key(0))))
     m = plan.memory
-    assert m.state["weights"] == 4 * count and m.state["optimiser"] == pytest.approx(8 * count, abs=64)
+    assert m.state["weights"] == 4 * count and m.state["optimizer"] == pytest.approx(8 * count, abs=64)
     assert m.state["reference"] == m.state["critic"] == 0
     assert m.peak == max(m.phases.values()) > sum(m.state.values()) + m.updating["gradients"]
     assert plan.sampled_tokens == 4 * 4 * 32 and plan.note == ""
@@ -128,8 +128,8 @@ def test_moments_in_host_memory_are_counted_there_and_not_on_the_device():
     on_device, offloaded = small_config(), small_config()
     offloaded.rl.optimizer.offload = True
     without, with_offload = (planning.make_plan(planning.resolve_abstract(c)).memory for c in (on_device, offloaded))
-    moments = without.state["optimiser"] - with_offload.state["optimiser"]
-    assert (without.host, with_offload.host) == (0, moments) and 0 < with_offload.state["optimiser"] < 64
+    moments = without.state["optimizer"] - with_offload.state["optimizer"]
+    assert (without.host, with_offload.host) == (0, moments) and 0 < with_offload.state["optimizer"] < 64
     assert with_offload.phases["sample"] == without.phases["sample"] - moments and with_offload.peak <= without.peak
 
 

@@ -15,7 +15,7 @@ from rljax.training.run import Run
 class Memory:
     """Bytes on each device."""
 
-    state: dict[str, float]  # weights, adapters, optimiser, reference, critic, other
+    state: dict[str, float]  # weights, adapters, optimizer, reference, critic, other
     sampling: dict[str, float]  # the sampler's copy of the weights, KV cache, other
     updating: dict[str, float]  # gradients, activations and all other temporary memory
     phases: dict[
@@ -62,13 +62,13 @@ def compute_memory(run: Run, programs: Programs) -> Memory:
 
 
 def compute_state_memory(run: Run) -> dict[str, float]:
-    """Return the bytes of each part of the training state on each device. Master weights are part of the optimiser."""
+    """Return the bytes of each part of the training state on each device. Master weights are part of the optimizer."""
     state = abstract_state(run)
     base = state.frozen.params if state.frozen is not None else None  # with LoRA, ``params`` are the adapters
     parts = {
         "weights": bytes_per_device(state.params if base is None else base),
         "adapters": 0.0 if base is None else bytes_per_device(state.params),
-        "optimiser": bytes_per_device(state.opt_state),
+        "optimizer": bytes_per_device(state.opt_state),
         "reference": bytes_per_device(state.reference),
         "critic": bytes_per_device((state.critic, state.critic_opt_state)),
     }

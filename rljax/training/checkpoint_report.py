@@ -107,7 +107,7 @@ def _orbax() -> Iterator[ocp.Checkpointer]:
 
 
 def split_path(path: str) -> ArrayPath:
-    """ "['opt_state'][0].mu['w']" -> ("opt_state", "0", "mu", "w")."""
+    """``['opt_state'][0].mu['w']`` -> ("opt_state", "0", "mu", "w")."""
     return tuple(next(filter(None, groups), "") for groups in TOKEN.findall(path))
 
 

@@ -135,7 +135,7 @@ def check_algorithm(rl: Any) -> None:
         raise UserError(f"rl.updates={update.updates} must divide the {attempts} attempts of a rollout")
     if update.updates > 1 and algorithm.name("aggregation") == "prompt_mean":
         raise UserError(
-            f"rl.updates={update.updates} splits groups over optimiser steps, but the aggregation prompt_mean averages "
+            f"rl.updates={update.updates} splits groups over optimizer steps, but the aggregation prompt_mean averages "
             "within them: use rl.updates=1 or another aggregation"
         )
     if algorithm.looks_at("values"):
