@@ -32,6 +32,7 @@ SMALL = [
     "--config.rl.max_new_tokens=24",
     "--config.rl.reward=correct + 0.1*repetition",  # a term that reads text: verifiers are processes
     "--config.workers=2",
+    "--config.selection.rules=()",
     *(f"--config.{stage}.steps=12" for stage in STAGES),
     *(f"--config.{stage}.eval_every=3" for stage in STAGES),
 ]
@@ -129,9 +130,9 @@ def disturbed_run(workdir: Path, rng: random.Random) -> tuple[collections.Counte
         process = start(workdir, blow == "starve")
         try:
             if blow == "starve":
-                process.wait(timeout=rng.uniform(20, 40))
+                process.wait(timeout=rng.uniform(8, 20))
             else:
-                process.wait(timeout=rng.uniform(4, 25))
+                process.wait(timeout=rng.uniform(3, 12))
                 if process.returncode == 0:
                     return blows, survivors
         except subprocess.TimeoutExpired:
