@@ -382,7 +382,7 @@ def test_a_save_that_fails_for_any_reason_surfaces_at_once_and_names_the_newest_
 
 PROCESS = """
 import sys; sys.path.insert(0, "tests")
-import resource, shutil
+import resource
 from pathlib import Path
 import toy_stage
 from rljax.training import command_line, quiet
@@ -390,7 +390,8 @@ workdir, what = Path(sys.argv[1]), sys.argv[2]
 
 def disturb(step):
     if step == 4 and what == "file":
-        shutil.rmtree(workdir / "checkpoints" / "rl")
+        # away in one move: a save may still be writing in it
+        (workdir / "checkpoints" / "rl").rename(workdir / "moved")
         (workdir / "checkpoints" / "rl").write_text("")
     if step == 4 and what == "full":
         resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
