@@ -25,8 +25,8 @@ def compute_advantages(
     [B] bool leaves out further groups, where it is False.
 
     The batch holds arrays [N, S = P + T] (tokens, mask, loss_mask, behaviour_logprobs and, where the algorithm needs them,
-    old_logprobs, ref_logprobs, penalty, values, returns, correction, correct_mask), ``advantage`` [N] or [N, S], and the
-    rollout's ``sampling_mask`` [N, T, bytes] if it has one.
+    old_logprobs, ref_logprobs, penalty, values, returns, correction, correct_mask), ``advantage`` [N] or [N, S], ``group``
+    [N] (the number of the prompt), and the rollout's ``sampling_mask`` [N, T, bytes] if it has one.
     """
     from rljax import rewards  # not above: updates alone then need no tokenizers and templates
 
@@ -36,6 +36,7 @@ def compute_advantages(
     by_group = lambda x: rewards.by_group(x, learner.group_size)
     response_columns = lambda name: by_group(batch[name][:, start:]) if name in batch else None
     batch = make_policy_batch(rollout, make_loss_mask(learner, experience, keep))
+    batch["group"] = jnp.arange(rollout.mask.shape[0], dtype=jnp.int32) // learner.group_size
     batch |= score_before_updates(learner, state, batch)
 
     # Advantages within each group

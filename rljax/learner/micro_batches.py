@@ -1,8 +1,9 @@
 """A batch, split into micro-batches inside the jit.
 
 Rows are sorted by length first. Each micro-batch is then cut to the smallest of a few widths that holds its rows, so that
-little padding is computed. The weight of each token in the loss comes from the whole batch, before the split. So the sum of
-the losses of the micro-batches is the loss of the batch, for any number of micro-batches.
+little padding is computed. Or rows are packed into sequences of one width, so that next to none is (``packing.py``). The weight
+of each token in the loss comes from the whole batch, before the split. So the sum of the losses of the micro-batches is the
+loss of the batch, for any number of micro-batches and any packing.
 """
 
 import dataclasses
@@ -12,8 +13,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from rljax.learner.packing import Packing, pack_batch
 from rljax.options import option
-from rljax.transformer import Layout
+from rljax.transformer import Config, Layout, packed_token_logprobs, token_logprobs
 
 Array = jax.Array
 Batch = dict[str, Array]  # arrays [N, S] or [N, columns, ...] (by column) or [N] (by row); "mask" [N, S]: real tokens
@@ -29,22 +31,35 @@ class MicroBatchOptions:
     widths: tuple[int, ...] = option(
         (), "response columns that a micro-batch may be cut to, beside all of them", items=int, low=1
     )
+    packing: int = option(
+        0,
+        "columns of sequences that rows are packed into, each shared prompt once, so that no padding is computed; 0: no packing",
+        low=0,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class MicroBatching:
-    """How a batch is split: ``rows`` in each micro-batch (0: all), each cut to one of ``widths`` columns."""
+    """How a batch is split: ``rows`` in each micro-batch (0: all), each cut to one of ``widths`` columns.
+
+    With ``packing``, a micro-batch is as many packed sequences as have the columns of that many rows.
+    """
 
     rows: int = 0
     widths: tuple[int, ...] = ()
     layout: Layout = Layout()
+    packing: Packing | None = None
 
     @classmethod
-    def from_options(cls, options: MicroBatchOptions, prompt_slots: int, layout: Layout) -> "MicroBatching":
-        """The micro-batching of a stage whose rows begin with ``prompt_slots`` columns of prompt."""
+    def from_options(
+        cls, options: MicroBatchOptions, prompt_slots: int, layout: Layout, shared_prompts: bool = False
+    ) -> "MicroBatching":
+        """The micro-batching of a stage whose rows begin with ``prompt_slots`` columns of prompt, which rows may share."""
         shards = layout.num_shards("rows")
         rows = -(-options.micro_batch // shards) * shards
-        return cls(rows, tuple(prompt_slots + width for width in options.widths), layout)
+        shared_slots = prompt_slots if shared_prompts else 0
+        packing = Packing(options.packing, shared_slots, layout) if options.packing else None
+        return cls(rows, tuple(prompt_slots + width for width in options.widths), layout, packing)
 
     def split(self, batch: Batch) -> tuple[Array, Batch, Array]:
         """(index of the width [M], batch of arrays [M, rows, ...], index of the row at each place [M, rows]).
@@ -100,21 +115,56 @@ def gradients(
     "max" are combined by maximum instead. ``constrain`` shards gradients over the devices. ``loss_scale`` [] is a power of two
     that the loss is multiplied by before it is differentiated; gradients are divided by it in float32 before they are summed.
     """
-    width, micro_batches, _ = micro_batching.split(batch)
     differentiated = loss if loss_scale is None else scale_loss(loss, loss_scale)
-    compute = micro_batching.at_each_width(lambda b: jax.value_and_grad(differentiated, has_aux=True)(params, b))
+    compute = lambda b: jax.value_and_grad(differentiated, has_aux=True)(params, b)
     unscale = lambda g: g if loss_scale is None else g / loss_scale
 
-    def add_micro_batch(total: Any, xs: Any) -> tuple[Any, None]:
-        (value, metrics), grads = compute(*xs)
+    def add_micro_batch(total: Any, computed: Any, rows: Array) -> Any:
+        (value, metrics), grads = computed
         metrics = metrics | {"loss": metrics.get("loss", value)}  # a scaled loss has itself, unscaled, as a metric
         grads = jax.tree.map(lambda a, b: a + unscale(b.astype(a.dtype)), total[0], constrain(grads))
-        return (constrain(grads), {k: combine_metric(k, total[1][k], v) for k, v in metrics.items()}), None
+        return constrain(grads), {k: combine_metric(k, total[1][k], v) for k, v in metrics.items()}
 
-    zeros = jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.promote_types(p.dtype, jnp.float32)), params)
-    value, metrics = jax.eval_shape(loss, params, jax.tree.map(lambda x: x[0], micro_batches))
-    start = constrain(zeros), jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), metrics | {"loss": value})
-    return jax.lax.scan(add_micro_batch, start, (width, micro_batches))[0]
+    def zeros(micro_batch: Batch) -> Any:
+        value, metrics = jax.eval_shape(loss, params, micro_batch)
+        grads = jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.promote_types(p.dtype, jnp.float32)), params)
+        return constrain(grads), jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), metrics | {"loss": value})
+
+    return fold_micro_batches(compute, add_micro_batch, zeros, batch, micro_batching)
+
+
+def fold_micro_batches(
+    compute: Callable[[Batch], Any],
+    add: Callable[[Any, Any, Array], Any],
+    start: Callable[[Batch], Any],
+    batch: Batch,
+    micro_batching: MicroBatching,
+    pad: bool = False,
+) -> Any:
+    """``total = add(total, compute(micro_batch), rows)`` for one micro-batch after the other.
+
+    ``rows`` [n] int32 are the numbers of a micro-batch's rows in the batch, N for a place without a row. The first ``total`` is
+    ``start(micro_batch)``, of the shapes of a micro-batch. ``pad``: arrays that it returns [n, columns] are padded where the micro-batch was cut.
+    """
+    packing = micro_batching.packing
+    if packing is None:
+        width, micro_batches, order = micro_batching.split(batch)
+        first = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), micro_batches)
+        compute_cut = micro_batching.at_each_width(compute, pad)
+        step = lambda total, xs: (add(total, compute_cut(*xs[:2]), xs[2]), None)
+        return jax.lax.scan(step, start(first), (width, micro_batches, order))[0]
+
+    rows, columns = batch["mask"].shape
+    count = packing.sequences_at_once(min(micro_batching.rows or rows, rows), columns)
+    packed = pack_batch(batch, packing, count)
+    micro_batch = lambda number: packed.micro_batch(batch, number * count, count, micro_batching.layout)
+
+    def step(number: Array, total: Any) -> Any:
+        part, numbers = micro_batch(number)
+        return add(total, compute(part), numbers)
+
+    loops = micro_batching.layout.max_over_runs(-(-packed.used // count))
+    return jax.lax.fori_loop(0, loops, step, start(jax.eval_shape(lambda: micro_batch(0)[0])))
 
 
 def scale_loss(
@@ -139,12 +189,23 @@ def score_rows(measure: Callable[[Batch], Any], batch: Batch, start: int, micro_
 
     ``measure(micro_batch)`` returns arrays [n, S - start], or a pytree of them.
     """
-    width, micro_batches, order = micro_batching.split(batch)
-    pad_prompt = lambda x: jnp.pad(x, [(0, 0), (start, 0)])
-    compute = micro_batching.at_each_width(lambda b: jax.tree.map(pad_prompt, measure(b)), pad=True)
     rows, columns = batch["tokens"].shape
+    pad_prompt = lambda x: jnp.pad(x, [(0, 0), (start, 0)])
+    compute = lambda b: jax.tree.map(pad_prompt, measure(b))
+    zeros = lambda part: jax.tree.map(lambda x: jnp.zeros((rows, columns), x.dtype), jax.eval_shape(measure, part))
+    put = lambda total, computed, numbers: jax.tree.map(lambda t, x: t.at[numbers].set(x, mode="drop"), total, computed)
+    return fold_micro_batches(compute, put, zeros, batch, micro_batching, pad=True)
 
-    def restore_order(x: Array) -> Array:
-        return jnp.zeros((rows, columns), x.dtype).at[order.reshape(-1)].set(x.reshape(-1, columns), mode="drop")
 
-    return jax.tree.map(restore_order, jax.lax.map(lambda xs: compute(*xs), (width, micro_batches)))
+def score_batch(
+    policy: Any, model: Config, batch: Batch, temperature: Array | float = 1.0, start: int = 1
+) -> tuple[Array, Array]:
+    """(log-probabilities, entropies) [n, S - start] of a micro-batch's tokens from column ``start`` on, packed or not."""
+    tokens, kept = batch["tokens"], batch.get("sampling_mask")
+    if kept is not None:
+        kept = kept[:, : tokens.shape[1] - start]
+    if "packed" not in batch:
+        return token_logprobs(policy, model, tokens, batch["mask"], temperature, start, kept)
+    packed: Any = batch["packed"]
+    rows = tokens.shape[0] // packed.tokens.shape[0]
+    return packed_token_logprobs(policy, model, packed, rows, tokens.shape[1] - start, temperature, kept)

@@ -8,7 +8,7 @@ import optax
 
 from rljax import policy_gradient as pg
 from rljax import transformer
-from rljax.learner.micro_batches import Batch, MicroBatching
+from rljax.learner.micro_batches import Batch, MicroBatching, score_batch
 from rljax.options import option
 from rljax.transformer import lora
 
@@ -69,9 +69,5 @@ class PolicyLearner:
         Both are of the distribution over the tokens that the sampler kept, where the batch has a sampling mask.
         ``params`` are adapters where ``frozen`` holds the weights that they are attached to.
         """
-        policy, tokens, kept = lora.policy_params(params, frozen), batch["tokens"], batch.get("sampling_mask")
-        if kept is not None:
-            kept = kept[:, : tokens.shape[1] - self.prompt_slots]
-        return transformer.token_logprobs(
-            policy, self.model, tokens, batch["mask"], self.temperature, self.prompt_slots, kept
-        )
+        policy = lora.policy_params(params, frozen)
+        return score_batch(policy, self.model, batch, self.temperature, self.prompt_slots)

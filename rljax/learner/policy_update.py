@@ -136,7 +136,7 @@ def make_policy_loss(
     def loss(params: Any, batch: Batch) -> tuple[Array, Metrics]:
         # The response's columns, scored
         logp, entropy = learner.score(params["policy"], batch, frozen)
-        b = {name: x[:, start:] if x.ndim > 1 else x for name, x in batch.items()}
+        b = {name: x[:, start:] if x.ndim > 1 else x for name, x in batch.items() if name != "packed"}
         mask, advantage, mean_weight = b["loss_mask"], b["advantage"], b["mean_weight"]
         counted = lambda x: pg.where_counted(x, mask)  # NaN times a weight of 0 would be NaN
         logp, entropy = counted(logp), counted(entropy)

@@ -10,7 +10,7 @@ import optax
 from rljax import transformer
 from rljax.distributed import sharding
 from rljax.learner.loss_scale import current_scale, update_loss_scale
-from rljax.learner.micro_batches import Batch, Metrics, MicroBatching, gradients
+from rljax.learner.micro_batches import Batch, Metrics, MicroBatching, fold_micro_batches, gradients, score_batch
 from rljax.learner.update import apply_gradients
 from rljax.structs import TrainState
 from rljax.transformer import lora
@@ -41,9 +41,11 @@ def supervised_step(
 
 def supervised_loss(params: Any, batch: Batch, *, model: transformer.Config, micro_batching: MicroBatching) -> Array:
     """The loss of a held-out batch, [] float32, in nats per token."""
-    width, micro_batches, _ = micro_batching.split(add_token_weights(batch))
-    compute = micro_batching.at_each_width(lambda b: make_next_token_loss(model)(params, b)[0])
-    return jax.lax.map(lambda xs: compute(*xs), (width, micro_batches)).sum()
+    compute = lambda b: make_next_token_loss(model)(params, b)[0]
+    zero = lambda part: jax.tree.map(jnp.zeros_like, jax.eval_shape(compute, part))
+    return fold_micro_batches(
+        compute, lambda total, loss, rows: total + loss, zero, add_token_weights(batch), micro_batching
+    )
 
 
 def add_token_weights(batch: Batch) -> Batch:
@@ -67,7 +69,7 @@ def make_next_token_loss(
 
     def loss(params: Any, batch: Batch) -> tuple[Array, Metrics]:
         policy = lora.policy_params(params, frozen)
-        logp, entropy = transformer.token_logprobs(policy, model, batch["tokens"], batch["mask"])
+        logp, entropy = score_batch(policy, model, batch)
         weight = batch["weight"][:, 1:]
         mean = lambda x: jnp.sum(weight * jnp.where(weight > 0, x, 0.0))  # 0 times -inf would be NaN
         return -mean(logp), {"entropy": mean(jax.lax.stop_gradient(entropy))}

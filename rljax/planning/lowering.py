@@ -18,6 +18,7 @@ from rljax.distributed import sharding
 from rljax.evaluation import divide_attempts
 from rljax.planning import collectives
 from rljax.planning.collectives import Collective
+from rljax.planning.operations import update_shape
 from rljax.planning.static_memory import kv_cache_bytes, sampler_weight_bytes
 from rljax.structs import Experience, Problems, Rewards, Rollout
 from rljax.training import initial_state
@@ -165,9 +166,11 @@ def compile_programs(run: Run, exact: bool = False) -> tuple[Programs, str]:
     flat. ``exact`` compiles all layers.
     """
     stages = sampler.stage_sizes(run.rl.sampling.max_new_tokens)
-    trip_counts = tuple(float(end - start) for start, end in zip([0, *stages[:-1]], stages, strict=True))
+    of_sampler = tuple(float(end - start) for start, end in zip([0, *stages[:-1]], stages, strict=True))
+    of_update = (float(update_shape(run.rl, run.task.prompt_slots).micro_batches),)  # packed: as many as are needed
     compiled, note = {}, ""
     for name, lower in lower_programs(run).items():
+        trip_counts = of_update if name in ("advantages", "update") else of_sampler
         if run.model.layers <= MAX_COMPILED_LAYERS or exact or run.model.scan_layers:
             compiled[name] = compile_program(lower(), trip_counts)
             continue

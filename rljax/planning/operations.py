@@ -28,6 +28,15 @@ class Cost:
     bytes: float  # read or written in the devices' memories
 
 
+class UpdateShape(NamedTuple):
+    """What one pass over a rollout's batch computes, padding included."""
+
+    micro_batches: int
+    rows: int  # rows, or packed sequences, of all micro-batches
+    columns: int  # of each
+    scored: int  # columns of each that have logits
+
+
 class ScoringPasses(NamedTuple):
     """Numbers of forward passes that compute log-probabilities without a gradient."""
 
@@ -134,9 +143,8 @@ def update_cost(run: Run, prompt_slots: int, state_bytes: float) -> Cost:
     with LoRA one. Rematerialization costs at most one more. The bytes of a pass are the weights, once for each micro-batch and
     device, and the activations of each layer: 20 of the residual stream's width and 6 of the feed-forward width.
     """
-    rl, model = run.rl, run.model
-    update, scored = rl.update, rl.sampling.max_new_tokens
-    rows, columns = rl.problems.prompts * rl.sampling.group_size, prompt_slots + scored
+    rl, model, update = run.rl, run.model, run.rl.update
+    micro_batches, rows, columns, scored = update_shape(rl, prompt_slots)
     scoring = scoring_passes(rl)
     has_critic = rl.algorithm.looks_at("values")
 
@@ -156,7 +164,6 @@ def update_cost(run: Run, prompt_slots: int, state_bytes: float) -> Cost:
 
     # bytes
     itemsize = jnp.dtype(model.dtype).itemsize
-    micro_batches = math.ceil(rows / rl.micro_batching.rows)
     passes = scoring.before_update + update.epochs * (3 + scoring.each_epoch + (model.remat == "layer"))
     devices = model.layout.mesh.size if model.layout.mesh else 1
     weights = parameters_read(model, devices, rows * columns / micro_batches) * itemsize
@@ -164,6 +171,18 @@ def update_cost(run: Run, prompt_slots: int, state_bytes: float) -> Cost:
     activations = rows * columns * model.layers * (20 * model.width + 6 * ff_width) * itemsize
     accessed = passes * (micro_batches * weights + activations) + update.steps * 2 * state_bytes
     return Cost(flops, accessed)
+
+
+def update_shape(rl: Reinforcement, prompt_slots: int) -> UpdateShape:
+    """Return what a pass over the batch computes where all prompts and responses are as long as they may be."""
+    batching, prompts, scored = rl.micro_batching, rl.problems.prompts, rl.sampling.max_new_tokens
+    rows, columns = prompts * rl.sampling.group_size, prompt_slots + scored
+    at_once = min(batching.rows or rows, rows)
+    if batching.packing is None:
+        return UpdateShape(math.ceil(rows / at_once), rows, columns, scored)
+    width, sequences = batching.packing.columns, batching.packing.sequences_at_once(at_once, columns)
+    count = math.ceil((rows * scored + prompts * prompt_slots) / width / sequences)
+    return UpdateShape(count, count * sequences, width, width)
 
 
 def scoring_passes(rl: Reinforcement) -> ScoringPasses:

@@ -62,6 +62,8 @@ def columns_per_token(plan: Plan, lengths: np.ndarray) -> dict[str, float]:
     prompt, slots, batching = lengths.mean(), task.prompt_slots, plan.run.rl.micro_batching
 
     def of_update(response: int) -> float:
+        if batching.packing is not None:
+            return 1.0
         width = next(w for w in batching.all_widths(slots + longest) if w >= slots + response)
         return float(width / (prompt + response))
 

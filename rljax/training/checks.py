@@ -58,6 +58,7 @@ def check_stage(run: Any, stage: Any) -> None:
     stage.optimizer.check(f"{name}.optimizer.")
     for setting in stage.offloaded.values():
         sharding.check_host_memory(run.model.layout, setting)
+    check_packing(run, stage)
     if name == "rl":
         check_ahead(run)
         sharding.check_rows_divide(stage.problems.prompts, run.sampler_model.layout, "rl.prompts")
@@ -72,6 +73,33 @@ def check_stage(run: Any, stage: Any) -> None:
         )
     if name == "rl" and stage.update.mix_reference != 1.0:
         raise UserError("rl.lora.rank: adapters of two policies cannot be mixed: use rl.mix_reference=1")
+
+
+def check_packing(run: Any, stage: Any) -> None:
+    """Raise UserError where rows cannot be packed into sequences as the settings of a stage say."""
+    name, packing, model = stage.name, stage.micro_batching.packing, run.model
+    if packing is None:
+        return
+    said, columns = f"{name}.packing={packing.columns}", row_columns(run, stage)
+    if packing.columns < columns:
+        raise UserError(f"{said}: one row, a prompt and its response, may have {columns} columns: raise it, or use 0")
+    if model.attention != "own":
+        raise UserError(
+            f"{said}: the attention kernel {model.attention!r} does not know packed sequences: use model.attention=own with "
+            f"model.attention_chunk, or {name}.packing=0 with {name}.widths"
+        )
+    if model.layout.num_shards("columns") > 1:
+        raise UserError(f"{said}: mesh.learn.columns splits the columns of a row over devices: use {name}.packing=0")
+    if name == "rl" and stage.algorithm.looks_at("values"):
+        raise UserError(f"{said}: a critic scores padded rows: use rl.packing=0 with rl.widths")
+
+
+def row_columns(run: Any, stage: Any) -> int:
+    """The columns of a row of a stage's batches: prompt slots and the longest response, or a page."""
+    if stage.name == "pretrain":
+        return stage.data.length
+    longest = stage.data.max_new_tokens if stage.name == "sft" else stage.sampling.max_new_tokens
+    return run.task.prompt_slots + longest
 
 
 def check_ahead(run: Any) -> None:

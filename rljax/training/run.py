@@ -270,7 +270,9 @@ def stage_settings(config: ConfigTree, name: str, prompt_slots: int, model: tran
         loop=build_section(LoopOptions, config, name),
         optimizer=build_section(OptimizerOptions, config, f"{name}.optimizer"),
         lora=build_section(LoraOptions, config, f"{name}.lora"),
-        micro_batching=learner.MicroBatching.from_options(batches, prompt_slots, model.layout),
+        micro_batching=learner.MicroBatching.from_options(
+            batches, prompt_slots, model.layout, shared_prompts=name == "rl"
+        ),
     )
 
 

@@ -2,7 +2,9 @@
 
     config.py              Config: the architecture
     parameters.py          init, and the shape, logical axes and initial values of every weight
-    sequence.py            forward, hidden_states, token_logprobs: whole sequences at once
+    sequence.py            forward, hidden_states: whole sequences at once
+    packed_sequences.py    prompts and responses one behind the other, without padding
+    scoring.py             token_logprobs: the log-probability of each token, and the entropy
     decoding.py            prefill, grow_cache, decode: one token at a time, with a cache
     layer.py               one layer: its attention, what it caches, its feed-forward block
     attention.py           scores, softmax and mixing: RoPE, grouped queries, QK-norm, sliding windows, soft-caps
@@ -26,6 +28,7 @@ from rljax.transformer.attention import check_attention_kernel
 from rljax.transformer.config import Config, Params
 from rljax.transformer.decoding import Cache, decode, grow_cache, prefill
 from rljax.transformer.layout import Layout
+from rljax.transformer.packed_sequences import PackedSequences
 from rljax.transformer.parameters import (
     WeightSpec,
     count,
@@ -35,7 +38,8 @@ from rljax.transformer.parameters import (
     unstack_layers,
     weight_specs,
 )
-from rljax.transformer.sequence import forward, hidden_states, token_logprobs, token_positions
+from rljax.transformer.scoring import packed_token_logprobs, token_logprobs
+from rljax.transformer.sequence import forward, hidden_states, token_positions
 from rljax.transformer.weight_formats import (
     WEIGHT_FORMATS,
     Int8Matrix,
@@ -52,6 +56,7 @@ __all__ = [
     "Int8Matrix",
     "Layout",
     "LoraMatrix",
+    "PackedSequences",
     "Params",
     "WeightSpec",
     "check_attention_kernel",
@@ -63,6 +68,7 @@ __all__ = [
     "hidden_states",
     "init",
     "logical_axes",
+    "packed_token_logprobs",
     "param_shardings",
     "prefill",
     "quantize_params",

@@ -18,6 +18,7 @@ from rljax.transformer.blocks import (
     rope_frequencies,
 )
 from rljax.transformer.config import ATTENTION_KERNELS, KERNEL_PLATFORM, SPLASH_KERNELS, Array, Config, Params
+from rljax.transformer.packed_sequences import Segments, may_attend
 from rljax.transformer.products import accumulation_dtype, add_bias, product
 
 MASKED_SCORE = -1e30  # large and finite: a row that may attend to nothing stays finite
@@ -71,13 +72,24 @@ def within_window(query: Array, key: Array, index: int, config: Config) -> Array
     return (query - key) < config.window if config.window and config.is_sliding(index) else True
 
 
-def attend_sequence(q: Array, k: Array, v: Array, mask: Array, positions: Array, index: int, config: Config) -> Array:
+def attend_sequence(
+    q: Array,
+    k: Array,
+    v: Array,
+    mask: Array,
+    positions: Array,
+    index: int,
+    config: Config,
+    segments: Segments | None = None,
+) -> Array:
     """Causal attention over whole sequences: q [B, K, R, S, E], k and v [B, K, S, .] -> [B, K * R, S, E'] float32.
 
-    ``mask`` [B, S] is True on real tokens, ``positions`` [B, S] counts them. With ``config.attention_chunk`` only the scores
+    ``mask`` [B, S] is True on real tokens, ``positions`` [B, S] counts them. ``segments`` are those of packed sequences, which
+    only ``config.attention = "own"`` knows. With ``config.attention_chunk`` only the scores
     of that many queries exist at once, and the backward pass computes them again: memory grows with S, not with S squared.
     """
     if config.attention in ATTENTION_KERNELS:
+        assert segments is None, "checked where a config is read"
         window = config.window if config.is_sliding(index) else None
         if config.attention in SPLASH_KERNELS:
             from rljax.transformer import splash
@@ -92,13 +104,23 @@ def attend_sequence(q: Array, k: Array, v: Array, mask: Array, positions: Array,
         # devices once, and not once for each chunk.
         of_q, of_kv = layout.spec(("rows", "heads", None, "columns"), q.shape), layout.spec(("rows", "heads"), k.shape)
         of_rows, of_columns = layout.spec(("rows",), mask.shape), layout.spec(("columns",), columns.shape)
-        specs = of_q, of_kv, of_kv, of_rows, of_rows, of_columns
+        of_segments = None if segments is None else (of_rows, of_rows)
+        specs = of_q, of_kv, of_kv, of_rows, of_rows, of_columns, of_segments
         attend = jax.shard_map(attend, mesh=layout.mesh, in_specs=specs, out_specs=of_q, check_vma=False)
-    return flatten_heads(attend(q, k, v, mask, positions, columns))
+    return flatten_heads(attend(q, k, v, mask, positions, columns, segments))
 
 
 def attend_in_chunks(
-    q: Array, k: Array, v: Array, mask: Array, positions: Array, at: Array, chunk: int, index: int, config: Config
+    q: Array,
+    k: Array,
+    v: Array,
+    mask: Array,
+    positions: Array,
+    at: Array,
+    segments: Segments | None,
+    chunk: int,
+    index: int,
+    config: Config,
 ) -> Array:
     """Causal attention of the queries q [B, K, R, M, E] of the columns ``at`` [M] -> [B, K, R, M, E'] float32.
 
@@ -109,6 +131,9 @@ def attend_in_chunks(
     def attend_chunk(q: Array, at: Array) -> Array:
         near = within_window(positions[:, at][:, :, None], positions[:, None, :], index, config)
         visible = (at[:, None] >= columns) & mask[:, None, :] & near
+        if segments is not None:
+            of_query, of_key = [s[:, at][:, :, None] for s in segments], [s[:, None, :] for s in segments]
+            visible &= may_attend((of_query[0], of_query[1]), (of_key[0], of_key[1]))
         p = jax.nn.softmax(attention_scores((q,), (k,), visible[:, None, None], config))
         return mix_values(p, v, config)
 

@@ -1,4 +1,4 @@
-"""The transformer over whole sequences: logits, hidden states, and the log-probability of each token."""
+"""The transformer over whole sequences: hidden states and logits."""
 
 from typing import Any
 
@@ -9,6 +9,7 @@ from rljax.transformer.attention import attend_sequence
 from rljax.transformer.blocks import embed, rms_norm, unembed
 from rljax.transformer.config import ATTENTION_KERNELS, Array, Config, Params
 from rljax.transformer.layer import LayerCache, finish_layer, project_sequence
+from rljax.transformer.packed_sequences import PackedSequences
 from rljax.transformer.weight_formats import gather_layer
 
 REMAT = {"dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable, "layer": None}
@@ -20,13 +21,18 @@ def token_positions(mask: Array) -> Array:
 
 
 def run_layers(
-    params: Params, config: Config, tokens: Array, mask: Array, keep_stacked: bool = False
+    params: Params,
+    config: Config,
+    tokens: Array,
+    mask: Array,
+    keep_stacked: bool = False,
+    packed: PackedSequences | None = None,
 ) -> tuple[Array, list[Any]]:
     """All layers over tokens [B, S]: the residual stream [B, S, D], and what each layer caches, [B, K, S, .].
 
     With ``scan_layers`` the list for the cache is empty, unless ``keep_stacked`` asks for it: it is then stacked as the
     parameters are, and there is no gradient. Columns may be sharded over devices. Each device then compares its own queries
-    with all keys.
+    with all keys. With ``packed`` the rows are packed sequences, which say what each column may attend to.
     """
     # Pad the columns so that they divide among devices, and move real tokens to the front where a kernel needs that.
     constrain, real = config.layout.constrain, tokens.shape[1]
@@ -36,14 +42,15 @@ def run_layers(
     if config.attention in ATTENTION_KERNELS:  # kernels count columns: these are positions once real tokens come first
         order = jnp.argsort(~mask, -1)
         tokens, mask = (permute_columns(y, order) for y in (tokens, mask))
-    positions = token_positions(mask)
+    positions = token_positions(mask) if packed is None else packed.positions
+    segments = None if packed is None else packed.segments
 
     def run_layer(layer: Params, x: Array, index: int) -> tuple[Array, LayerCache]:
         layer = gather_layer(layer, config, index)
         h = rms_norm(x, layer["attention_norm"], config)
         q, k, v, pair = project_sequence(layer, h, positions, index, config)
         q, (k, v) = constrain(q, "rows", "heads", None, "columns"), constrain((k, v), "rows", "heads")
-        mixed = attend_sequence(q, k, v, mask, positions, index, config)
+        mixed = attend_sequence(q, k, v, mask, positions, index, config, segments)
         x = finish_layer(layer, x, mixed, config)
         return constrain(x, "rows", "columns"), pair
 
@@ -107,72 +114,3 @@ def forward(params: Params, config: Config, tokens: Array, mask: Array | None = 
     """
     x, _ = run_layers(params, config, tokens, jnp.ones(tokens.shape, bool) if mask is None else mask)
     return unembed(params, config, x)
-
-
-def token_logprobs(
-    params: Params,
-    config: Config,
-    tokens: Array,
-    mask: Array,
-    temperature: Array | float = 1.0,
-    start: int = 1,
-    sampling_mask: Array | None = None,
-) -> tuple[Array, Array]:
-    """The log-probability of each token given those before it, and the entropy of the distribution it was drawn from.
-
-    tokens, mask [B, S] -> (logprobs, entropy), both [B, S - start] float32 in nats. Column j describes the token at column
-    ``start + j`` (start >= 1). Logits are divided by ``temperature`` first: score at the temperature of sampling. Columns
-    whose mask is False are 0. With ``config.logprob_chunk`` only the logits of that many columns exist at once, and the
-    backward pass computes them again: [B, S, V] never exists.
-
-    ``sampling_mask`` [B, S - start, ceil(V / 8)] uint8 has a bit for each token that the sampler kept, as ``jnp.packbits``
-    orders them. Both results are then of the distribution over these tokens ("keep sampling mask", arXiv 2512.02556, 3.1). A
-    column without any bit keeps the whole vocabulary.
-    """
-    x, _ = run_layers(params, config, tokens, mask)
-    x, targets, is_real = x[:, start - 1 : -1], tokens[:, start:], mask[:, start:]
-
-    def score(x: Array, targets: Array, bits: Array | None) -> tuple[Array, Array]:
-        logits, kept = unembed(params, config, x) / temperature, None
-        if bits is not None:
-            kept = unpack_sampling_mask(bits, config)
-            logits = jnp.where(kept, logits, -jnp.inf)
-        logp = jax.nn.log_softmax(logits)
-        if config.layout.axes("vocab"):  # a sum over each device's shard; an index would gather all logits
-            chosen = jnp.sum(jnp.where(jnp.arange(logp.shape[-1]) == targets[..., None], logp, 0.0), -1)
-        else:
-            chosen = jnp.take_along_axis(logp, targets[..., None], -1)[..., 0]
-        logp = logp if kept is None else jnp.where(kept, logp, 0.0)  # 0 * -inf would be NaN
-        return chosen, -jnp.sum(jnp.exp(logp) * logp, -1)
-
-    chunk, columns = config.logprob_chunk, x.shape[1]
-    if chunk and chunk < columns:
-        logp, entropy = score_in_chunks(score, (x, targets, sampling_mask), chunk, config)
-    else:
-        logp, entropy = score(x, targets, sampling_mask)
-    return jnp.where(is_real, logp, 0.0), jnp.where(is_real, entropy, 0.0)
-
-
-def unpack_sampling_mask(bits: Array, config: Config) -> Array:
-    """[..., V] bool of the packed bits [..., ceil(V / 8)] uint8: the tokens that were kept. All where no bit is set."""
-    kept = jnp.unpackbits(bits, axis=-1, count=config.vocab_size).astype(bool) | ~jnp.any(bits, -1, keepdims=True)
-    between = (None,) * (kept.ndim - 3)
-    return config.layout.constrain(kept, "rows", "columns", *between, "vocab")
-
-
-def score_in_chunks(
-    score: Any, arrays: tuple[Array, Array, Array | None], chunk: int, config: Config
-) -> tuple[Array, Array]:
-    """``score`` of arrays [B, S, ...], about ``chunk`` columns at a time: each device takes its share of every chunk."""
-    columns, shards = arrays[0].shape[1], config.layout.num_shards("columns")
-    share = -(-chunk // shards)
-    pad = -columns % (shards * share)
-
-    def split_chunks(y: Array) -> Array:
-        y = jnp.pad(y, [(0, 0), (0, pad)] + [(0, 0)] * (y.ndim - 2))
-        y = jnp.moveaxis(y.reshape(y.shape[0], shards, -1, share, *y.shape[2:]), 2, 0)
-        return config.layout.constrain(y, None, "rows", "columns")
-
-    out = jax.lax.map(lambda xs: jax.checkpoint(score)(*xs), jax.tree.map(split_chunks, arrays))
-    logp, entropy = (jnp.moveaxis(y, 0, 2).reshape(y.shape[1], -1)[:, :columns] for y in out)
-    return logp, entropy

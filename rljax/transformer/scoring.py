@@ -1,0 +1,138 @@
+"""The log-probability of each token under the policy, and the entropy of the distribution it was drawn from."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from rljax.transformer.blocks import unembed
+from rljax.transformer.config import Array, Config, Params
+from rljax.transformer.packed_sequences import PackedSequences
+from rljax.transformer.sequence import run_layers
+
+
+def token_logprobs(
+    params: Params,
+    config: Config,
+    tokens: Array,
+    mask: Array,
+    temperature: Array | float = 1.0,
+    start: int = 1,
+    sampling_mask: Array | None = None,
+) -> tuple[Array, Array]:
+    """The log-probability of each token given those before it, and the entropy of the distribution it was drawn from.
+
+    tokens, mask [B, S] -> (logprobs, entropy), both [B, S - start] float32 in nats. Column j describes the token at column
+    ``start + j`` (start >= 1). Logits are divided by ``temperature`` first: score at the temperature of sampling. Columns
+    whose mask is False are 0. With ``config.logprob_chunk`` only the logits of that many columns exist at once, and the
+    backward pass computes them again: [B, S, V] never exists.
+
+    ``sampling_mask`` [B, S - start, ceil(V / 8)] uint8 has a bit for each token that the sampler kept, as ``jnp.packbits``
+    orders them. Both results are then of the distribution over these tokens ("keep sampling mask", arXiv 2512.02556, 3.1). A
+    column without any bit keeps the whole vocabulary.
+    """
+    x, _ = run_layers(params, config, tokens, mask)
+    x, targets, is_real = x[:, start - 1 : -1], tokens[:, start:], mask[:, start:]
+    logp, entropy = score_targets(params, config, x, targets, temperature, sampling_mask)
+    return jnp.where(is_real, logp, 0.0), jnp.where(is_real, entropy, 0.0)
+
+
+def packed_token_logprobs(
+    params: Params,
+    config: Config,
+    packed: PackedSequences,
+    rows: int,
+    columns: int,
+    temperature: Array | float = 1.0,
+    sampling_mask: Array | None = None,
+) -> tuple[Array, Array]:
+    """``token_logprobs`` of rows that are packed: (logprobs, entropy), both [K * rows, columns] float32 in nats.
+
+    K sequences with up to ``rows`` rows each. A row's token at ``place`` is described at that column; columns without a token
+    are 0. The head is computed only where a token is predicted: with ``config.logprob_chunk``, chunks behind the last of them
+    are left out. ``sampling_mask`` is [K * rows, columns, ceil(V / 8)] uint8.
+    """
+    x, _ = run_layers(params, config, packed.tokens, packed.prompt >= 0, packed=packed)
+    x = jnp.take_along_axis(x, packed.source[..., None], 1)
+    bits, sequence = None, jnp.arange(packed.tokens.shape[0])[:, None]
+    if sampling_mask is not None:
+        by_sequence = sampling_mask.reshape(-1, rows, *sampling_mask.shape[1:])
+        bits = by_sequence.at[sequence, packed.row, packed.place].get(mode="fill", fill_value=0)
+    scored = score_targets(params, config, x, packed.target, temperature, bits, packed.count.max())
+
+    def by_row(y: Array) -> Array:
+        out = jnp.zeros((packed.tokens.shape[0], rows, columns), y.dtype)
+        return out.at[sequence, packed.row, packed.place].set(y, mode="drop").reshape(-1, columns)
+
+    logp, entropy = map(by_row, scored)
+    return logp, entropy
+
+
+def score_targets(
+    params: Params,
+    config: Config,
+    x: Array,
+    targets: Array,
+    temperature: Array | float,
+    sampling_mask: Array | None,
+    count: Array | None = None,
+) -> tuple[Array, Array]:
+    """(log-probability of the targets [B, S], entropy [B, S]) under the head's distribution at x [B, S, D].
+
+    Columns from ``count`` on matter to nobody.
+    """
+
+    def score(x: Array, targets: Array, bits: Array | None) -> tuple[Array, Array]:
+        logits, kept = unembed(params, config, x) / temperature, None
+        if bits is not None:
+            kept = unpack_sampling_mask(bits, config)
+            logits = jnp.where(kept, logits, -jnp.inf)
+        logp = jax.nn.log_softmax(logits)
+        if config.layout.axes("vocab"):  # a sum over each device's shard; an index would gather all logits
+            chosen = jnp.sum(jnp.where(jnp.arange(logp.shape[-1]) == targets[..., None], logp, 0.0), -1)
+        else:
+            chosen = jnp.take_along_axis(logp, targets[..., None], -1)[..., 0]
+        logp = logp if kept is None else jnp.where(kept, logp, 0.0)  # 0 * -inf would be NaN
+        return chosen, -jnp.sum(jnp.exp(logp) * logp, -1)
+
+    chunk, columns = config.logprob_chunk, x.shape[1]
+    if chunk and chunk < columns:
+        return score_in_chunks(score, (x, targets, sampling_mask), chunk, config, count)
+    return score(x, targets, sampling_mask)
+
+
+def unpack_sampling_mask(bits: Array, config: Config) -> Array:
+    """[..., V] bool of the packed bits [..., ceil(V / 8)] uint8: the tokens that were kept. All where no bit is set."""
+    kept = jnp.unpackbits(bits, axis=-1, count=config.vocab_size).astype(bool) | ~jnp.any(bits, -1, keepdims=True)
+    between = (None,) * (kept.ndim - 3)
+    return config.layout.constrain(kept, "rows", "columns", *between, "vocab")
+
+
+def score_in_chunks(
+    score: Any, arrays: tuple[Array, Array, Array | None], chunk: int, config: Config, count: Array | None = None
+) -> tuple[Array, Array]:
+    """``score`` of arrays [B, S, ...], about ``chunk`` columns at a time: each device takes its share of every chunk.
+
+    With ``count`` [] the chunks that begin at this column or behind it are not computed, and give 0.
+    """
+    columns, shards = arrays[0].shape[1], config.layout.num_shards("columns")
+    share = -(-chunk // shards)
+    pad = -columns % (shards * share)
+
+    def split_chunks(y: Array) -> Array:
+        y = jnp.pad(y, [(0, 0), (0, pad)] + [(0, 0)] * (y.ndim - 2))
+        y = jnp.moveaxis(y.reshape(y.shape[0], shards, -1, share, *y.shape[2:]), 2, 0)
+        return config.layout.constrain(y, None, "rows", "columns")
+
+    def score_chunk(xs: tuple[Array, tuple[Array, Array, Array | None]]) -> tuple[Array, Array]:
+        number, chunk = xs
+        if count is None:
+            return jax.checkpoint(score)(*chunk)
+        skip = lambda *chunk: jax.tree.map(lambda y: jnp.zeros(y.shape, y.dtype), jax.eval_shape(score, *chunk))
+        some = config.layout.max_over_runs(number * shards * share < count)
+        return jax.lax.cond(some, jax.checkpoint(score), skip, *chunk)
+
+    chunks = jax.tree.map(split_chunks, arrays)
+    out = jax.lax.map(score_chunk, (jnp.arange(chunks[0].shape[0]), chunks))
+    logp, entropy = (jnp.moveaxis(y, 0, 2).reshape(y.shape[1], -1)[:, :columns] for y in out)
+    return logp, entropy
