@@ -4,7 +4,7 @@
 
 1M and 10M: 32 prompts of about 32 tokens, groups of 8, log-normal responses of mean 60, at most 256. 135M: the shape of SmolLM2,
 8 prompts of 106 tokens, groups of 8, responses of up to 32. The forms take turns in one process. One JSON line a size: the median
-seconds of each form, columns computed for each real token (a shared prompt counts once), and the peak of temporary memory.
+seconds of each form (of CPU time where that is the device), columns computed for each real token (a shared prompt counts once), and the peak of temporary memory.
 """
 
 import argparse
@@ -81,7 +81,13 @@ def measure(name: str, repeats: int, columns: int, micro_batch: int) -> dict:
     optimizer = optax.adam(1e-6)
     state = TrainState(zero, params, optimizer.init(params), key, zero)
     real = int(rollout.mask.sum() + rollout.prompt_mask[:: s.group].sum())
-    line: dict = {"benchmark": "packing", "size": name, "real_tokens": real, "columns": columns, "cores": os.cpu_count()}
+    line: dict = {
+        "benchmark": "packing",
+        "size": name,
+        "real_tokens": real,
+        "columns": columns,
+        "cores": os.cpu_count(),
+    }
 
     steps = {}
     for form, micro_batching in forms.items():
@@ -103,20 +109,21 @@ def measure(name: str, repeats: int, columns: int, micro_batch: int) -> dict:
             computed = int(sum(micro_batching.all_widths(longest)[i] for i in index)) * parts["mask"].shape[1]
         else:
             batch["group"] = jnp.arange(len(rollout.mask), dtype=jnp.int32) // s.group
-            at_once = micro_batching.packing.sequences_at_once(micro_batch, longest)
+            at_once = micro_batching.packing.sequences_at_once(micro_batch, longest, 1)
             used = int(pack_batch(batch, micro_batching.packing, at_once).used)
             computed = -(-used // at_once) * at_once * columns
         line[form] = {
             "columns_per_token": round(computed / real, 2),
             "temporary_mb": round(memory.temp_size_in_bytes / 1e6, 1) if memory else None,
         }
+    clock = time.process_time if jax.default_backend() == "cpu" else time.perf_counter
     seconds: dict = {form: [] for form in steps}
     for repeat in range(repeats + 1):
         for form, step in steps.items():
-            start = time.perf_counter()
+            start = clock()
             jax.block_until_ready(step(state))
             if repeat:
-                seconds[form].append(time.perf_counter() - start)
+                seconds[form].append(clock() - start)
     for form, values in seconds.items():
         line[form] |= {"seconds": round(statistics.median(values), 3), "spread": round(max(values) - min(values), 3)}
     line["padded_over_packed"] = round(line["padded"]["seconds"] / line["packed"]["seconds"], 2)

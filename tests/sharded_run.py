@@ -37,7 +37,10 @@ CASES = {  # the default, one that takes statistics over the whole batch whereve
         "rl.row.tokens": "top_entropy(share=0.5)",
         "rl.row.correction": "sequence_truncate(hi=1.5, normalize=True)",
     },
-    "adapters": {"rl.lora.rank": 4, "model.layers": 2, "model.scan_layers": True, "model.remat": "layer"},
+    "adapters": {  # rows packed into sequences
+        **{"rl.lora.rank": 4, "model.layers": 2, "model.scan_layers": True, "model.remat": "layer"},
+        **{"rl.packing": 80, "model.logprob_chunk": 24},
+    },
     "grouped": {  # fewer key heads than parts, a vocabulary in chunks, an odd number of columns
         **{"model.heads": 8, "model.kv_heads": 2, "model.head_width": 8, "model.qkv_bias": True, "model.layers": 2},
         **{"model.scan_layers": True, "model.remat": "dots", "model.logprob_chunk": 20, "rl.max_new_tokens": 15},
@@ -45,7 +48,7 @@ CASES = {  # the default, one that takes statistics over the whole batch whereve
     },
     "experts": {
         **{"model.experts": 8, "model.expert_width": 32, "model.shared_width": 32, "model.router": "sigmoid"},
-        **{"model.router_groups": 4, "model.router_top_groups": 2, "model.expert_chunk": 96},
+        **{"model.router_groups": 4, "model.router_top_groups": 2, "model.expert_chunk": 96, "rl.packing": 64},
         **LATENT,
     },
 }

@@ -177,6 +177,33 @@ def test_supervised_learning_on_packed_rows_is_that_on_padded_rows():
     assert_same_update(*reversed(out))
 
 
+def test_vmapped_runs_of_different_lengths_each_have_the_gradient_of_the_run_by_itself():
+    layout = transformer.Layout(run_axis="runs")
+    model = dataclasses.replace(MODEL, logprob_chunk=8)
+    together = dataclasses.replace(model, layout=layout), dataclasses.replace(PACKED, layout=layout)
+    rollouts = [make_rollout(seed) for seed in range(3)]
+    rollouts[1] = rollouts[1].replace(mask=rollouts[1].mask & (jnp.arange(T) < 2))  # this run needs fewer sequences
+
+    def loss_of(model, micro_batching):
+        policy_learner = learner.PolicyLearner(GRPO, model, optax.sgd(1.0), P, T, G, micro_batching=micro_batching)
+
+        def gradient(rollout, params):
+            batch = learner.make_policy_batch(rollout, rollout.mask)
+            batch["group"] = jnp.arange(B * G, dtype=jnp.int32) // G
+            loss = lambda params, b: (jnp.sum(policy_learner.score(params, b)[0]), {})
+            return learner.gradients(loss, params, batch, micro_batching)[0]
+
+        return gradient
+
+    params = make_state(model).params
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *rollouts)
+    found = jax.jit(jax.vmap(loss_of(*together), (0, None), axis_name="runs"))(stacked, params)
+    alone = jax.jit(loss_of(model, PACKED))
+    for n, rollout in enumerate(rollouts):
+        expected = alone(rollout, params)
+        assert norm(difference(jax.tree.map(lambda x, n=n: x[n], found), expected)) <= 1e-10 * norm(expected)
+
+
 def test_a_prompt_is_computed_once_in_a_sequence_and_no_padding_is():
     """Each token of a row with a token in the loss lies in one place, and no two share one."""
     rollout = make_rollout(4)

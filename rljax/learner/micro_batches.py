@@ -58,7 +58,7 @@ class MicroBatching:
         shards = layout.num_shards("rows")
         rows = -(-options.micro_batch // shards) * shards
         shared_slots = prompt_slots if shared_prompts else 0
-        packing = Packing(options.packing, shared_slots, layout) if options.packing else None
+        packing = Packing(options.packing, shared_slots) if options.packing else None
         return cls(rows, tuple(prompt_slots + width for width in options.widths), layout, packing)
 
     def split(self, batch: Batch) -> tuple[Array, Batch, Array]:
@@ -155,15 +155,16 @@ def fold_micro_batches(
         return jax.lax.scan(step, start(first), (width, micro_batches, order))[0]
 
     rows, columns = batch["mask"].shape
-    count = packing.sequences_at_once(min(micro_batching.rows or rows, rows), columns)
+    at_once, layout = min(micro_batching.rows or rows, rows), micro_batching.layout
+    count = packing.sequences_at_once(at_once, columns, layout.num_shards("rows"))
     packed = pack_batch(batch, packing, count)
-    micro_batch = lambda number: packed.micro_batch(batch, number * count, count, micro_batching.layout)
+    micro_batch = lambda number: packed.micro_batch(batch, number * count, count, layout)
 
     def step(number: Array, total: Any) -> Any:
         part, numbers = micro_batch(number)
         return add(total, compute(part), numbers)
 
-    loops = micro_batching.layout.max_over_runs(-(-packed.used // count))
+    loops = layout.max_over_runs(-(-packed.used // count))
     return jax.lax.fori_loop(0, loops, step, start(jax.eval_shape(lambda: micro_batch(0)[0])))
 
 

@@ -23,15 +23,13 @@ class Packing:
 
     columns: int
     prompt_slots: int  # first columns of a row, which rows of the same batch["group"] share; 0: nothing is shared
-    layout: Layout = Layout()
 
     def rows_in_sequence(self, rows: int) -> int:
         """The most rows that one sequence may hold, of a batch of this many rows."""
         return min(rows, max(16, self.columns // 8))
 
-    def sequences_at_once(self, rows: int, columns: int) -> int:
-        """The number of sequences of a micro-batch with the tokens of this many rows: a multiple of the row shards."""
-        shards = self.layout.num_shards("rows")
+    def sequences_at_once(self, rows: int, columns: int, shards: int) -> int:
+        """The number of sequences of a micro-batch with the columns of this many rows: a multiple of ``shards``."""
         return -(-max(1, rows * columns // self.columns) // shards) * shards
 
     def max_sequences(self, rows: int, columns: int) -> int:

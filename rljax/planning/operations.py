@@ -180,7 +180,10 @@ def update_shape(rl: Reinforcement, prompt_slots: int) -> UpdateShape:
     at_once = min(batching.rows or rows, rows)
     if batching.packing is None:
         return UpdateShape(math.ceil(rows / at_once), rows, columns, scored)
-    width, sequences = batching.packing.columns, batching.packing.sequences_at_once(at_once, columns)
+    width, sequences = (
+        batching.packing.columns,
+        batching.packing.sequences_at_once(at_once, columns, batching.layout.num_shards("rows")),
+    )
     count = math.ceil((rows * scored + prompts * prompt_slots) / width / sequences)
     return UpdateShape(count, count * sequences, width, width)
 

@@ -58,7 +58,9 @@ def packed_token_logprobs(
     if sampling_mask is not None:
         by_sequence = sampling_mask.reshape(-1, rows, *sampling_mask.shape[1:])
         bits = by_sequence.at[sequence, packed.row, packed.place].get(mode="fill", fill_value=0)
-    scored = score_targets(params, config, x, packed.target, temperature, bits, packed.count.max())
+    scored = score_targets(
+        params, config, x, packed.target, temperature, bits, config.layout.max_over_runs(packed.count.max())
+    )
 
     def by_row(y: Array) -> Array:
         out = jnp.zeros((packed.tokens.shape[0], rows, columns), y.dtype)
@@ -129,8 +131,7 @@ def score_in_chunks(
         if count is None:
             return jax.checkpoint(score)(*chunk)
         skip = lambda *chunk: jax.tree.map(lambda y: jnp.zeros(y.shape, y.dtype), jax.eval_shape(score, *chunk))
-        some = config.layout.max_over_runs(number * shards * share < count)
-        return jax.lax.cond(some, jax.checkpoint(score), skip, *chunk)
+        return jax.lax.cond(number * shards * share < count, jax.checkpoint(score), skip, *chunk)
 
     chunks = jax.tree.map(split_chunks, arrays)
     out = jax.lax.map(score_chunk, (jnp.arange(chunks[0].shape[0]), chunks))
