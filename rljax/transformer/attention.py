@@ -98,29 +98,23 @@ def attend_sequence(
         return attend_by_jax_kernel(q, k, v, mask, window, config)
     layout, columns = config.layout, jnp.arange(q.shape[3])
     chunk = -(-config.attention_chunk // layout.num_shards("columns"))  # each device takes its share of every chunk
-    attend = functools.partial(attend_in_chunks, chunk=chunk, index=index, config=config)
+    if segments is None:
+        attend, arrays = functools.partial(attend_in_chunks, chunk=chunk), (mask, positions, columns)
+    else:
+        attend, arrays = attend_packed, (mask, positions, *segments)
+    attend = functools.partial(attend, index=index, config=config)
     if layout.is_sharded:
         # Each device takes its rows, heads and query columns against all keys. So the gradient of the keys is summed over
         # devices once, and not once for each chunk.
         of_q, of_kv = layout.spec(("rows", "heads", None, "columns"), q.shape), layout.spec(("rows", "heads"), k.shape)
-        of_rows, of_columns = layout.spec(("rows",), mask.shape), layout.spec(("columns",), columns.shape)
-        of_segments = None if segments is None else (of_rows, of_rows)
-        specs = of_q, of_kv, of_kv, of_rows, of_rows, of_columns, of_segments
+        of_arrays = tuple(layout.spec(("columns",) if x.ndim == 1 else ("rows",), x.shape) for x in arrays)
+        specs = of_q, of_kv, of_kv, *of_arrays
         attend = jax.shard_map(attend, mesh=layout.mesh, in_specs=specs, out_specs=of_q, check_vma=False)
-    return flatten_heads(attend(q, k, v, mask, positions, columns, segments))
+    return flatten_heads(attend(q, k, v, *arrays))
 
 
 def attend_in_chunks(
-    q: Array,
-    k: Array,
-    v: Array,
-    mask: Array,
-    positions: Array,
-    at: Array,
-    segments: Segments | None,
-    chunk: int,
-    index: int,
-    config: Config,
+    q: Array, k: Array, v: Array, mask: Array, positions: Array, at: Array, chunk: int, index: int, config: Config
 ) -> Array:
     """Causal attention of the queries q [B, K, R, M, E] of the columns ``at`` [M] -> [B, K, R, M, E'] float32.
 
@@ -131,11 +125,7 @@ def attend_in_chunks(
     def attend_chunk(q: Array, at: Array) -> Array:
         near = within_window(positions[:, at][:, :, None], positions[:, None, :], index, config)
         visible = (at[:, None] >= columns) & mask[:, None, :] & near
-        if segments is not None:
-            of_query, of_key = [s[:, at][:, :, None] for s in segments], [s[:, None, :] for s in segments]
-            visible &= may_attend((of_query[0], of_query[1]), (of_key[0], of_key[1]))
-        p = jax.nn.softmax(attention_scores((q,), (k,), visible[:, None, None], config))
-        return mix_values(p, v, config)
+        return attend_visible(q, k, v, visible, config)
 
     def split_chunks(x: Array, axis: int) -> Array:
         x = jnp.pad(x, [(0, -count % chunk if a == axis else 0) for a in range(x.ndim)])
@@ -146,6 +136,48 @@ def attend_in_chunks(
     out = jax.lax.map(lambda xs: jax.checkpoint(attend_chunk)(*xs), (split_chunks(q, 3), split_chunks(at, 0)))
     out = jnp.moveaxis(out, 0, 3)  # [B, K, R, chunks, chunk, E']
     return out.reshape(*out.shape[:3], -1, out.shape[-1])[:, :, :, :count]
+
+
+def attend_packed(
+    q: Array,
+    k: Array,
+    v: Array,
+    mask: Array,
+    positions: Array,
+    prompt: Array,
+    response: Array,
+    index: int,
+    config: Config,
+) -> Array:
+    """Attention within packed sequences: q [B, K, R, S, E] -> [B, K, R, S, E'] float32; the other arrays are [B, S].
+
+    Up to eight blocks of queries, each against the columns up to its end: packed sequences are long, and what lies behind a
+    query need not be multiplied.
+    """
+    columns, step = q.shape[3], max(config.attention_chunk or 128, -(-q.shape[3] // 8))
+
+    def attend_block(q: Array, k: Array, v: Array, start: int, end: int) -> Array:
+        query, key = slice(start, end), slice(0, end)
+        near = within_window(positions[:, query, None], positions[:, None, key], index, config)
+        causal = jnp.arange(start, end)[:, None] >= jnp.arange(end)
+        of_query, of_key = (
+            (prompt[:, query, None], response[:, query, None]),
+            (prompt[:, None, key], response[:, None, key]),
+        )
+        visible = causal & mask[:, None, key] & near & may_attend(of_query, of_key)
+        return attend_visible(q, k, v, visible, config)
+
+    if config.attention_chunk:
+        attend_block = jax.checkpoint(attend_block, static_argnums=(3, 4))
+    blocks = [(start, min(start + step, columns)) for start in range(0, columns, step)]
+    out = [attend_block(q[:, :, :, a:b], k[:, :, :b], v[:, :, :b], a, b) for a, b in blocks]
+    return jnp.concatenate(out, 3)
+
+
+def attend_visible(q: Array, k: Array, v: Array, visible: Array, config: Config) -> Array:
+    """Attention of q [B, K, R, M, E] to those of the columns of k and v [B, K, S, .] that are ``visible`` [B, M, S]."""
+    p = jax.nn.softmax(attention_scores((q,), (k,), visible[:, None, None], config))
+    return mix_values(p, v, config)
 
 
 def flatten_heads(x: Array) -> Array:
