@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from rljax import transformer
 from rljax.errors import UserError
+from rljax.sampler.slots import sample_in_slots
 from rljax.sampler.truncation import truncate
 from rljax.structs import Rollout
 
@@ -27,7 +28,7 @@ STAGES = 3  # at most this many cache sizes: each is one more compiled loop
     jax.jit,
     static_argnames=(
         *("config", "group_size", "max_new_tokens", "top_k", "top_p", "stop_ids", "greedy", "weights"),
-        "keep_sampling_mask",
+        *("keep_sampling_mask", "slots"),
     ),
 )
 def sample(
@@ -48,6 +49,7 @@ def sample(
     limit: Array | int | None = None,
     keep_sampling_mask: bool = False,
     row_numbers: Array | None = None,
+    slots: int = 0,
 ) -> Rollout:
     """Sample ``group_size`` responses of at most ``max_new_tokens`` tokens to each of the prompts.
 
@@ -58,6 +60,8 @@ def sample(
     would have them, in the activations' dtype; or lighter, as "bfloat16" or "int8" (a scale a column): the policy that
     samples is then not quite the one that learns. ``limit`` [] int32 ends responses after fewer than ``max_new_tokens`` tokens.
     ``row_numbers`` [rows] int32 decide the random numbers of each row, so that a batch may be sampled in parts; None: 0, 1, 2, ...
+
+    ``slots`` rows decode at a time where it is neither 0 nor as many as there are: see ``slots.py``. The tokens are the same.
 
     ``Rollout.logprobs`` are those of the distribution that was really sampled from: at this temperature, renormalised
     over what top-k and top-p kept (0 for greedy). ``keep_sampling_mask`` stores which tokens these are in
@@ -72,20 +76,27 @@ def sample(
     row_numbers = jnp.arange(rows) if row_numbers is None else row_numbers
     row_keys = jax.vmap(lambda n: jax.random.fold_in(key, n))(row_numbers)
 
-    def draw(logits: Array, step: Array) -> tuple[Array, Array, Array | None]:
+    def draw(logits: Array, keys: Array, columns: Array) -> tuple[Array, Array, Array | None]:
         if greedy:
-            return jnp.argmax(logits, -1).astype(jnp.int32), jnp.zeros(rows), None
-        uniform = jax.vmap(lambda k: jax.random.uniform(jax.random.fold_in(k, step)))(row_keys)
+            return jnp.argmax(logits, -1).astype(jnp.int32), jnp.zeros(logits.shape[0]), None
+        fold_in = lambda key, column: jax.random.uniform(jax.random.fold_in(key, column))
+        uniform = jax.vmap(fold_in, (0, None if columns.ndim == 0 else 0))(keys, columns)
         kept_logits = truncate(logits / temperature, top_k, top_p)
         kept = jnp.packbits(kept_logits > -jnp.inf, axis=-1) if keep_sampling_mask else None
         return *inverse_cdf(kept_logits, uniform), kept
+
+    def decode(token: Array, cache: transformer.Cache) -> tuple[Array, transformer.Cache]:
+        kept = params
+        if weights == "int8" or config.scan_layers:  # else the compiler converts or copies all of them before the loop
+            kept, _ = jax.lax.optimization_barrier((params, cache.column))
+        return transformer.decode(kept, config, token, cache)
 
     def constrain_carry(carry):
         return constrain(carry[0], "rows"), carry[1], constrain(carry[2], "drawn")
 
     def body(carry):
         out, cache, logits = carry
-        token, logprob, kept_tokens = constrain(draw(logits, cache.column), "rows")
+        token, logprob, kept_tokens = constrain(draw(logits, row_keys, cache.column), "rows")
         live = ~out.finished
         write = lambda to, x: jax.lax.dynamic_update_slice_in_dim(to, x[:, None], cache.column, 1)
         out = out.replace(
@@ -97,10 +108,7 @@ def sample(
         if kept_tokens is not None:
             kept_tokens = jnp.where(live[:, None], kept_tokens, 0)
             out = out.replace(sampling_mask=write(out.sampling_mask, kept_tokens))
-        kept = params
-        if weights == "int8" or config.scan_layers:  # else the compiler converts or copies all of them before the loop
-            kept, _ = jax.lax.optimization_barrier((params, cache.column))
-        logits, cache = transformer.decode(kept, config, token, cache)
+        logits, cache = decode(token, cache)
         return constrain_carry((out, cache, logits))
 
     logits, cache = transformer.prefill(params, config, prompt, prompt_mask, group_size)
@@ -108,6 +116,12 @@ def sample(
     out = Rollout.empty(rows, prompt.shape[1], max_new_tokens, masked_vocab).replace(
         prompt=jnp.repeat(prompt, group_size, 0), prompt_mask=jnp.repeat(prompt_mask, group_size, 0)
     )
+    if 0 < slots < rows:
+        last = max_new_tokens if limit is None else limit
+        slot_draw = lambda logits, row, column: draw(logits, row_keys[row], column)
+        return sample_in_slots(
+            config, slots, group_size, constrain(out, "rows"), cache, logits, slot_draw, decode, stops, last
+        )
     carry = constrain_carry((out, cache, jnp.repeat(logits, group_size, 0)))
     for columns in stage_sizes(max_new_tokens):
         carry = carry[0], transformer.grow_cache(carry[1], columns, config), carry[2]
