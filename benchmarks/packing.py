@@ -13,6 +13,7 @@ import json
 import os
 import statistics
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +26,9 @@ from rljax.learner.micro_batches import MicroBatching
 from rljax.learner.packing import Packing, pack_batch
 from rljax.structs import Experience, Rewards, Rollout, TrainState
 
-SMOLLM2 = dict(layers=30, width=576, heads=9, kv_heads=3, head_width=64, ff_width=1536, vocab_size=49_152)
+SMOLLM2: dict[str, Any] = dict(
+    layers=30, width=576, heads=9, kv_heads=3, head_width=64, ff_width=1536, vocab_size=49_152
+)
 MODELS = {
     "1M": transformer.Config(layers=5, width=128, heads=4, kv_heads=4, head_width=32, ff_width=344, vocab_size=512),
     "10M": transformer.Config(layers=8, width=320, heads=5, kv_heads=5, head_width=64, ff_width=856, vocab_size=1024),
@@ -91,7 +94,7 @@ def measure(name: str, repeats: int, columns: int, micro_batch: int) -> dict:
 
     steps = {}
     for form, micro_batching in forms.items():
-        settings = dict(prompt_slots=s.prompt_slots, max_new_tokens=s.longest, group_size=s.group)
+        settings: Any = dict(prompt_slots=s.prompt_slots, max_new_tokens=s.longest, group_size=s.group)
         policy_learner = learner.PolicyLearner(
             pg.ALGORITHMS["dr_grpo"], model, optimizer, micro_batching=micro_batching, **settings
         )

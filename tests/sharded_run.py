@@ -39,7 +39,7 @@ CASES = {  # the default, one that takes statistics over the whole batch whereve
     },
     "adapters": {  # rows packed into sequences
         **{"rl.lora.rank": 4, "model.layers": 2, "model.scan_layers": True, "model.remat": "layer"},
-        **{"rl.packing": 80, "model.logprob_chunk": 24},
+        **{"rl.packing": 80, "model.logprob_chunk": 24, "rl.slots": 32},
     },
     "grouped": {  # fewer key heads than parts, a vocabulary in chunks, an odd number of columns
         **{"model.heads": 8, "model.kv_heads": 2, "model.head_width": 8, "model.qkv_bias": True, "model.layers": 2},
@@ -49,6 +49,7 @@ CASES = {  # the default, one that takes statistics over the whole batch whereve
     "experts": {
         **{"model.experts": 8, "model.expert_width": 32, "model.shared_width": 32, "model.router": "sigmoid"},
         **{"model.router_groups": 4, "model.router_top_groups": 2, "model.expert_chunk": 96, "rl.packing": 64},
+        "rl.slots": 60,  # 30 in each of two shards of rows
         **LATENT,
     },
 }

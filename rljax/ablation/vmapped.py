@@ -203,6 +203,7 @@ def make_vmapped_evaluator(run: Run, seeds: Sequence[int], mesh: Mesh) -> evalua
         seeds=seeds,
         vmap_runs=lambda function: vmap_over_runs(function, mesh),
         max_new_tokens=run.rl.sampling.max_new_tokens,
+        slots=run.rl.sampling.slots,
         workers=run.workers,
         max_unscored=run.max_unscored,
     )

@@ -81,6 +81,7 @@ def make_evaluators(
     seeds: Sequence[int],
     vmap_runs: VmapRuns | None,
     max_new_tokens: int,
+    slots: int = 0,
     full_problems: int = 16,
     short_samples: bool = False,
     workers: int = 1,
@@ -106,6 +107,7 @@ def make_evaluators(
         top_k=options.top_k,
         top_p=options.top_p,
         stop_ids=task.tokenizer.stop_ids,
+        slots=slots,
     )
     verifiers = {n: rewards.make_verifier(task, n, workers, max_unscored=max_unscored) for n in {parts.attempts, 1}}
     draw_all = make_attempts_fn(model, sampling, verifiers[parts.attempts], vmap_runs)

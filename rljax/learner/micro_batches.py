@@ -144,15 +144,16 @@ def fold_micro_batches(
     """``total = add(total, compute(micro_batch), rows)`` for one micro-batch after the other.
 
     ``rows`` [n] int32 are the numbers of a micro-batch's rows in the batch, N for a place without a row. The first ``total`` is
-    ``start(micro_batch)``, of the shapes of a micro-batch. ``pad``: arrays that it returns [n, columns] are padded where the micro-batch was cut.
+    ``start(micro_batch)``, of the shapes of a micro-batch. ``pad``: arrays that ``compute`` returns, [n, columns], are padded to
+    all columns where the micro-batch was cut.
     """
     packing = micro_batching.packing
     if packing is None:
         width, micro_batches, order = micro_batching.split(batch)
         first = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), micro_batches)
         compute_cut = micro_batching.at_each_width(compute, pad)
-        step = lambda total, xs: (add(total, compute_cut(*xs[:2]), xs[2]), None)
-        return jax.lax.scan(step, start(first), (width, micro_batches, order))[0]
+        add_cut = lambda total, xs: (add(total, compute_cut(*xs[:2]), xs[2]), None)
+        return jax.lax.scan(add_cut, start(first), (width, micro_batches, order))[0]
 
     rows, columns = batch["mask"].shape
     at_once, layout = min(micro_batching.rows or rows, rows), micro_batching.layout
@@ -160,12 +161,12 @@ def fold_micro_batches(
     packed = pack_batch(batch, packing, count)
     micro_batch = lambda number: packed.micro_batch(batch, number * count, count, layout)
 
-    def step(number: Array, total: Any) -> Any:
+    def add_packed(number: Array, total: Any) -> Any:
         part, numbers = micro_batch(number)
         return add(total, compute(part), numbers)
 
     loops = layout.max_over_runs(-(-packed.used // count))
-    return jax.lax.fori_loop(0, loops, step, start(jax.eval_shape(lambda: micro_batch(0)[0])))
+    return jax.lax.fori_loop(0, loops, add_packed, start(jax.eval_shape(lambda: micro_batch(0)[0])))
 
 
 def scale_loss(

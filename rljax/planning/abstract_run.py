@@ -74,7 +74,13 @@ def resolve_abstract(config: ConfigTree, model_name: str = "", devices: Any = No
         prompt_lengths=prompt_lengths,
     )
     run = build_run(config, placeholder, *lay_out(config, model, devices))
-    sampler.check_window(model, prompt_slots, run.rl.sampling.max_new_tokens)
+    sampling = run.rl.sampling
+    sampler.check_window(model, prompt_slots, sampling.max_new_tokens)
+    if not sampling.slots:  # as on an accelerator, wherever the plan is made
+        slots = sampler.choose_slots(run.sampler_model, prompt_slots, sampling.max_new_tokens, "accelerator")
+        run = dataclasses.replace(
+            run, rl=dataclasses.replace(run.rl, sampling=dataclasses.replace(sampling, slots=slots))
+        )
     checks.check_algorithm(run.rl)
     checks.check_stage(run, run.rl)
     sharding.check_rows_divide(run.rl.problems.prompts, run.sampler_model.layout, "rl.prompts")

@@ -144,7 +144,8 @@ def evaluation_sampling(run: Run) -> tuple[int, sampler.Sampling]:
     settings = dict(
         group_size=parts.attempts, top_k=options.top_k, top_p=options.top_p, temperature=options.temperature
     )
-    base = sampler.Sampling(max_new_tokens=run.rl.sampling.max_new_tokens, stop_ids=run.rl.sampling.stop_ids)
+    own = run.rl.sampling
+    base = sampler.Sampling(max_new_tokens=own.max_new_tokens, stop_ids=own.stop_ids, slots=own.slots)
     return parts.problems, dataclasses.replace(base, **settings)
 
 
@@ -165,12 +166,12 @@ def compile_programs(run: Run, exact: bool = False) -> tuple[Programs, str]:
     fast as its KV cache and its weights: in a short program another part may need the most memory, which would make the line too
     flat. ``exact`` compiles all layers.
     """
-    stages = sampler.stage_sizes(run.rl.sampling.max_new_tokens)
-    of_sampler = tuple(float(end - start) for start, end in zip([0, *stages[:-1]], stages, strict=True))
     of_update = (float(update_shape(run.rl, run.task.prompt_slots).micro_batches),)  # packed: as many as are needed
+    prompts, all_rows = run.rl.problems.prompts, run.rl.problems.prompts * run.rl.sampling.group_size
     compiled, note = {}, ""
     for name, lower in lower_programs(run).items():
-        trip_counts = of_update if name in ("advantages", "update") else of_sampler
+        rows = {"evaluate": evaluation_rows(run), "greedy": (prompts, prompts)}.get(name, (prompts, all_rows))
+        trip_counts = of_update if name in ("advantages", "update") else sampler_trip_counts(run, *rows)
         if run.model.layers <= MAX_COMPILED_LAYERS or exact or run.model.scan_layers:
             compiled[name] = compile_program(lower(), trip_counts)
             continue
@@ -178,7 +179,6 @@ def compile_programs(run: Run, exact: bool = False) -> tuple[Programs, str]:
         a, b = (compile_program(lower_programs(shorter)[name](), trip_counts) for shorter in (small, large))
         min_growth = 0.0
         if name in ("sample", "evaluate"):
-            rows = evaluation_rows(run) if name == "evaluate" else (0, 0)
             min_growth = kv_cache_bytes(large, *rows) + sampler_weight_bytes(large)
             min_growth -= kv_cache_bytes(small, *rows) + sampler_weight_bytes(small)
         steps = (run.model.layers - large.model.layers) / (large.model.layers - small.model.layers)
@@ -188,6 +188,19 @@ def compile_programs(run: Run, exact: bool = False) -> tuple[Programs, str]:
     return Programs(
         compiled["sample"], compiled.get("greedy"), compiled["advantages"], compiled["update"], evaluate
     ), note
+
+
+def sampler_trip_counts(run: Run, prompts: int, rows: int) -> tuple[float, ...]:
+    """Return the trip counts of the sampler's loops where every response has its maximum length.
+
+    One loop for each size of the cache. Or one over all turns of the slots, and in it one over the slots that get a new prompt.
+    """
+    columns = run.rl.sampling.max_new_tokens
+    at_once = sampler.rows_at_once(run.rl.sampling.slots, rows, prompts, run.sampler_model.layout)
+    if at_once < rows:
+        return rows / at_once * columns, 1.0
+    stages = sampler.stage_sizes(columns)
+    return tuple(float(end - start) for start, end in zip([0, *stages[:-1]], stages, strict=True))
 
 
 def evaluation_rows(run: Run) -> tuple[int, int]:

@@ -107,12 +107,15 @@ def sampler_itemsize(rl: Reinforcement, model: Config) -> int:
 def sampling_cost(rl: Reinforcement, model: Config, prompt_slots: int, devices: int) -> Cost:
     """Return the cost of sampling: a prefill of the prompts, then one decoding step for each response token.
 
-    Each decoding step reads the weights on every device, and the KV cache as far as it has been filled.
+    Each decoding step reads the weights on every device, and the KV cache as far as it has been filled. Where rows take turns in
+    slots, each of them reads its own copy of its prompt.
     """
     prompts, group_size = rl.problems.prompts, rl.sampling.group_size
     rows = prompts * group_size
     flops, accessed = forward_flops(model, prompts, prompt_slots, 1), 0.0
-    weight_bytes = sampler_itemsize(rl, model) * parameters_read(model, devices, rows)
+    at_once = sampler.rows_at_once(rl.sampling.slots, rows, prompts, model.layout)
+    sharing, turns = (group_size, 1.0) if at_once == rows else (1, rows / at_once)
+    weight_bytes = turns * sampler_itemsize(rl, model) * parameters_read(model, devices, at_once)
     previous = 0
     for response_columns in sampler.stage_sizes(rl.sampling.max_new_tokens):
         steps, previous = response_columns - previous, response_columns
@@ -120,7 +123,7 @@ def sampling_cost(rl: Reinforcement, model: Config, prompt_slots: int, devices: 
         token_flops = 2 * matrix_parameters(model) + 2 * unembedding_parameters(model)
         token_flops += attention_flops(model, attended, absorbed=True)
         flops += steps * rows * token_flops
-        prompt_cache = rows / group_size * cache_bytes(model, prompt_slots)  # shared by a group
+        prompt_cache = rows / sharing * cache_bytes(model, prompt_slots)
         accessed += steps * (weight_bytes + rows * cache_bytes(model, response_columns) + prompt_cache)
     return Cost(flops, accessed)
 

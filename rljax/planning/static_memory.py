@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from rljax import transformer
+from rljax import sampler, transformer
 from rljax.distributed import sharding
 from rljax.planning.operations import cache_bytes, sampler_itemsize
 from rljax.training.run import Run
@@ -27,13 +27,16 @@ def itemsize(x: Any) -> int:
 def kv_cache_bytes(run: Run, prompts: int = 0, rows: int = 0) -> float:
     """Return the bytes of the complete KV cache of ``rows`` responses to ``prompts`` prompts; 0: those of a rollout.
 
-    The cache grows in stages. While it grows, the smaller cache exists beside the larger one; that is not counted here.
+    The cache grows in stages. While it grows, the smaller cache exists beside the larger one; that is not counted here. Where
+    rows take turns in slots, each slot has a copy of its prompt's cache.
     """
     model, layout = run.sampler_model, run.sampler_model.layout
     prompts = prompts or run.rl.problems.prompts
     rows = rows or prompts * run.rl.sampling.group_size
     total = prompts * cache_bytes(model, run.task.prompt_slots) / layout.num_shards("columns")
-    total += rows * cache_bytes(model, run.rl.sampling.max_new_tokens)
+    at_once = sampler.rows_at_once(run.rl.sampling.slots, rows, prompts, layout)
+    total += at_once * cache_bytes(model, run.rl.sampling.max_new_tokens)
+    total += at_once * cache_bytes(model, run.task.prompt_slots) if at_once < rows else 0
     head_shards = 1 if model.latent else layout.num_shards("heads")
     return total / layout.num_shards("rows") / head_shards
 

@@ -2,11 +2,13 @@
 
 sampling.py        ``sample``: prefill, decode, draw
 truncation.py      top-k and top-p
+slots.py           continuous batching: a slot whose response has ended takes the next row
 policy_sampler.py  the settings of a run's sampler, bound to a model
 """
 
 from rljax.sampler.policy_sampler import LengthLimit, PolicySampler, Sampling, make_sampler
 from rljax.sampler.sampling import align_left_padding, check_window, inverse_cdf, sample, stage_sizes
+from rljax.sampler.slots import choose_slots, rows_at_once
 from rljax.sampler.truncation import truncate
 
 __all__ = [
@@ -15,8 +17,10 @@ __all__ = [
     "Sampling",
     "align_left_padding",
     "check_window",
+    "choose_slots",
     "inverse_cdf",
     "make_sampler",
+    "rows_at_once",
     "sample",
     "stage_sizes",
     "truncate",

@@ -12,6 +12,7 @@ from rljax import transformer
 from rljax.errors import UserError
 from rljax.options import option
 from rljax.sampler.sampling import sample
+from rljax.sampler.slots import choose_slots
 from rljax.structs import Problems, Rollout
 
 Array = jax.Array
@@ -39,6 +40,11 @@ class Sampling:
         True,
         "with top_k or top_p: store which tokens were kept, and renormalise over them where the policy is scored; False: "
         "score it over the whole vocabulary",
+    )
+    slots: int = option(
+        0,
+        "rows that decode at a time: one that ends makes room for the next of the rollout; 0: by the size of the cache",
+        low=0,
     )
     sampler_weights: str = option(
         "",
@@ -104,6 +110,7 @@ def make_sampler(
             keep_sampling_mask=to_learn_from and sampling.stores_sampling_mask and not likeliest,
             limit=jnp.where(step < limit.until, limit.tokens, sampling.max_new_tokens) if limit.until else None,
             row_numbers=row_numbers,
+            slots=sampling.slots or choose_slots(model, problems.prompt.shape[1], sampling.max_new_tokens),
         )
 
     return draw

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from rljax import transformer
 from rljax.errors import UserError
-from rljax.sampler.slots import sample_in_slots
+from rljax.sampler.slots import rows_at_once, sample_in_slots
 from rljax.sampler.truncation import truncate
 from rljax.structs import Rollout
 
@@ -61,7 +61,8 @@ def sample(
     samples is then not quite the one that learns. ``limit`` [] int32 ends responses after fewer than ``max_new_tokens`` tokens.
     ``row_numbers`` [rows] int32 decide the random numbers of each row, so that a batch may be sampled in parts; None: 0, 1, 2, ...
 
-    ``slots`` rows decode at a time where it is neither 0 nor as many as there are: see ``slots.py``. The tokens are the same.
+    ``slots`` rows decode at a time where there are more, and the next ones wait: see ``slots.py``. 0: all at once. The tokens
+    are the same.
 
     ``Rollout.logprobs`` are those of the distribution that was really sampled from: at this temperature, renormalised
     over what top-k and top-p kept (0 for greedy). ``keep_sampling_mask`` stores which tokens these are in
@@ -116,7 +117,8 @@ def sample(
     out = Rollout.empty(rows, prompt.shape[1], max_new_tokens, masked_vocab).replace(
         prompt=jnp.repeat(prompt, group_size, 0), prompt_mask=jnp.repeat(prompt_mask, group_size, 0)
     )
-    if 0 < slots < rows:
+    slots = rows_at_once(slots, rows, prompt.shape[0], config.layout)
+    if slots < rows:
         last = max_new_tokens if limit is None else limit
         slot_draw = lambda logits, row, column: draw(logits, row_keys[row], column)
         return sample_in_slots(

@@ -18,9 +18,35 @@ from rljax import transformer
 from rljax.structs import Rollout
 from rljax.transformer import Cache
 from rljax.transformer.decoding import chunked_cache, constrain_layers
+from rljax.transformer.layer import cached_shapes
 
 Array = jax.Array
 CHUNK = 64  # response columns in one part of the cache: a part that no slot has reached is not read
+
+
+def choose_slots(config: transformer.Config, prompt_slots: int, max_new_tokens: int, platform: str = "") -> int:
+    """The number of slots that a rollout is sampled in where the settings do not say it. ``platform`` "": the mesh's.
+
+    On a CPU their cache should stay near the processor: as many as 48 MB hold, but at least 32. An accelerator computes a few
+    hundred rows as fast as a few: 256 for each shard of rows.
+    """
+    shards = config.layout.num_shards("rows")
+    mesh = config.layout.mesh
+    if (platform or (mesh.devices.flat[0].platform if mesh else jax.default_backend())) != "cpu":
+        return 256 * shards
+    values = sum(heads * width for heads, width in cached_shapes(config)) * config.layers
+    row_bytes = values * (prompt_slots + max_new_tokens) * jnp.dtype(config.cache_dtype).itemsize
+    return max(32, 48_000_000 // row_bytes // 8 * 8) * shards
+
+
+def rows_at_once(slots: int, rows: int, prompts: int, layout: transformer.Layout) -> int:
+    """How many rows decode at a time: ``slots`` rounded up to the shards of rows, or all of them.
+
+    All, where there are not more, where ``slots`` is 0, and where the prompts cannot be split evenly over the shards.
+    """
+    shards = layout.num_shards("rows")
+    rounded = -(-slots // shards) * shards
+    return rounded if 0 < rounded < rows and prompts % shards == 0 else rows
 
 
 class Slots(NamedTuple):
@@ -45,7 +71,7 @@ def sample_in_slots(
     stops: Array,
     last: Array | int,
 ) -> Rollout:
-    """The rollout ``out`` of N rows, empty at first, with all responses, ``slots`` rows at a time (a multiple of the shards).
+    """The rollout ``out`` of N rows, empty at first, with all responses, ``slots`` rows at a time, as ``rows_at_once`` says.
 
     ``prompts`` and ``first_logits`` [B, V] are those of ``prefill``. ``draw(logits, rows, columns)`` draws a token for each slot:
     (tokens, log-probabilities, kept tokens or None). ``decode(tokens, cache)`` returns the next logits and the cache. A row ends
@@ -106,7 +132,7 @@ def sample_in_slots(
         column, live = s.cache.column.reshape(s.row.shape), s.row < own_rows
         global_row = jnp.arange(shards)[:, None] * own_rows + jnp.minimum(s.row, own_rows - 1)
         drawn = draw(s.logits, flat(global_row), s.cache.column)
-        token, logprob, kept = (None if x is None else x.reshape(*s.row.shape, *x.shape[1:]) for x in drawn)
+        token, logprob, kept = jax.tree.map(lambda x: x.reshape(*s.row.shape, *x.shape[1:]), drawn)
         set_tokens = jax.vmap(lambda to, row, column, x: to.at[row, column].set(x, mode="drop"))
         write = lambda to, x: set_tokens(to, s.row, column, x)
         stopped = live & jnp.isin(token, stops)

@@ -120,7 +120,8 @@ class Run:
     def evaluator(self, full_problems: int = 16, short_samples: bool = False) -> Evaluate:
         """``evaluate(params)`` as the config asks for it. The arguments say which samples it returns (``make_evaluators``)."""
         settings = dict(full_problems=full_problems, short_samples=short_samples, workers=self.workers)
-        settings |= dict(max_unscored=self.max_unscored, max_new_tokens=self.rl.sampling.max_new_tokens)
+        sampling = self.rl.sampling
+        settings |= dict(max_unscored=self.max_unscored, max_new_tokens=sampling.max_new_tokens, slots=sampling.slots)
         evaluate = make_evaluator(self.task, self.sampler_model, self.evaluation, seed=self.seed, **settings)
         if not self.mesh.actors:
             return evaluate
