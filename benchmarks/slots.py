@@ -42,17 +42,14 @@ def measure(name: str, slots: tuple[int, ...], repeats: int) -> dict:
     if name == "135M":
         model = dataclasses.replace(model, dtype="bfloat16", weight_dtype="bfloat16")
     params = jax.jit(transformer.init, static_argnums=0)(model, jax.random.key(0))
-    prompt = jax.random.randint(
-        jax.random.key(1), (s.prompts, s.prompt_slots), 1000 if name == "135M" else 32, 512 + 1000
-    )
-    prompt = prompt % model.vocab_size
+    prompt = jax.random.randint(jax.random.key(1), (s.prompts, s.prompt_slots), s.stops, model.vocab_size)
     settings = dict(group_size=s.group, max_new_tokens=s.longest, stop_ids=tuple(range(s.stops)))
     draw = functools.partial(
         sampler.sample, params, model, prompt, jnp.ones(prompt.shape, bool), jax.random.key(2), **settings
     )
     rows, seconds = s.prompts * s.group, {}
     counts = [0, *(n for n in slots if n < rows)]
-    first, equal = draw(), {}
+    first, equal = draw(slots=0), {}
     tokens, lengths = int(first.mask.sum()), np.asarray(first.lengths)
     for n in counts[1:]:
         other = draw(slots=n)

@@ -5,6 +5,7 @@ advantages.py      a rollout and its rewards -> a batch with advantages
 policy_update.py   the policy-gradient update
 supervised.py      next-token prediction
 micro_batches.py   a batch, split into micro-batches inside the jit
+packing.py         rows one behind the other in sequences of one width, without padding
 reference.py       the reference of the KL term
 loss_scale.py      the factor of the loss, for float16
 update.py          one gradient, applied if it is finite

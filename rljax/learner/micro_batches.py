@@ -33,7 +33,8 @@ class MicroBatchOptions:
     )
     packing: int = option(
         0,
-        "columns of sequences that rows are packed into, each shared prompt once, so that no padding is computed; 0: no packing",
+        "columns of sequences that rows are packed into, at least those of a row: no padding is computed, and the prompt that "
+        "attempts share once in a sequence; 0: no packing",
         low=0,
     )
 
@@ -52,13 +53,17 @@ class MicroBatching:
 
     @classmethod
     def from_options(
-        cls, options: MicroBatchOptions, prompt_slots: int, layout: Layout, shared_prompts: bool = False
+        cls, options: MicroBatchOptions, prompt_slots: int, longest: int, layout: Layout, shared_prompts: bool = False
     ) -> "MicroBatching":
-        """The micro-batching of a stage whose rows begin with ``prompt_slots`` columns of prompt, which rows may share."""
+        """The micro-batching of a stage whose rows have ``prompt_slots`` columns of prompt and ``longest`` of response.
+
+        ``shared_prompts``: several rows may have the same prompt.
+        """
         shards = layout.num_shards("rows")
         rows = -(-options.micro_batch // shards) * shards
         shared_slots = prompt_slots if shared_prompts else 0
-        packing = Packing(options.packing, shared_slots) if options.packing else None
+        columns = max(options.packing, prompt_slots + longest)
+        packing = Packing(columns, shared_slots) if options.packing else None
         return cls(rows, tuple(prompt_slots + width for width in options.widths), layout, packing)
 
     def split(self, batch: Batch) -> tuple[Array, Batch, Array]:

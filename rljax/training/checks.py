@@ -80,9 +80,7 @@ def check_packing(run: Any, stage: Any) -> None:
     name, packing, model = stage.name, stage.micro_batching.packing, run.model
     if packing is None:
         return
-    said, columns = f"{name}.packing={packing.columns}", row_columns(run, stage)
-    if packing.columns < columns:
-        raise UserError(f"{said}: one row, a prompt and its response, may have {columns} columns: raise it, or use 0")
+    said = f"{name}.packing={packing.columns}"
     if model.attention != "own":
         raise UserError(
             f"{said}: the attention kernel {model.attention!r} does not know packed sequences: use model.attention=own with "
@@ -92,14 +90,6 @@ def check_packing(run: Any, stage: Any) -> None:
         raise UserError(f"{said}: mesh.learn.columns splits the columns of a row over devices: use {name}.packing=0")
     if name == "rl" and stage.algorithm.looks_at("values"):
         raise UserError(f"{said}: a critic scores padded rows: use rl.packing=0 with rl.widths")
-
-
-def row_columns(run: Any, stage: Any) -> int:
-    """The columns of a row of a stage's batches: prompt slots and the longest response, or a page."""
-    if stage.name == "pretrain":
-        return stage.data.length
-    longest = stage.data.max_new_tokens if stage.name == "sft" else stage.sampling.max_new_tokens
-    return run.task.prompt_slots + longest
 
 
 def check_ahead(run: Any) -> None:

@@ -265,6 +265,7 @@ def build_run(config: ConfigTree, task: Any, model: transformer.Config, sampler_
 def stage_settings(config: ConfigTree, name: str, prompt_slots: int, model: transformer.Config) -> dict[str, Any]:
     """What every stage has, of this one."""
     batches = build_section(learner.MicroBatchOptions, config, name)
+    longest = config[name].length if name == "pretrain" else config[name].max_new_tokens
     return dict(
         name=name,
         start=config[name].start,
@@ -272,7 +273,7 @@ def stage_settings(config: ConfigTree, name: str, prompt_slots: int, model: tran
         optimizer=build_section(OptimizerOptions, config, f"{name}.optimizer"),
         lora=build_section(LoraOptions, config, f"{name}.lora"),
         micro_batching=learner.MicroBatching.from_options(
-            batches, prompt_slots, model.layout, shared_prompts=name == "rl"
+            batches, prompt_slots, longest, model.layout, shared_prompts=name == "rl"
         ),
     )
 

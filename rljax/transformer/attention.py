@@ -5,6 +5,7 @@ heads that cache keys and values, and heads that cache a latent (``latent_attent
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -120,22 +121,14 @@ def attend_in_chunks(
 
     ``chunk`` queries at a time; 0 means all at once.
     """
-    columns, count = jnp.arange(k.shape[2]), at.shape[0]
+    columns = jnp.arange(k.shape[2])
 
     def attend_chunk(q: Array, at: Array) -> Array:
         near = within_window(positions[:, at][:, :, None], positions[:, None, :], index, config)
         visible = (at[:, None] >= columns) & mask[:, None, :] & near
         return attend_visible(q, k, v, visible, config)
 
-    def split_chunks(x: Array, axis: int) -> Array:
-        x = jnp.pad(x, [(0, -count % chunk if a == axis else 0) for a in range(x.ndim)])
-        return jnp.moveaxis(x.reshape(*x.shape[:axis], -1, chunk, *x.shape[axis + 1 :]), axis, 0)
-
-    if not 0 < chunk < count:
-        return attend_chunk(q, at)
-    out = jax.lax.map(lambda xs: jax.checkpoint(attend_chunk)(*xs), (split_chunks(q, 3), split_chunks(at, 0)))
-    out = jnp.moveaxis(out, 0, 3)  # [B, K, R, chunks, chunk, E']
-    return out.reshape(*out.shape[:3], -1, out.shape[-1])[:, :, :, :count]
+    return map_queries(attend_chunk, q, at, chunk)
 
 
 def attend_packed(
@@ -152,26 +145,44 @@ def attend_packed(
     """Attention within packed sequences: q [B, K, R, S, E] -> [B, K, R, S, E'] float32; the other arrays are [B, S].
 
     Up to eight blocks of queries, each against the columns up to its end: packed sequences are long, and what lies behind a
-    query need not be multiplied.
+    query need not be multiplied. ``config.attention_chunk`` queries of a block at a time.
     """
-    columns, step = q.shape[3], max(config.attention_chunk or 128, -(-q.shape[3] // 8))
+    columns, step = q.shape[3], max(128, -(-q.shape[3] // 8))
 
-    def attend_block(q: Array, k: Array, v: Array, start: int, end: int) -> Array:
-        query, key = slice(start, end), slice(0, end)
-        near = within_window(positions[:, query, None], positions[:, None, key], index, config)
-        causal = jnp.arange(start, end)[:, None] >= jnp.arange(end)
-        of_query, of_key = (
-            (prompt[:, query, None], response[:, query, None]),
-            (prompt[:, None, key], response[:, None, key]),
-        )
-        visible = causal & mask[:, None, key] & near & may_attend(of_query, of_key)
-        return attend_visible(q, k, v, visible, config)
+    def attend_block(start: int, end: int) -> Array:
+        keys, values, at = k[:, :, :end], v[:, :, :end], jnp.arange(end)
 
-    if config.attention_chunk:
-        attend_block = jax.checkpoint(attend_block, static_argnums=(3, 4))
+        def attend_queries(q: Array, columns: Array) -> Array:
+            near = within_window(positions[:, columns, None], positions[:, None, :end], index, config)
+            of_query, of_key = (
+                (prompt[:, columns, None], response[:, columns, None]),
+                (prompt[:, None, :end], response[:, None, :end]),
+            )
+            visible = (columns[:, None] >= at) & mask[:, None, :end] & near & may_attend(of_query, of_key)
+            return attend_visible(q, keys, values, visible, config)
+
+        return map_queries(attend_queries, q[:, :, :, start:end], jnp.arange(start, end), config.attention_chunk)
+
     blocks = [(start, min(start + step, columns)) for start in range(0, columns, step)]
-    out = [attend_block(q[:, :, :, a:b], k[:, :, :b], v[:, :, :b], a, b) for a, b in blocks]
-    return jnp.concatenate(out, 3)
+    return jnp.concatenate([attend_block(*block) for block in blocks], 3)
+
+
+def map_queries(attend: Callable[[Array, Array], Array], q: Array, at: Array, chunk: int) -> Array:
+    """``attend(q, at)`` of the queries q [B, K, R, M, E] at the columns ``at`` [M], ``chunk`` of them at a time; 0: all.
+
+    In chunks, the backward pass computes the scores again.
+    """
+    count = at.shape[0]
+
+    def split_chunks(x: Array, axis: int) -> Array:
+        x = jnp.pad(x, [(0, -count % chunk if a == axis else 0) for a in range(x.ndim)])
+        return jnp.moveaxis(x.reshape(*x.shape[:axis], -1, chunk, *x.shape[axis + 1 :]), axis, 0)
+
+    if not 0 < chunk < count:
+        return attend(q, at)
+    out = jax.lax.map(lambda xs: jax.checkpoint(attend)(*xs), (split_chunks(q, 3), split_chunks(at, 0)))
+    out = jnp.moveaxis(out, 0, 3)  # [B, K, R, chunks, chunk, E']
+    return out.reshape(*out.shape[:3], -1, out.shape[-1])[:, :, :, :count]
 
 
 def attend_visible(q: Array, k: Array, v: Array, visible: Array, config: Config) -> Array:
