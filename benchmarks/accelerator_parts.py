@@ -112,7 +112,10 @@ def with_dtype(config: transformer.Config, dtype: str) -> transformer.Config:
 
 
 def init(config: transformer.Config, seed: int = 0) -> Any:
-    return jax.jit(functools.partial(transformer.init, config))(jax.random.key(seed))
+    return initial_params(config, jax.random.key(seed))
+
+
+initial_params = jax.jit(transformer.init, static_argnums=0)
 
 
 def padded_prompts(config: transformer.Config, rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
@@ -169,15 +172,17 @@ def record_gradients() -> optax.GradientTransformation:
 
 def policy_gradient(config: transformer.Config, params: Any, reference: Any, batch: Any, device: Any) -> Any:
     """The gradient of one update of r1_zero (PPO's clip and a KL term) on this device: the real ``update_policy``."""
-    tx = record_gradients()
-    slots = batch["tokens"].shape[1] // 2
-    policy_learner = learner.PolicyLearner(pg.ALGORITHMS["r1_zero"], config, tx, slots, slots, group_size=2)
     params, reference, batch = jax.device_put((params, reference, batch), device)
     with jax.default_device(device):
-        key, zero = jax.random.key(0), jnp.zeros((), jnp.int32)
-        state = TrainState(zero, params, jax.jit(tx.init)(params), key, zero, reference)
-        update = jax.jit(functools.partial(learner.update_policy, policy_learner))
-        return update(state, batch)[0].opt_state
+        return gradient_of_update(config, params, reference, batch)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def gradient_of_update(config: transformer.Config, params: Any, reference: Any, batch: Any) -> Any:
+    tx, slots, zero = record_gradients(), batch["tokens"].shape[1] // 2, jnp.zeros((), jnp.int32)
+    policy_learner = learner.PolicyLearner(pg.ALGORITHMS["r1_zero"], config, tx, slots, slots, group_size=2)
+    state = TrainState(zero, params, tx.init(params), jax.random.key(0), zero, reference)
+    return learner.update_policy(policy_learner, state, batch)[0].opt_state
 
 
 def check_gradients(sizes: Sizes) -> Lines:

@@ -147,8 +147,8 @@ def shop_runs(sizes: Sizes, count: int) -> tuple[list[Any], list[Any]]:
     for seed in range(count):
         config: Any = shop.get_config(sizes.shop or None)
         config.seed, config.rl.start, config.mesh.data = seed, "", 1
-        if sizes.shop:  # the dry run: one width, so that less is compiled
-            config.rl.widths = ()
+        if sizes.shop:  # the dry run: one width, one layer and few tokens, so that less is compiled
+            config.rl.widths, config.model.layers, config.rl.max_new_tokens = (), 1, 16
         configs.append(config)
     return configs, [vmapped.resolve_on_one_device(config) for config in configs]
 

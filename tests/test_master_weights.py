@@ -19,36 +19,48 @@ from rljax.structs import KeyTag, TrainState
 from rljax.training import initial_state
 from rljax.training.run import resolve
 
-SMALL = dict(vocab_size=64, layers=2, width=32, heads=4, kv_heads=2, head_width=8, ff_width=64)
+SMALL = dict(vocab_size=64, layers=1, width=32, heads=4, kv_heads=2, head_width=8, ff_width=64)
 OPTIONS = OptimizerOptions(learning_rate=1e-6, schedule="constant", warmup=0)
 LOW = pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+
+
+initial_params = jax.jit(transformer.init, static_argnums=0)
 
 
 def start(optimizer, dtype):
     """A state whose weights have this dtype; the values are the same in every dtype, those of bfloat16."""
     model = transformer.Config(**SMALL, weight_dtype=dtype)
-    exact = transformer.init(transformer.Config(**SMALL), jax.random.key(0))
-    params = jax.tree.map(lambda x: x.astype(jnp.bfloat16).astype(dtype), exact)
-    zero = jnp.zeros((), jnp.int32)
-    tx = make_optimizer(optimizer, model, 100)
-    return TrainState(zero, params, tx.init(params), jax.random.key(1), zero), tx
+    exact = initial_params(transformer.Config(**SMALL), jax.random.key(0))
+    zero, tx = jnp.zeros((), jnp.int32), make_optimizer(optimizer, model, 100)
+
+    @jax.jit
+    def prepare(exact):
+        params = jax.tree.map(lambda x: x.astype(jnp.bfloat16).astype(dtype), exact)
+        return params, tx.init(params)
+
+    return TrainState(zero, *prepare(exact), jax.random.key(1), zero), tx
 
 
 @functools.cache
 def learned(name, dtype, steps=100):
     """(weights at the start, state) after steps on gradients that depend on the number of the step alone."""
-    options = OptimizerOptions(name, learning_rate=1e-6 if name == "adamw" else 1e-5, schedule="constant", warmup=0)
+    options = OptimizerOptions(name, learning_rate=2e-6 if name == "adamw" else 1e-5, schedule="constant", warmup=0)
     state, tx = start(options, dtype)
     begin = state.params
 
-    @jax.jit
-    def step(state, number):
-        noise = lambda n, p: jax.random.normal(jax.random.fold_in(jax.random.key(n), number // 10), p.shape)
-        leaves, tree = jax.tree.flatten(state.params)
-        grads = jax.tree.unflatten(tree, [noise(n, p) for n, p in enumerate(leaves)])
-        return learner.apply_gradients(state, grads, tx)[0], None
+    leaves, tree = jax.tree.flatten(begin)
+    noise = [np.random.default_rng(n).normal(size=(steps // 10, *p.shape)) for n, p in enumerate(leaves)]
+    noise = jax.tree.unflatten(tree, [jnp.asarray(x, jnp.float32) for x in noise])
 
-    return begin, jax.lax.scan(step, state, jnp.arange(steps))[0]
+    @jax.jit
+    def train(state, noise):
+        def step(state, number):
+            grads = jax.tree.map(lambda x: x[number // 10], noise)
+            return learner.apply_gradients(state, grads, tx)[0], None
+
+        return jax.lax.scan(step, state, jnp.arange(steps))[0]
+
+    return begin, train(state, noise)
 
 
 def flat(tree):
@@ -89,7 +101,7 @@ def test_weights_of_float32_have_no_masters_beside_weights_of_bfloat16_and_on_th
 def test_an_update_that_is_skipped_changes_neither_masters_nor_weights():
     state, tx = start(OPTIONS, "bfloat16")
     broken = jax.tree.map(lambda p: jnp.full(p.shape, jnp.nan), state.params)
-    after, _ = learner.apply_gradients(state, broken, tx)
+    after, _ = jax.jit(lambda state, grads: learner.apply_gradients(state, grads, tx))(state, broken)
     np.testing.assert_array_equal(flat((after.params, after.opt_state)), flat((state.params, state.opt_state)))
 
 
@@ -127,7 +139,7 @@ def test_a_run_on_bfloat16_weights_goes_on_with_its_masters_and_its_weights_are_
     run = resolve(short())
     params = initial_state.start_params(run, "rl", tmp_path / "once")
     assert {str(x.dtype) for x in jax.tree.leaves(params)} == {"bfloat16"}
-    begin = transformer.init(run.model, jax.random.fold_in(jax.random.key(run.seed), KeyTag.INIT_PARAMS))
+    begin = initial_params(run.model, jax.random.fold_in(jax.random.key(run.seed), KeyTag.INIT_PARAMS))
     assert not np.array_equal(flat(params), flat(begin))
 
 

@@ -1,6 +1,7 @@
 """The planner: its tables of chips and models, and its numbers beside hand computation and beside the compiler's."""
 
 import dataclasses
+import functools
 import json
 import os
 import subprocess
@@ -14,6 +15,7 @@ import tiny_folder
 from models import DEEPSEEK, EVERYTHING, SMALL
 
 from configs import qwen25, shop
+from experiments import plan as script
 from rljax import planning, tasks, transformer
 from rljax.errors import UserError
 from rljax.planning import abstract_run, collectives, lowering, operations, table
@@ -40,8 +42,14 @@ ROOT = Path(__file__).parent.parent
 
 def small_config(**changes):
     c = shop.get_config()
+    c.model.layers = 1
     c.rl.update(dict(prompts=4, group_size=4, max_new_tokens=32, micro_batch=8, widths=()) | changes)
     return c
+
+
+@functools.cache
+def small_plan():
+    return planning.make_plan(planning.resolve_abstract(small_config()))
 
 
 @pytest.mark.parametrize("name", planning.PUBLISHED_MODELS)
@@ -114,7 +122,7 @@ def test_replica_groups_are_parsed_in_each_form_that_xla_writes():
 
 
 def test_a_plan_for_one_device_counts_the_state_and_the_temporaries_of_the_compiler():
-    plan = planning.make_plan(planning.resolve_abstract(small_config()))
+    plan = small_plan()
     count = transformer.count(jax.eval_shape(lambda: transformer.init(plan.run.model, jax.random.key(0))))
     m = plan.memory
     assert m.state["weights"] == 4 * count and m.state["optimizer"] == pytest.approx(8 * count, abs=64)
@@ -125,16 +133,16 @@ def test_a_plan_for_one_device_counts_the_state_and_the_temporaries_of_the_compi
 
 
 def test_moments_in_host_memory_are_counted_there_and_not_on_the_device():
-    on_device, offloaded = small_config(), small_config()
+    offloaded = small_config()
     offloaded.rl.optimizer.offload = True
-    without, with_offload = (planning.make_plan(planning.resolve_abstract(c)).memory for c in (on_device, offloaded))
+    without, with_offload = small_plan().memory, planning.make_plan(planning.resolve_abstract(offloaded)).memory
     moments = without.state["optimizer"] - with_offload.state["optimizer"]
     assert (without.host, with_offload.host) == (0, moments) and 0 < with_offload.state["optimizer"] < 64
     assert with_offload.phases["sample"] == without.phases["sample"] - moments and with_offload.peak <= without.peak
 
 
 def test_settings_are_changed_until_the_plan_fits_and_only_changes_that_help_are_kept():
-    plan = planning.make_plan(planning.resolve_abstract(small_config()))
+    plan = small_plan()
     make_plan = lambda config: planning.make_plan(planning.resolve_abstract(config))
     limit = 0.75 * plan.memory.peak
     settings, after = planning.search_settings(small_config(), plan, limit, make_plan)
@@ -143,9 +151,10 @@ def test_settings_are_changed_until_the_plan_fits_and_only_changes_that_help_are
     assert "--config." in planning.format_flags(settings)
 
 
-def test_the_memory_of_a_long_program_is_extrapolated_from_two_short_ones():
+def test_the_memory_of_a_long_program_is_extrapolated_from_two_short_ones(monkeypatch):
+    monkeypatch.setattr(lowering, "MAX_COMPILED_LAYERS", 7)
     c = small_config()
-    c.model.layers = 14
+    c.model.layers = 8
     run = planning.resolve_abstract(c)
     (extrapolated, note), (exact, exact_note) = (lowering.compile_programs(run, exact) for exact in (False, True))
     assert (note, exact_note) == ("extrapolated from 2 and 4 layers", "")
@@ -159,15 +168,32 @@ def test_the_memory_of_a_long_program_is_extrapolated_from_two_short_ones():
         (["--mesh", "data=0"], "not AXIS=NUMBER"),
         (["--mesh", "rows=2"], "not AXIS=NUMBER"),
         (["--chip", "abacus"], "--chip=abacus: not known"),
-        (["--model", "gpt5"], "--model=gpt5: neither a folder"),
         (["--efficiency", "2"], "--efficiency=2.0"),
+    ],
+)
+def test_a_config_that_cannot_be_planned_is_refused_in_one_line(flags, message, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["plan", "--config", "configs/shop.py", *flags])
+    with pytest.raises(SystemExit) as e:
+        script.main()
+    assert e.value.code == 1
+    assert_one_line(capsys.readouterr().err, message)
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--model", "gpt5"], "--model=gpt5: neither a folder"),
         (["--mesh", "fsdp=3"], "cannot be split over fsdp=3"),
     ],
 )
-def test_a_config_that_cannot_be_planned_is_refused_in_one_line(flags, message):
+def test_what_cannot_be_planned_on_these_devices_is_refused_in_one_line(flags, message):
     done = run_script("--config", "configs/shop.py", *flags)
-    assert done.returncode == 1 and done.stderr.startswith("error: ") and message in done.stderr
-    assert done.stderr.count("\n") == 1
+    assert done.returncode == 1
+    assert_one_line(done.stderr, message)
+
+
+def assert_one_line(said, message):
+    assert said.startswith("error: ") and message in said and said.count("\n") == 1
 
 
 def test_weights_on_each_device_of_a_mesh_are_as_computed_by_hand():

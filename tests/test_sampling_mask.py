@@ -28,7 +28,7 @@ IN_PARTS = learner.MicroBatching(3, (P + 5,))  # 16 rows: the last part is not f
 @functools.cache
 def params():
     """Random weights with a head large enough that a set of half the mass holds a few tokens."""
-    made = transformer.init(MODEL, jax.random.key(0))
+    made = jax.jit(transformer.init, static_argnums=0)(MODEL, jax.random.key(0))
     return made | {"head": 40 * jax.random.normal(jax.random.key(5), made["head"].shape) * 0.02}
 
 
@@ -49,10 +49,16 @@ def whole(r):
     return jnp.concatenate([r.prompt, r.response], 1), jnp.concatenate([r.prompt_mask, r.mask], 1)
 
 
+@jax.jit
+def all_logits(weights, r):
+    return transformer.forward(weights, MODEL, *whole(r))[:, P - 1 : -1] / TEMPERATURE
+
+
+@jax.jit
 def brute_force(weights, r):
     """(log-probabilities, entropies) [N, T] over the kept set: a softmax whose other terms are struck out."""
-    logits = transformer.forward(weights, MODEL, *whole(r))[:, P - 1 : -1] / TEMPERATURE
-    kept = jnp.where(r.mask[..., None], kept_tokens(r), True)
+    logits = all_logits(weights, r)
+    kept = jnp.unpackbits(r.sampling_mask, axis=-1, count=V).astype(bool) | ~r.mask[..., None]
     chances = jnp.where(kept, jnp.exp(logits), 0.0)
     chances /= chances.sum(-1, keepdims=True)
     chosen = jnp.take_along_axis(chances, r.response[..., None], -1)[..., 0]
@@ -67,9 +73,9 @@ def test_the_rollout_holds_the_set_that_was_sampled_from(truncation):
     kept, mask = kept_tokens(r), np.asarray(r.mask)
     assert np.take_along_axis(kept, np.asarray(r.response)[..., None], -1)[..., 0][mask].all()
     assert not kept[~mask].any() and not mask.all()
-    logits = transformer.forward(params(), MODEL, *whole(r))[:, P - 1 : -1] / TEMPERATURE
-    top = TRUNCATIONS[truncation]
-    again = sampler.truncate(logits.reshape(-1, V), top.get("top_k", 0), top.get("top_p", 1.0))
+    logits, top = all_logits(params(), r), TRUNCATIONS[truncation]
+    truncate = jax.jit(lambda logits: sampler.truncate(logits, top.get("top_k", 0), top.get("top_p", 1.0)))
+    again = truncate(logits.reshape(-1, V))
     np.testing.assert_array_equal(kept[mask], np.isfinite(again).reshape(kept.shape)[mask])
     sizes = kept[mask].sum(-1)
     assert sizes.max() < V / 2 and (truncation == "top_k=5") == (set(sizes.tolist()) == {5})
@@ -87,16 +93,26 @@ def test_only_a_rollout_to_learn_from_stores_the_set_and_the_tokens_are_the_same
 @pytest.mark.parametrize("chunk", [0, 5])
 @pytest.mark.parametrize("truncation", TRUNCATIONS)
 def test_log_probabilities_entropies_and_gradients_are_those_of_a_masked_softmax(truncation, chunk):
-    r, config = rollout(truncation), dataclasses.replace(MODEL, logprob_chunk=chunk)
-    score = lambda p: transformer.token_logprobs(p, config, *whole(r), TEMPERATURE, P, r.sampling_mask)
-    for ours, right in zip(score(params()), brute_force(params(), r), strict=True):
-        np.testing.assert_allclose(ours, right, atol=2e-5)
-    np.testing.assert_allclose(score(params())[0], r.logprobs, atol=2e-5)  # as the sampler recorded them
-    weight = jax.random.normal(jax.random.key(3), (2, B * G, T))
-    total = lambda measure: lambda p: sum(jnp.sum(w * x) for w, x in zip(weight, measure(p), strict=True))
-    ours = jax.grad(total(score))(params())
-    right = jax.grad(total(lambda p: brute_force(p, r)))(params())
-    assert_close(ours, right, 1e-4)
+    r = rollout(truncation)
+    (grad, ours), (right_grad, right) = grad_and_scores(params(), r, chunk), grad_and_scores(params(), r, None)
+    for one, other in zip(ours, right, strict=True):
+        np.testing.assert_allclose(one, other, atol=2e-5)
+    np.testing.assert_allclose(ours[0], r.logprobs, atol=2e-5)  # as the sampler recorded them
+    assert_close(grad, right_grad, 1e-4)
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def grad_and_scores(weights, r, chunk):
+    """The gradient of a sum of log-probabilities and entropies, and these; ``chunk`` None: of the masked softmax."""
+    config = dataclasses.replace(MODEL, logprob_chunk=chunk or 0)
+
+    def total(p):
+        score = lambda: transformer.token_logprobs(p, config, *whole(r), TEMPERATURE, P, r.sampling_mask)
+        found = brute_force(p, r) if chunk is None else score()
+        factors = jax.random.normal(jax.random.key(3), (2, B * G, T))
+        return sum(jnp.sum(w * x) for w, x in zip(factors, found, strict=True)), found
+
+    return jax.grad(total, has_aux=True)(weights)
 
 
 def assert_close(a, b, rtol):
@@ -114,24 +130,29 @@ def updated(algorithm, r, steps=1, reference=None, micro_batching=IN_PARTS):
     policy_learner = learner.PolicyLearner(
         dataclasses.replace(algorithm, advantage="raw"),
         MODEL,
-        optax.sgd(1.0),
+        SGD,
         **sizes,
         update=learner.UpdateOptions(updates=steps),
         micro_batching=micro_batching,
     )
     zero = jnp.zeros((), jnp.int32)
-    state = TrainState(zero, params(), optax.sgd(1.0).init(params()), jax.random.key(7), zero, reference)
-    earned = rewards.by_group(jnp.asarray(ADVANTAGE), G)
+    state = TrainState(zero, params(), SGD.init(params()), jax.random.key(7), zero, reference)
+    after, metrics, batch = compile_update(policy_learner)(state, r)
+    return jax.tree.map(jnp.subtract, params(), after.params), metrics, batch
 
-    @jax.jit
+
+SGD = optax.sgd(1.0)
+
+
+@functools.cache  # one compilation for each learner, shared by the tests
+def compile_update(policy_learner):
     def step(state, r):
-        batch, _ = learner.compute_advantages(
-            policy_learner, state, Experience(r, Rewards(earned, earned[..., None], {}))
-        )
+        earned = rewards.by_group(jnp.asarray(ADVANTAGE), G)
+        experience = Experience(r, Rewards(earned, earned[..., None], {}))
+        batch, _ = learner.compute_advantages(policy_learner, state, experience)
         return *learner.update_policy(policy_learner, state, batch), batch
 
-    after, metrics, batch = step(state, r)
-    return jax.tree.map(jnp.subtract, params(), after.params), metrics, batch
+    return jax.jit(step)
 
 
 ADVANTAGE = np.random.default_rng(0).normal(size=B * G).astype(np.float32)
@@ -155,7 +176,7 @@ def test_the_gradient_of_an_update_is_that_of_a_masked_softmax(micro_batching):
     r = rollout("top_p=.5")
     ours, _, _ = updated("nanochat", r, micro_batching=micro_batching)
     mean = r.mask / r.mask.sum()
-    right = jax.grad(lambda p: -jnp.sum(mean * ADVANTAGE[:, None] * brute_force(p, r)[0]))(params())
+    right = jax.jit(jax.grad(lambda p: -jnp.sum(mean * ADVANTAGE[:, None] * brute_force(p, r)[0])))(params())
     assert_close(ours, right, 1e-4)
 
 

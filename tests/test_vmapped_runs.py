@@ -1,5 +1,6 @@
 """Many RL runs as one vmapped program: each has the same result as if it ran by itself."""
 
+import functools
 import json
 
 import jax
@@ -22,12 +23,41 @@ from rljax.training.workdir import hold_workdir
 
 @pytest.fixture(autouse=True, scope="module")
 def fast_compilation_and_frequent_rewards():
-    """XLA compiles quickly, and the task often gives a reward."""
+    """XLA compiles quickly, each program once for all tests, and the task often gives a reward."""
     jax.config.update("jax_disable_most_optimizations", True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shop, "score", score_first_number)
+        patch.setattr(vmapped, "vmap_train_step", once_for_equal_runs(vmapped.vmap_train_step))
+        patch.setattr(rl, "compile_train_step", once_for_equal_programs(rl.compile_train_step))
         yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+def once_for_equal_runs(vmap_train_step):
+    """The compiled train step of a group that has the settings of an earlier one is the earlier one's."""
+    made = {}
+
+    def vmap_once(make_train_step, run, numbers, mesh):
+        settings = {k: x for k, x in run.record.items() if k != "rl"} | {"rl": run.record["rl"] | {"max_skipped": None}}
+        key = json.dumps(settings), str(numbers), mesh.size, run.model.layout.run_axis
+        if key not in made:
+            made[key] = vmap_train_step(make_train_step, run, numbers, mesh)
+        return made[key]
+
+    return vmap_once
+
+
+def once_for_equal_programs(compile_train_step):
+    """Runs that differ in numbers alone are one program (``test_train_step``), which takes the numbers of each."""
+    made = {}
+
+    def compile_once(make_train_step, run):
+        of_rl = {k: x for k, x in run.record["rl"].items() if k not in ("temperature", "optimizer", "row")}
+        key = json.dumps({k: x for k, x in run.record.items() if k != "seed"} | {"rl": of_rl}), *run.numbers()
+        made.setdefault(key, compile_train_step(make_train_step, run).func)
+        return functools.partial(made[key], run.numbers())
+
+    return compile_once
 
 
 def three_configs():

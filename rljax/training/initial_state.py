@@ -1,5 +1,6 @@
 """What a stage starts from: parameters by name, and a training state that is laid out over the mesh."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -54,7 +55,7 @@ def new_state(run: Run, stage: Stage, params: Any) -> TrainState:
     fixed = stage.name == "rl" and bool(run.rl.algorithm.kl_in) and never_moves(run.rl.update)
 
     if params is None:
-        params = init(lambda key: transformer.init(run.model, jax.random.fold_in(key, KeyTag.INIT_PARAMS)), key)
+        params = make_params_init(run.model)(key)
     else:
         params = jax.tree.map(take_over, params, sharding.weight_shardings(run.model))
     if stage.lora.rank:
@@ -97,6 +98,13 @@ def make_layout_init(run: Run, stage: Stage) -> Callable[..., Any]:
         return jax.jit(make, out_shardings=where)(*inputs)
 
     return init
+
+
+@functools.lru_cache(maxsize=8)  # many runs of one model are started in one process, with other seeds
+def make_params_init(model: transformer.Config) -> Callable[[jax.Array], Any]:
+    """``init(key of a run)``: random parameters of this model, made where they lie."""
+    make = lambda key: transformer.init(model, jax.random.fold_in(key, KeyTag.INIT_PARAMS))
+    return jax.jit(make, out_shardings=sharding.weight_shardings(model))
 
 
 def take_over(x: jax.Array, where: jax.sharding.Sharding) -> jax.Array:
@@ -161,9 +169,7 @@ def stage_start(run: Run, record: RunRecord, stage: str) -> Any:
     """The parameters that a stage of a run started from."""
     start = record.stages[stage].start
     if not start:
-        key = jax.random.fold_in(jax.random.key(record.seed), KeyTag.INIT_PARAMS)
-        where = sharding.weight_shardings(run.model)
-        return jax.jit(lambda key: transformer.init(run.model, key), out_shardings=where)(key)
+        return make_params_init(run.model)(jax.random.key(record.seed))
     folder, before, step = parse_start(start)
     if before == "weights":
         return pretrained.read_params(record.weights, run.model, run.model.weight_dtype)
