@@ -9,6 +9,7 @@ attribute is true, it takes a list of texts and returns a list of numbers.
 """
 
 import ast
+import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -117,6 +118,7 @@ def parse_reward(text: str) -> tuple[Term, ...]:
     if twice := [n for n in names if names.count(n) > 1]:
         raise UserError(f"rl.reward={text!r} names {twice[0]!r} twice")
     for term in terms:
+        check_signature(term)
         if problem := Declared("", float).problem(term.weight) or ("must not be 0" if not term.weight else ""):
             raise UserError(f"rl.reward={format_value(text)}: the weight of {term.name} {problem}")
         for option, value in term.choice.options.items():
@@ -124,6 +126,19 @@ def parse_reward(text: str) -> tuple[Term, ...]:
             if known and value not in known:
                 raise UserError(f"rl.reward={text!r}: {option}={value!r}, choose from {known}")
     return terms
+
+
+def check_signature(term: Term) -> None:
+    """Raise UserError where a term's function cannot be called as terms are."""
+    data = {"correct": (), **dict.fromkeys(LENGTH_TERMS, ("lengths", "max_length"))}.get(term.name, ("text",))
+    signature = inspect.signature(term.function)
+    try:
+        signature.bind(*data, **term.choice.options)
+    except TypeError:
+        raise UserError(
+            f"rl.reward: the term {term.name!r} is called as {term.name}({', '.join(data)}) with its options by name, but its "
+            f"function takes {signature}: write it as {term.name}({', '.join(data)}, *, option=...)"
+        ) from None
 
 
 def parse_terms(node: ast.expr, sign: float, functions: Mapping[str, Callable]) -> Iterator[Term]:
