@@ -45,7 +45,9 @@ def make_steps(run: Run) -> Steps:
     on_device, where = not is_hosted(run), run.model.layout if ahead else run.sampler_model.layout
     problems_from, draw, policy_learner = make_asker(rl.problems, run.task, run.seed), make_draw(run), make_learner(run)
     if run.task.on_device and not is_one_program(run):
-        problems_from = jax.jit(problems_from)  # outside a program, each of its loops would be compiled anew in every step
+        problems_from = jax.jit(
+            problems_from
+        )  # outside a program, each of its loops would be compiled anew in every step
     sizes = rl.sampling.group_size, run.workers, rl.reward, rl.sampling.max_new_tokens, run.max_unscored
     verify = rewards.make_reward_fn(run.task, *sizes)
     advantages = jax.jit(functools.partial(learner.compute_advantages, policy_learner))
