@@ -8,9 +8,24 @@ import pytest
 from configs import shop
 from experiments import rl
 from rljax import transformer
-from rljax.training import initial_state
+from rljax.training import initial_state, journal
 from rljax.training.rl_steps import compile_train_step
 from rljax.training.run import resolve
+
+
+def test_the_digest_of_records_is_kept_while_they_are_written_and_is_that_of_the_file(tmp_path, monkeypatch):
+    """To read the whole file in every save would make a save longer and longer."""
+    for begin in (-1, 1):  # also of a stage that continues
+        other = journal.Journal(tmp_path, "sft", -1, 3, loggers=())
+        log = journal.Journal(tmp_path, "rl", begin, 3, loggers=())
+        for step in range(begin + 1, begin + 3):
+            log.write_metrics(step, {"reward": step / 7, "word": float("nan")})
+            other.write_metrics(step, {"loss": 1.0})
+        with monkeypatch.context() as patch:
+            patch.setattr(journal, "read_record_lines", None)
+            found = log.sync()
+        assert found == journal.digest_records(tmp_path, "rl", step)
+        log.close(), other.close()
 
 
 @pytest.mark.parametrize("reward", ["correct", "correct + 0.1*repetition"], ids=["compiled", "hosted"])
