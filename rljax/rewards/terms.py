@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rljax.errors import UserError
-from rljax.options import Declared, format_value, load_function
+from rljax.options import Declared, check, format_value, load_function
 from rljax.policy_gradient import choices
 from rljax.structs import Array, Rewards, Rollout
 from rljax.tasks import Task
@@ -79,6 +79,12 @@ WORDS = {
     ("language", "target"): tuple(text_rewards.LANGUAGE_SCRIPTS),
 }
 
+RANGES = {
+    ("repetition", "n"): Declared("words in a run", int, low=1),
+    ("length", "per"): Declared("tokens", float, above=0.0),
+    ("overlong", "share"): Declared("of the longest response", float, low=0.0, high=1.0),
+}
+
 
 class Term(NamedTuple):
     """A part of the reward."""
@@ -125,6 +131,8 @@ def parse_reward(text: str) -> tuple[Term, ...]:
             known = WORDS.get((term.name, option))
             if known and value not in known:
                 raise UserError(f"rl.reward={text!r}: {option}={value!r}, choose from {known}")
+            if (term.name, option) in RANGES:
+                check(RANGES[term.name, option], value, f"rl.reward: {term.name}: {option}")
     return terms
 
 

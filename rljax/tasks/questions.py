@@ -90,7 +90,10 @@ def problems(
 def require_questions(splits: dict[str, Split], split: str) -> Split:
     """The questions of a split. Raises UserError where it is empty."""
     if not splits[split].size:
-        raise UserError(f"task questions: the {split} split is empty: choose other datasets, or other limits on them")
+        sizes = ", ".join(f"{kept.size} of {name}" for name, kept in splits.items())
+        raise UserError(
+            f"task questions: the {split} split is empty ({sizes}): choose other datasets, or other limits on them"
+        )
     return splits[split]
 
 

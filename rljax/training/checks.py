@@ -9,6 +9,7 @@ from rljax import policy_gradient as pg
 from rljax import rewards, sampler
 from rljax.distributed import sharding
 from rljax.errors import UserError
+from rljax.tasks import SPLITS
 from rljax.training.sizes import check_sizes
 from rljax.transformer import lora
 
@@ -24,6 +25,7 @@ def check_run(run: Any, stages: Sequence[str]) -> None:
             f"report.aha.behaviour={run.aha.behaviour!r} is not counted in task {run.task.name}, choose from "
             f"{run.task.behaviours}"
         )
+    check_questions(run)
     longest = {"sft": run.sft.data.max_new_tokens, "rl": run.rl.sampling.max_new_tokens}
     for name in sorted({"rl", *stages} - {"pretrain"}):
         try:
@@ -43,6 +45,24 @@ def check_run(run: Any, stages: Sequence[str]) -> None:
             f"sft.max_new_tokens={run.sft.data.max_new_tokens}, but demonstrations of {run.task.name!r} have up to "
             f"{run.task.demonstration_slots} tokens: raise it (and model.max_length with it), or make the task shorter"
         )
+
+
+def check_questions(run: Any) -> None:
+    """Raise UserError where an evaluation would have no question to ask."""
+    split, sizes = run.evaluation.split, {name: run.task.num_questions(name) for name in SPLITS}
+    if sizes[split] != 0:
+        return
+    parts = ", ".join(f"{size} in {name}" for name, size in sizes.items())
+    way_out = "name another one with --config.eval.split"
+    if split != "train":
+        way_out = (
+            f"a file of your own gives about every twentieth question to {split}: give it more questions (about 60), name files "
+            "to evaluate on with --config.task.options.test, or ask training questions with --config.eval.split=train"
+        )
+    raise UserError(
+        f"eval.split={split!r}: the data have {sum(sizes.values())} questions that can be asked, and none for this split ({parts}): "
+        f"{way_out}"
+    )
 
 
 def check_starts(starts: Mapping[str, str], weights: str) -> None:
