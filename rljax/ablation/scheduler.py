@@ -36,15 +36,15 @@ class Experiments(NamedTuple):
 def choose_form(form: str) -> str:
     """ "processes" or "together": the value of --form, where "auto" depends on the devices.
 
-    Raises UserError for an unknown form, or one that does not work on these devices.
+    Raises UserError for an --form {form}: unknown form, choose from, or one that does not work on these devices.
     """
     on_cpu = jax.default_backend() == "cpu"
     if form not in FORMS:
-        raise UserError(f"--form {form}: unknown form, choose from {', '.join(FORMS)}")
+        raise UserError(f"--form {form}: unknown form, choose from {', '.join(FORMS)}; --help says what each means")
     if form == "processes" and not on_cpu:
         raise UserError(
             f"--form processes: one process holds the {jax.default_backend()}, so that others cannot use it: write "
-            "--form together, or set JAX_PLATFORMS=cpu"
+            "--form together (all runs in one process), or set JAX_PLATFORMS=cpu"
         )
     return form if form != "auto" else "processes" if on_cpu else "together"
 

@@ -13,7 +13,7 @@ LARGEST = 999  # sizes of the small worlds: their problems are counted, and thei
 def check_kinds(cls: type, given: Mapping[str, Any]) -> None:
     """Raise UserError where a value is not of its field's kind, such as 2.5 for a whole number."""
     for field in dataclasses.fields(cls):
-        if field.name in given and field.type in NAMES:
+        if field.name in given and isinstance(field.type, type) and field.type in NAMES:
             check(Declared("", field.type), given[field.name], f"task.options.{field.name}")
 
 
