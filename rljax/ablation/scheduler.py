@@ -36,7 +36,7 @@ class Experiments(NamedTuple):
 def choose_form(form: str) -> str:
     """ "processes" or "together": the value of --form, where "auto" depends on the devices.
 
-    Raises UserError for an --form {form}: unknown form, choose from, or one that does not work on these devices.
+    Raises UserError for an unknown form, or one that does not work on these devices.
     """
     on_cpu = jax.default_backend() == "cpu"
     if form not in FORMS:

@@ -1,5 +1,6 @@
 """What a stage starts from: parameters by name, and a training state that is laid out over the mesh."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -108,8 +109,8 @@ def take_over(x: jax.Array, where: jax.sharding.Sharding) -> jax.Array:
     return jax.device_put(jnp.copy(x), where)
 
 
-def start_params(run: Run, start: str, workdir: str | Path) -> Any:
-    """Parameters to start from, whole; adapters of a stage that learned some are merged into their base.
+def start_params(run: Run, start: str, workdir: str | Path, merged: str | None = None) -> Any:
+    """Parameters to start from, whole; adapters of a stage that learned some are merged into their base, as dtype ``merged``.
 
     ``start`` is "" for random parameters (None), "weights" for the folder of ``config.weights``, a stage of this workdir, or
     ``DIR:stage`` of another run. ``@STEP``, ``@best`` or ``@last`` behind the stage takes that checkpoint; without it, the
@@ -124,7 +125,7 @@ def start_params(run: Run, start: str, workdir: str | Path) -> Any:
         if not run.weights:
             raise UserError('start="weights", but no folder is named: --config.weights=FOLDER')
         return pretrained.read_params(run.weights, run.model, run.model.weight_dtype)
-    return stage_params(run, read_record(run, Path(folder or workdir), own=not folder), stage, step)
+    return stage_params(run, read_record(run, Path(folder or workdir), own=not folder), stage, step, merged)
 
 
 def at_step(stage: str, step: str) -> str:
@@ -143,8 +144,8 @@ def parse_start(start: str) -> tuple[str, str, str]:
     return folder, stage, step
 
 
-def stage_params(run: Run, record: RunRecord, stage: str, step: str = "") -> Any:
-    """The parameters that a stage of a run has learned, whole."""
+def stage_params(run: Run, record: RunRecord, stage: str, step: str = "", merged: str | None = None) -> Any:
+    """The parameters that a stage of a run has learned, whole; what adapters change is of dtype ``merged``, else as its base."""
     how = record.stages[stage]
     steps = how.steps if record.finished else None
     if not how.lora.rank:
@@ -155,7 +156,8 @@ def stage_params(run: Run, record: RunRecord, stage: str, step: str = "") -> Any
     shape = jax.eval_shape(lambda: lora.init_adapters(run.model, names, rank, jax.random.key(0)))
     adapters = load_params(run, record, stage, steps, shape, step)
     scale: Any = np.float32(how.lora.alpha / rank)  # of numpy: an array would be this process's alone
-    merge = jax.jit(lora.merge_adapters, out_shardings=sharding.weight_shardings(run.model))
+    in_dtype = functools.partial(lora.merge_adapters, dtype=merged)
+    merge = jax.jit(in_dtype, out_shardings=sharding.weight_shardings(run.model))
     return merge(adapters, lora.Base(base, scale))
 
 
