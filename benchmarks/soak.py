@@ -4,7 +4,7 @@
 
 Memory, threads, open files and processor time of the run and of its worker processes are read whenever a line is added to
 metrics.jsonl. Printed is, for each form of the run, what it uses at rest (the least, for a save needs more for a moment) in the
-second tenth of the steps and in the last tenth, and the processor time of a step, each with five evaluations and saves. One JSON line a
+second tenth of the steps and in the last tenth, and the processor time of a step, each with twenty evaluations and saves. One JSON line a
 form; the status is 1 if one of them grew by more than 5 %.
 """
 
@@ -78,7 +78,7 @@ def look(root: int, step: int) -> Look:
 def watch(form: str, steps: int, folder: Path) -> list[Look]:
     """Do the run; what it uses at each line of its metrics."""
     workdir = folder / form
-    options = [*TINY, *FORMS[form], f"--config.rl.steps={steps}", f"--config.rl.eval_every={steps // 50}"]
+    options = [*TINY, *FORMS[form], f"--config.rl.steps={steps}", f"--config.rl.eval_every={steps // 200}"]
     looks, read = [], 0
     with (folder / f"{form}.log").open("wb") as log:
         command = [sys.executable, "-m", "experiments.rl", *options, f"--workdir={workdir}"]
