@@ -4,7 +4,8 @@
 
 Memory, threads, open files and processor time of the run and of its worker processes are read whenever a line is added to
 metrics.jsonl. Printed is, for each form of the run, what it uses at rest (the least, for a save needs more for a moment) in the
-second tenth of the steps and in the last tenth, and the processor time of a step, each with twenty evaluations and saves. One JSON line a
+second tenth of the steps and in the last tenth, and the processor time of a step in its quietest tenth: other programs on the machine make it longer. Each has twenty
+evaluations and saves. One JSON line a
 form; the status is 1 if one of them grew by more than 5 %.
 """
 
@@ -99,7 +100,9 @@ def usage(looks: list[Look], begin: int, end: int) -> dict[str, float]:
     """What the run used from one step to another."""
     some = [x for x in looks if begin <= x.step <= end and x.threads]
     at_rest = {name: min(getattr(x, name) for x in some) for name in ("megabytes", "threads", "files")}
-    passed = (some[-1].seconds - some[0].seconds) / (some[-1].step - some[0].step)
+    chunk = (end - begin) // 10
+    parts = [[x for x in some if x.step >= first and x.step <= first + chunk] for first in range(begin, end, chunk)]
+    passed = min((part[-1].seconds - part[0].seconds) / (part[-1].step - part[0].step) for part in parts)
     return at_rest | {"CPU ms a step": 1000 * passed}
 
 
