@@ -77,6 +77,26 @@ def test_there_are_at_least_120_of_them_and_what_they_spoil_is_good_before(folde
     sharding.weight_shardings(transformer.Config(vocab_size=16, layout=layout_of(heads="tensor")))
 
 
+@pytest.mark.parametrize(
+    "change, cause",
+    [
+        ({"model.max_length": 64}, r"window is 64 \(model.max_length\)"),
+        ({"rl.algorithm": "dapo", "rl.group_size": 1}, "'grpo' of rl.algorithm=dapo"),
+        ({"rl.algorithm": "maxrl", "rl.reward": "correct + length"}, "'maxrl' of rl.algorithm=maxrl"),
+        ({"rl.prompts": 3, "rl.updates": 5}, "rl.prompts=3 x rl.group_size=16"),
+        ({"rl.top_k": 5, "rl.keep_sampling_mask": False}, "^rl.top_k=5: "),
+        ({"task.name": "fruit"}, "^task.name=fruit: unknown option .* --config fruit"),
+        ({"task.options.prices": 7}, "shop' with these task.options have up to 193 tokens"),
+    ],
+    ids=str,
+)
+def test_a_message_names_the_setting_that_was_typed_where_another_one_does_not_fit_it(change, cause):
+    config = shop.get_config()
+    config.update_from_flattened_dict(change)
+    with pytest.raises(UserError, match=cause):
+        resolve(config, "rl")
+
+
 # Data lines
 
 
