@@ -2,10 +2,12 @@
 
     python -m benchmarks.hostile --minutes 60
 
-The run is ``rljax reproduce`` of the small config below. It is done once undisturbed. Then, until the time is over, it is done
-again and again with one random blow every few seconds, always continued by the same command. After each end, metrics.jsonl,
-the samples and the checksums of all last checkpoints are compared with the undisturbed run's, and no process of the run may
-be alive. Prints one JSON line for each run, then a summary; the status is 1 if a run differed.
+The run is ``rljax reproduce`` of the small config below, in two forms: "compiled" is verified on the device, "hosted" by
+worker processes that read text. Each is done once undisturbed. Then, until the time is over, they are done
+in turn with one random blow every few seconds, always continued by the same command. After each end, metrics.jsonl,
+the samples, the names of the checkpoints and the checksums of the last ones are compared with the undisturbed run's, and no
+process of the run may be alive. Prints one JSON line for each run, then a summary; the status is 1 if a run differed.
+``benchmarks.kills`` aims at chosen moments instead.
 """
 
 import argparse
@@ -19,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 STAGES = ("pretrain", "sft", "rl")
@@ -30,27 +33,27 @@ SMALL = [
     "--config.eval.attempts=2",
     "--config.rl.prompts=2",
     "--config.rl.max_new_tokens=24",
-    "--config.rl.reward=correct + 0.1*repetition",  # a term that reads text: verifiers are processes
-    "--config.workers=2",
     "--config.selection.rules=()",
     *(f"--config.{stage}.steps=12" for stage in STAGES),
     *(f"--config.{stage}.eval_every=3" for stage in STAGES),
+    *(f"--config.{stage}.log_every=1" for stage in STAGES),
 ]
+FORMS = {  # length differs between the attempts of a group, so that something is learned
+    "compiled": ["--config.rl.reward=correct + length(per=10)"],
+    "hosted": ["--config.rl.reward=correct + length(per=10) + 0.1*repetition", "--config.workers=2"],
+}
 FILE_LIMIT = 24_000  # bytes: with it no checkpoint can be written
 BLOWS = ("kill", "terminate", "hang up", "pause", "starve", "flip")
 
 
-def command(workdir: Path) -> list[str]:
-    return [sys.executable, "-m", "experiments.reproduce", *SMALL, f"--workdir={workdir}"]
-
-
-def start(workdir: Path, starved: bool) -> subprocess.Popen:
+def start(form: str, workdir: Path, starved: bool = False, more: Sequence[str] = ()) -> subprocess.Popen:
     """The run, in a process group of its own. A starved one can write no file larger than FILE_LIMIT."""
+    command = [sys.executable, "-m", "experiments.reproduce", *SMALL, *FORMS[form], f"--workdir={workdir}", *more]
     environment = os.environ | ({"JAX_COMPILATION_CACHE_DIR": "", "PYTHONDONTWRITEBYTECODE": "1"} if starved else {})
     limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_LIMIT, FILE_LIMIT))
     with (workdir.parent / f"{workdir.name}.log").open("ab") as log:
         return subprocess.Popen(
-            command(workdir),
+            command,
             stdout=log,
             stderr=log,
             env=environment,
@@ -98,8 +101,15 @@ def left_behind(workdir: Path) -> dict[str, str]:
     files = [workdir / "metrics.jsonl", *sorted((workdir / "samples").glob("*.jsonl"))]
     out = {path.name: path.read_text() for path in files}
     for stage in STAGES:
-        out[stage] = (workdir / "checkpoints" / stage / "12" / "sums" / "metadata").read_text()
+        folder = workdir / "checkpoints" / stage
+        out[stage] = (folder / "12" / "sums" / "metadata").read_text()
+        out[f"{stage}: kept"] = " ".join(sorted(path.name for path in folder.glob("[0-9]*")))
     return out
+
+
+def differences(expected: dict[str, str], found: dict[str, str]) -> list[str]:
+    """The names of what is not the same."""
+    return sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
 
 
 def alive(workdir: Path) -> list[int]:
@@ -122,12 +132,12 @@ def group_is_alive(group: int) -> bool:
     return True
 
 
-def disturbed_run(workdir: Path, rng: random.Random) -> tuple[collections.Counter, list[int]]:
+def disturbed_run(form: str, workdir: Path, rng: random.Random) -> tuple[collections.Counter, list[int]]:
     """Do the run under blows. Returns how many of each kind, and the process groups that were alive seconds after their end."""
     blows, survivors = collections.Counter(), []
     while True:
         blow = rng.choice(BLOWS)
-        process = start(workdir, blow == "starve")
+        process = start(form, workdir, blow == "starve")
         try:
             if blow == "starve":
                 process.wait(timeout=rng.uniform(8, 20))
@@ -154,21 +164,23 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60.0, help="how long new runs are begun")
     parser.add_argument("--seed", type=int, default=0, help="of the blows")
     flags = parser.parse_args()
-    rng, runs, differed = random.Random(flags.seed), 0, 0
+    rng, runs, differed, total = random.Random(flags.seed), 0, 0, collections.Counter()
     with tempfile.TemporaryDirectory() as folder:
-        undisturbed = Path(folder) / "undisturbed"
-        if start(undisturbed, False).wait():
-            sys.exit((Path(folder) / "undisturbed.log").read_text())
-        expected, end = left_behind(undisturbed), time.monotonic() + 60 * flags.minutes
+        expected = {}
+        for form in FORMS:
+            if start(form, Path(folder) / form).wait():
+                sys.exit((Path(folder) / f"{form}.log").read_text())
+            expected[form] = left_behind(Path(folder) / form)
+        end = time.monotonic() + 60 * flags.minutes
         while time.monotonic() < end:
-            workdir = Path(folder) / f"run{runs}"
-            blows, survivors = disturbed_run(workdir, rng)
-            found = left_behind(workdir)
-            wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
-            line = {"run": runs, "blows": dict(blows), "differs": wrong, "survivors": survivors + alive(workdir)}
+            form, workdir = list(FORMS)[runs % len(FORMS)], Path(folder) / f"run{runs}"
+            blows, survivors = disturbed_run(form, workdir, rng)
+            wrong = differences(expected[form], left_behind(workdir))
+            line = {"run": runs, "form": form, "blows": dict(blows), "differs": wrong}
+            line["survivors"] = survivors + alive(workdir)
             print(json.dumps(line), flush=True)
-            runs, differed = runs + 1, differed + bool(wrong or line["survivors"])
-    print(json.dumps({"runs": runs, "differed": differed}))
+            runs, differed, total = runs + 1, differed + bool(wrong or line["survivors"]), total + blows
+    print(json.dumps({"runs": runs, "differed": differed, "blows": dict(total), "in all": sum(total.values())}))
     sys.exit(bool(differed))
 
 

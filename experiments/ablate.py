@@ -6,8 +6,8 @@
 
 The stages before the compared one run once for each seed. Arms whose settings agree share them. On a CPU every run is a
 process, one for each core (``--processes`` for fewer). On accelerators, runs that differ only in numbers (seeds, learning
-rates, coefficients) are one program of at most ``--at_once`` runs. A program that several runs need is compiled once. If the
-command is stopped, the same command continues; finished runs are not repeated.
+rates, coefficients) are computed side by side in one process, at most ``--at_once`` of them. If the command is stopped, the
+same command continues; finished runs are not repeated.
 
 The results are in results.jsonl. The figures, report.html and the verdict are made from this file alone: ``--results FILE``
 makes them again.
@@ -74,7 +74,10 @@ def main() -> None:
         seeds=Flag(3, "number of seeds of each arm"),
         vary=Flag([], "KEY=VALUE,VALUE: an arm for each value of a setting"),
         starts=Flag("", "folder of the stages that runs start from; default: WORKDIR/starts"),
-        form=Flag("auto", "how runs are computed: auto, processes, or together (many runs as one program)"),
+        form=Flag(
+            "auto",
+            "processes: each run in a process of its own; together: many in one, side by side; auto: what fits the devices",
+        ),
         processes=Flag(0, "number of processes at once; 0: one for each core"),
         at_once=Flag(0, "largest number of runs in one program; 0: no limit"),
         results=Flag("", "a results.jsonl to make the report from; nothing is run"),

@@ -3,7 +3,7 @@
     rljax export --workdir runs/shop --stage rl --to exported
     rljax export ... --dtype bfloat16
 
-Adapters are merged; the tokenizer goes with it. Tensors keep their bits unless ``--dtype`` says another precision.
+Adapters are merged, in float32; the tokenizer goes with it. Tensors keep their bits unless ``--dtype`` says another precision.
 """
 
 from pathlib import Path
@@ -29,7 +29,8 @@ def run(config: ConfigTree, workdir: Path, stage: str, to: str, dtype: str, step
     pretrained.check_empty_folder(to)
     run = resolve(config)
     pretrained.choose_model_type(run.model)  # before anything is read
-    params = initial_state.start_params(run, initial_state.at_step(stage, step), workdir)
+    merged = "float32" if dtype else None  # rounded once, to what is asked for
+    params = initial_state.start_params(run, initial_state.at_step(stage, step), workdir, merged)
     if dtype:
         kept = lambda w, x: x.astype(jnp.dtype(w.dtype or dtype))  # a router's bias stays precise
         params = jax.tree.map(

@@ -2,10 +2,10 @@
 
     rljax plan --config qwen25:adapters=32 --model qwen25_32b --mesh data=1,fsdp=8,tensor=4 --chip h100
 
-The sampler and the update of the run are compiled for the mesh, on abstract arrays. A CPU that simulates as many devices
-compiles them; with ``--topology v5e:2x4`` and libtpu installed, the TPU compiler does. ``--model`` is a published model
+The programs for sampling and for the update are made for these devices, but not run. A CPU that simulates as many devices
+makes them; with ``--topology v5e:2x4`` and libtpu installed, the TPU's compiler does. ``--model`` is a published model
 (rljax/planning/published_models.py) or a folder with a config.json; without it the model of the config is planned.
-Memory compiled for a CPU is an upper bound: a CPU computes bfloat16 products in float32 and stores converted operands, which
+Memory found on a CPU is an upper bound: a CPU computes bfloat16 products in float32 and stores converted operands, which
 an accelerator does not.
 """
 

@@ -2,8 +2,8 @@
 
     rljax rl --config shop --workdir runs/shop
 
-For a task that lives on the device, the train step is one compiled function of the state. Where a verifier reads text, the
-same step runs with worker processes between its compiled parts.
+Where answers are checked by numbers alone, a whole training step is one program. Where a verifier reads text, worker processes
+check the responses in the middle of each step.
 """
 
 from pathlib import Path

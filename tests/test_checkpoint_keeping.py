@@ -231,6 +231,15 @@ def test_arrays_of_another_shape_or_dtype_are_refused_and_nothing_is_called_dama
     assert bytes_of(run) == before
 
 
+def test_a_checkpoint_of_an_older_version_with_other_arrays_is_refused_in_the_same_words(run):
+    as_of_an_older_version(folder_of(run, 12))
+    before = bytes_of(run)
+    for size in (5, 2):
+        with pytest.raises(UserError, match=rf"an array as \(3,\), not \({size},\): other settings"):
+            load(run, "12", lambda shape, size=size: {"w": shape(size), "n": shape()})
+    assert bytes_of(run) == before
+
+
 def test_the_best_checkpoint_is_the_one_whose_own_score_is_best(run):
     (run / "metrics.jsonl").unlink()
     assert choose_step(run, "rl", [4, 10, 12], "best") == 4

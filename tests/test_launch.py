@@ -246,11 +246,28 @@ def test_a_workdir_in_which_nothing_began_takes_the_config_that_was_mended(tmp_p
     assert json.loads((tmp_path / "config.json").read_text())["config"]["seed"] == 7
 
 
+def test_a_workdir_in_which_nothing_was_trained_takes_another_config_and_keeps_its_evaluation_aside(tmp_path, capsys):
+    """The first step of a run may fail, as by too little memory, after its first evaluation."""
+    config, line = shop.get_config("short"), '{"stage": "rl", "step": 0}\n'
+    with hold_workdir(tmp_path, config):
+        (tmp_path / "metrics.jsonl").write_text(line)
+    config.rl.prompts = 2
+    with hold_workdir(tmp_path, config):
+        assert not (tmp_path / "metrics.jsonl").exists()
+    assert "nothing was trained here yet" in capsys.readouterr().out
+    assert (tmp_path / ".untrained-metrics.jsonl").read_text() == line
+    assert json.loads((tmp_path / "config.json").read_text())["config"]["rl"]["prompts"] == 2
+    (tmp_path / "checkpoints" / "pretrain" / "10").mkdir(parents=True)  # a stage of which no record is left
+    config.rl.prompts = 4
+    with pytest.raises(UserError, match="holds a run with rl.prompts=2"), hold_workdir(tmp_path, config):
+        pass
+
+
 def test_a_workdir_of_another_config_is_left_alone(tmp_path):
     config = shop.get_config("short")
     with hold_workdir(tmp_path, config):
         pass
-    (tmp_path / "metrics.jsonl").touch()  # it has begun
+    (tmp_path / "metrics.jsonl").write_text('{"stage": "sft", "step": 1}\n')  # it has begun
     before = (tmp_path / "config.json").read_bytes()
     other, rate = shop.get_config("short"), config.rl.optimizer.learning_rate
     other.rl.optimizer.learning_rate = 9.0
@@ -290,7 +307,7 @@ def test_a_run_that_has_begun_keeps_what_its_results_depend_on(key, schedule, va
     config = shop.get_config("short")
     config.rl.optimizer.schedule = schedule
     record_config(tmp_path, config)
-    (tmp_path / "metrics.jsonl").touch()
+    (tmp_path / "metrics.jsonl").write_text('{"stage": "rl", "step": 1}\n')
     config.update_from_flattened_dict({key: value})
     with pytest.raises(UserError, match=f"holds a run with {key}="):
         record_config(tmp_path, config)
@@ -329,7 +346,7 @@ def test_a_command_that_is_refused_leaves_the_config_that_the_run_has(tmp_path):
 def test_more_steps_are_refused_with_the_reason_where_the_learning_rate_depends_on_their_number(tmp_path):
     config = shop.get_config("short")
     with hold_workdir(tmp_path, config):
-        (tmp_path / "metrics.jsonl").write_text('{"stage": "rl", "step": 0}\n')
+        (tmp_path / "metrics.jsonl").write_text('{"stage": "rl", "step": 1}\n')
     config.rl.steps += 2
     with pytest.raises(UserError, match=r"rl.steps=.*rl.optimizer.schedule='linear' the learning rate of every step"):
         record_config(tmp_path, config)

@@ -248,3 +248,25 @@ def test_an_exported_policy_is_the_one_that_was_trained_with_its_adapters(finish
     near(forward(exported, model, tokens), trained, 1e-5)
     moved_by = np.abs(trained - forward(state.frozen.params, run.model, tokens)).max()
     assert moved_by > 1e-3, "the adapters do change the policy"
+
+
+def test_adapters_on_a_base_in_bfloat16_are_merged_in_float32_where_another_dtype_is_exported(
+    finished, tmp_path, monkeypatch
+):
+    folder, c = finished
+    exact = {}
+    for dtype in ("float32", "bfloat16", None):
+        monkeypatch.setattr(transformer.lora, "merge_adapters", on_a_base_in_bfloat16)
+        export.run(c, folder, "rl", str(tmp_path / str(dtype)), dtype or "")
+        exact[dtype] = jax.tree.leaves(pretrained.load(tmp_path / str(dtype))[1])
+    sums, rounded, plain = exact["float32"], exact["bfloat16"], exact[None]
+    assert all(x.dtype == jnp.float32 for x in sums)
+    assert any((x != x.astype(jnp.bfloat16)).any() for x in sums), "the sums were rounded to the base's dtype"
+    for a, b, d in zip(sums, rounded, plain, strict=True):
+        np.testing.assert_array_equal(a.astype(jnp.bfloat16), b)
+        np.testing.assert_array_equal(b, d)
+
+
+def on_a_base_in_bfloat16(params, base, dtype=None, merge=lora.merge_adapters):
+    low = jax.tree.map(lambda x: x.astype(jnp.bfloat16), base.params)
+    return merge(params, lora.Base(low, base.factor), dtype)

@@ -6,9 +6,10 @@ import math
 import pytest
 
 from configs import common
-from rljax import options
+from rljax import options, rewards, tasks
 from rljax.errors import UserError
 from rljax.options import option
+from rljax.policy_gradient import choices
 from rljax.structs import KeyTag
 from rljax.training import schema
 
@@ -84,3 +85,48 @@ def test_no_setting_takes_a_value_of_another_type_or_an_impossible_number(key):
 
 def test_no_two_uses_of_a_key_fold_in_the_same_number():
     assert len({int(tag) for tag in KeyTag}) == len(KeyTag.__members__)
+
+
+def every_choice(
+    a, *, n: int = 1, maybe: int | None = None, on: bool = False, x: float = 0.0, some: tuple[float, ...] = ()
+):
+    return a
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("f(n=2.5)", "n=2.5.*must be a whole number"),
+        ("f(n=2.0)", "must be a whole number"),
+        ("f(n=True)", "must be a number, not True or False"),
+        ("f(maybe=2.5)", "must be a whole number"),
+        ("f(on=3)", "must be True or False"),
+        ("f(x=False)", "must be a number, not True or False"),
+        ("f(some=2.5)", "must be a tuple"),
+    ],
+)
+def test_an_option_of_a_part_or_a_term_has_the_kind_that_its_function_declares(text, said):
+    with pytest.raises(UserError, match=said):
+        choices.parse(text, {"f": every_choice}, "rl.row.f")
+    choices.parse("f(n=2, maybe=None, on=True, x=2, some=(1, 2.5))", {"f": every_choice}, "rl.row.f")
+
+
+@pytest.mark.parametrize("text", ["repetition(n=0)", "repetition(n=2.5)", "length(per=0)", "overlong(share=2)"])
+def test_an_option_of_a_reward_term_outside_its_range_is_refused(text):
+    with pytest.raises(UserError, match="rl.reward: "):
+        rewards.parse_reward(f"correct + {text}")
+
+
+WORLDS = ("shop", "fruit", "cups", "countdown", "programs")
+OPTIONS = [(name, field) for name in WORLDS for field in dataclasses.fields(tasks.find_world(name).Options)]
+
+
+@pytest.mark.parametrize("name, field", OPTIONS, ids=[f"{name}-{field.name}" for name, field in OPTIONS])
+def test_no_world_takes_an_option_of_another_kind_or_an_impossible_size(name, field):
+    bad: list = (
+        ["x", None, math.nan, math.inf, -3, 10**13] + [2.5] * (field.type is int) + [True] * (field.type is not bool)
+    )
+    for value in bad:
+        with pytest.raises(UserError, match=field.name) as caught:
+            tasks.make_task(name, **{field.name: value})
+        assert "\n" not in str(caught.value)

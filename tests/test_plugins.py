@@ -1,7 +1,10 @@
 """Files of the user's own: worlds, advantages, surrogates, algorithms and reward terms, by plain dict entries."""
 
 import dataclasses
+import gc
+import multiprocessing
 import sys
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -168,12 +171,27 @@ def test_a_reward_may_name_a_function_of_a_file_also_in_worker_processes(plugin,
     np.testing.assert_allclose(found.terms[:, 0, 2], [2, 6, 0])
     np.testing.assert_allclose(found.terms[:, 0, 3], [-0.04, -0.07, -0.05], rtol=1e-5)  # stop token included
     np.testing.assert_array_equal(found.info["verifier_error"][:, 0], [0, 0, 1])
-    assert capfd.readouterr().err.count("ValueError: provoked") == 1
+    assert capfd.readouterr().err.count("the reward term 'brevity' raised ValueError: provoked") == 1
 
 
-def test_a_verifier_that_raises_for_the_whole_first_batch_ends_the_run_with_its_exception(plugin):
-    with pytest.raises(UserError, match="exception for all 2 responses of the first batch: ValueError: provoked"):
-        scored(f"correct + {plugin / 'my_rewards.py'}:brevity", ["bomb", "bomb"], 0)
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_term_that_raises_for_the_whole_first_batch_ends_the_run_with_its_exception_and_no_process_is_left(
+    plugin, workers
+):
+    said = "the reward term 'brevity' raised an exception for all 2 responses of the first batch: ValueError: provoked"
+    with pytest.raises(UserError, match=said) as caught:
+        scored(f"correct + {plugin / 'my_rewards.py'}:brevity", ["bomb", "bomb"], workers)
+    caught = None  # noqa: F841  its traceback holds the workers
+    gc.collect()
+    watching = [t for t in threading.enumerate() if "ExecutorManager" in type(t).__name__]
+    assert not watching and not multiprocessing.active_children()  # Python's exit would collide with them
+
+
+@pytest.mark.parametrize("lines", ["def f(text, record):", "def f():", "def f(text, record, *, n=1):"])
+def test_a_term_that_cannot_be_called_as_terms_are_is_refused_before_the_run(plugin, lines):
+    (plugin / "own.py").write_text(f"{lines}\n    return 1.0\n")
+    with pytest.raises(UserError, match=r"rl.reward: the term 'f' is called as f\(text\) .* but its function takes"):
+        resolve(config_of(plugin, **{"rl.reward": f"correct + {plugin / 'own.py'}:f"}), "rl")
 
 
 def test_a_term_of_the_reward_that_gives_nan_is_counted_and_a_batch_of_such_ends_the_run(plugin):

@@ -63,6 +63,7 @@ def test_a_right_response_earns_one_on_the_device_and_on_the_host(world):
     np.testing.assert_array_equal(earned(task, asked, right), 1)
 
 
+@pytest.mark.filterwarnings("error")
 def test_the_verifier_reads_the_sampled_ids_of_the_response_and_the_learner_learns_from_them(world):
     task, asked, _, right = world
     seen = []

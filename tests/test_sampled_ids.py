@@ -12,7 +12,7 @@ from experiments import collect
 from rljax import tasks
 from rljax.errors import UserError
 from rljax.evaluation import samples as evaluation_samples
-from rljax.tasks import batches, rejection_sampling, response_text
+from rljax.tasks import batches, rejection_sampling, response_text, stage_data
 from rljax.text import ByteTokenizer
 from rljax.training.run import resolve
 
@@ -91,7 +91,21 @@ def test_text_alone_is_encoded_and_a_warning_says_how_much_and_what_became_lette
     assert sampled[1] in learned and sampled[0] not in learned
     assert not any({THINK, END_OF_THOUGHT} & set(ids) for ids in learned if ids != sampled[1])
     assert "1 of 2 lines of" in caplog.text and "have no tokens: their text is encoded" in caplog.text
-    assert "'<think>', '</think>' in it is ordinary text, not a control token" in caplog.text
+    said = "'<think>', '</think>' in 1 of them (the first is line 1) is learned as letters, not as a control token"
+    assert said in caplog.text
+
+
+def test_demonstrations_of_own_data_whose_control_tokens_become_letters_are_counted_once(tmp_path, caplog):
+    rows = [{"question": f"What is {n} and 1?", "answer": f"It is more. #### {n + 1}"} for n in range(60)]
+    for n in (7, 9, 30):
+        rows[n]["answer"] = f"<think>It is</think> #### {n + 1}"
+    for name, some in (("train", rows), ("test", rows[:2])):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in some))
+    options = dict(datasets=str(tmp_path), own_data_dir=str(tmp_path / "data"), decontaminate=0, prompt_slots=64)
+    task = tasks.make_task("questions", TOKENIZER, **options)
+    stage_data.sft_batches(stage_data.SFTData(), task, 0)
+    assert "sft: " in caplog.text and caplog.text.count("as letters, not as a control token") == 1
+    assert "'<think>', '</think>' in 3 of them (the first is line 8)" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -212,9 +212,9 @@ def test_runs_sharded_over_devices_are_the_same_and_no_device_communicates():
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"rl.reward": "correct + 0.5*format"}, "is verified on the host"),
+        ({"rl.reward": "correct + 0.5*format"}, "is verified by reading text"),
         ({"rl.lora.rank": 2}, "rl.lora.rank=2"),
-        ({"mesh.fsdp": 2}, "mesh.fsdp=2: a vmapped run has one device"),
+        ({"mesh.fsdp": 2}, "mesh.fsdp=2: with --form together a run has one device"),
         ({"rl.group_size": 1}, "rl.group_size=1"),
     ],
 )

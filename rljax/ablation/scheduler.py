@@ -40,11 +40,11 @@ def choose_form(form: str) -> str:
     """
     on_cpu = jax.default_backend() == "cpu"
     if form not in FORMS:
-        raise UserError(f"--form {form}: unknown form, choose from {', '.join(FORMS)}")
+        raise UserError(f"--form {form}: unknown form, choose from {', '.join(FORMS)}; --help says what each means")
     if form == "processes" and not on_cpu:
         raise UserError(
             f"--form processes: one process holds the {jax.default_backend()}, so that others cannot use it: write "
-            "--form together, or set JAX_PLATFORMS=cpu"
+            "--form together (all runs in one process), or set JAX_PLATFORMS=cpu"
         )
     return form if form != "auto" else "processes" if on_cpu else "together"
 

@@ -51,7 +51,7 @@ def train_vmapped_runs(
     """
     if not configs or len({Path(folder).resolve() for folder in (group, *workdirs)}) != len(configs) + 1:
         raise UserError(
-            f"{len(configs)} vmapped runs need {len(configs)} different workdirs and another folder for the group, not "
+            f"{len(configs)} runs in one process need {len(configs)} different workdirs and another folder for the group, not "
             f"{', '.join(map(str, workdirs))} and {group}"
         )
     steps = stop or configs[0].rl.steps
@@ -88,13 +88,14 @@ def resolve_on_one_device(config: ConfigTree) -> Run:
     """The resolved run on a mesh of one device. Raises UserError if its config needs more devices or processes."""
     if jax.process_count() > 1:
         raise UserError(
-            f"vmapped runs need a single process, this job has {jax.process_count()}: start one job for each group of runs"
+            f"--form together computes its runs in a single process, this job has {jax.process_count()}: start one job for each "
+            "group of runs"
         )
     config = config.copy_and_resolve_references()
     for axis in sharding.MESH_AXES:
         if config.mesh[axis] not in (1, -1 if axis == "data" else 1):
             raise UserError(
-                f"mesh.{axis}={config.mesh[axis]}: a vmapped run has one device, set mesh.{axis}=1 or run it by itself"
+                f"mesh.{axis}={config.mesh[axis]}: with --form together a run has one device: set mesh.{axis}=1, or --form processes"
             )
     config.mesh.data = 1
     return resolve(config, "rl")
@@ -104,14 +105,14 @@ def check_vmappable(run: Run) -> None:
     """Raise UserError if the train step is not a pure function of arrays on the device."""
     offloaded, rank = run.rl.offloaded, run.rl.lora.rank
     reasons = [
-        (is_hosted(run), f"task {run.task.name!r} with its rl.reward is verified on the host"),
+        (is_hosted(run), f"task {run.task.name!r} with its rl.reward is verified by reading text"),
         (run.mesh.actors, f"mesh.actors={run.mesh.actors} has separate devices for sampling"),
         (rank, f"rl.lora.rank={rank} keeps the base weights outside of the train state"),
         (offloaded, f"{', '.join(offloaded.values())} keeps optimizer moments in host memory"),
     ]
     for applies, reason in reasons:
         if applies:
-            raise UserError(f"{reason}. Such runs cannot be one vmapped program: run each by itself")
+            raise UserError(f"{reason}. Such runs cannot be computed together: --form processes")
 
 
 def check_group_folder(group: Path, workdirs: Sequence[Path]) -> None:

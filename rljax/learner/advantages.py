@@ -109,7 +109,7 @@ def make_policy_batch(rollout: Rollout, loss_mask: Array) -> Batch:
     responses have one.
     """
     kept = {} if rollout.sampling_mask is None else {"sampling_mask": rollout.sampling_mask}
-    pad_prompt = lambda x: jnp.concatenate([jnp.zeros(rollout.prompt.shape, x.dtype), x], 1)
+    pad_prompt = lambda x: jnp.pad(x, [(0, 0), (rollout.prompt.shape[1], 0)])
     return {
         "tokens": jnp.concatenate([rollout.prompt, rollout.response], 1),
         "mask": jnp.concatenate([rollout.prompt_mask, rollout.mask], 1),

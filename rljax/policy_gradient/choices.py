@@ -46,7 +46,7 @@ def parse(text: str | Choice, table: Mapping[str, Callable], what: str) -> Choic
             raise UserError(f"{what}={choice}: {option} is a number, not {value!r}")
         if words and value is not None and value not in words:
             raise UserError(f"{what}={choice}: {option} must be one of {words}")
-        if problem := problem_of_literal(value):
+        if problem := problem_of_literal(value) or problem_of_kind(table[choice.name], option, value):
             raise UserError(f"{what}: {choice.name}({option}={format_value(value)}): {problem}")
     missing = [k for k, v in options(table[choice.name]).items() if v is inspect.Parameter.empty]
     if missing := [k for k in missing if k not in choice.options]:
@@ -78,6 +78,27 @@ def problem_of_literal(value: Any) -> str:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return Declared("", float).problem(value)
     return "must be a number, a word or a tuple of them" if isinstance(value, (bytes, complex, dict, set)) else ""
+
+
+def problem_of_kind(function: Callable, option: str, value: Any) -> str:
+    """What is wrong with a plain value where the option is annotated as a whole number, a number or a switch; else ""."""
+    kinds = kinds_of(function, option)
+    if isinstance(value, bool):
+        return "" if bool in kinds or not {int, float} & kinds else "must be a number, not True or False"
+    if isinstance(value, (int, float)) and kinds and not {int, float} & kinds:
+        return "must be True or False" if bool in kinds else "must be a tuple" if tuple in kinds else ""
+    return "must be a whole number" if isinstance(value, float) and int in kinds and float not in kinds else ""
+
+
+def kinds_of(function: Callable, option: str) -> set[Any]:
+    """The types that an option is annotated with: {int, NoneType} of ``int | None``; {} where it has no annotation."""
+    try:
+        kind = typing.get_type_hints(function).get(option)
+    except (NameError, TypeError, AttributeError):  # an annotation for a type checker alone
+        return set()
+    if kind is None or typing.get_origin(kind) is tuple:
+        return set() if kind is None else {tuple}
+    return set(typing.get_args(kind)) or {kind}
 
 
 def options(function: Callable) -> dict[str, Any]:

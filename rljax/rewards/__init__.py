@@ -2,7 +2,8 @@
 
 terms.py    what a reward is made of: "correct + 0.5*format(tags=think)"
 verify.py   verifiers on the device and on the host, and the rewards of a rollout
-workers.py  text verifiers in worker processes
+workers.py  text verifiers in worker processes, and what the main process does about them
+worker_process.py  what happens in such a process
 scoring.py  what a text verifier and the terms that read text say of texts, in whatever process
 """
 

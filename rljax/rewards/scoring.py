@@ -10,7 +10,7 @@ from rljax.rewards.terms import Term
 from rljax.tasks import Record
 from rljax.verifiers.failures import VerifierFailed
 
-Scores = dict[str, Any]  # {name: number}; "exception" holds what the verifier raised, as text
+Scores = dict[str, Any]  # {name: number}; "exception" holds what was raised, as text, "raised_by" in words by what
 Pairs = list[tuple[str, Record]]  # (response, record of its problem)
 Score = Callable[[Pairs], list[Scores]]
 UNSCORED = {"correct": math.nan, "verifier_unscored": 1.0}
@@ -59,11 +59,14 @@ def term_values(term: Term, texts: list[str]) -> list[Scores]:
     value = lambda text: {
         name: float(term.function([text], **options)[0] if batched else term.function(text, **options))
     }
-    return [score_guarded(value, text, {name: 0.0, "verifier_error": 1.0}) for text in texts]
+    failed = {name: 0.0, "verifier_error": 1.0}
+    return [score_guarded(value, text, failed, f"the reward term {term.name!r}") for text in texts]
 
 
-def score_guarded(score: Callable[[Any], Scores], pair: Any, failed: Scores | None = None) -> Scores:
-    """``score(pair)``; where that raises, ``failed`` with the exception's text."""
+def score_guarded(
+    score: Callable[[Any], Scores], pair: Any, failed: Scores = WRONG, by: str = "its verifier"
+) -> Scores:
+    """``score(pair)``; where that raises, ``failed`` with the exception's text, and ``by``: what raised it."""
     try:
         return score(pair)
     except UserError:  # of the problem or the machine, never of a response: no reward can be trusted then
@@ -71,4 +74,4 @@ def score_guarded(score: Callable[[Any], Scores], pair: Any, failed: Scores | No
     except VerifierFailed:
         return dict(UNSCORED)
     except Exception as e:  # whatever a policy's text provokes is a wrong answer, and is counted
-        return dict(failed or WRONG) | {"exception": f"{type(e).__name__}: {e}"[:300]}
+        return failed | {"exception": f"{type(e).__name__}: {e}"[:300], "raised_by": by}

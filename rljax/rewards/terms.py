@@ -9,6 +9,7 @@ attribute is true, it takes a list of texts and returns a list of numbers.
 """
 
 import ast
+import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rljax.errors import UserError
-from rljax.options import Declared, format_value, load_function
+from rljax.options import Declared, check, format_value, load_function
 from rljax.policy_gradient import choices
 from rljax.structs import Array, Rewards, Rollout
 from rljax.tasks import Task
@@ -78,6 +79,12 @@ WORDS = {
     ("language", "target"): tuple(text_rewards.LANGUAGE_SCRIPTS),
 }
 
+RANGES = {
+    ("repetition", "n"): Declared("words in a run", int, low=1),
+    ("length", "per"): Declared("tokens", float, above=0.0),
+    ("overlong", "share"): Declared("of the longest response", float, low=0.0, high=1.0),
+}
+
 
 class Term(NamedTuple):
     """A part of the reward."""
@@ -117,13 +124,29 @@ def parse_reward(text: str) -> tuple[Term, ...]:
     if twice := [n for n in names if names.count(n) > 1]:
         raise UserError(f"rl.reward={text!r} names {twice[0]!r} twice")
     for term in terms:
+        check_signature(term)
         if problem := Declared("", float).problem(term.weight) or ("must not be 0" if not term.weight else ""):
             raise UserError(f"rl.reward={format_value(text)}: the weight of {term.name} {problem}")
         for option, value in term.choice.options.items():
             known = WORDS.get((term.name, option))
             if known and value not in known:
                 raise UserError(f"rl.reward={text!r}: {option}={value!r}, choose from {known}")
+            if (term.name, option) in RANGES:
+                check(RANGES[term.name, option], value, f"rl.reward: {term.name}: {option}")
     return terms
+
+
+def check_signature(term: Term) -> None:
+    """Raise UserError where a term's function cannot be called as terms are."""
+    data = {"correct": (), **dict.fromkeys(LENGTH_TERMS, ("lengths", "max_length"))}.get(term.name, ("text",))
+    signature = inspect.signature(term.function)
+    try:
+        signature.bind(*data, **term.choice.options)
+    except TypeError:
+        raise UserError(
+            f"rl.reward: the term {term.name!r} is called as {term.name}({', '.join(data)}) with its options by name, but its "
+            f"function takes {signature}: write it as {term.name}({', '.join(data)}, *, option=...)"
+        ) from None
 
 
 def parse_terms(node: ast.expr, sign: float, functions: Mapping[str, Callable]) -> Iterator[Term]:

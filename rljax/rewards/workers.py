@@ -6,33 +6,32 @@ is unscored: every score is NaN, and ``verifier_unscored`` counts it.
 """
 
 import contextlib
-import fcntl
 import functools
 import itertools
 import multiprocessing
 import os
-import select
 import signal
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.connection import wait
 from typing import Any, NamedTuple
 
 from rljax.errors import UserError
-from rljax.options import load_plugins, loaded_plugins
+from rljax.options import loaded_plugins
 from rljax.rewards.scoring import UNSCORED, Pairs, Score, Scores, score_pairs
 from rljax.rewards.terms import Term
+from rljax.rewards.worker_process import STOP_SIGNALS, import_task, prepare_process
 from rljax.tasks import Task
 
 TIMEOUT = 60.0  # seconds for a batch, beyond what a verifier that limits each response may take
 RESPONSE_TIMEOUT = 10.0  # seconds for each of those, and for one that is asked again alone
 START_TIMEOUT = 120.0  # seconds for a new process, which imports the task
+END_TIMEOUT = 10.0  # seconds for one that was killed
 MAX_UNSCORED = 0.25  # share of the responses of a batch
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 WAIT_SECONDS = 1.0  # the most that one look at a worker adds to its time, so that a pause of this process adds no more
 MAX_GROWTH = 2 << 30  # bytes that a worker may gain since its first batch, before a new one takes its place
 MAX_OPEN_FILES = 512  # the same for what it leaves open
@@ -76,14 +75,15 @@ def make_scorer(
         if workers and not pool:
             pool.extend(Worker(score) for _ in range(workers))
         out = score_in_workers(pool, pairs, patience, task.name) if workers else score(pairs)
-        raised = [s["exception"] for s in out if "exception" in s]
+        raised = [(s["raised_by"], s["exception"]) for s in out if "exception" in s]
         if raised and not batches and len(raised) == len(out) > 1:
             raise UserError(
-                f"task {task.name}: its verifier raised an exception for all {len(out)} responses of the first batch: "
-                f"{raised[0]}"
+                f"task {task.name}: {raised[0][0]} raised an exception for all {len(out)} responses of the first batch: "
+                f"{raised[0][1]}"
             )
         if raised:
-            say_once("raised", f"a verifier raised {raised[0]}; such responses score 0 (verifier_error counts them)")
+            text = f"{raised[0][0]} raised {raised[0][1]}; it scores 0 for such responses (verifier_error counts them)"
+            say_once("raised", text)
         unscored = sum(bool(s["verifier_unscored"]) for s in out)
         check_unscored(unscored, len(out), patience.max_unscored, task.name)
         if unscored:
@@ -98,15 +98,15 @@ def make_scorer(
     return score_batch
 
 
-# In the main process
-
-
 class Worker:
     """One worker process, which is started when it is needed and replaced after it died or hung. One caller at a time."""
 
     def __init__(self, score: Score):
         self.score = score
         self.executor: ProcessPoolExecutor | None = None
+        self.at_the_end: weakref.finalize | None = (
+            None  # ends the process, at the latest when nobody has this worker any more
+        )
         self.first_size = 0  # bytes in memory after its first batch
 
     def ask(self, pairs: Pairs, seconds: float) -> list[Scores]:
@@ -135,6 +135,7 @@ class Worker:
         context = multiprocessing.get_context("spawn")
         executor = ProcessPoolExecutor(1, context, initializer=prepare_process, initargs=(loaded_plugins(),))
         self.executor = executor
+        self.at_the_end = weakref.finalize(self, end_executor, executor)
         try:
             with without_stop_signals():
                 ready = executor.submit(import_task, self.score)
@@ -149,11 +150,22 @@ class Worker:
 
     def kill(self) -> None:
         """End the process, even where it hangs."""
-        executor, self.executor, self.first_size = self.executor, None, 0
-        if executor is not None:
-            for process in list((getattr(executor, "_processes", None) or {}).values()):
-                process.kill()
-            executor.shutdown(wait=False, cancel_futures=True)
+        self.executor, self.first_size = None, 0
+        if self.at_the_end is not None:
+            self.at_the_end()
+
+
+def end_executor(executor: ProcessPoolExecutor) -> None:
+    """End an executor's process, even where it hangs, and the thread that watches it.
+
+    Python's exit talks to that thread. Where it is ending by itself at the same moment, the exit fails with a traceback.
+    """
+    for process in list((getattr(executor, "_processes", None) or {}).values()):
+        process.kill()
+    thread = getattr(executor, "_executor_manager_thread", None)
+    executor.shutdown(wait=False, cancel_futures=True)
+    if thread is not None and thread is not threading.current_thread():
+        thread.join(END_TIMEOUT)
 
 
 def result_within(future: Future, seconds: float) -> Any:
@@ -252,49 +264,3 @@ def without_stop_signals() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-# In a worker process
-
-
-def prepare_process(plugins: Sequence[str]) -> None:
-    """Load the plug-ins; leave signals to the main process; end with it; print to stderr alone.
-
-    A terminal and a scheduler send a signal to all processes of a run. A worker that obeyed would leave the responses of the
-    last step unscored.
-    """
-    for number in STOP_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-    with contextlib.suppress(OSError):  # the run's stdout is for the run: a verifier that prints must not spoil it
-        os.dup2(2, 1)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        end_with(parent.sentinel)
-    load_plugins(plugins)
-
-
-def end_with(sentinel: int) -> None:
-    """End this process when the main one has gone, however it went: nobody would read what is verified here.
-
-    The kernel sends SIGKILL when the other end of the pipe closes. It needs no thread of Python, which a verifier that
-    never leaves its C code (a regular expression, a huge number) would keep from running. PR_SET_PDEATHSIG would not do: it
-    means the thread that started this process, and that one ends earlier. Where the kernel has no such signal, a thread waits.
-    """
-    if sys.platform == "linux":
-        fcntl.fcntl(sentinel, fcntl.F_SETOWN, os.getpid())
-        fcntl.fcntl(sentinel, fcntl.F_SETSIG, signal.SIGKILL)
-        fcntl.fcntl(sentinel, fcntl.F_SETFL, fcntl.fcntl(sentinel, fcntl.F_GETFL) | os.O_ASYNC)
-        if select.select([sentinel], [], [], 0)[0]:  # it closed before
-            os._exit(1)
-    threading.Thread(target=exit_after, args=(sentinel,), daemon=True).start()
-
-
-def exit_after(sentinel: int) -> None:
-    """End this process when the other end of this pipe closes."""
-    wait([sentinel])
-    os._exit(1)
-
-
-def import_task(score: Score) -> None:
-    """Do nothing: ``score`` has been unpickled for this call, which imports the task."""

@@ -141,8 +141,8 @@ def check_window(config: transformer.Config, prompt_slots: int, max_new_tokens: 
     if prompt_slots + max_new_tokens > config.max_length:
         raise UserError(
             f"a prompt of {prompt_slots} tokens and a response of {max_new_tokens} need {prompt_slots + max_new_tokens} "
-            f"columns, but the model's window is {config.max_length}: ask for shorter responses, or raise model.max_length "
-            "of a model that starts from random weights"
+            f"columns, but the model's window is {config.max_length} (model.max_length): ask for shorter responses, or raise it for "
+            "a model that starts from random weights"
         )
 
 

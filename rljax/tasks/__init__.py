@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 from rljax.errors import UserError
 from rljax.tasks import check
+from rljax.tasks.option_checks import check_kinds
 from rljax.tasks.task import (
     SPLITS,
     Attempt,
@@ -87,7 +88,11 @@ def make_task(name: str, tokenizer: Tokenizer | None = None, **options: Any) -> 
     world = find_world(name)
     known = {f.name for f in dataclasses.fields(world.Options)}
     if unknown := set(options) - known:
-        raise UserError(f"task {name}: unknown option {sorted(unknown)[0]!r}, choose from {sorted(known)}")
+        raise UserError(
+            f"task.name={name}: unknown option {sorted(unknown)[0]!r}, choose from {sorted(known)}. If another task's config "
+            f"set it, begin with this task's own: --config {name}"
+        )
+    check_kinds(world.Options, options)
     if tokenizer is not None and not takes_tokenizer(name):
         raise UserError(f"task {name}: {OWN_VOCABULARY}")
     task = world.make(world.Options(**options), *([] if tokenizer is None else [tokenizer]))

@@ -21,6 +21,7 @@ import numpy as np
 from rljax.errors import UserError
 from rljax.structs import Array, Problems
 from rljax.tasks import generate
+from rljax.tasks.option_checks import LARGEST, check_shares
 from rljax.tasks.task import Attempt, Record, Task, answer_start_fn
 from rljax.text import SYMBOL, SymbolTokenizer
 
@@ -43,8 +44,10 @@ class Options:
     tries: int = 6  # the known solution is one of the first ``tries`` tries
 
     def __post_init__(self):
-        if self.numbers not in (3, 4) or self.tries < 1:
-            raise UserError(f"task countdown: numbers={self.numbers} must be 3 or 4, and tries={self.tries} at least 1")
+        check_shares("countdown", self)
+        if self.numbers not in (3, 4) or not 1 <= self.tries <= LARGEST:
+            said = f"numbers={self.numbers}, tries={self.tries}"
+            raise UserError(f"task countdown: {said}: numbers must be 3 or 4, and tries 1 to {LARGEST}")
         if not 3 <= self.max_number < self.limit <= 999:
             said = f"max_number={self.max_number}, limit={self.limit}"
             raise UserError(f"task countdown: {said}: 3 <= max_number < limit <= 999 must hold")

@@ -29,6 +29,7 @@ import numpy as np
 from rljax.errors import UserError
 from rljax.structs import Array, Problems
 from rljax.tasks import generate
+from rljax.tasks.option_checks import LARGEST, check_shares
 from rljax.tasks.task import Attempt, Record, Task, answer_start_fn
 from rljax.text import SymbolTokenizer
 
@@ -50,12 +51,15 @@ class Options:
     drill: int = 1  # swaps of the longest drill in the raw text
 
     def __post_init__(self):
+        check_shares("cups", self)
         if not 3 <= self.cups <= len(CUPS):
             raise UserError(f"task cups: cups={self.cups} must be 3 to {len(CUPS)}")
-        if self.stride < 0 or not 0 <= self.jump <= 1:
-            raise UserError(f"task cups: stride={self.stride} must be at least 0, and jump={self.jump} 0 to 1")
-        if not 0 <= self.fewest <= self.swaps:
-            raise UserError(f"task cups: fewest={self.fewest} must be 0 to swaps={self.swaps}")
+        if self.stride < 0:
+            raise UserError(f"task cups: stride={self.stride} must be at least 0")
+        if not 0 <= self.fewest <= self.swaps <= LARGEST:
+            raise UserError(
+                f"task cups: fewest={self.fewest} must be 0 to swaps={self.swaps}, which is at most {LARGEST}"
+            )
         if self.cups * len(swap_words(self.cups)) ** self.shortest < 100:  # each split needs some of every level
             said = f"cups={self.cups} with {self.shortest} swaps"
             raise UserError(f"task cups: {said} makes fewer than 100 problems: raise cups, or swaps and fewest")

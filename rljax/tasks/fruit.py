@@ -22,6 +22,7 @@ import numpy as np
 from rljax.errors import UserError
 from rljax.structs import Array, Problems
 from rljax.tasks import generate
+from rljax.tasks.option_checks import check_shares
 from rljax.tasks.task import Attempt, Record, Task, answer_start_fn
 from rljax.text import SymbolTokenizer
 
@@ -52,8 +53,11 @@ class Options:
     give_up: float = 0.35  # chance to answer at random after a failed guess
 
     def __post_init__(self):
+        check_shares("fruit", self)
         if not 2 <= self.kinds <= 4 or self.max_count < 4 or self.max_price < 4:
             raise UserError(f"task fruit: kinds={self.kinds} must be 2 to 4, max_count and max_price at least 4")
+        if max(self.max_count, self.max_price) > 99:
+            raise UserError(f"task fruit: max_count={self.max_count} and max_price={self.max_price} must be at most 99")
         if self.jump + self.steps + self.check > 1 + 1e-9:
             raise UserError("task fruit: the shares jump + steps + check are more than 1")
 

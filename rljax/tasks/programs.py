@@ -21,6 +21,7 @@ import numpy as np
 from rljax.errors import UserError
 from rljax.structs import Array, Problems
 from rljax.tasks import generate
+from rljax.tasks.option_checks import LARGEST, check_shares
 from rljax.tasks.task import Attempt, Record, Task, answer_start_fn
 from rljax.text import SymbolTokenizer
 from rljax.verifiers import sandbox
@@ -43,9 +44,10 @@ class Options:
     allow_unsafe: bool = False  # run programs even where the kernel cannot confine them
 
     def __post_init__(self):
-        if not 3 <= self.max_number <= 20 or self.tries < 1:
+        check_shares("programs", self)
+        if not 3 <= self.max_number <= 20 or not 1 <= self.tries <= LARGEST:
             said = f"max_number={self.max_number}, tries={self.tries}"
-            raise UserError(f"task programs: {said}: max_number must be 3 to 20, and tries at least 1")
+            raise UserError(f"task programs: {said}: max_number must be 3 to 20, and tries 1 to {LARGEST}")
 
 
 def make(options: Options) -> Task:

@@ -32,7 +32,7 @@ from rljax.tasks.mixture import (
 )
 from rljax.tasks.prompting import PromptFormat
 from rljax.tasks.task import Record, Task, split_number
-from rljax.text import ByteTokenizer, Tokenizer, pad_batch
+from rljax.text import ByteTokenizer, Tokenizer, describe_control_tokens, pad_batch
 from rljax.verifiers import sandbox
 
 
@@ -54,6 +54,7 @@ def make(options: Options, tokenizer: Tokenizer | None = None) -> Task:
         verify=functools.partial(verify, allow_unsafe=options.allow_unsafe),
         demonstration=lambda record, rng: demonstration(prompt_format, record),
         response_ids=lambda record, text: response_ids(prompt_format, record),
+        about_demonstrations=about_demonstrations(splits["train"], prompt_format.tokenizer),
         page=lambda rng, length: page(prompt_format, require_questions(splits, "train"), rng, length),
         describe=responses.describe,
         strategies=("jump", "steps", "retry"),
@@ -69,6 +70,16 @@ def make(options: Options, tokenizer: Tokenizer | None = None) -> Task:
         prefill=prompt_format.template.prefill,
         num_questions=lambda split: splits[split].size,
     )
+
+
+def about_demonstrations(train: Split, tokenizer: Tokenizer) -> str:
+    """Which demonstrations hold the names of control tokens. They come from data, so their text is ordinary text."""
+    found = []
+    for rows in train.sets:
+        texts = ((r["number"] + 1, f"{r['solution']}\n{r['answer']}") for r in rows)
+        if said := describe_control_tokens(tokenizer, sorted(texts)):
+            found.append(f"{len(rows)} demonstrations of {rows[0]['dataset']}: {said}")
+    return "; ".join(found)
 
 
 # Problems and text
@@ -90,7 +101,10 @@ def problems(
 def require_questions(splits: dict[str, Split], split: str) -> Split:
     """The questions of a split. Raises UserError where it is empty."""
     if not splits[split].size:
-        raise UserError(f"task questions: the {split} split is empty: choose other datasets, or other limits on them")
+        sizes = ", ".join(f"{kept.size} of {name}" for name, kept in splits.items())
+        raise UserError(
+            f"task questions: the {split} split is empty ({sizes}): choose other datasets, or other limits on them"
+        )
     return splits[split]
 
 

@@ -21,7 +21,7 @@ from rljax.json_lines import number_json_lines
 from rljax.tasks import batches, shuffle
 from rljax.tasks.batches import Batch
 from rljax.tasks.task import Task, response_text
-from rljax.text import Tokenizer, find_control_tokens, pad_batch
+from rljax.text import Tokenizer, describe_control_tokens, pad_batch
 from rljax.verifiers import text_rewards
 
 LOG = logging.getLogger(__name__)
@@ -115,9 +115,8 @@ def read_sample_batches(path: str, task: Task, seed: int, max_new_tokens: int) -
                 "leave it out"
             )
         rows.append(ids)
-    warn_of_encoded_text(
-        [line["response"] for line in lines if line.get("tokens") is None], len(lines), path, task.tokenizer
-    )
+    alone = [(n, line["response"]) for n, line in zip(numbers, lines, strict=True) if line.get("tokens") is None]
+    warn_of_encoded_text(alone, len(lines), path, task.tokenizer)
     response, live = pad_batch(rows, max_new_tokens, task.tokenizer.pad)
     whole = {
         "tokens": np.concatenate([prompt, response], 1),
@@ -160,15 +159,18 @@ def read_response_ids(line: Mapping[str, Any], task: Task, end: int, where: str)
     return ids
 
 
-def warn_of_encoded_text(texts: Sequence[str], lines: int, path: str, tokenizer: Tokenizer) -> None:
-    """Log how many of a file's lines had no ids, and which control tokens in their texts became letters."""
+def warn_of_encoded_text(texts: Sequence[tuple[int, str]], lines: int, path: str, tokenizer: Tokenizer) -> None:
+    """Log how many of a file's lines had no ids, and which control tokens in their texts became letters.
+
+    Each text has the number of its line.
+    """
     if not texts:
         return
     said = (
         f"sft.file: {len(texts)} of {lines} lines of {path} have no tokens: their text is encoded, perhaps to other ids"
     )
-    if found := find_control_tokens(tokenizer, texts):
-        said += f"; {', '.join(map(repr, found))} in it is ordinary text, not a control token"
+    if found := describe_control_tokens(tokenizer, texts):
+        said += f"; {found}"
     LOG.warning(said)
 
 

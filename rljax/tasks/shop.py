@@ -26,6 +26,7 @@ import numpy as np
 from rljax.errors import UserError
 from rljax.structs import Array, Problems
 from rljax.tasks import generate
+from rljax.tasks.option_checks import LARGEST, check_shares
 from rljax.tasks.task import Attempt, Record, Task, answer_start_fn
 from rljax.text import SymbolTokenizer
 
@@ -50,6 +51,9 @@ class Options:
     second: float = 0.0  # share of tries and answers in the second language; 0: there is none
 
     def __post_init__(self):
+        check_shares("shop", self)
+        if not 1 <= self.max_price <= LARGEST:
+            raise UserError(f"task shop: max_price={self.max_price} must be 1 to {LARGEST}")
         if self.prices < 3 or math.comb(self.max_price, self.prices) < 100:  # each split needs some of the lists
             said = f"prices={self.prices} of max_price={self.max_price}"
             raise UserError(f"task shop: {said}: 3 prices or more are needed, and 100 different lists of them")
@@ -58,8 +62,6 @@ class Options:
                 f"task shop: fewest={self.fewest} must be 3 or more, below prices={self.prices}, and leave 100 different "
                 f"lists of max_price={self.max_price}; or 0"
             )
-        if not 0 <= self.second <= 1:
-            raise UserError(f"task shop: second={self.second} must be between 0 and 1")
 
 
 def make(options: Options) -> Task:

@@ -1,6 +1,7 @@
 """What pretraining and supervised fine-tuning learn from: their settings, and batches by number."""
 
 import dataclasses
+import logging
 from collections.abc import Callable
 
 from rljax.options import option
@@ -16,6 +17,7 @@ from rljax.tasks.batches import (
 )
 from rljax.tasks.task import Task
 
+LOG = logging.getLogger(__name__)
 HELD_OUT_SEED = 1 << 30  # added to the seed: pages that training never draws
 BatchFn = Callable[[str, int, int], Batch]  # (split, number of the first row, rows) -> arrays [rows, S]
 
@@ -70,6 +72,8 @@ def sft_batches(data: SFTData, task: Task, seed: int) -> BatchFn:
     if data.file:
         train, held_out = rejection_sampling.read_sample_batches(data.file, task, seed, data.max_new_tokens)
         samples = {"train": train, "validation": held_out}
+    elif task.about_demonstrations:
+        LOG.warning(f"sft: {task.about_demonstrations}")
 
     def batch(split: str, start: int, count: int) -> Batch:
         if data.file:

@@ -73,6 +73,7 @@ class Task:
     response_ids: Callable[[Record, str], list[int]] | None = None
     # (record, its demonstration) -> ids with the stop token; None: the encoded text and an <eos>
 
+    about_demonstrations: str = ""  # what a person should know before they are imitated: fine-tuning says it once
     answer_start: Callable[[str, Record], int] = lambda response, record: len(response)
     # where the final answer begins, in characters; the text before it is reasoning. len(response): no answer
 

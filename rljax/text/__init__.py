@@ -45,3 +45,14 @@ def find_control_tokens(tokenizer: Tokenizer, texts: Iterable[str]) -> list[str]
     """The control tokens whose names occur in some of the texts. ``encode`` makes ordinary text of them."""
     found = {name for text in texts for name in tokenizer.control_tokens if name in text}
     return [name for name in tokenizer.control_tokens if name in found]
+
+
+def describe_control_tokens(tokenizer: Tokenizer, lines: Iterable[tuple[int, str]]) -> str:
+    """What to say of texts, each with the number of its line, that hold the names of control tokens; "" where none does."""
+    bad = [(number, text) for number, text in lines if any(name in text for name in tokenizer.control_tokens)]
+    if not bad:
+        return ""
+    names = ", ".join(map(repr, find_control_tokens(tokenizer, (text for _, text in bad))))
+    return (
+        f"{names} in {len(bad)} of them (the first is line {bad[0][0]}) is learned as letters, not as a control token"
+    )

@@ -19,7 +19,7 @@ import orbax.checkpoint as ocp
 from rljax.distributed import processes
 from rljax.errors import UserError
 from rljax.structs import TrainState
-from rljax.training import checkpoint_manifest, checkpoint_retention
+from rljax.training import checkpoint_arrays, checkpoint_manifest, checkpoint_retention
 from rljax.training.checkpoint_errors import (
     DamagedError,
     OtherStateError,
@@ -64,7 +64,7 @@ def save(
     items = {"params": state.params, "rest": state_without_params(state)}
     save_args: dict[str, Any] = {name: ocp.args.StandardSave(item) for name, item in items.items()}
     sums = {name: checksums(item) for name, item in items.items()}
-    arrays = {name: describe_arrays(item) for name, item in items.items()}
+    arrays = {name: checkpoint_arrays.describe_arrays(item) for name, item in items.items()}
     finite = None if score is None or not np.isfinite(score) else float(score)
     manifest = Manifest(
         step, owner.stage, owner.run, score=finite, arrays=arrays, sums=checkpoint_manifest.digest(sums), **about
@@ -209,47 +209,21 @@ def read_items(manager: Manager, step: int, like: dict[str, Any], owner: Owner =
     for name in like:
         if name not in sums:
             raise DamagedError(f"its checksums lack {name}")
-        check_same_arrays(name, set(sums[name]), set(array_paths(like[name])))
-        if manifest is not None:
-            check_same_shapes(name, manifest.arrays[name], describe_arrays(like[name]))
+        stored = manifest.arrays[name] if manifest is not None else None
+        checkpoint_arrays.check_arrays(name, stored, sums[name], like[name])
     shape = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
     args = {name: ocp.args.StandardRestore(jax.tree.map(shape, item)) for name, item in like.items()}
-    items: Any = manager.restore(step, args=ocp.args.Composite(**args))
+    try:
+        items: Any = manager.restore(step, args=ocp.args.Composite(**args))
+    except ValueError as e:
+        checkpoint_arrays.check_no_shapes_in(e)
+        raise
     for name in like:
         computed = checksums(items[name])
         damaged = [path for path, stored in sums[name].items() if computed[path] != stored]
         if damaged:
             raise DamagedError(f"the checksum of {name}{damaged[0]} does not match: the file is damaged")
     return {name: items[name] for name in like}
-
-
-def array_paths(tree: Any) -> list[str]:
-    """The path of each array of a tree, as in the stored checksums."""
-    return [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_flatten_with_path(tree)[0]]
-
-
-def check_same_arrays(name: str, stored: set[str], wanted: set[str]) -> None:
-    """Raise OtherStateError where a checkpoint holds other arrays than this run needs."""
-    for what, paths in (("lacks", wanted - stored), ("also holds", stored - wanted)):
-        if paths:
-            raise OtherStateError(
-                f"it {what} {name}{min(paths)}: other settings or an older version of this program wrote it"
-            )
-
-
-def check_same_shapes(name: str, stored: Mapping[str, str], wanted: Mapping[str, str]) -> None:
-    """Raise OtherStateError where an array has another shape or dtype: it would be cut or cast silently."""
-    for path in sorted(wanted):
-        if stored[path] != wanted[path]:
-            raise OtherStateError(
-                f"it holds {name}{path} as {stored[path]}, not {wanted[path]}: other settings wrote it"
-            )
-
-
-def describe_arrays(tree: Any) -> dict[str, str]:
-    """{path: "float32[2,3]"} of the arrays of a tree."""
-    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return {jax.tree_util.keystr(path): f"{x.dtype}[{','.join(map(str, x.shape))}]" for path, x in leaves}
 
 
 def set_aside_after(manager: Manager, step: int) -> None:

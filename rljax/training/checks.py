@@ -9,6 +9,7 @@ from rljax import policy_gradient as pg
 from rljax import rewards, sampler
 from rljax.distributed import sharding
 from rljax.errors import UserError
+from rljax.tasks import SPLITS
 from rljax.training.sizes import check_sizes
 from rljax.transformer import lora
 
@@ -24,6 +25,7 @@ def check_run(run: Any, stages: Sequence[str]) -> None:
             f"report.aha.behaviour={run.aha.behaviour!r} is not counted in task {run.task.name}, choose from "
             f"{run.task.behaviours}"
         )
+    check_questions(run)
     longest = {"sft": run.sft.data.max_new_tokens, "rl": run.rl.sampling.max_new_tokens}
     for name in sorted({"rl", *stages} - {"pretrain"}):
         try:
@@ -31,7 +33,7 @@ def check_run(run: Any, stages: Sequence[str]) -> None:
         except UserError as e:
             raise UserError(f"{name}.max_new_tokens={longest[name]}: {e}") from None
     check_sizes(run, stages)
-    check_algorithm(run.rl)
+    check_algorithm(run.rl, run.record["rl"])
     if unknown := [rule for rule in run.selection.rules if rule not in pg.ALGORITHMS]:
         raise UserError(f"selection.rules: {unknown[0]!r} is unknown, choose from {sorted(pg.ALGORITHMS)}")
     run.rl.problems.check(run.task)
@@ -40,9 +42,27 @@ def check_run(run: Any, stages: Sequence[str]) -> None:
         check_stage(run, run.stage(name))
     if "sft" in run.stages and not run.sft.data.file and run.sft.data.max_new_tokens < run.task.demonstration_slots:
         raise UserError(
-            f"sft.max_new_tokens={run.sft.data.max_new_tokens}, but demonstrations of {run.task.name!r} have up to "
-            f"{run.task.demonstration_slots} tokens: raise it (and model.max_length with it), or make the task shorter"
+            f"sft.max_new_tokens={run.sft.data.max_new_tokens}, but demonstrations of {run.task.name!r} with these task.options "
+            f"have up to {run.task.demonstration_slots} tokens: raise it (and model.max_length with it), or make the task shorter"
         )
+
+
+def check_questions(run: Any) -> None:
+    """Raise UserError where an evaluation would have no question to ask."""
+    split, sizes = run.evaluation.split, {name: run.task.num_questions(name) for name in SPLITS}
+    if sizes[split] != 0:
+        return
+    parts = ", ".join(f"{size} in {name}" for name, size in sizes.items())
+    way_out = "name another one with --config.eval.split"
+    if split != "train":
+        way_out = (
+            f"a file of your own gives about every twentieth question to {split}: give it more questions (about 60), name files "
+            "to evaluate on with --config.task.options.test, or ask training questions with --config.eval.split=train"
+        )
+    raise UserError(
+        f"eval.split={split!r}: the data have {sum(sizes.values())} questions that can be asked, and none for this split ({parts}): "
+        f"{way_out}"
+    )
 
 
 def check_starts(starts: Mapping[str, str], weights: str) -> None:
@@ -112,20 +132,24 @@ def corrects_behaviour(algorithm: pg.Algorithm) -> bool:
     return bool(from_sampler) or algorithm.name("correction") != "none"
 
 
-def check_algorithm(rl: Any) -> None:
-    """Raise UserError where the algorithm cannot be trained with these groups, this reward and this sampling."""
+def check_algorithm(rl: Any, said: Mapping[str, Any] | None = None) -> None:
+    """Raise UserError where the algorithm cannot be trained with these groups, this reward and this sampling.
+
+    ``said`` is the config's section: a message names the setting that a part of the algorithm comes from.
+    """
+    of = lambda part: "" if said is None or said["row"][part] is not None else f" of rl.algorithm={said['algorithm']}"
     algorithm, sampling, update = rl.algorithm, rl.sampling, rl.update
     advantage, group_size = algorithm.name("advantage"), sampling.group_size
     attempts, terms = rl.problems.prompts * group_size, rl.reward
     pg.check_inputs(algorithm)
     if group_size < 2 and advantage in pg.NEEDS_GROUP:
         raise UserError(
-            f"rl.group_size={group_size}, but the advantage {advantage!r} compares the attempts at one prompt: use a group "
-            "of 2 or more, or rl.row.advantage=raw"
+            f"rl.group_size={group_size}, but the advantage {advantage!r}{of('advantage')} compares the attempts at one prompt: use "
+            "a group of 2 or more, or rl.row.advantage=raw"
         )
     if group_size < 2 and algorithm.name("groups") != "all":
         raise UserError(
-            f"rl.group_size={group_size} with groups={algorithm.choice('groups')}: a group of one never disagrees"
+            f"rl.group_size={group_size} with groups={algorithm.choice('groups')}{of('groups')}: a group of one never disagrees"
         )
     largest, k = group_size - (algorithm.option("advantage", "baseline") == "loo"), algorithm.option("advantage", "k")
     if k is not None and not 1 <= k <= largest:
@@ -134,8 +158,8 @@ def check_algorithm(rl: Any) -> None:
         )
     if advantage in pg.BINARY and terms != rewards.CORRECT:
         raise UserError(
-            f"rl.reward has more than correct, but the advantage {advantage!r} takes a reward for right or wrong: use "
-            "rl.reward=correct, or another algorithm"
+            f"rl.reward has more than correct, but the advantage {advantage!r}{of('advantage')} takes a reward for right or "
+            "wrong: use rl.reward=correct, or another algorithm"
         )
     parts = len(terms) + (algorithm.name("truncated") == "soft")
     if advantage == "gdpo" and (parts < 2 or len(algorithm.option("advantage", "weights")) not in (0, parts)):
@@ -143,18 +167,24 @@ def check_algorithm(rl: Any) -> None:
             f"rl.row.advantage={algorithm.choice('advantage')} normalises several rewards and weighs each, but rl.reward "
             f"with truncated={algorithm.choice('truncated')} has {parts}: add a term to rl.reward, or give as many weights"
         )
+    truncating = [f"rl.top_p={sampling.top_p}"] * (sampling.top_p < 1) + [f"rl.top_k={sampling.top_k}"] * (
+        sampling.top_k > 0
+    )
     if sampling.truncated and not sampling.keep_sampling_mask and not corrects_behaviour(algorithm):
         raise UserError(
-            f"rl.top_p={sampling.top_p}, rl.top_k={sampling.top_k}: attempts come from a truncated distribution, whose "
+            f"{', '.join(truncating)}: attempts come from a truncated distribution, whose "
             "log-probabilities are not those of the policy that learns: use rl.keep_sampling_mask=True, or top_p=1 and "
             "top_k=0, or correct with rl.row.correction=token_truncate"
         )
     if attempts % update.updates:
-        raise UserError(f"rl.updates={update.updates} must divide the {attempts} attempts of a rollout")
+        raise UserError(
+            f"rl.updates={update.updates} must divide the {attempts} attempts of a rollout, rl.prompts={rl.problems.prompts} x "
+            f"rl.group_size={group_size}"
+        )
     if update.updates > 1 and algorithm.name("aggregation") == "prompt_mean":
         raise UserError(
-            f"rl.updates={update.updates} splits groups over optimizer steps, but the aggregation prompt_mean averages "
-            "within them: use rl.updates=1 or another aggregation"
+            f"rl.updates={update.updates} splits groups over optimizer steps, but the aggregation prompt_mean{of('aggregation')} "
+            "averages within them: use rl.updates=1 or another aggregation"
         )
     if algorithm.looks_at("values"):
         rl.critic_optimizer.check("rl.critic.optimizer.")

@@ -18,6 +18,8 @@ from rljax.learner.optimizer import make_optimizer
 from rljax.learner.reference import copy_reference, never_moves
 from rljax.structs import KeyTag, TrainState
 from rljax.training import journal, stage_checkpoints
+from rljax.training.checkpoint_errors import OtherStateError
+from rljax.training.config_files import flatten_config
 from rljax.training.run import Run, Stage
 from rljax.training.schema import STAGES
 from rljax.transformer import lora, value_head
@@ -114,8 +116,8 @@ def take_over(x: jax.Array, where: jax.sharding.Sharding) -> jax.Array:
     return jax.device_put(jnp.copy(x), where)
 
 
-def start_params(run: Run, start: str, workdir: str | Path) -> Any:
-    """Parameters to start from, whole; adapters of a stage that learned some are merged into their base.
+def start_params(run: Run, start: str, workdir: str | Path, merged: str | None = None) -> Any:
+    """Parameters to start from, whole; adapters of a stage that learned some are merged into their base, as dtype ``merged``.
 
     ``start`` is "" for random parameters (None), "weights" for the folder of ``config.weights``, a stage of this workdir, or
     ``DIR:stage`` of another run. ``@STEP``, ``@best`` or ``@last`` behind the stage takes that checkpoint; without it, the
@@ -130,7 +132,7 @@ def start_params(run: Run, start: str, workdir: str | Path) -> Any:
         if not run.weights:
             raise UserError('start="weights", but no folder is named: --config.weights=FOLDER')
         return pretrained.read_params(run.weights, run.model, run.model.weight_dtype)
-    return stage_params(run, read_record(run, Path(folder or workdir), own=not folder), stage, step)
+    return stage_params(run, read_record(run, Path(folder or workdir), own=not folder), stage, step, merged)
 
 
 def at_step(stage: str, step: str) -> str:
@@ -149,20 +151,36 @@ def parse_start(start: str) -> tuple[str, str, str]:
     return folder, stage, step
 
 
-def stage_params(run: Run, record: RunRecord, stage: str, step: str = "") -> Any:
-    """The parameters that a stage of a run has learned, whole."""
+def stage_params(run: Run, record: RunRecord, stage: str, step: str = "", merged: str | None = None) -> Any:
+    """The parameters that a stage of a run has learned, whole; what adapters change is of dtype ``merged``, else as its base."""
     how = record.stages[stage]
     steps = how.steps if record.finished else None
     if not how.lora.rank:
         shape = jax.eval_shape(lambda: transformer.init(run.model, jax.random.key(0)))
-        return stage_checkpoints.load_params(record.workdir, stage, steps, place_abstract(run, shape), step)
+        return load_params(run, record, stage, steps, shape, step)
     base = stage_start(run, record, stage)
     names, rank = tuple(how.lora.targets), how.lora.rank
     shape = jax.eval_shape(lambda: lora.init_adapters(run.model, names, rank, jax.random.key(0)))
-    adapters = stage_checkpoints.load_params(record.workdir, stage, steps, place_abstract(run, shape), step)
+    adapters = load_params(run, record, stage, steps, shape, step)
     scale: Any = np.float32(how.lora.alpha / rank)  # of numpy: an array would be this process's alone
-    merge = jax.jit(lora.merge_adapters, out_shardings=sharding.weight_shardings(run.model))
+    in_dtype = functools.partial(lora.merge_adapters, dtype=merged)
+    merge = jax.jit(in_dtype, out_shardings=sharding.weight_shardings(run.model))
     return merge(adapters, lora.Base(base, scale))
+
+
+def load_params(run: Run, record: RunRecord, stage: str, steps: int | None, shape: Any, step: str) -> Any:
+    """The stored parameters of a stage. Where they are of another model, the error also says in which settings the runs differ."""
+    try:
+        return stage_checkpoints.load_params(record.workdir, stage, steps, place_abstract(run, shape), step)
+    except UserError as e:
+        old = flatten_config(journal.read_config(record.workdir))
+        new = flatten_config(dict(run.record))
+        about = ["task.name", "weights", *(k for k in new if k.startswith(("model.", f"{stage}.lora.")))]
+        different = [k for k in about if k in old and old[k] != new[k]]
+        if not isinstance(e.__cause__, OtherStateError) or not different:
+            raise
+        said = ", ".join(f"{k}={old[k]!r}, not {new[k]!r}" for k in different[:3])
+        raise UserError(f"{record.workdir} is a run of another model: {said} ({e})") from e
 
 
 def stage_start(run: Run, record: RunRecord, stage: str) -> Any:

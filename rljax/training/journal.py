@@ -65,8 +65,10 @@ class Journal:
             self.loggers = open_loggers(loggers, run, recorded)  # it may fail, so before records are dropped
             for name in FILES:
                 drop_records_after(self.workdir / name, stage, step)
-        before = [] if self.silent else read_records(self.workdir / "metrics.jsonl")
-        self.alarms = AlarmPrinter(stage, before, self.print_line)
+        before = [] if self.silent else read_record_lines(self.workdir / "metrics.jsonl")
+        self.alarms = AlarmPrinter(stage, (line.value for line in before), self.print_line)
+        own = (line.raw for line in before if line.value["stage"] == stage)
+        self.digest = hashlib.sha256(b"".join(own))  # of the stage's lines so far
         output_path = lambda name: Path(os.devnull) if self.silent else self.workdir / name
         self.files = {n.removesuffix(".jsonl"): output_path(n).open("a", encoding="utf-8") for n in FILES}
         disable = True if self.silent or not bar else None  # None: disabled where stderr is no terminal
@@ -143,15 +145,18 @@ class Journal:
         return {"train/tokens_per_second": speed}
 
     def _write_line(self, file: str, record: Record) -> None:
-        self.files[file].write(json.dumps(record) + "\n")
+        line = json.dumps(record) + "\n"
+        self.files[file].write(line)
         self.files[file].flush()
+        if file == "metrics":
+            self.digest.update(line.encode("utf-8"))
 
-    def sync(self, step: int) -> str | None:
-        """Bring the lines so far to the disk; returns their digest up to ``step``. A checkpoint must not outlive them."""
+    def sync(self) -> str | None:
+        """Bring the lines so far to the disk; returns their ``digest_records``. A checkpoint must not outlive them."""
         if self.silent:
             return None
         os.fsync(self.files["metrics"].fileno())
-        return digest_records(self.workdir, self.stage, step)
+        return self.digest.hexdigest()
 
 
 def read_records(path: str | Path) -> list[Record]:

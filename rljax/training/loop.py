@@ -143,7 +143,7 @@ def train_runs(
 
         def save(state: TrainState, step: int, score: float | None = None) -> None:
             with heartbeat.phase(f"{name} {step}/{steps}: saving"):
-                saver.save(step, state, score, records=tuple(journal.sync(step) for journal in journals))
+                saver.save(step, state, score, records=tuple(journal.sync() for journal in journals))
 
         def record(step: int, metrics: dict[str, Any]) -> None:
             of_all = {k: np.atleast_1d(v) for k, v in jax.device_get(metrics).items()}

@@ -44,6 +44,10 @@ def make_steps(run: Run) -> Steps:
     prompts, rounds = rl.problems.prompts, rl.algorithm.option("groups", "rounds") or 0
     on_device, where = not is_hosted(run), run.model.layout if ahead else run.sampler_model.layout
     problems_from, draw, policy_learner = make_asker(rl.problems, run.task, run.seed), make_draw(run), make_learner(run)
+    if run.task.on_device and not is_one_program(run):
+        problems_from = jax.jit(
+            problems_from
+        )  # outside a program, each of its loops would be compiled anew in every step
     sizes = rl.sampling.group_size, run.workers, rl.reward, rl.sampling.max_new_tokens, run.max_unscored
     verify = rewards.make_reward_fn(run.task, *sizes)
     advantages = jax.jit(functools.partial(learner.compute_advantages, policy_learner))
@@ -154,7 +158,7 @@ def compile_train_step(make_train_step: Callable[[Run], TrainStep], run: Run) ->
     The numbers of the run (seed, temperature, learning rate, options of the algorithm) are arguments of the compiled program:
     runs that differ in nothing else share it.
     """
-    if run.mesh.actors or is_hosted(run):
+    if not is_one_program(run):
         return make_train_step(run)
 
     def step(numbers: Mapping[str, Array], state: TrainState) -> tuple[TrainState, Metrics]:
@@ -168,6 +172,11 @@ def summarize_experience(state: TrainState, collected: Collected) -> Metrics:
     first, ahead = collected.first, collected.experience.ahead is not None
     lag: Metrics = {"lag": jnp.int32(min(int(state.step) - 1, 1))} if ahead else {}
     return rewards.summarize_rewards(first.rollout, first.rewards) | collected.cost | lag
+
+
+def is_one_program(run: Run) -> bool:
+    """Whether a train step of this run is one compiled function."""
+    return not run.mesh.actors and not is_hosted(run)
 
 
 def is_hosted(run: Run) -> bool:

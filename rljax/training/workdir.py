@@ -109,8 +109,11 @@ def record_config(workdir: Path, config: ConfigTree) -> None:
             if not copy.exists():  # an older version made none
                 journal.replace_bytes(copy, path.read_bytes())
             return
-        if begun:
-            refuse_changes(workdir, old, new, [k for k in different if not may_change(k, old, new)])
+        forbidden = [k for k in different if not may_change(k, old, new)]
+        if begun and forbidden and not has_trained(workdir):
+            begin_anew(workdir)
+        elif begun:
+            refuse_changes(workdir, old, new, forbidden)
             changes = {k: [old.get(k), new.get(k)] for k in different}
             said = ", ".join(f"{k} {before!r} -> {after!r}" for k, (before, after) in changes.items())
             print(f"{workdir}: the run goes on with other settings: {said}", flush=True)
@@ -138,6 +141,20 @@ def has_begun(workdir: Path) -> bool:
     """Whether a run has left records or checkpoints here."""
     finished = (path for path in (workdir / "checkpoints").glob("*/*") if path.name.isdigit())
     return (workdir / "metrics.jsonl").exists() or any(finished)
+
+
+def has_trained(workdir: Path) -> bool:
+    """Whether a run has left checkpoints here, or records of more than evaluations before its first step."""
+    finished = (path for path in (workdir / "checkpoints").glob("*/*") if path.name.isdigit())
+    return any(record["step"] > 0 for record in journal.read_records(workdir / "metrics.jsonl")) or any(finished)
+
+
+def begin_anew(workdir: Path) -> None:
+    """Set the records of evaluations before a first step aside: another config begins."""
+    path = workdir / "metrics.jsonl"
+    aside = path.with_name(f".untrained-{path.name}")
+    path.replace(aside)
+    print(f"{workdir}: nothing was trained here yet: begins anew with this config, {aside.name} has the old records")
 
 
 def may_change(key: str, old: dict[str, Any], new: dict[str, Any]) -> bool:

@@ -89,7 +89,9 @@ class Config:
     )
     attention_chunk: int = option(0, "queries whose scores exist at once, over whole sequences; 0: all", low=0)
     expert_chunk: int = option(0, "tokens that a device sends through its experts at once; 0: all", low=0)
-    scan_layers: bool = option(False, "layers of one kind as one stacked array and one compiled loop")
+    scan_layers: bool = option(
+        False, "store layers of one kind as one array and compute them in a loop: faster to start"
+    )
     logprob_chunk: int = option(0, "columns whose logits exist at once in token_logprobs; 0: all", low=0)
     layout: Layout = Layout()  # the devices, and how arrays are sharded over them
 

@@ -85,8 +85,11 @@ def policy_params(params: Any, base: Base | None) -> Params:
     return jax.tree_util.tree_map_with_path(attach, base.params)
 
 
-def merge_adapters(params: Any, base: Base | None) -> Params:
-    """``policy_params`` as plain arrays, added in float32 and rounded to the base's dtype: for export and a new start."""
+def merge_adapters(params: Any, base: Base | None, dtype: Any = None) -> Params:
+    """``policy_params`` as plain arrays, added in float32: for export and a new start.
+
+    The sums are rounded to the base's dtype, or to ``dtype``.
+    """
     if base is None:
         return params
 
@@ -95,6 +98,6 @@ def merge_adapters(params: Any, base: Base | None) -> Params:
         if adapter is None:
             return x
         change = base.factor * low_rank_product(adapter["down"], adapter["up"], x.shape)
-        return (x.astype(jnp.float32) + change).astype(x.dtype)
+        return (x.astype(jnp.float32) + change).astype(dtype or x.dtype)
 
     return jax.tree_util.tree_map_with_path(merge, base.params)

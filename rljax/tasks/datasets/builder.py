@@ -147,6 +147,10 @@ def number_rows(found: Iterator[Row]) -> Iterator[tuple[int, Row]]:
 def read_valid_rows(source: Source, split: str, file: Path) -> Iterator[Row]:
     """The records of a file. Raises UserError, before the first is given, where a row is bad or one of its tests is."""
     numbered = list(parse_file(source, split, file))
+    if not numbered:
+        raise UserError(
+            f"data set: {file} has no question for the {split} split, so there is nothing to ask: give others"
+        )
     code, tests = [(n, row) for n, row in numbered if row["kind"] == "code"], []
     for n, row in code:
         try:
