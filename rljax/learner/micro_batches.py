@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from rljax.learner.packing import Packing, pack_batch
+from rljax.learner.packing import PackedBatch, Packing, pack_batch
 from rljax.options import option
 from rljax.transformer import Config, Layout, packed_token_logprobs, token_logprobs
 
@@ -130,48 +130,60 @@ def gradients(
         grads = jax.tree.map(lambda a, b: a + unscale(b.astype(a.dtype)), total[0], constrain(grads))
         return constrain(grads), {k: combine_metric(k, total[1][k], v) for k, v in metrics.items()}
 
-    def zeros(micro_batch: Batch) -> Any:
-        value, metrics = jax.eval_shape(loss, params, micro_batch)
-        grads = jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.promote_types(p.dtype, jnp.float32)), params)
-        return constrain(grads), jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), metrics | {"loss": value})
+    value, metrics = jax.eval_shape(loss, params, micro_batch_shapes(batch, micro_batching))
+    zeros = jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.promote_types(p.dtype, jnp.float32)), params)
+    total = constrain(zeros), jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), metrics | {"loss": value})
+    return fold_micro_batches(compute, add_micro_batch, total, batch, micro_batching)
 
-    return fold_micro_batches(compute, add_micro_batch, zeros, batch, micro_batching)
+
+def micro_batch_shapes(batch: Batch, micro_batching: MicroBatching) -> Any:
+    """The shapes of a micro-batch of all columns."""
+
+    def first(batch: Batch) -> Any:
+        if micro_batching.packing is None:
+            return jax.tree.map(lambda x: x[0], micro_batching.split(batch)[1])
+        packed, count = pack_micro_batches(batch, micro_batching.packing, micro_batching)
+        return packed.micro_batch(batch, jnp.int32(0), count, micro_batching.layout)[0]
+
+    return jax.eval_shape(first, batch)
+
+
+def pack_micro_batches(batch: Batch, packing: Packing, micro_batching: MicroBatching) -> tuple[PackedBatch, int]:
+    """(the batch as packed sequences, the number of them in a micro-batch)."""
+    (rows, columns), shards = batch["mask"].shape, micro_batching.layout.num_shards("rows")
+    count = packing.sequences_at_once(min(micro_batching.rows or rows, rows), columns, shards)
+    return pack_batch(batch, packing, count), count
 
 
 def fold_micro_batches(
     compute: Callable[[Batch], Any],
     add: Callable[[Any, Any, Array], Any],
-    start: Callable[[Batch], Any],
+    total: Any,
     batch: Batch,
     micro_batching: MicroBatching,
     pad: bool = False,
 ) -> Any:
-    """``total = add(total, compute(micro_batch), rows)`` for one micro-batch after the other.
+    """``total = add(total, compute(micro_batch), rows)`` for one micro-batch after the other: the last ``total``.
 
-    ``rows`` [n] int32 are the numbers of a micro-batch's rows in the batch, N for a place without a row. The first ``total`` is
-    ``start(micro_batch)``, of the shapes of a micro-batch. ``pad``: arrays that ``compute`` returns, [n, columns], are padded to
-    all columns where the micro-batch was cut.
+    ``rows`` [n] int32 are the numbers of a micro-batch's rows in the batch, N for a place without a row. ``pad``: arrays that
+    ``compute`` returns, [n, columns], are padded to all columns where the micro-batch was cut.
     """
     packing = micro_batching.packing
     if packing is None:
         width, micro_batches, order = micro_batching.split(batch)
-        first = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), micro_batches)
         compute_cut = micro_batching.at_each_width(compute, pad)
         add_cut = lambda total, xs: (add(total, compute_cut(*xs[:2]), xs[2]), None)
-        return jax.lax.scan(add_cut, start(first), (width, micro_batches, order))[0]
+        return jax.lax.scan(add_cut, total, (width, micro_batches, order))[0]
 
-    rows, columns = batch["mask"].shape
-    at_once, layout = min(micro_batching.rows or rows, rows), micro_batching.layout
-    count = packing.sequences_at_once(at_once, columns, layout.num_shards("rows"))
-    packed = pack_batch(batch, packing, count)
-    micro_batch = lambda number: packed.micro_batch(batch, number * count, count, layout)
+    layout = micro_batching.layout
+    packed, count = pack_micro_batches(batch, packing, micro_batching)
 
     def add_packed(number: Array, total: Any) -> Any:
-        part, numbers = micro_batch(number)
+        part, numbers = packed.micro_batch(batch, number * count, count, layout)
         return add(total, compute(part), numbers)
 
     loops = layout.max_over_runs(-(-packed.used // count))
-    return jax.lax.fori_loop(0, loops, add_packed, start(jax.eval_shape(lambda: micro_batch(0)[0])))
+    return jax.lax.fori_loop(0, loops, add_packed, total)
 
 
 def scale_loss(
@@ -199,7 +211,8 @@ def score_rows(measure: Callable[[Batch], Any], batch: Batch, start: int, micro_
     rows, columns = batch["tokens"].shape
     pad_prompt = lambda x: jnp.pad(x, [(0, 0), (start, 0)])
     compute = lambda b: jax.tree.map(pad_prompt, measure(b))
-    zeros = lambda part: jax.tree.map(lambda x: jnp.zeros((rows, columns), x.dtype), jax.eval_shape(measure, part))
+    shapes = jax.eval_shape(measure, micro_batch_shapes(batch, micro_batching))
+    zeros = jax.tree.map(lambda x: jnp.zeros((rows, columns), x.dtype), shapes)
     put = lambda total, computed, numbers: jax.tree.map(lambda t, x: t.at[numbers].set(x, mode="drop"), total, computed)
     return fold_micro_batches(compute, put, zeros, batch, micro_batching, pad=True)
 

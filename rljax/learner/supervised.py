@@ -10,7 +10,15 @@ import optax
 from rljax import transformer
 from rljax.distributed import sharding
 from rljax.learner.loss_scale import current_scale, update_loss_scale
-from rljax.learner.micro_batches import Batch, Metrics, MicroBatching, fold_micro_batches, gradients, score_batch
+from rljax.learner.micro_batches import (
+    Batch,
+    Metrics,
+    MicroBatching,
+    fold_micro_batches,
+    gradients,
+    micro_batch_shapes,
+    score_batch,
+)
 from rljax.learner.update import apply_gradients
 from rljax.structs import TrainState
 from rljax.transformer import lora
@@ -42,10 +50,10 @@ def supervised_step(
 def supervised_loss(params: Any, batch: Batch, *, model: transformer.Config, micro_batching: MicroBatching) -> Array:
     """The loss of a held-out batch, [] float32, in nats per token."""
     compute = lambda b: make_next_token_loss(model)(params, b)[0]
-    zero = lambda part: jax.tree.map(jnp.zeros_like, jax.eval_shape(compute, part))
-    return fold_micro_batches(
-        compute, lambda total, loss, rows: total + loss, zero, add_token_weights(batch), micro_batching
-    )
+    batch = add_token_weights(batch)
+    shape = jax.eval_shape(compute, micro_batch_shapes(batch, micro_batching))
+    zero, add = jnp.zeros(shape.shape, shape.dtype), lambda total, loss, rows: total + loss
+    return fold_micro_batches(compute, add, zero, batch, micro_batching)
 
 
 def add_token_weights(batch: Batch) -> Batch:

@@ -77,7 +77,7 @@ def resolve_abstract(config: ConfigTree, model_name: str = "", devices: Any = No
     sampling = run.rl.sampling
     sampler.check_window(model, prompt_slots, sampling.max_new_tokens)
     if not sampling.slots:  # as on an accelerator, wherever the plan is made
-        slots = sampler.choose_slots(run.sampler_model, prompt_slots, sampling.max_new_tokens, "accelerator")
+        slots = sampler.choose_slots(0, run.sampler_model.layout, "accelerator")
         run = dataclasses.replace(
             run, rl=dataclasses.replace(run.rl, sampling=dataclasses.replace(sampling, slots=slots))
         )

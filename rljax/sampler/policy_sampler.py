@@ -43,7 +43,7 @@ class Sampling:
     )
     slots: int = option(
         0,
-        "rows that decode at a time: one that ends makes room for the next of the rollout; 0: by the size of the cache",
+        "rows that decode at a time: one that ends makes room for the next of the rollout; 0: a choice by device and number of rows",
         low=0,
     )
     sampler_weights: str = option(
@@ -85,6 +85,7 @@ def make_sampler(
     At temperature 0 the responses are greedy too, all alike. Raises UserError for a temperature below 0.
     """
     limit, likeliest = sampling.limit, greedy or is_greedy(sampling.temperature)
+    group_size = 1 if greedy else sampling.group_size
 
     def draw(
         params: transformer.Params,
@@ -99,7 +100,7 @@ def make_sampler(
             prompt=problems.prompt,
             prompt_mask=problems.prompt_mask,
             key=key,
-            group_size=1 if greedy else sampling.group_size,
+            group_size=group_size,
             max_new_tokens=sampling.max_new_tokens,
             temperature=1.0 if likeliest else sampling.temperature,
             top_k=sampling.top_k,
@@ -110,7 +111,7 @@ def make_sampler(
             keep_sampling_mask=to_learn_from and sampling.stores_sampling_mask and not likeliest,
             limit=jnp.where(step < limit.until, limit.tokens, sampling.max_new_tokens) if limit.until else None,
             row_numbers=row_numbers,
-            slots=sampling.slots or choose_slots(model, problems.prompt.shape[1], sampling.max_new_tokens),
+            slots=sampling.slots or choose_slots(problems.prompt.shape[0] * group_size, model.layout),
         )
 
     return draw
