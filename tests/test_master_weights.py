@@ -44,7 +44,7 @@ def start(optimizer, dtype):
 @functools.cache
 def learned(name, dtype, steps=100):
     """(weights at the start, state) after steps on gradients that depend on the number of the step alone."""
-    options = OptimizerOptions(name, learning_rate=2e-6 if name == "adamw" else 1e-5, schedule="constant", warmup=0)
+    options = OptimizerOptions(name, learning_rate=1e-6 if name == "adamw" else 1e-5, schedule="constant", warmup=0)
     state, tx = start(options, dtype)
     begin = state.params
 
@@ -76,7 +76,7 @@ def test_after_100_small_steps_masters_are_the_weights_of_a_float32_run_and_weig
     jax.tree.map(lambda m, p: np.testing.assert_array_equal(m.astype(p.dtype), p), masters, low.params)
     should = flat(jax.tree.map(lambda w: w.astype(dtype), expected)) != flat(begin)
     moved = flat(low.params) != flat(begin)
-    assert moved.mean() > 0.05 and np.array_equal(moved, should)
+    assert moved.mean() > 0.04 and np.array_equal(moved, should)
 
 
 def test_moments_are_those_of_float32_weights_and_their_dtype_can_be_chosen():
