@@ -182,7 +182,7 @@ def test_evaluation_estimates_are_those_of_scored_attempts():
 
 def test_a_prompt_token_of_probability_zero_leaves_the_supervised_loss_as_it_is(monkeypatch):
     logp, entropy = jnp.asarray([[-jnp.inf, -1.0, -3.0]]), jnp.asarray([[jnp.nan, 0.5, 0.7]])
-    monkeypatch.setattr(supervised.transformer, "token_logprobs", lambda *_: (logp, entropy))
+    monkeypatch.setattr(supervised, "score_batch", lambda *_: (logp, entropy))
     batch = {"tokens": jnp.ones((1, 4), jnp.int32), "mask": jnp.ones((1, 4), bool)}
     batch = supervised.add_token_weights(batch | {"loss_mask": jnp.asarray([[False, False, True, True]])})
     loss, metrics = supervised.make_next_token_loss(None)({}, batch)
