@@ -3,10 +3,10 @@
     python -m benchmarks.soak --steps 2000
 
 Memory, threads, open files and processor time of the run and of its worker processes are read whenever a line is added to
-metrics.jsonl. Printed is, for each form of the run, what it uses at rest (the least, for a save needs more for a moment) in the
-second tenth of the steps and in the last tenth, and the processor time of a step in its quietest tenth: other programs on the machine make it longer. Each has twenty
-evaluations and saves. One JSON line a
-form; the status is 1 if one of them grew by more than 5 %.
+metrics.jsonl. Each form of the run is measured in the second tenth of the steps and in the last tenth: what it uses at rest (the
+least, for a save needs more for a moment), and the processor time of a step among the quietest of them, because other programs on
+the machine make it longer. Each tenth has twenty evaluations and saves. One JSON line a form; the status is 1 if one of the numbers
+grew by more than 5 %.
 """
 
 import argparse
@@ -19,6 +19,8 @@ import tempfile
 import time
 from pathlib import Path
 from typing import NamedTuple
+
+from benchmarks.hostile import FORMS
 
 LIMIT = 0.05  # growth of a number from the second tenth to the last
 PAGE, TICK = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_CLK_TCK")
@@ -34,10 +36,6 @@ TINY = [
     "--config.rl.start=",
     "--config.rl.log_every=5",
 ]
-FORMS = {
-    "compiled": ["--config.rl.reward=correct + length(per=10)"],
-    "hosted": ["--config.rl.reward=correct + length(per=10) + 0.1*repetition", "--config.workers=2"],
-}
 
 
 class Look(NamedTuple):

@@ -82,6 +82,7 @@ def sample_in_slots(
     flat = lambda x: x.reshape(-1, *x.shape[2:])
     prompt_of = lambda row: jnp.minimum(row, own_rows - 1) // group_size  # within the shard
 
+    # Rows and slots, within each shard of rows
     def take(x: Array, index: Array, axis: int = 0) -> Array:
         """The rows ``index`` [D, k] of each shard of x [.., D * m, ...]: [.., D * k, ...]."""
         by_shard = x.reshape(*x.shape[:axis], shards, -1, *x.shape[axis + 1 :])
@@ -95,6 +96,7 @@ def sample_in_slots(
         set_one = lambda to, i, x: to.at[(*first, i)].set(x, mode="drop")
         return jax.vmap(set_one, (axis, 0, axis), axis)(by_shard, index, x).reshape(to.shape)
 
+    # A slot that is done gets the next row of the queue, and a copy of what is cached of its prompt
     def take_prompts(row: Array) -> tuple[Any, Array]:
         """What is cached of the prompts of these rows [D, k], and their masks."""
         layers = jax.tree.map(lambda x: take(x, prompt_of(row), axis), prompts.prompt)
@@ -126,6 +128,7 @@ def sample_in_slots(
         next_row = jnp.minimum(s.next_row + done.sum(-1, dtype=jnp.int32), own_rows)
         return Slots(s.out, row, next_row, cache, constrain(logits, "drawn"))
 
+    # One token in every slot
     def body(s: Slots) -> Slots:
         column, live = s.cache.column.reshape(s.row.shape), s.row < own_rows
         global_row = jnp.arange(shards)[:, None] * own_rows + jnp.minimum(s.row, own_rows - 1)
@@ -147,6 +150,7 @@ def sample_in_slots(
         done = live & (stopped | (column + 1 >= last))
         return refill(Slots(constrain(out, "rows"), s.row, s.next_row, cache, logits), done)
 
+    # The first rows, then one loop to the end of the queue
     row = jnp.broadcast_to(jnp.arange(own_slots, dtype=jnp.int32), (shards, own_slots))
     layers, mask = take_prompts(row)
     start = Slots(

@@ -67,6 +67,8 @@ def check_stage_sizes(run: Any, stage: Any) -> None:
     model, count = run.model, min(stage.micro_batching.rows or math.prod(rows.values()), math.prod(rows.values()))
     shards = model.layout.num_shards("rows") * model.layout.num_shards("columns")
     if packing := stage.micro_batching.packing:
+        packed = packing.max_sequences(math.prod(rows.values()), columns)
+        check_product({f"{name}.packing": packing.columns, "sequences": packed}, "packed columns")
         count, columns = packing.sequences_at_once(count, columns, model.layout.num_shards("rows")), packing.columns
         scored = columns
     scores = count * model.heads * columns * min(columns, model.attention_chunk or columns) * 4
