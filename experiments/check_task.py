@@ -1,4 +1,4 @@
-"""Check a task before a model learns from it: a table, and one line for each fault. Exit status 1 where there is one.
+"""Check a world (its problems, demonstrations, verifiers) without a model: a table, and a line for each fault.
 
 rljax check-task shop
 rljax check-task shop --option prices=4 --option max_price=20

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from rljax.metrics.alarms import RULES, find_alarms
+from rljax.metrics.alarms import FIRST_RULES, RULES, find_alarms
 from rljax.report.run_report import render_alarms
 from rljax.training.journal import Journal, read_records
 
@@ -29,6 +29,8 @@ def history(change, begin=8, end=None):
 
 WRONG = {  # {rule: what its records hold}
     "all cut off": lambda n: {"train/truncated": 1.0},
+    "nothing readable": lambda n: {"train/answers/none": 1.0},
+    "no entropy": lambda n: {"train/entropy": 0.001},
     "all groups equal": lambda n: {
         "train/groups/all_wrong": 0.8,
         "train/groups/mixed": 0.0,
@@ -47,15 +49,81 @@ WRONG = {  # {rule: what its records hold}
 }
 
 
+BEGIN = {"no entropy": 1}  # 8 for the others: after a calm start
+FIRST = {  # {rule of the evaluation before training: what its record holds}
+    "most cut off": {"eval/truncated": 0.84},
+    "few answers readable": {"eval/answers/none": 1.0},
+    "entropy near zero": {"eval/entropy": 0.001},
+    "all groups fail": {"eval/pass@1": 0.001, "eval/pass@2": 0.002, "eval/pass@16": 0.01},
+    "all groups succeed": {"eval/pass@1": 0.99, "eval/pass@16": 1.0},
+    "few groups mixed": {"eval/groups/mixed": 0.01},
+    "constant reward": {"eval/groups/equal_reward": 1.0},
+}
+FAIR = {
+    "eval/pass@1": 0.2, "eval/pass@2": 0.3, "eval/pass@16": 0.7, "eval/truncated": 0.1, "eval/answers/none": 0.3,
+    "eval/entropy": 0.4, "eval/groups/mixed": 0.6, "eval/groups/equal_reward": 0.4,
+}  # fmt: skip
+
+
+def first_record(**changes):
+    return {"stage": "rl", "step": 0} | FAIR | changes
+
+
 def test_every_rule_has_a_history_that_breaks_it():
-    assert set(WRONG) == {rule.name for rule in RULES}
+    assert set(WRONG) == {rule.name for rule in RULES} and set(FIRST) == {rule.name for rule in FIRST_RULES}
 
 
 @pytest.mark.parametrize("name", WRONG)
 def test_an_alarm_is_told_once_however_long_it_lasts_and_says_what_to_try(name):
-    found = find_alarms(history(WRONG[name]))
+    begin = BEGIN.get(name, 8)
+    found = find_alarms(history(WRONG[name], begin))
     assert [alarm.name for alarm in found] == [name]
-    assert found[0].step >= 8 and "\n" not in found[0].text and "{" not in found[0].text and ":" in found[0].text
+    assert found[0].step >= begin and "\n" not in found[0].text and "{" not in found[0].text and ":" in found[0].text
+
+
+@pytest.mark.parametrize("name", FIRST)
+def test_what_rl_cannot_work_with_is_told_of_the_evaluation_before_training_alone(name):
+    found = find_alarms([first_record(**FIRST[name]), *history(lambda n: {})])
+    assert [(alarm.step, alarm.name) for alarm in found] == [(0, name)]
+    assert "\n" not in found[0].text and "{" not in found[0].text and ":" in found[0].text
+    later = first_record(**FIRST[name]) | {"step": 10}
+    of_sft = first_record(**FIRST[name]) | {"stage": "sft"}
+    assert find_alarms([first_record(), later]) == [] and find_alarms([of_sft], stage="sft") == []
+
+
+def test_a_fair_start_has_no_alarm_nor_has_one_of_which_little_is_known():
+    assert find_alarms([first_record()]) == []
+    assert find_alarms([{"stage": "rl", "step": 0, "eval/loss": 9.0}]) == []
+    assert find_alarms([first_record(**dict.fromkeys(FAIR))]) == [], "null: the number was not finite"
+    one_attempt = {"stage": "rl", "step": 0, "eval/pass@1": 0.02}
+    assert find_alarms([one_attempt]) == [], "one attempt a problem says little of a group"
+    assert [a.name for a in find_alarms([one_attempt | {"eval/pass@1": 0.0}])] == ["all groups fail"]
+    assert find_alarms([first_record(**{"eval/entropy": 0.001, "eval/pass@1": 0.9})]) == [], "learned, so certain"
+    equal = {"eval/groups/mixed": 0.0, "eval/groups/equal_reward": 1.0}
+    assert [a.name for a in find_alarms([first_record(**FIRST["all groups fail"], **equal)])] == ["all groups fail"]
+
+
+def test_the_first_evaluation_of_a_run_is_told_as_it_is_written_and_the_report_lists_it(tmp_path, capsys):
+    journal = Journal(tmp_path, "rl", -1, 30, bar=False, loggers=())
+    record = first_record(**FIRST["most cut off"])
+    journal.write_metrics(0, {k: v for k, v in record.items() if k not in ("stage", "step")}, evaluation=True)
+    journal.close()
+    assert (
+        "rl 0: ALARM, most cut off: 84% of the responses are cut off: raise rl.max_new_tokens"
+        in capsys.readouterr().out
+    )
+    html = render_alarms(find_alarms(read_records(tmp_path / "metrics.jsonl")))
+    assert html.count("<li>") == 1 and "step 0, most cut off" in html
+
+
+def test_what_to_try_with_equal_groups_goes_by_their_outcome():
+    def text(wrong, right):
+        shares = {"train/groups/all_wrong": wrong, "train/groups/mixed": 0.0, "train/groups/all_right": right}
+        (alarm,) = find_alarms(history(lambda n: shares))
+        return alarm.text
+
+    assert "easier problems" in text(1.0, 0.0) and "harder problems" in text(0.0, 1.0)
+    assert "neither too easy nor too hard" in text(0.5, 0.5)
 
 
 def test_a_calm_run_has_no_alarm_and_other_stages_are_not_looked_at():

@@ -2,7 +2,7 @@
 
 accuracy.py    pass@k, cons@k, response lengths
 intervals.py   standard errors and 95 % intervals, over questions and over seeds
-alarms.py      what goes wrong in a run, found in its records
+alarms.py      what goes wrong in a run, found in its records: alarm_rules.py while it trains, first_rules.py before it
 behaviours.py  reflective words, and the four behaviours of Gandhi et al.
 """
 

@@ -64,12 +64,14 @@ class ProblemOptions:
         return low, jnp.minimum(low + opened, high)
 
 
-def make_asker(options: ProblemOptions, task: Task, seed: Array | int) -> Callable[[Array], Problems]:
-    """``ask(cursor)``: the B training problems from number ``cursor`` [] int32 on."""
+def make_asker(
+    options: ProblemOptions, task: Task, seed: Array | int, split: str = "train"
+) -> Callable[[Array], Problems]:
+    """``ask(cursor)``: the B problems of a split from number ``cursor`` [] int32 on."""
 
     def ask(cursor: Array) -> Problems:
         levels = options.levels_at(task, cursor)
-        asked = (seed, cursor + jnp.arange(options.prompts), "train", *([levels] if levels else []))
+        asked = (seed, cursor + jnp.arange(options.prompts), split, *([levels] if levels else []))
         return task.problems(*asked)
 
     return ask

@@ -48,8 +48,7 @@ def make_steps(run: Run) -> Steps:
         problems_from = jax.jit(
             problems_from
         )  # outside a program, each of its loops would be compiled anew in every step
-    sizes = rl.sampling.group_size, run.workers, rl.reward, rl.sampling.max_new_tokens, run.max_unscored
-    verify = rewards.make_reward_fn(run.task, *sizes)
+    verify = make_verify(run)
     advantages = jax.jit(functools.partial(learner.compute_advantages, policy_learner))
     update = jax.jit(functools.partial(learner.update_policy, policy_learner), donate_argnums=0)
     without_ahead = lambda x: x.replace(ahead=None)  # it lies on other devices
@@ -104,6 +103,13 @@ def make_draw(run: Run) -> PolicySampler:
         return rollout.replace(greedy=draw_greedy(params, problems, key, step)) if with_greedy else rollout
 
     return draw_rollout
+
+
+def make_verify(run: Run) -> Callable[[Rollout, Problems], Rewards]:
+    """``verify(rollout, problems) -> Rewards`` with the reward of this run."""
+    rl = run.rl
+    sizes = rl.sampling.group_size, run.workers, rl.reward, rl.sampling.max_new_tokens, run.max_unscored
+    return rewards.make_reward_fn(run.task, *sizes)
 
 
 def make_sample(draw: PolicySampler, dynamic: bool) -> Callable[..., tuple[Rollout, None]]:
