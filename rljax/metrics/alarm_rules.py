@@ -148,7 +148,7 @@ def accuracy_lost(past: Past, record: Record) -> Value:
 MENDS = {
     "cut off": "raise rl.max_new_tokens, end responses at a stop string (task.options.stop_strings, where the task has them), or "
     "look whether the stop token is sampled at all (template, tokenizer)",
-    "unreadable": "begin with a cold start (fine-tuning, then rl.start=sft), show the form of the answer in the prompt "
+    "unreadable": "begin with a cold start or a longer one (fine-tuning, then rl.start=sft), show the form of the answer in the prompt "
     "(task.options.template, where the task has one), or reward it (rl.reward=correct+0.2*format)",
     "certain": "raise rl.temperature, add an entropy bonus (rl.row.entropy), or start from an earlier checkpoint "
     "(rl.start=sft@STEP)",
