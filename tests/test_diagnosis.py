@@ -11,7 +11,6 @@ import pytest
 import tiny_folder
 from test_train_step import generous, state_of, tiny_config
 
-from configs import qwen25
 from experiments import check
 from rljax import tasks
 from rljax.__main__ import find_commands
@@ -222,7 +221,7 @@ def test_a_world_whose_verifier_reads_text_is_diagnosed_too(monkeypatch, capsys,
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A model folder and a file of questions, of which none is left for validation."""
+    """A model folder, and a file of questions beside it."""
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
     library.load_rows.cache_clear()
     rows = [{"question": f"What is {n} and one?", "answer": n + 1} for n in range(60)]
@@ -276,4 +275,3 @@ def test_a_split_of_few_problems_is_asked_once(fair):
 def test_the_help_keeps_the_two_checks_apart():
     said = find_commands()
     assert said["check"].startswith("Can RL work as set?") and said["check-task"].startswith("Check a world")
-    assert qwen25.__doc__
