@@ -19,11 +19,11 @@ FAST := $(addprefix tests/test_,$(addsuffix .py, \
 	shop_and_fruit data checksums figures))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-fast reproduce ablations lint format newest gym parity docs notebook bench clean
+.PHONY: help setup test test-fast test-all test-exhaustive reproduce ablations lint format newest gym parity docs notebook bench clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /\1\t/' | \
-		awk -F '\t' '{printf "make %-10s %s\n", $$1, $$2}'
+		awk -F '\t' '{printf "make %-15s %s\n", $$1, $$2}'
 
 setup: $(VENV)/runtime  ## make .venv with the pinned libraries and the command rljax
 
@@ -39,11 +39,19 @@ $(VENV)/tests: requirements-dev.txt $(VENV)/runtime
 	$(BIN)/python $(PIP_INSTALL) -r requirements-dev.txt
 	@touch $@
 
-test: $(VENV)/tests  ## set up and pass all tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+PYTEST := -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+test: $(VENV)/tests  ## set up and pass the tests
+	$(BIN)/python $(PYTEST) -m "not exhaustive"
+
+test-exhaustive: $(VENV)/tests  ## what `make test` leaves out: more cases, sizes and kills
+	$(BIN)/python $(PYTEST) -m exhaustive
+
+test-all: $(VENV)/tests  ## both
+	$(BIN)/python $(PYTEST)
 
 test-fast: $(VENV)/tests  ## the quick tests of every part, two minutes at most
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(FAST)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not exhaustive" $(FAST)
 
 reproduce: setup  ## the main job: pretraining, SFT, RL and a report, from CONFIG in WORKDIR
 	$(BIN)/python -m experiments.reproduce --config $(CONFIG) --workdir $(WORKDIR)
@@ -67,7 +75,7 @@ format: $(VENV)/tests  ## mend what ruff can mend
 
 # the upper end of the ranges in pyproject.toml; the lower one is what `make test` uses
 newest: $(NEWEST_VENV)/ready  ## all tests with the newest versions that pyproject.toml allows
-	$(NEWEST_VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(NEWEST_VENV)/bin/python $(PYTEST)
 
 $(NEWEST_VENV)/ready: pyproject.toml setup.py requirements-dev.txt
 	@test -x $(NEWEST_VENV)/bin/python || $(NEWEST_PYTHON) -m venv $(NEWEST_VENV)

@@ -24,6 +24,7 @@ def verdicts(lines):
     return {line.name: line.ok for line in lines if isinstance(line, Result)}
 
 
+@pytest.mark.exhaustive
 def test_the_whole_dry_run_passes_and_writes_its_keys(tmp_path, capsys):
     path = tmp_path / "report.json"
     assert accelerator.main(["--tiny", "--json", str(path)]) == 0

@@ -151,6 +151,7 @@ def test_settings_are_changed_until_the_plan_fits_and_only_changes_that_help_are
     assert "--config." in planning.format_flags(settings)
 
 
+@pytest.mark.exhaustive
 def test_the_memory_of_a_long_program_is_extrapolated_from_two_short_ones(monkeypatch):
     monkeypatch.setattr(lowering, "MAX_COMPILED_LAYERS", 7)
     c = small_config()
@@ -229,6 +230,7 @@ def run_script(*flags):
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.exhaustive
 def test_a_plan_counts_evaluation_and_restoring_and_names_the_phase_that_needs_the_most_memory():
     c = small_config()
     c.eval.update(dict(problems=64, attempts=4))

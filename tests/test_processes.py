@@ -141,6 +141,7 @@ def test_two_processes_write_the_bytes_that_one_process_with_as_many_devices_wri
         assert sums(two, stage) == sums(one, stage)
 
 
+@pytest.mark.exhaustive
 def test_rewards_of_text_are_computed_where_the_rows_lie_and_known_everywhere(tmp_path):
     well(launch("rl", f"--workdir={tmp_path / 'one'}", *HOSTED, devices=4))
     well(*several("rl", f"--workdir={tmp_path / 'two'}", *HOSTED, devices=2))
@@ -148,6 +149,7 @@ def test_rewards_of_text_are_computed_where_the_rows_lie_and_known_everywhere(tm
     assert [s["tokens"] for s in samples(tmp_path / "two")] == [s["tokens"] for s in samples(tmp_path / "one")]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("began", ["in one", "in two"])
 def test_a_run_goes_on_in_another_number_of_processes(began, one, two, tmp_path):
     source, workdir = {"in one": one, "in two": two}[began], tmp_path / "run"
@@ -173,6 +175,7 @@ def assert_says_how_to_go_on(said: str) -> None:
     assert len(ours) == 1 and ours[0].endswith(processes.RESTART), said
 
 
+@pytest.mark.exhaustive
 def test_a_killed_process_ends_the_other_and_the_same_command_goes_on_to_the_same_bytes(two, tmp_path):
     victim, options = 0, [f"--workdir={tmp_path}", "--config.rl.start=pretrain"]  # 0 holds JAX's coordinator
     both = several("pretrain", *options, heartbeat=10)
@@ -193,6 +196,7 @@ def test_a_killed_process_ends_the_other_and_the_same_command_goes_on_to_the_sam
     assert sums(tmp_path, "pretrain") == sums(two, "pretrain")
 
 
+@pytest.mark.exhaustive
 def test_a_process_that_stands_still_ends_the_other_by_the_heartbeat_timeout(tmp_path):
     victim, both = 1, several("pretrain", f"--workdir={tmp_path}", "--config.pretrain.steps=3000", heartbeat=5)
     wait_for_metrics(tmp_path, 3, both)
@@ -216,6 +220,7 @@ def test_a_signal_to_any_process_stops_all_after_the_same_step(tmp_path):
     assert (tmp_path / "checkpoints" / "pretrain" / str(stopped)).is_dir()
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("came", [0, 1])
 def test_a_process_that_never_comes_ends_those_that_came(came, tmp_path):
     flags = [f"--coordinator=127.0.0.1:{free_port()}", "--num_processes=2", "--initialization_timeout=2"]

@@ -83,7 +83,7 @@ def gradient_error(name: str, seed: int) -> float:
     return norm(jax.tree.map(jnp.subtract, *gradients)) / norm(gradients[0])
 
 
-@pytest.mark.parametrize("name", ["dense", "latents"])
+@pytest.mark.parametrize("name", ["dense", pytest.param("latents", marks=pytest.mark.exhaustive)])
 def test_the_gradient_is_as_exact_as_with_cotangents_of_float32(name, monkeypatch):
     short = np.mean([gradient_error(name, seed) for seed in range(3)])
     monkeypatch.setattr(products, "is_low_precision", lambda x: False)  # JAX's own rule: float32 cotangents

@@ -93,7 +93,7 @@ def holds_reference(folder):
     return any(path.startswith("['reference']") for path in sums(folder)["rest"])
 
 
-@pytest.mark.parametrize("refresh", [0, 3])
+@pytest.mark.parametrize("refresh", [pytest.param(0, marks=pytest.mark.exhaustive), 3])
 def test_a_run_goes_on_with_its_reference_which_is_stored_only_where_it_moves(finished, tmp_path, refresh):
     changes = {"rl.refresh_reference": refresh}
     once = finished

@@ -120,6 +120,7 @@ def undisturbed(tmp_path_factory) -> Path:
     return workdir
 
 
+@pytest.mark.exhaustive
 def test_killed_at_any_moment_and_while_it_saves_in_each_stage_the_run_ends_with_the_same_bytes(undisturbed, tmp_path):
     rng = random.Random(os.environ.get("RLJAX_KILL_SEED", "1"))
     for stage in STAGES:

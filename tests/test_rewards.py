@@ -268,6 +268,7 @@ def test_a_response_on_which_the_verifier_hangs_is_unscored_and_its_neighbours_k
     np.testing.assert_array_equal(found.info["verifier_unscored"][:, 0], [0, 1, 0])
 
 
+@pytest.mark.exhaustive
 def test_a_run_stops_with_one_line_when_too_many_responses_are_unscored():
     texts = ["yes", "bomb", "bomb", "yes"]
     with pytest.raises(
@@ -292,6 +293,7 @@ def judges_after_signals(pairs):
     return [{"correct": float("yes" in text)} for text, _ in pairs]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("task", ["pass", "worker.submit(re.match, '(a+)+b', 'a' * 100); time.sleep(1)"])
 def test_a_verifier_process_ends_with_a_main_process_that_was_killed_even_in_code_that_never_returns(task, tmp_path):
     script = tmp_path / "main.py"

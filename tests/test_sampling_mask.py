@@ -204,6 +204,7 @@ def test_several_updates_keep_each_rows_set():
 # In a run
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("hosted", [False, True])
 def test_dynamic_sampling_carries_the_set_and_the_ratio_stays_one(hosted):
     _, seen = train_steps(easy(hosted=hosted, algorithm="dapo", top_p=0.9), 2)
@@ -252,6 +253,7 @@ def test_without_the_set_a_truncated_distribution_needs_a_correction():
     check_algorithm(easy(top_k=5, keep_sampling_mask=False, row__correction="token_truncate").rl)
 
 
+@pytest.mark.exhaustive
 def test_the_plan_counts_the_set():
     def program(**changes):
         run = easy(**changes)

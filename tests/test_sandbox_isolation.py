@@ -306,6 +306,7 @@ def interpreter_for_others(folder: Path) -> str:
     return str(folder / "bin" / f"python3.{sys.version_info.minor}")
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("how", ["user", "container", "no rights"])
 def test_programs_are_isolated_for_an_ordinary_user_and_in_a_container(how, outside):
     root = os.geteuid() == 0

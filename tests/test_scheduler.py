@@ -120,6 +120,7 @@ def test_a_group_that_fails_does_not_keep_others_from_running(trained_seeds, tmp
     assert trained_seeds == [[0, 1]]
 
 
+@pytest.mark.exhaustive
 def test_vmapped_runs_leave_the_same_files_as_processes(tmp_path, monkeypatch):
     monkeypatch.setattr(shop, "score", score_first_number)
     jax.config.update("jax_disable_most_optimizations", True)
@@ -145,6 +146,7 @@ SETTINGS = {
 }
 
 
+@pytest.mark.exhaustive
 def test_a_terminated_ablation_stops_its_runs_and_they_save_a_checkpoint(tmp_path):
     command = [sys.executable, "-m", "experiments.ablate", "--config=configs/shop.py:short", f"--workdir={tmp_path}"]
     command += ["--seeds=1", "--processes=1", *(f"--config.{k}={v}" for k, v in SETTINGS.items())]

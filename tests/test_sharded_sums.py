@@ -3,6 +3,8 @@
 import pytest
 import simulated
 
+pytestmark = pytest.mark.exhaustive
+
 
 @pytest.fixture(scope="module")
 def found():

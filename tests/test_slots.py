@@ -79,6 +79,7 @@ def test_the_order_of_the_queue_decides_nothing():
     assert_same(shuffled, jax.tree.map(lambda x: x[rows], draw(MODEL, 5)))
 
 
+@pytest.mark.exhaustive
 def test_thousands_of_attempts_at_one_prompt_need_the_memory_of_the_slots():
     model = dataclasses.replace(MODEL, width=64, heads=4, kv_heads=4, head_width=16)
     settings = dict(group_size=4096, max_new_tokens=200, stop_ids=(STOP,))

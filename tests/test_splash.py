@@ -82,7 +82,11 @@ SCANNED = dataclasses.replace(EVERYTHING, layers=4, scan_layers=True, remat="lay
 LATENT = dataclasses.replace(DEEPSEEK, layers=2, sliding=(False, True), experts=0, shared_width=0)
 
 
-@pytest.mark.parametrize("config", [SCANNED, LATENT], ids=["everything, scanned", "latent"])
+@pytest.mark.parametrize(
+    "config",
+    [pytest.param(SCANNED, marks=pytest.mark.exhaustive), LATENT],
+    ids=["everything, scanned", "latent"],
+)
 def test_padding_changes_neither_logits_nor_gradients(config):
     """Windows count positions, of which pads have none, wherever they stand."""
     params, tokens = params_of(dataclasses.replace(config, scan_layers=False)), tokens_of(*MASK.shape)
@@ -138,6 +142,7 @@ def on_devices():
     return simulated.on_devices(8, "splash_run.py")
 
 
+@pytest.mark.exhaustive
 def test_devices_attend_for_their_own_rows_and_heads(on_devices):
     for how, run in on_devices.items():
         assert run["apart"] < 1e-5 * run["size"], how

@@ -24,7 +24,9 @@ def test_layers_of_one_kind_are_stacked_pattern_by_pattern():
     assert DEEP.layer_stacks() == [(0, 2, 2), (4, 1, 1)]
 
 
-@pytest.mark.parametrize("config", [SMALL, DEEP, DEEPSEEK], ids=["small", "deep", "deepseek"])
+@pytest.mark.parametrize(
+    "config", [SMALL, pytest.param(DEEP, marks=pytest.mark.exhaustive), DEEPSEEK], ids=["small", "deep", "deepseek"]
+)
 def test_stacked_layers_are_the_same_function_with_the_same_gradient(config):
     scanned, params = dataclasses.replace(config, scan_layers=True, remat="layer"), params_of(config)
     tokens, mask = tokens_of(2, 9), np.arange(9) < np.array([[9], [7]])
@@ -45,7 +47,7 @@ def test_stacked_layers_are_the_same_function_with_the_same_gradient(config):
 
 
 @pytest.mark.parametrize("config", [DEEP, DEEPSEEK], ids=["deep", "deepseek"])
-@pytest.mark.parametrize("weights", ["", "int8"])
+@pytest.mark.parametrize("weights", ["", pytest.param("int8", marks=pytest.mark.exhaustive)])
 def test_stacked_layers_sample_the_same_tokens(config, weights):
     scanned, params = dataclasses.replace(config, scan_layers=True), params_of(config)
     prompt, mask = tokens_of(2, 5), np.arange(5) >= np.array([[0], [2]])

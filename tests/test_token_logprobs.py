@@ -102,7 +102,7 @@ def test_attention_in_chunks_or_by_a_kernel_is_the_same_attention(how):
     jax.tree.map(lambda a, b: near(a, b, 2e-5), other_grads, grads)
 
 
-@pytest.mark.parametrize("chunk", [5, 16, 1000])
+@pytest.mark.parametrize("chunk", [pytest.param(5, marks=pytest.mark.exhaustive), 16, 1000])
 def test_experts_of_so_many_tokens_at_a_time_are_the_same_experts(chunk):
     mask = np.arange(12) < np.array([[12], [9], [11]])
     logp, grads = scored_and_pushed(DEEPSEEK, mask)

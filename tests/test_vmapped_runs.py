@@ -202,6 +202,7 @@ def test_a_loop_has_one_condition_for_all_runs_and_a_branch_is_still_a_branch(ch
     )
 
 
+@pytest.mark.exhaustive
 def test_runs_sharded_over_devices_are_the_same_and_no_device_communicates():
     result = on_devices(4, "vmapped_run.py")
     assert result["num_devices"] == 3 and result["num_collectives"] == 0

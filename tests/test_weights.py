@@ -87,6 +87,7 @@ def test_questions_are_asked_in_the_models_own_words_and_demonstrations_end_as_i
         assert read.decode(ids) == f"\\boxed{{{record['answer']}}}<|im_end|>" and ids[-1] == read.token("<|im_end|>")
 
 
+@pytest.mark.exhaustive
 def test_a_stage_with_adapters_on_the_folder_learns_and_logs_what_int8_costs(finished, config, folder):
     rows = journal.read_records(finished / "metrics.jsonl")
     losses = [r["train/loss"] for r in rows if r["stage"] == "sft" and "train/loss" in r]
