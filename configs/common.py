@@ -42,6 +42,7 @@ def questions(**changes) -> dict:
             instruction="Please reason step by step, and put your final answer within \\boxed{}.",  # template own:
             system="",  # ... said after the question, by the system ("": as the template says), and ...
             thinking=True,  # ... think first, where the template knows that
+            stop_strings=(),  # texts that end a response, ("\n\n", "Question:"); a stop token ends it too
             prompt_slots=512,  # 0: as many as the longest question needs
             max_response=400,
             decontaminate=10,  # words in a row that no training question may share with a test question; 0: any

@@ -10,11 +10,13 @@ attempts are coloured where the task can read the problem from the text.
     The total cost of all the fruit is $13. What is the cost of each apple?'
 
 asks any Hugging Face folder, in its own chat template if it has one. ``--answer 3`` says what is right where the problem is
-not about fruit; without it the attempts' own majority is shown.
+not about fruit; without it the attempts' own majority is shown. ``--stop '\\n\\n' --stop Question:`` ends attempts there; for
+a run it replaces the stop strings of its task.
 """
 
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -27,7 +29,7 @@ from rljax.errors import UserError
 from rljax.report.terminal import merge_equal_answers, print_attempts
 from rljax.structs import ConfigTree, Problems
 from rljax.tasks import Task, fruit, prompting
-from rljax.text import pad_batch
+from rljax.text import StopStrings, Tokenizer, find_stop_strings, pad_batch
 from rljax.training import command_line, initial_state
 from rljax.training.command_line import Flag
 from rljax.training.run import resolve
@@ -37,11 +39,20 @@ DEFAULT_ROWS = 256  # attempts sampled at once where no config says how many a r
 
 
 def run(
-    config: ConfigTree, workdir: Path, stage: str, prompt: str, problem: int, attempts: int, seed: int, step: str = ""
+    config: ConfigTree,
+    workdir: Path,
+    stage: str,
+    prompt: str,
+    problem: int,
+    attempts: int,
+    seed: int,
+    step: str = "",
+    stop: Sequence[str] = (),
 ) -> None:
     check_attempts(attempts)
     run = resolve(config)
     task = run.task
+    stops = find_stops(task.tokenizer, stop) or task.stops
     params = initial_state.start_params(run, initial_state.at_step(stage, step), workdir)
     if prompt:
         ids, mask = read_prompt(task, prompt)
@@ -54,12 +65,13 @@ def run(
         max_new_tokens=run.rl.sampling.max_new_tokens,
         temperature=run.evaluation.temperature,
         stop_ids=task.tokenizer.stop_ids,
+        stop_strings=stops,
     )
     asked = Problems(jnp.asarray(ids), jnp.asarray(mask), ())
     rollout = evaluation.sample_in_parts(sampling, run.model, params, asked, jax.random.key(seed), run.evaluation.rows)
     if processes.is_primary():
         print_attempts(
-            task.tokenizer, rollout, (lambda text: task.verify(text, record)) if record is not None else None
+            task.tokenizer, rollout, (lambda text: task.verify(text, record)) if record is not None else None, stops
         )
 
 
@@ -75,6 +87,7 @@ def run_model(
     temperature: float,
     top_p: float,
     rows: int = 0,
+    stop: Sequence[str] = (),
 ) -> None:
     """Ask a Hugging Face folder, without a config. Flags are checked before the weights are loaded."""
     if not prompt:
@@ -99,16 +112,26 @@ def run_model(
         temperature=temperature,
         top_p=top_p,
         stop_ids=tokenizer.stop_ids,
+        stop_strings=find_stops(tokenizer, stop),
     )
     asked = Problems(prompt_ids, mask, ())
     rollout = evaluation.sample_in_parts(sampling, config, params, asked, jax.random.key(seed), rows or DEFAULT_ROWS)
     problem = fruit.read_prompt(prompt)
     gold = answer or (str(problem["prices"][0]) if problem else "")
     prefill = words.template.prefill
-    said = print_attempts(tokenizer, rollout, (lambda text: answers.verify(prefill + text, gold)) if gold else None)
+    verify = (lambda text: answers.verify(prefill + text.removesuffix("<eos>"), gold)) if gold else None
+    said = print_attempts(tokenizer, rollout, verify, sampling.stop_strings)
     found = [a for text in said if (a := answers.extract_answer(prefill + text)) is not None]
     for one, votes in Counter(merge_equal_answers(found)).most_common(3):
         print(f"{votes:>4} of {attempts} say {one}")
+
+
+def find_stops(tokenizer: Tokenizer, texts: Sequence[str]) -> StopStrings | None:
+    """The stop strings of ``--stop``, where two characters "\\n" are a newline. Raises UserError for what is no stop string."""
+    try:
+        return find_stop_strings(tokenizer, [text.replace("\\n", "\n") for text in texts or ()])
+    except UserError as e:
+        raise UserError(f"--stop: {e}") from None
 
 
 def check_attempts(attempts: int) -> None:
@@ -127,6 +150,7 @@ def read_prompt(task: Task, prompt: str) -> tuple[np.ndarray, np.ndarray]:
 
 def main() -> None:
     attempts = Flag(15, "attempts at the problem")
+    stop = Flag([], "TEXT, a text that ends an attempt, as the stop token does; \\n is a newline")
     prompt = Flag("", "a problem of your own")
     model = dict(
         model=Flag("", "the Hugging Face folder to ask"),
@@ -140,6 +164,7 @@ def main() -> None:
         top_p=Flag(0.95, "of sampling"),
         rows=Flag(0, f"attempts sampled at once; 0: at most {DEFAULT_ROWS}"),
         seed=Flag(0, "of sampling"),
+        stop=stop,
     )
     if command_line.find_flag(sys.argv, "model"):
         command_line.main_without_config(run_model, **model)
@@ -154,6 +179,7 @@ def main() -> None:
         attempts=attempts,
         seed=Flag(0, "of sampling"),
         step=Flag("", "the checkpoint: a step, best or last; without it the last, of a finished stage"),
+        stop=stop,
     )
 
 

@@ -48,9 +48,9 @@ class Rollout(struct.PyTreeNode):
     prompt: Array  # [N, P] int32, padded on the left
     prompt_mask: Array  # [N, P] bool
     response: Array  # [N, T] int32, padded on the right
-    mask: Array  # [N, T] bool, True on every sampled token, the stop token included
+    mask: Array  # [N, T] bool, True on every sampled token, the one that ends the response included
     logprobs: Array  # [N, T] float32, nats, of the behaviour policy at the sampling temperature; 0 where mask is False
-    finished: Array  # [N] bool, True where a stop token was sampled; False means truncated
+    finished: Array  # [N] bool, True where a stop token was sampled or a stop string completed; False means truncated
     greedy: Any = None  # Rollout of the B greedy responses, where the advantage compares with them; else None
     sampling_mask: Any = (
         None  # [N, T, ceil(V / 8)] uint8, where top-k or top-p left tokens out: one bit a token, True where it was kept
@@ -58,7 +58,7 @@ class Rollout(struct.PyTreeNode):
 
     @property
     def lengths(self) -> Array:
-        """[N] int32, sampled tokens in each response, the stop token included."""
+        """[N] int32, sampled tokens in each response, the one that ends it included."""
         return self.mask.sum(-1)
 
     @classmethod

@@ -12,6 +12,7 @@ from experiments import collect
 from rljax import tasks
 from rljax.errors import UserError
 from rljax.evaluation import samples as evaluation_samples
+from rljax.planning import lowering
 from rljax.tasks import batches, rejection_sampling, response_text, stage_data
 from rljax.text import ByteTokenizer
 from rljax.training.run import resolve
@@ -149,7 +150,7 @@ def test_bytes_that_are_no_text_are_learned_as_they_were_sampled():
     assert rejection_sampling.read_response_ids(line, task, tokenizer.eos, "line 1") == ids
 
 
-def test_collect_writes_the_sampled_ids_beside_each_text(config, tmp_path, monkeypatch):
+def test_collect_writes_the_sampled_ids_beside_each_text_up_to_what_ended_it(config, tmp_path, monkeypatch):
     """Every attempt is called right here: a random model has none that is."""
     monkeypatch.setattr(
         rejection_sampling,
@@ -160,11 +161,20 @@ def test_collect_writes_the_sampled_ids_beside_each_text(config, tmp_path, monke
             known_ids,
         ),
     )
+    config = config.copy_and_resolve_references()
+    config.task.options.stop_strings = ("e", "a", "o", "t", "1", "n")
     (tmp_path / "config.json").write_text(json.dumps({"config": json.loads(json.dumps(config.to_dict()))}))
     collect.run(config, tmp_path, stage="weights", to=str(tmp_path / "kept.jsonl"), problems=4, attempts=4)
     lines = [json.loads(line) for line in (tmp_path / "kept.jsonl").read_text().split("\n") if line]
     assert lines and all(len(line["tokens"]) == line["length"] for line in lines)
     assert all(max(line["tokens"]) < TOKENIZER.size for line in lines)
+    ended = [line for line in lines if line["response"].endswith(config.task.options.stop_strings)]
+    assert len(ended) >= 4 and not any("e" in line["response"][:-1] for line in lines)
+    run = resolve(config)
+    learned = read(run.task, tmp_path / "again.jsonl", ended)
+    assert learned == sorted(line["tokens"] for line in ended)
+    stops = run.task.stops
+    assert stops is run.rl.sampling.stop_strings is lowering.evaluation_sampling(run)[1].stop_strings
 
 
 @pytest.mark.parametrize("name", ["kept.json", "kept"])

@@ -235,11 +235,14 @@ HOW = dict(tokens=12, template="", dtype="", seed=0, temperature=1.0, top_p=1.0)
 
 
 def test_attempts_of_any_folder_are_judged_and_counted(folder, capsys):
-    sample.run_model(str(folder), EMILY, "", 5, **HOW)
+    stop = ["e", "a", "1", "o", "t", "\\n"]  # the last is a newline
+    sample.run_model(str(folder), EMILY, "", 5, **HOW, stop=stop)
     out = capsys.readouterr().out.splitlines()
     assert out[0] == "<|im_start|>user"
     assert sum(line.startswith(("✓", "✗")) for line in out) == 5 and any("of 5 right" in line for line in out)
-    sample.run_model(str(folder), "What is love?", "", 2, **HOW)
+    said = [line.partition("tokens  ")[2].partition("<eos>")[0] for line in out if line.startswith(("✓", "✗"))]
+    assert any(text.endswith(tuple(stop)) for text in said) and not any(set(text[:-1]) & {*stop} for text in said)
+    sample.run_model(str(folder), "What is love?", "", 2, **HOW, stop=stop)
     assert sum(line.startswith("?") for line in capsys.readouterr().out.splitlines()) == 2
 
 
@@ -250,7 +253,7 @@ def test_the_lectures_problem_is_read():
 def test_right_attempts_are_green_and_wrong_ones_red(folder, capsys, monkeypatch):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     monkeypatch.setattr(sample.answers, "verify", lambda text, gold: gold == "7")
-    monkeypatch.setattr(terminal, "response_text", lambda tokenizer, ids, finished: "\\boxed{7}<eos>")
+    monkeypatch.setattr(terminal, "response_text", lambda *response: "\\boxed{7}<eos>")
     _, _, tokenizer = pretrained.load(folder)
     monkeypatch.setattr(type(tokenizer), "stop_ids", tuple(range(320)))  # whatever is said first ends it
     sample.run_model(str(folder), "?", "7", 2, **HOW)
@@ -269,6 +272,7 @@ def test_right_attempts_are_green_and_wrong_ones_red(folder, capsys, monkeypatch
         ({"top_p": 0.0}, "--top_p=0.0: must be above 0"),
         ({"model": "/nowhere"}, "there is no folder /nowhere"),
         ({"tokens": 5000}, "the model's window is 512"),
+        ({"stop": [""]}, "--stop: stop_strings=.*none of them empty"),
     ],
     ids=str,
 )

@@ -107,6 +107,7 @@ def make_evaluators(
         top_k=options.top_k,
         top_p=options.top_p,
         stop_ids=task.tokenizer.stop_ids,
+        stop_strings=task.stops,
         slots=slots,
     )
     verifiers = {n: rewards.make_verifier(task, n, workers, max_unscored=max_unscored) for n in {parts.attempts, 1}}

@@ -16,9 +16,9 @@ def decode_attempts(
     task: Task, columns: dict[str, np.ndarray], records: list[Any]
 ) -> tuple[list[list[str]], list[list[Attempt]]]:
     """(texts, attempts) of n responses to each of Q problems: lists ``[Q][n]``. An attempt is ``task.describe`` of the text."""
-    lengths = columns["mask"].sum(-1)
+    lengths, stops = columns["mask"].sum(-1), task.stops
     decode = lambda q, n: response_text(
-        task.tokenizer, columns["response"][q, n, : lengths[q, n]], bool(columns["finished"][q, n])
+        task.tokenizer, columns["response"][q, n, : lengths[q, n]], bool(columns["finished"][q, n]), stops
     )
     texts = [[decode(q, n) for n in range(lengths.shape[1])] for q in range(len(records))]
     return texts, [[task.describe(t, r) for t in row] for row, r in zip(texts, records, strict=True)]

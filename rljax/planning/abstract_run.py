@@ -42,7 +42,7 @@ def resolve_abstract(config: ConfigTree, model_name: str = "", devices: Any = No
         config[stage].start = ""  # the weights have the same shapes, whatever checkpoint the stage starts from
 
     name, prompt_slots, stop_ids = model_name or config.weights, config.task.options.get("prompt_slots", 0), (0,)
-    prompt_lengths = None  # of the data, where it is at hand
+    prompt_lengths, stops = None, None  # of the data, where it and its tokenizer are at hand
     model_settings = config.model.to_dict()
     compute_settings = {field: model_settings[field] for field in pretrained.COMPUTE_FIELDS}
     known_models = ", ".join(PUBLISHED_MODELS)
@@ -53,7 +53,7 @@ def resolve_abstract(config: ConfigTree, model_name: str = "", devices: Any = No
             )
         task = tasks.make_task(config.task.name, **config.task.options.to_dict())
         model = transformer.Config(vocab_size=task.tokenizer.size, **model_settings)
-        prompt_slots, stop_ids = task.prompt_slots, task.tokenizer.stop_ids
+        prompt_slots, stop_ids, stops = task.prompt_slots, task.tokenizer.stop_ids, task.stops
         prompt_lengths = measure_prompts(task)
     elif name in PUBLISHED_MODELS:
         model = dataclasses.replace(PUBLISHED_MODELS[name], **compute_settings)
@@ -62,7 +62,8 @@ def resolve_abstract(config: ConfigTree, model_name: str = "", devices: Any = No
         tokenizer = load_tokenizer(name) if data_is_at_hand(config) else None
         if tokenizer is not None:
             task = tasks.make_task(config.task.name, tokenizer, **config.task.options.to_dict())
-            prompt_slots, stop_ids, prompt_lengths = task.prompt_slots, task.tokenizer.stop_ids, measure_prompts(task)
+            prompt_slots, stop_ids, stops = task.prompt_slots, task.tokenizer.stop_ids, task.stops
+            prompt_lengths = measure_prompts(task)
     else:
         raise UserError(f"--model={name}: neither a folder with a config.json nor one of {known_models}")
 
@@ -70,6 +71,7 @@ def resolve_abstract(config: ConfigTree, model_name: str = "", devices: Any = No
     placeholder: Any = SimpleNamespace(
         prompt_slots=prompt_slots,
         tokenizer=SimpleNamespace(stop_ids=stop_ids),
+        stops=stops,
         levels=None,
         prompt_lengths=prompt_lengths,
     )

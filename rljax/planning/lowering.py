@@ -145,7 +145,9 @@ def evaluation_sampling(run: Run) -> tuple[int, sampler.Sampling]:
         group_size=parts.attempts, top_k=options.top_k, top_p=options.top_p, temperature=options.temperature
     )
     own = run.rl.sampling
-    base = sampler.Sampling(max_new_tokens=own.max_new_tokens, stop_ids=own.stop_ids, slots=own.slots)
+    base = sampler.Sampling(
+        max_new_tokens=own.max_new_tokens, stop_ids=own.stop_ids, stop_strings=own.stop_strings, slots=own.slots
+    )
     return parts.problems, dataclasses.replace(base, **settings)
 
 

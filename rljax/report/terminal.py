@@ -8,7 +8,7 @@ import numpy as np
 
 from rljax.structs import Rollout
 from rljax.tasks import response_text, responses
-from rljax.text import Tokenizer
+from rljax.text import StopStrings, Tokenizer
 
 GREEN, RED, RESET = "\033[32m", "\033[31m", "\033[0m"
 Verify = Callable[[str], bool]  # text of a finished response -> is it right?
@@ -22,14 +22,16 @@ def merge_equal_answers(answers: list[str]) -> list[str]:
     return merged
 
 
-def print_attempts(tokenizer: Tokenizer, rollout: Rollout, verify: Verify | None) -> list[str]:
+def print_attempts(
+    tokenizer: Tokenizer, rollout: Rollout, verify: Verify | None, stops: StopStrings | None = None
+) -> list[str]:
     """Print the prompt and each attempt at it, marked right or wrong where there is ``verify``. Returns their texts."""
     prompt: Any = np.asarray(rollout.prompt[0])
     print(tokenizer.decode(prompt[np.asarray(rollout.prompt_mask[0])]))
     use_colours, num_right, texts = sys.stdout.isatty() and verify is not None, 0, []
     columns = (np.asarray(x) for x in (rollout.response, rollout.mask, rollout.finished))
     for response, mask, finished in zip(*columns, strict=True):
-        text = response_text(tokenizer, response[mask], finished)
+        text = response_text(tokenizer, response[mask], finished, stops)
         right = finished and verify is not None and verify(text)
         num_right += right
         mark = "?" if verify is None else "✓" if right else "✗"

@@ -78,8 +78,9 @@ def host_verifier(
         (rows, response), (_, mask), (_, finished) = map(
             sharding.rows_of_this_process, (rollout.response, rollout.mask, rollout.finished)
         )
+        stops = task.stops
         texts = [
-            response_text(task.tokenizer, ids[live], ended)
+            response_text(task.tokenizer, ids[live], ended, stops)
             for ids, live, ended in zip(response, mask, finished, strict=True)
         ]
         records = task.records(sharding.gather_to_host(problems.facts))

@@ -14,6 +14,7 @@ from rljax.options import option
 from rljax.sampler.sampling import sample
 from rljax.sampler.slots import choose_slots
 from rljax.structs import Problems, Rollout
+from rljax.text import StopStrings
 
 Array = jax.Array
 PolicySampler = Callable[..., Rollout]  # (params, problems, key, step=0, row_numbers=None) -> Rollout
@@ -53,6 +54,7 @@ class Sampling:
     )
     limit: LengthLimit = LengthLimit()
     stop_ids: tuple[int, ...] = ()  # a response ends with the first of these that is sampled
+    stop_strings: StopStrings | None = None  # or with the token that completes one of these
 
     @property
     def truncated(self) -> bool:
@@ -106,6 +108,7 @@ def make_sampler(
             top_k=sampling.top_k,
             top_p=sampling.top_p,
             stop_ids=sampling.stop_ids,
+            stop_table=sampling.stop_strings and sampling.stop_strings.table,
             greedy=likeliest,
             weights=sampling.sampler_weights,
             keep_sampling_mask=to_learn_from and sampling.stores_sampling_mask and not likeliest,

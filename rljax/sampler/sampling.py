@@ -9,6 +9,8 @@ Parameters are laid out for sampling (``config.layout``) once before the loop, a
 """
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +22,9 @@ from rljax.sampler.truncation import truncate
 from rljax.structs import Rollout
 
 Array = jax.Array
+Ends = Callable[
+    [Array, Any], tuple[Array, Any]
+]  # (tokens, states) -> (does a token end its row?, states): see make_ends
 BLOCK = 128  # vocabulary entries summed at a time by the inverse-CDF draw
 STAGES = 3  # at most this many cache sizes: each is one more compiled loop
 
@@ -44,6 +49,7 @@ def sample(
     top_k: int = 0,
     top_p: float = 1.0,
     stop_ids: tuple[int, ...] = (),
+    stop_table: Array | None = None,
     greedy: bool = False,
     weights: str = "",
     limit: Array | int | None = None,
@@ -56,8 +62,9 @@ def sample(
     prompt [B, P] int32 and prompt_mask [B, P] bool, each row's real tokens contiguous, padded on either side (the
     rollout holds them padded on the left). ``temperature`` > 0 divides the logits; ``greedy=True`` takes the likeliest
     token instead. ``top_k`` 0 and ``top_p`` 1 keep the whole distribution. A row ends with the first of ``stop_ids`` it
-    samples, which belongs to the response. ``weights`` says how the layers' matrices are kept meanwhile: "" as every product
-    would have them, in the activations' dtype; or lighter, as "bfloat16" or "int8" (a scale a column): the policy that
+    samples, or with the token that completes a stop string: ``stop_table`` [S, V] uint8 (``StopStrings.table``) is their
+    automaton. This token belongs to the response. ``weights`` says how the layers' matrices are kept meanwhile: "" as every
+    product would have them, in the activations' dtype; or lighter, as "bfloat16" or "int8" (a scale a column): the policy that
     samples is then not quite the one that learns. ``limit`` [] int32 ends responses after fewer than ``max_new_tokens`` tokens.
     ``row_numbers`` [rows] int32 decide the random numbers of each row, so that a batch may be sampled in parts; None: 0, 1, 2, ...
 
@@ -73,7 +80,7 @@ def sample(
     params = transformer.constrain_params(transformer.quantize_params(params, config, weights or config.dtype), config)
     prompt, prompt_mask = constrain(align_left_padding(prompt, prompt_mask), "rows")
     rows = prompt.shape[0] * group_size
-    stops = jnp.asarray(stop_ids, jnp.int32)
+    ends, stop_state = make_ends(stop_ids, stop_table, rows)
     row_numbers = jnp.arange(rows) if row_numbers is None else row_numbers
     row_keys = jax.vmap(lambda n: jax.random.fold_in(key, n))(row_numbers)
 
@@ -93,24 +100,25 @@ def sample(
         return transformer.decode(kept, config, token, cache)
 
     def constrain_carry(carry):
-        return constrain(carry[0], "rows"), carry[1], constrain(carry[2], "drawn")
+        return constrain(carry[0], "rows"), carry[1], constrain(carry[2], "drawn"), constrain(carry[3], "rows")
 
     def body(carry):
-        out, cache, logits = carry
+        out, cache, logits, stop_state = carry
         token, logprob, kept_tokens = constrain(draw(logits, row_keys, cache.column), "rows")
         live = ~out.finished
+        ended, stop_state = ends(token, stop_state)
         write = lambda to, x: jax.lax.dynamic_update_slice_in_dim(to, x[:, None], cache.column, 1)
         out = out.replace(
             response=write(out.response, jnp.where(live, token, 0)),
             mask=write(out.mask, live),
             logprobs=write(out.logprobs, jnp.where(live, logprob, 0.0)),
-            finished=out.finished | (live & jnp.isin(token, stops)),
+            finished=out.finished | (live & ended),
         )
         if kept_tokens is not None:
             kept_tokens = jnp.where(live[:, None], kept_tokens, 0)
             out = out.replace(sampling_mask=write(out.sampling_mask, kept_tokens))
         logits, cache = decode(token, cache)
-        return constrain_carry((out, cache, logits))
+        return constrain_carry((out, cache, logits, stop_state))
 
     logits, cache = transformer.prefill(params, config, prompt, prompt_mask, group_size)
     masked_vocab = config.vocab_size if keep_sampling_mask and not greedy else 0
@@ -122,11 +130,11 @@ def sample(
         last = max_new_tokens if limit is None else limit
         slot_draw = lambda logits, row, column: draw(logits, row_keys[row], column)
         return sample_in_slots(
-            config, slots, group_size, constrain(out, "rows"), cache, logits, slot_draw, decode, stops, last
+            config, slots, group_size, constrain(out, "rows"), cache, logits, slot_draw, decode, ends, stop_state, last
         )
-    carry = constrain_carry((out, cache, jnp.repeat(logits, group_size, 0)))
+    carry = constrain_carry((out, cache, jnp.repeat(logits, group_size, 0), stop_state))
     for columns in stage_sizes(max_new_tokens):
-        carry = carry[0], transformer.grow_cache(carry[1], columns, config), carry[2]
+        carry = carry[0], transformer.grow_cache(carry[1], columns, config), *carry[2:]
         last = columns if limit is None else jnp.minimum(columns, config.layout.max_over_runs(limit))
 
         def is_running(carry, last=last):
@@ -134,6 +142,26 @@ def sample(
 
         carry = jax.lax.while_loop(is_running, body, carry)
     return constrain(carry[0], "rows")
+
+
+def make_ends(stop_ids: tuple[int, ...], stop_table: Array | None, rows: int) -> tuple[Ends, Array | None]:
+    """``ends(token, state) -> (whether this token ends its row, the row's next state)``, and the states at the start.
+
+    A state [rows] int32 says what a row has read of the stop strings: 0 nothing, S - 1 a whole one. It is None where there
+    are no stop strings. An id that the table lacks has no text, and changes no state.
+    """
+    ids = jnp.asarray(stop_ids, jnp.int32)
+    if stop_table is None:
+        return lambda token, state: (jnp.isin(token, ids), None), None
+    table = jnp.asarray(stop_table)
+    stopped, size = table.shape[0] - 1, table.shape[1]
+
+    def ends(token: Array, state: Array) -> tuple[Array, Array]:
+        moved = table[state, jnp.minimum(token, size - 1)].astype(jnp.int32)
+        state = jnp.where(token < size, moved, state)
+        return jnp.isin(token, ids) | (state == stopped), state
+
+    return ends, jnp.zeros(rows, jnp.int32)
 
 
 def check_window(config: transformer.Config, prompt_slots: int, max_new_tokens: int) -> None:

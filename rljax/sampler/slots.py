@@ -55,6 +55,7 @@ class Slots(NamedTuple):
     next_row: Array  # [D] int32: the first row of the queue
     cache: Cache  # of the D * s slots, each with its own copy of its prompt
     logits: Array  # [D * s, V]: of the next token
+    stop_state: Array | None  # [D, s] int32: what a slot's row has read of the stop strings; None where there are none
 
 
 def sample_in_slots(
@@ -66,14 +67,15 @@ def sample_in_slots(
     first_logits: Array,
     draw: Callable[[Array, Array, Array], tuple[Array, Array, Array | None]],
     decode: Callable[[Array, Cache], tuple[Array, Cache]],
-    stops: Array,
+    ends: Callable[[Array, Any], tuple[Array, Any]],
+    stop_state: Array | None,
     last: Array | int,
 ) -> Rollout:
     """The rollout ``out`` of N rows, empty at first, with all responses, ``slots`` rows at a time, as ``rows_at_once`` says.
 
     ``prompts`` and ``first_logits`` [B, V] are those of ``prefill``. ``draw(logits, rows, columns)`` draws a token for each slot:
     (tokens, log-probabilities, kept tokens or None). ``decode(tokens, cache)`` returns the next logits and the cache. A row ends
-    with one of the tokens ``stops``, or with ``last`` tokens.
+    with a token that ``ends``, or with ``last`` tokens. ``stop_state`` [N] are the states of ``make_ends`` at the start.
     """
     shards, (rows, columns) = config.layout.num_shards("rows"), out.mask.shape
     own_rows, own_slots = rows // shards, slots // shards
@@ -126,7 +128,8 @@ def sample_in_slots(
         logits = jnp.where(flat(done)[:, None], take(first_logits, prompt_of(row)), s.logits)
         cache = cache._replace(column=jnp.where(flat(done | (row == own_rows)), 0, cache.column))
         next_row = jnp.minimum(s.next_row + done.sum(-1, dtype=jnp.int32), own_rows)
-        return Slots(s.out, row, next_row, cache, constrain(logits, "drawn"))
+        state = jax.tree.map(lambda x: jnp.where(done, 0, x), s.stop_state)
+        return Slots(s.out, row, next_row, cache, constrain(logits, "drawn"), constrain(state, "rows"))
 
     # One token in every slot
     def body(s: Slots) -> Slots:
@@ -136,7 +139,8 @@ def sample_in_slots(
         token, logprob, kept = jax.tree.map(lambda x: x.reshape(*s.row.shape, *x.shape[1:]), drawn)
         set_tokens = jax.vmap(lambda to, row, column, x: to.at[row, column].set(x, mode="drop"))
         write = lambda to, x: set_tokens(to, s.row, column, x)
-        stopped = live & jnp.isin(token, stops)
+        ended, state = ends(token, s.stop_state)
+        stopped = live & ended
         set_finished = jax.vmap(lambda to, row, x: to.at[row].max(x, mode="drop"))
         out = s.out.replace(
             response=write(s.out.response, token),
@@ -148,7 +152,7 @@ def sample_in_slots(
             out = out.replace(sampling_mask=write(out.sampling_mask, kept))
         logits, cache = decode(flat(token), s.cache)
         done = live & (stopped | (column + 1 >= last))
-        return refill(Slots(constrain(out, "rows"), s.row, s.next_row, cache, logits), done)
+        return refill(Slots(constrain(out, "rows"), s.row, s.next_row, cache, logits, state), done)
 
     # The first rows, then one loop to the end of the queue
     row = jnp.broadcast_to(jnp.arange(own_slots, dtype=jnp.int32), (shards, own_slots))
@@ -159,6 +163,7 @@ def sample_in_slots(
         next_row=jnp.full(shards, own_slots, jnp.int32),
         cache=chunked_cache(prompts._replace(prompt=layers, prompt_mask=mask), columns, CHUNK),
         logits=constrain(take(first_logits, prompt_of(row)), "drawn"),
+        stop_state=jax.tree.map(lambda x: take(x, row).reshape(row.shape), stop_state),
     )
     is_running = lambda s: max_over_runs(jnp.any(s.row < own_rows))
     return jax.tree.map(flat, jax.lax.while_loop(is_running, body, start).out)

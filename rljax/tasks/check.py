@@ -133,6 +133,12 @@ def check_demonstrations(report: CheckReport, drawn: Drawn) -> None:
     )
     endless = sum(not ids or ids[-1] not in task.tokenizer.stop_ids for ids in drawn.ids)
     report.add_fault(f"demonstrations do not end in a stop token, one of {task.tokenizer.stop_ids}", endless, count)
+    if task.stops:  # before the stop token that ends a demonstration
+        cut = sum((task.stops.find_end(ids) or len(ids)) < len(ids) - 1 for ids in drawn.ids)
+        said = (
+            f"demonstrations hold one of stop_strings={task.stop_strings} inside: an attempt like them would end there"
+        )
+        report.add_fault(said, cut, count)
     texts = [response_text(task.tokenizer, np.asarray(ids), True) for ids in drawn.ids]
     right = judge_texts(report, task, list(zip(texts, drawn.records, strict=True)), "demonstrations")
     asked, right_of, unknown, placed = Counter(), Counter(), Counter(), 0

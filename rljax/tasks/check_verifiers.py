@@ -7,7 +7,7 @@ import numpy as np
 
 from rljax.tasks.check_report import CheckReport, Drawn, describe_exception, share
 from rljax.tasks.task import Record, Task, response_text
-from rljax.text import pad_batch
+from rljax.text import StopStrings, pad_batch
 
 EXTRA_SLOTS = 4  # response slots beyond the longest demonstration, for edits that make one longer
 SHOWN = 80  # characters of a response in a message
@@ -36,10 +36,10 @@ def judge_texts(report: CheckReport, task: Task, pairs: list[tuple[str, Record]]
 def check_verdicts(report: CheckReport, drawn: Drawn) -> None:
     """Both verifiers say the same of every kind of response, and neither accepts one that was cut off."""
     task, rng = drawn.task, np.random.default_rng((drawn.seed, len(drawn.records)))
-    stops, slots = set(task.tokenizer.stop_ids), task.demonstration_slots + EXTRA_SLOTS
-    rows = [row for ids in drawn.ids for row in make_responses(ids, task.tokenizer.size, stops, slots, rng)]
-    finished = np.asarray([bool(row) and row[-1] in stops for row in rows])
-    texts = [response_text(task.tokenizer, np.asarray(row, int), f) for row, f in zip(rows, finished, strict=True)]
+    slots, stops = task.demonstration_slots + EXTRA_SLOTS, task.stops
+    made = [pair for ids in drawn.ids for pair in make_responses(ids, task, slots, rng)]
+    rows, finished = [row for row, _ in made], np.asarray([ended for _, ended in made])
+    texts = [response_text(task.tokenizer, np.asarray(row, int), ended, stops) for row, ended in made]
     pairs = list(zip(texts, [r for r in drawn.records for _ in KINDS], strict=True))
     verdicts = np.asarray(judge_texts(report, task, pairs, "responses"))
     for n, kind in enumerate(KINDS):
@@ -72,11 +72,12 @@ def check_verdicts(report: CheckReport, drawn: Drawn) -> None:
         )  # fmt: skip
 
 
-def make_responses(ids: list[int], size: int, stops: set[int], slots: int, rng: np.random.Generator) -> list[list[int]]:
-    """One response of each of ``KINDS``, made from a demonstration; each ends at its first stop token."""
+def make_responses(ids: list[int], task: Task, slots: int, rng: np.random.Generator) -> list[tuple[list[int], bool]]:
+    """(response, is it finished?), one of each of ``KINDS``, made from a demonstration; each ends where the sampler ends it."""
+    size = task.tokenizer.size
     random_row = rng.integers(size, size=int(rng.integers(1, slots + 1))).tolist()
     made = (ids, corrupt_ids(ids, size, rng), random_row, ids[:-1])
-    return [cut_at_stop(row[:slots], stops) for row in made]
+    return [cut_at_stop(row[:slots], task.tokenizer.stop_ids, task.stops) for row in made]
 
 
 def corrupt_ids(ids: list[int], size: int, rng: np.random.Generator) -> list[int]:
@@ -97,7 +98,8 @@ def corrupt_ids(ids: list[int], size: int, rng: np.random.Generator) -> list[int
     return ids
 
 
-def cut_at_stop(ids: list[int], stops: set[int]) -> list[int]:
-    """The ids up to the first stop token, which is kept."""
-    end = next((n for n, i in enumerate(ids) if i in stops), len(ids))
-    return ids[: end + 1]
+def cut_at_stop(ids: list[int], stop_ids: tuple[int, ...], stops: StopStrings | None) -> tuple[list[int], bool]:
+    """The ids up to the first one that is a stop token or completes a stop string, which is kept, and whether there is one."""
+    token = next((n + 1 for n, i in enumerate(ids) if i in stop_ids), None)
+    ends = [end for end in (token, stops.find_end(ids) if stops else None) if end is not None]
+    return ids[: min(ends, default=len(ids))], bool(ends)

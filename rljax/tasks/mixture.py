@@ -17,7 +17,7 @@ from rljax.tasks import datasets, prompting
 from rljax.tasks.datasets import decontamination
 from rljax.tasks.prompting import PromptFormat
 from rljax.tasks.task import Record
-from rljax.text import ByteTokenizer, Tokenizer, templates
+from rljax.text import ByteTokenizer, Tokenizer, check_stop_strings, templates
 
 LOG = logging.getLogger(__name__)
 GENERATED_KINDS = (
@@ -52,6 +52,7 @@ class Options:
     instruction: str = templates.STEP_BY_STEP  # for "own": text after the question
     system: str = ""  # for "own": the system message; "": the default of the template
     thinking: bool = True  # for "own", where the template has the choice: think before the answer
+    stop_strings: tuple[str, ...] = ()  # texts that end a response where they are completed: ("\n\n", "Question:")
     prompt_slots: int = (
         512  # tokens, the first included; longer questions are dropped. 0: those of the longest question
     )
@@ -80,6 +81,7 @@ class Options:
             )
         if self.curriculum == "pass_rate" and not self.pass_rates:
             raise UserError("task questions: curriculum=pass_rate needs pass_rates=FILE, see experiments.evaluate")
+        check_stop_strings(self.stop_strings)
         if self.template != prompting.MODEL_TEMPLATE:
             templates.find_template(self.template)
 

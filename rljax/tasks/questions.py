@@ -68,6 +68,7 @@ def make(options: Options, tokenizer: Tokenizer | None = None) -> Task:
         verifier_metrics=("answers/none", "answers/several"),
         same_answer=responses.same_answer,
         prefill=prompt_format.template.prefill,
+        stop_strings=tuple(options.stop_strings),
         num_questions=lambda split: splits[split].size,
     )
 

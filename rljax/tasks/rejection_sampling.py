@@ -1,8 +1,8 @@
 """Rejection sampling: a policy's good attempts, kept in a file and imitated.
 
 A line of the file is a JSON object, ``{"index": 17, "response": "try 3 + 4 = 7 ...", "tokens": [5, 8, ...]}``. ``index`` is the
-number of a training problem of the config's task and seed. ``tokens`` are the ids that were sampled, with the stop token, and
-SFT learns these: the same text often has other ids, and a control token in a text that is encoded becomes letters. A line
+number of a training problem of the config's task and seed. ``tokens`` are the ids that were sampled, with what ended them (a stop
+token, or the token that completes a stop string), and SFT learns these: the same text often has other ids, and a control token in a text that is encoded becomes letters. A line
 without ``tokens`` is encoded, and a warning says how many there were. A line may also have the ``prompt``, which must then be the
 prompt of that problem. ``experiments.collect`` writes such files; SFT reads them with ``sft.file``.
 """
@@ -136,7 +136,8 @@ def read_sample_batches(path: str, task: Task, seed: int, max_new_tokens: int) -
 def read_response_ids(line: Mapping[str, Any], task: Task, end: int, where: str) -> list[int]:
     """The ids of a line's response with its stop token: its ``tokens``, or its text, encoded, and the stop token ``end``.
 
-    Raises UserError where the tokens are no ids that end with a stop token, or say another text than the response.
+    Raises UserError where the tokens are no ids that end with a stop token or a stop string, or say another text than the
+    response.
     """
     text, ids = line["response"].removesuffix("<eos>"), line.get("tokens")
     if ids is None:
@@ -147,11 +148,13 @@ def read_response_ids(line: Mapping[str, Any], task: Task, end: int, where: str)
     size = task.tokenizer.size
     if not (isinstance(ids, list) and ids and all(type(i) is int and 0 <= i < size for i in ids)):
         raise UserError(f'{where}: "tokens" must be a list of ids below {size}, those of this task\'s tokenizer')
-    if ids[-1] not in task.tokenizer.stop_ids:
+    stops = task.stops
+    if ids[-1] not in task.tokenizer.stop_ids and not (stops and stops.find_end(ids) == len(ids)):
+        strings = f", and completes none of stop_strings={task.stop_strings}" if stops else ""
         raise UserError(
-            f'{where}: "tokens" ends with {ids[-1]}, which is none of the stop tokens {task.tokenizer.stop_ids}'
+            f'{where}: "tokens" ends with {ids[-1]}, which is none of the stop tokens {task.tokenizer.stop_ids}{strings}'
         )
-    if response_text(task.tokenizer, np.asarray(ids), True).removesuffix("<eos>") != text:
+    if response_text(task.tokenizer, np.asarray(ids), True, stops).removesuffix("<eos>") != text:
         raise UserError(
             f'{where}: "tokens" say another text than "response": they are of another tokenizer, or one of the two was changed. '
             'Take "tokens" out to learn the text'

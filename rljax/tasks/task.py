@@ -12,7 +12,7 @@ import numpy as np
 from rljax.errors import UserError
 from rljax.metrics.behaviours import PATTERNS
 from rljax.structs import Array, Problems
-from rljax.text import SymbolTokenizer, Tokenizer
+from rljax.text import StopStrings, SymbolTokenizer, Tokenizer, find_stop_strings
 
 SPLITS = ("train", "validation", "test")
 Record = dict[str, Any]  # one problem in plain Python: demonstrators and text verifiers read it
@@ -79,6 +79,9 @@ class Task:
 
     same_answer: Callable[[str, str], bool] = operator.eq  # do two answers of ``describe`` vote together?
     prefill: str = ""  # the end of every prompt that is also the beginning of every response
+    stop_strings: tuple[str, ...] = ()
+    # texts that end a response where they are completed, as a stop token does; its text ends behind them
+
     levels: tuple[int, int] | None = None  # lowest and highest level of difficulty; None: there are no levels
     num_questions: Callable[[str], int | None] = lambda split: None  # questions of a split; None: endless
 
@@ -86,6 +89,11 @@ class Task:
     def on_device(self) -> bool:
         """Whether a verifier runs on the device."""
         return self.verify_on_device is not None
+
+    @property
+    def stops(self) -> StopStrings | None:
+        """The stop strings, compiled for the tokenizer; None where there are none."""
+        return find_stop_strings(self.tokenizer, self.stop_strings)
 
 
 def check_fields(task: Task) -> None:
@@ -97,6 +105,10 @@ def check_fields(task: Task) -> None:
             raise UserError(f"{where}: {field}={names!r} must be a tuple of names")
         if twice := [name for name in names if names.count(name) > 1]:
             raise UserError(f"{where}: {field} names {twice[0]!r} twice")
+    try:
+        _ = task.stops
+    except UserError as e:
+        raise UserError(f"{where}: {e}") from None
     if not task.strategies:
         raise UserError(f"{where}: strategies is empty: list the names that describe may return")
     if bad := [name for name in task.strategies if not re.fullmatch(r"\w+", name)]:
@@ -134,11 +146,18 @@ def split_number(split: str) -> int:
     return SPLITS.index(split)
 
 
-def response_text(tokenizer: Tokenizer, ids: np.ndarray, finished: bool) -> str:
-    """The text of a response. It ends in "<eos>" if and only if it is finished, whatever the stop token is called."""
+def response_text(tokenizer: Tokenizer, ids: np.ndarray, finished: bool, stops: StopStrings | None = None) -> str:
+    """The text of a response. It ends in "<eos>" if and only if it is finished, whatever the stop token is called.
+
+    The text of a response that a stop string has ended ends with this string, whatever else its last token holds.
+    """
     text = tokenizer.decode(ids)
     if finished:
-        return text.removesuffix(tokenizer.decode(ids[-1:])) + "<eos>"
+        behind = stops.count_overhang(ids) if stops and ids[-1] not in tokenizer.stop_ids else None
+        if behind is None:
+            return text.removesuffix(tokenizer.decode(ids[-1:])) + "<eos>"
+        space = " " if isinstance(tokenizer, SymbolTokenizer) else ""  # where a stop token is a word among words
+        return text[: len(text) - behind] + space + "<eos>"
     while text.endswith("<eos>"):
         text = text.removesuffix("<eos>")
     return text

@@ -4,6 +4,7 @@
     byte_tokenizer.py   one id for each byte
     hf_tokenizer.py     the tokenizer of a Hugging Face folder          hub.py   a folder, or a name on the hub
     control_tokens.py   its ids, such that only trusted text makes control tokens
+    token_bytes.py      the bytes of each of its tokens        stop_strings.py   texts that end a response
     hf_files.py         any tokenizer as the files of a Hugging Face folder
     chat.py             a conversation as one text, by a model's chat template
     templates.py        prompt templates by name: R1-Zero, Oat, ...     padding.py   rows of ids as one array
@@ -14,6 +15,7 @@ All tokenizers have these fields and methods:
     stop_ids        ids that end a response             begin_ids        ids that begin every text without a chat template
     encode          text -> ids                         decode           ids -> text; control tokens by name
     encode_parts    parts (text, trusted) -> ids        control_tokens   texts of the control tokens
+    token_bytes     bytes of each id, where ids are not whole words
 
 Text from outside never becomes a control token: ``encode`` makes one only with ``specials=True``, ``encode_parts`` only from
 a trusted part.
@@ -26,6 +28,7 @@ from rljax.text.chat import render_chat
 from rljax.text.hf_tokenizer import FolderTokenizer
 from rljax.text.hub import resolve_folder
 from rljax.text.padding import pad_batch
+from rljax.text.stop_strings import StopStrings, check_stop_strings, find_stop_strings
 from rljax.text.word_tokenizer import SPECIALS, SYMBOL, SymbolTokenizer
 
 Tokenizer = SymbolTokenizer | ByteTokenizer | FolderTokenizer

@@ -36,6 +36,11 @@ class ByteTokenizer:
     def control_tokens(self) -> tuple[str, ...]:
         return SPECIALS
 
+    @property
+    def token_bytes(self) -> list[bytes]:
+        """The bytes of each id; those of a special are its name."""
+        return [*(bytes([i]) for i in range(256)), *(name.encode() for name in SPECIALS)]
+
     def encode(self, text: str, specials: bool = False) -> list[int]:
         if not specials:
             return list(text.encode())

@@ -13,6 +13,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 
 from rljax.text.byte_tokenizer import ByteTokenizer
 from rljax.text.hf_tokenizer import FolderTokenizer
+from rljax.text.token_bytes import byte_letters
 from rljax.text.word_tokenizer import SPECIALS, SYMBOL, SymbolTokenizer
 
 
@@ -44,17 +45,10 @@ def tokenizer_files(tokenizer: SymbolTokenizer | ByteTokenizer | FolderTokenizer
 
 def _octets() -> Tokenizer:
     """Byte-level BPE without merges."""
-    library = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(_letters())}, merges=[]))
+    library = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(byte_letters())}, merges=[]))
     library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     library.decoder = decoders.ByteLevel()
     return library
-
-
-def _letters() -> list[str]:
-    """The 256 characters that stand for the bytes in a byte-level vocabulary: printable ones for themselves (GPT-2)."""
-    printable = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
-    others = [i for i in range(256) if i not in printable]
-    return [chr(i) if i in printable else chr(256 + others.index(i)) for i in range(256)]
 
 
 def _symbols(tokenizer: SymbolTokenizer) -> Tokenizer:

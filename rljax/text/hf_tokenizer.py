@@ -14,6 +14,7 @@ from tokenizers import Tokenizer as Library
 from rljax.errors import UserError
 from rljax.text.control_tokens import ControlledTokenizer
 from rljax.text.hub import resolve_folder
+from rljax.text.token_bytes import token_bytes
 
 FILES = (
     "tokenizer.json",
@@ -73,6 +74,11 @@ class FolderTokenizer:
     def decode(self, ids: "Sequence[int] | np.ndarray") -> str:
         """The text; bytes that are not UTF-8 become U+FFFD, control tokens appear by name, ids beyond are left out."""
         return self._core.decode(ids)
+
+    @property
+    def token_bytes(self) -> list[bytes]:
+        """The bytes of each id. Raises UserError where they depend on the neighbours of a token."""
+        return token_bytes(self._core.library, self.size)
 
     # Tokens by their role
 

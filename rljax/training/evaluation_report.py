@@ -36,6 +36,7 @@ def write_evaluation(
     path = workdir / f"evaluation_{stage.replace('/', '_').replace(':', '_')}_{options.split}.json"
     result = {"stage": stage, "eval": dataclasses.asdict(options), "max_new_tokens": tokens, "metrics": metrics}
     result |= {
+        "stop_strings": run.task.stop_strings,
         "template": prompting.template_strings(run.record["task"]["options"], run.weights),
         "verifier": f"math-verify {importlib.metadata.version('math-verify')}",
     }

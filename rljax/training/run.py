@@ -281,11 +281,11 @@ def stage_settings(config: ConfigTree, name: str, prompt_slots: int, model: tran
 def build_rl(config: ConfigTree, task: Any, model: transformer.Config) -> Reinforcement:
     """The settings of reinforcement learning."""
     limit = build_section(sampler.LengthLimit, config, "rl.limit")
-    stop_ids = tuple(task.tokenizer.stop_ids)
+    stops = dict(stop_ids=tuple(task.tokenizer.stop_ids), stop_strings=task.stops)
     return Reinforcement(
         **stage_settings(config, "rl", task.prompt_slots, model),
         problems=build_section(ProblemOptions, config, "rl", levels=build_section(Levels, config, "rl.levels")),
-        sampling=build_section(sampler.Sampling, config, "rl", limit=limit, stop_ids=stop_ids),
+        sampling=build_section(sampler.Sampling, config, "rl", limit=limit, **stops),
         reward=rewards.parse_reward(config.rl.reward),
         algorithm=find_algorithm(config.rl.algorithm, config.rl.row.to_dict()),
         update=build_section(learner.UpdateOptions, config, "rl"),
