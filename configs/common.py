@@ -23,6 +23,10 @@ def base() -> ConfigDict:
 MEASURED_MUON = dict(clip_scope="all", decay_embeddings=False)
 
 
+# What budget forcing says in the worlds whose attempts are searches: `rljax evaluate --budget 16,32`
+SEARCH_BUDGET = dict(wait="wait", end="answer", answer="answer")
+
+
 def optimizer(learning_rate: float, **changes) -> ConfigDict:
     """The settings of an optimizer (adamw unless ``name`` says otherwise), with some changed."""
     measured = MEASURED_MUON if changes.get("name") == "muon" else {}

@@ -19,6 +19,7 @@ def get_config(arg=None):
     c.sft.max_new_tokens = c.rl.max_new_tokens = 160
     c.sft.widths, c.rl.widths = (16, 48), (40, 80, 120)
     c.rl.eval_every = 10
+    c.eval.budget.update(common.SEARCH_BUDGET)
     if arg.short:
         common.shorten(c)
     return c

@@ -22,6 +22,7 @@ def get_config(arg=None):
     c.rl.update(dict(steps=40, max_new_tokens=128, widths=(32, 64), micro_batch=8, eval_every=10, updates=4))
     c.rl.optimizer = common.optimizer(3e-4, schedule="linear", weight_decay=0.0)
     c.eval.problems, c.eval.attempts = 64, 16
+    c.eval.budget.update(common.SEARCH_BUDGET)
     if arg.short:
         common.shorten(c)
     return c

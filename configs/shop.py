@@ -25,6 +25,7 @@ def get_config(arg=None):
     c.rl.update(dict(steps=180, max_new_tokens=160, widths=(32, 80), micro_batch=8, eval_every=10))
     c.rl.optimizer = common.optimizer(3e-4, schedule="linear", weight_decay=0.0)
     c.selection = dict(rules=("shortest_correct", "rejection_sampling"), steps=50)
+    c.eval.budget.update(common.SEARCH_BUDGET)
     if arg.short:
         common.shorten(c)
     return c

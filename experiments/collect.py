@@ -47,6 +47,7 @@ def run(
     keep = rejection_sampling.AttemptFilter(language, target, at_least, at_most, per_problem)
     config = config.copy_and_resolve_references()
     config.eval.update(asked | {"greedy": False})
+    config.eval.budget.update(dict(limit=0, minimum=0))  # what is learned is the policy's own
     about = journal.to_plain(
         {
             "workdir": str(workdir),

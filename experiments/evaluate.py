@@ -3,24 +3,32 @@
     rljax evaluate --workdir runs/shop --stage rl --attempts 64
     rljax evaluate ... --config.task.options.test="math500 + aime24"      # other questions, at the end
     rljax evaluate ... --split train --attempts 8                         # pass rates, to filter by
+    rljax evaluate ... --budget 16,32,64                                  # accuracy against thinking tokens
 
 ``--protocol r1`` (the default) is DeepSeek-R1's: temperature 0.6, top-p 0.95, k samples a question (64 of AIME, 16 else),
 pass@1 their mean, cons@k their majority, errors over questions. ``--protocol config`` is what config.eval says. What is
 said explicitly (--attempts, --temperature, --top_p, --config.eval.KEY) wins over the protocol.
+``--budget 16,32,64`` also measures the policy with budget forcing (s1, Muennighoff et al.): with each of these numbers of
+thinking tokens. An attempt that ends earlier goes on behind a text (eval.budget.wait), at most eval.budget.waits times; one
+that has thought for so long is made to answer (eval.budget.answer). ``--config.eval.budget.waits=0`` only limits. It leaves
+budget_STAGE_SPLIT.json and .png: accuracy against thinking tokens.
+
 ``--problems 0`` asks every question there is. Leaves evaluation_STAGE_SPLIT.json with the attempts at the first 64
 questions, .png, and _questions.jsonl with a line for every question.
 """
 
+import dataclasses
 import sys
 from pathlib import Path
 
 from rljax.distributed import processes
 from rljax.errors import UserError
+from rljax.evaluation import make_budget
 from rljax.structs import ConfigTree
 from rljax.training import command_line, initial_state
 from rljax.training.command_line import Flag
-from rljax.training.evaluation_report import protocol_attempts, write_evaluation
-from rljax.training.run import resolve
+from rljax.training.evaluation_report import protocol_attempts, write_budgets, write_evaluation
+from rljax.training.run import Run, resolve
 
 KEEP = 64  # problems whose attempts are written down whole
 R1 = dict(temperature=0.6, top_p=0.95, top_k=0, greedy=False)  # DeepSeek-R1, section 3
@@ -39,6 +47,7 @@ def run(
     temperature: float = UNSET,
     top_p: float = UNSET,
     step: str = "",
+    budget: str = "",
 ) -> None:
     if protocol not in ("r1", "config"):
         raise UserError(f"--protocol {protocol}: choose from r1 and config")
@@ -53,11 +62,32 @@ def run(
     config.rl.max_new_tokens = tokens or config.rl.max_new_tokens
     everything = resolve(config).task.num_questions(e.split) or e.problems
     e.problems = min(everything, {-1: e.problems, 0: everything}.get(problems, problems))
+    if budget:  # beside them, what the policy does as it likes
+        e.budget.update(dict(limit=0, minimum=0))
     run = resolve(config)
+    forced = {tokens: with_budget(run, tokens) for tokens in parse_budgets(budget)}
     params = initial_state.start_params(run, initial_state.at_step(stage, step), workdir)
     metrics, attempted = run.evaluator(KEEP, short_samples=True)(params)
     if processes.is_primary():
         write_evaluation(run, workdir, stage, metrics, attempted)
+    measured = {tokens: other.evaluator(0)(params)[0] for tokens, other in forced.items()}
+    if measured and processes.is_primary():
+        write_budgets(run, workdir, stage, metrics, measured)
+
+
+def parse_budgets(text: str) -> list[int]:
+    """``"16,32,64"`` -> [16, 32, 64]. Raises UserError for what is no list of whole numbers above 0."""
+    parts = [part.strip() for part in text.split(",")] if text else []
+    if not all(part.isdecimal() and int(part) for part in parts):
+        raise UserError(f"--budget {text}: write numbers of thinking tokens, such as --budget 16,32,64")
+    return sorted(set(map(int, parts)))
+
+
+def with_budget(run: Run, tokens: int) -> Run:
+    """The run, evaluated with so many thinking tokens. Raises UserError where that does not fit."""
+    budget = dataclasses.replace(run.evaluation.budget, limit=tokens, minimum=tokens)
+    make_budget(budget, run.task, run.model, run.rl.sampling.max_new_tokens)
+    return dataclasses.replace(run, evaluation=dataclasses.replace(run.evaluation, budget=budget, greedy=False))
 
 
 def main() -> None:
@@ -73,6 +103,7 @@ def main() -> None:
         temperature=Flag(UNSET, "of sampling, 0: the likeliest token; without it what the protocol says"),
         top_p=Flag(UNSET, "of sampling; without it what the protocol says"),
         step=Flag("", "the checkpoint: a step, best or last; without it the last, of a finished stage"),
+        budget=Flag("", "numbers of thinking tokens to force, such as 16,32,64: eval.budget says how"),
     )
 
 

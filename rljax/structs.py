@@ -25,6 +25,7 @@ class KeyTag(enum.IntEnum):
     INIT_PARAMS = 0x1217  # of the run's key
     INIT_ADAPTERS = 0x10FA  # of the run's key
     EVALUATION = 0x5EED  # of the key of the seed
+    CONTINUATION = 1 << 28  # of the key of a rollout, plus the number of the call that continues attempts
     ADVANTAGES = 1 << 29  # of the step's key: ties between attempts
     CHOOSE_TOKENS = (1 << 29) + 1  # of the step's key, then the number of the optimizer step
     SAMPLING_ROUND = 1 << 30  # of the step's key, plus the number of the round of dynamic sampling

@@ -164,7 +164,9 @@ def test_collect_writes_the_sampled_ids_beside_each_text_up_to_what_ended_it(con
     config = config.copy_and_resolve_references()
     config.task.options.stop_strings = ("e", "a", "o", "t", "1", "n")
     (tmp_path / "config.json").write_text(json.dumps({"config": json.loads(json.dumps(config.to_dict()))}))
-    collect.run(config, tmp_path, stage="weights", to=str(tmp_path / "kept.jsonl"), problems=4, attempts=4)
+    forced = config.copy_and_resolve_references()
+    forced.eval.budget.update(dict(limit=4, answer=""))  # of evaluations: what is learned is the policy's own
+    collect.run(forced, tmp_path, stage="weights", to=str(tmp_path / "kept.jsonl"), problems=4, attempts=4)
     lines = [json.loads(line) for line in (tmp_path / "kept.jsonl").read_text().split("\n") if line]
     assert lines and all(len(line["tokens"]) == line["length"] for line in lines)
     assert all(max(line["tokens"]) < TOKENIZER.size for line in lines)

@@ -70,7 +70,9 @@ def test_a_response_ends_with_the_token_in_which_a_search_of_its_text_finds_a_st
         text = text_behind_a_prompt(tokenizer, ids[:expected])
         first = min(text.find(s) + len(s) for s in strings if s in text)
         assert stops.count_overhang(ids[:expected]) == len(text) - first
-    assert expected is None or expected == len(ids) or stops.count_overhang(ids) is None
+        count, rest = stops.count_before(ids[:expected])
+        longest = max(len(s) for s in strings if text[:first].endswith(s))
+        assert text_behind_a_prompt(tokenizer, ids[:count]) + rest == text[: first - longest]
 
 
 @settings(max_examples=100, deadline=None)

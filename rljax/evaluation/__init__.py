@@ -1,10 +1,12 @@
 """Evaluation: the metrics and samples of a policy on held-out problems.
 
 evaluator.py  sample and verify attempts at held-out problems
+budget.py     attempts that think at least or at most so long
 estimates.py  attempts -> pass@k, cons@k, lengths, strategies, behaviours
 samples.py    attempts -> the records of samples/*.jsonl
 """
 
+from rljax.evaluation.budget import BudgetOptions, make_budget
 from rljax.evaluation.estimates import canonicalize_answers, estimate_metrics
 from rljax.evaluation.evaluator import (
     ROWS_PER_KEY,
@@ -23,6 +25,7 @@ from rljax.evaluation.evaluator import (
 from rljax.evaluation.samples import count_prefix_tokens, decode_attempts, make_samples
 
 __all__ = [
+    "BudgetOptions",
     "ROWS_PER_KEY",
     "Evaluate",
     "divide_attempts",
@@ -33,6 +36,7 @@ __all__ = [
     "count_prefix_tokens",
     "decode_attempts",
     "estimate_metrics",
+    "make_budget",
     "make_evaluator",
     "make_evaluators",
     "make_samples",

@@ -17,6 +17,8 @@ import numpy as np
 
 from rljax import rewards, transformer
 from rljax.distributed import sharding
+from rljax.errors import UserError
+from rljax.evaluation.budget import Budget, BudgetOptions, make_budget, make_budget_sampler
 from rljax.evaluation.estimates import estimate_metrics
 from rljax.evaluation.samples import Sample, decode_attempts, make_reward_samples, make_samples
 from rljax.metrics import mean_known
@@ -63,6 +65,7 @@ class EvaluationOptions:
     top_p: float = option(1.0, "keep the likeliest tokens of this total probability; 1: all", above=0.0, high=1.0)
     greedy: bool = option(True, "whether each problem also gets one greedy attempt")
     rows: int = option(0, "attempts sampled at once; 0: as many as in a rollout of training", low=0)
+    budget: BudgetOptions = BudgetOptions()
 
 
 def make_evaluator(
@@ -111,8 +114,11 @@ def make_evaluators(
         slots=slots,
     )
     verifiers = {n: rewards.make_verifier(task, n, workers, max_unscored=max_unscored) for n in {parts.attempts, 1}}
-    draw_all = make_attempts_fn(model, sampling, verifiers[parts.attempts], vmap_runs)
-    draw_greedy = make_attempts_fn(model, sampling, verifiers[1], vmap_runs, greedy=True)
+    budget = make_budget(options.budget, task, model, max_new_tokens) if options.budget.is_on else None
+    if budget and vmap_runs:
+        raise UserError("eval.budget: runs that are computed together have no budget: leave limit and minimum at 0")
+    draw_all = make_attempts_fn(model, sampling, verifiers[parts.attempts], vmap_runs, budget=budget)
+    draw_greedy = make_attempts_fn(model, sampling, verifiers[1], vmap_runs, greedy=True, budget=budget)
     run_batches = functools.partial(attempt_in_batches, layout=model.layout, vmapped=vmap_runs is not None)
 
     def summarize(columns: Columns, run: HeldOut) -> Evaluation:
@@ -166,19 +172,22 @@ def make_attempts_fn(
     verify: rewards.Verifier,
     vmap_runs: VmapRuns | None,
     greedy: bool = False,
+    budget: Budget | None = None,
 ) -> Callable[[Any, Problems, jax.Array, jax.Array], dict[str, jax.Array]]:
     """``attempt(params, problems, key, row_numbers)``: n attempts at each of B problems, sampled and verified; [B, n, ...].
 
-    They are reward, response, mask, finished, logprobs and "info/NAME" for each metric of the verifier. n is the group size
-    of ``sampling``, and 1 with ``greedy``. With ``vmap_runs`` it is jitted, and all arrays have a leading axis [R].
+    They are reward, response, mask, finished, logprobs and "info/NAME" for each metric of the verifier, and of the budget
+    that there may be. n is the group size of ``sampling``, and 1 with ``greedy``. With ``vmap_runs`` it is jitted, and all arrays have a leading axis [R].
     """
-    draw = make_sampler(sampling, model, greedy=greedy)
+    unforced = make_sampler(sampling, model, greedy=greedy)
+    draw = make_budget_sampler(budget, sampling, model, greedy=greedy) if budget else lambda *a: (unforced(*a), {})
     group_size = 1 if greedy else sampling.group_size
 
     def attempt(params: Any, problems: Problems, key: jax.Array, row_numbers: jax.Array) -> dict[str, jax.Array]:
         """The attempts of one run."""
-        rollout = draw(params, problems, key, row_numbers=row_numbers)
+        rollout, measured = draw(params, problems, key, 0, row_numbers)
         correct, info = verify(rollout, problems)
+        info = info | {name: rewards.by_group(x, group_size) for name, x in measured.items()}
         columns = dict(
             response=rollout.response, mask=rollout.mask, finished=rollout.finished, logprobs=rollout.logprobs
         )

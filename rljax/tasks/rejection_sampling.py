@@ -2,9 +2,10 @@
 
 A line of the file is a JSON object, ``{"index": 17, "response": "try 3 + 4 = 7 ...", "tokens": [5, 8, ...]}``. ``index`` is the
 number of a training problem of the config's task and seed. ``tokens`` are the ids that were sampled, with what ended them (a stop
-token, or the token that completes a stop string), and SFT learns these: the same text often has other ids, and a control token in a text that is encoded becomes letters. A line
-without ``tokens`` is encoded, and a warning says how many there were. A line may also have the ``prompt``, which must then be the
-prompt of that problem. ``experiments.collect`` writes such files; SFT reads them with ``sft.file``.
+token, or the token that completes a stop string), and SFT learns these: the same text often has other ids, and a control token
+in a text that is encoded becomes letters. A line without ``tokens`` is encoded, and a warning says how many there were. A line
+may also have the ``prompt``, which must then be the prompt of that problem. ``experiments.collect`` writes such files; SFT
+reads them with ``sft.file``.
 """
 
 import logging

@@ -93,13 +93,45 @@ class StopStrings:
                 return n + 1
         return None
 
+    def spell(self, ids: Sequence[int] | np.ndarray) -> list[str]:
+        """Each of the ids in letters."""
+        return [self.spelled[i] if i < len(self.spelled) else "" for i in map(int, ids)]
+
+    def locate(self, letters: Sequence[str]) -> tuple[int, int, int] | None:
+        """(place of the stop string in ``strings``, its first letter, the letter behind it); the letters of all tokens count as one text.
+
+        It is the first one that the last token completes, and of several that end there the longest; None where there is none.
+        """
+        text = "".join(letters)
+        for stop in range(len(text) - len(letters[-1]) + 1 if letters else 1, len(text) + 1):
+            found = [n for n, p in enumerate(self.patterns) if text.endswith(p, 0, stop)]
+            if found:
+                longest = max(found, key=lambda n: len(self.patterns[n]))
+                return longest, stop - len(self.patterns[longest]), stop
+        return None
+
     def count_overhang(self, ids: Sequence[int] | np.ndarray) -> int | None:
         """Characters of the last id's text behind the stop string that it completes; None where it completes none."""
-        if self.find_end(ids) != len(ids):
+        letters = self.spell(ids)
+        found = self.locate(letters)
+        if found is None:
             return None
-        text = "".join(self.spelled[i] for i in map(int, ids) if i < len(self.spelled))
-        tail = text[min(text.find(p) + len(p) for p in self.patterns if p in text) :]
+        tail = "".join(letters)[found[2] :]
         return len(tail.encode("latin-1").decode(errors="replace"))  # of words there is no tail
+
+    def count_before(self, ids: Sequence[int] | np.ndarray) -> tuple[int, str] | None:
+        """(number of ids before the stop string that the last id completes, the beginning of its first token if that is none of it).
+
+        None where the last id completes none.
+        """
+        letters = self.spell(ids)
+        found = self.locate(letters)
+        if found is None:
+            return None
+        ends = np.cumsum([len(token) for token in letters])
+        count = int(np.searchsorted(ends, found[1], "right"))
+        rest = "".join(letters)[int(ends[count - 1]) if count else 0 : found[1]]
+        return count, rest.encode("latin-1").decode(errors="replace") if rest else ""
 
 
 def automaton_states(patterns: Sequence[str]) -> list[str]:

@@ -9,6 +9,7 @@ from rljax import policy_gradient as pg
 from rljax import rewards, sampler
 from rljax.distributed import sharding
 from rljax.errors import UserError
+from rljax.evaluation import make_budget
 from rljax.tasks import SPLITS
 from rljax.training.sizes import check_sizes
 from rljax.transformer import lora
@@ -32,6 +33,8 @@ def check_run(run: Any, stages: Sequence[str]) -> None:
             sampler.check_window(run.model, run.task.prompt_slots, longest[name])
         except UserError as e:
             raise UserError(f"{name}.max_new_tokens={longest[name]}: {e}") from None
+    if run.evaluation.budget.is_on:
+        make_budget(run.evaluation.budget, run.task, run.model, longest["rl"])
     check_sizes(run, stages)
     check_algorithm(run.rl, run.record["rl"])
     if unknown := [rule for rule in run.selection.rules if rule not in pg.ALGORITHMS]:

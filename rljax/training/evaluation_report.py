@@ -33,7 +33,7 @@ def write_evaluation(
     for name, value in metrics.items():
         if not name.endswith(("/se", "/questions")):
             print(f"  {name.removeprefix('eval/'):<34} {value:8.4f}{format_interval(metrics, name, options.problems)}")
-    path = workdir / f"evaluation_{stage.replace('/', '_').replace(':', '_')}_{options.split}.json"
+    path = workdir / f"evaluation_{file_name(stage)}_{options.split}.json"
     result = {"stage": stage, "eval": dataclasses.asdict(options), "max_new_tokens": tokens, "metrics": metrics}
     result |= {
         "stop_strings": run.task.stop_strings,
@@ -49,7 +49,38 @@ def write_evaluation(
     print(f"written to {path}, {path.with_suffix('.png').name}, {rates.name}")
 
 
-def format_interval(metrics: dict[str, float], name: str, problems: int) -> str:
+def write_budgets(
+    run: Run, workdir: Path, stage: str, as_it_likes: Mapping[str, float], measured: Mapping[int, Mapping[str, float]]
+) -> None:
+    """Print pass@1 for each number of thinking tokens in ``measured``, and write budget_STAGE_SPLIT.json and .png.
+
+    ``as_it_likes`` are the metrics without budget forcing.
+    """
+    options = run.evaluation
+    path = workdir / f"budget_{file_name(stage)}_{options.split}.json"
+    print(
+        f"{stage} with budgets of thinking tokens, on the same problems; as it likes {as_it_likes['eval/pass@1']:.4f}"
+    )
+    for budget, metrics in measured.items():
+        interval = format_interval(metrics, "eval/pass@1", options.problems)
+        said = ", ".join(
+            f"{name} {metrics[f'eval/budget/{name}']:.2f}" for name in ("thinking_tokens", "waits", "forced")
+        )
+        print(f"  {budget:>6}  pass@1 {metrics['eval/pass@1']:.4f}{interval}  {said}")
+    result = {"stage": stage, "eval": dataclasses.asdict(options), "max_new_tokens": run.rl.sampling.max_new_tokens}
+    result |= {"as it likes": as_it_likes, "budgets": [{"budget": n, "metrics": m} for n, m in measured.items()]}
+    journal.replace_text(path, format_json(result, ensure_ascii=True, indent=1) + "\n")
+    title = f"{run.task.name}, {options.split} problems, after {stage}"
+    figures.draw_budgets(as_it_likes, measured, path.with_suffix(".png"), title, options.problems)
+    print(f"written to {path}, {path.with_suffix('.png').name}")
+
+
+def file_name(stage: str) -> str:
+    """A stage, which may be one of another run, as a part of a file's name."""
+    return stage.replace("/", "_").replace(":", "_")
+
+
+def format_interval(metrics: Mapping[str, float], name: str, problems: int) -> str:
     """ " ± " and the half-width of a metric's 95 % interval over its questions; "" where it has no standard error."""
     questions = int(metrics.get(f"{name.removesuffix('/pass@1')}/questions", problems))
     width = half_width(metrics.get(f"{name}/se", float("nan")), questions)

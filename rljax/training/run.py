@@ -14,7 +14,7 @@ from rljax import policy_gradient as pg
 from rljax.distributed import sharding
 from rljax.distributed.options import MeshOptions
 from rljax.errors import UserError
-from rljax.evaluation import Evaluate, EvaluationOptions, make_evaluator
+from rljax.evaluation import BudgetOptions, Evaluate, EvaluationOptions, make_evaluator
 from rljax.learner.optimizer import OptimizerOptions
 from rljax.structs import ConfigTree
 from rljax.tasks.curriculum import Levels, ProblemOptions
@@ -230,7 +230,7 @@ def lay_out(
 def build_run(config: ConfigTree, task: Any, model: transformer.Config, sampler_model: transformer.Config) -> Run:
     """The objects of every section of the tree, for this task and this model."""
     shared = build_section(RunOptions, config, "")
-    asked = build_section(EvaluationOptions, config, "eval")
+    asked = build_section(EvaluationOptions, config, "eval", budget=build_section(BudgetOptions, config, "eval.budget"))
     known = getattr(task, "num_questions", lambda split: None)(asked.split)  # asked twice, a question would count twice
     return Run(
         seed=shared.seed,

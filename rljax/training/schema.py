@@ -18,7 +18,7 @@ from ml_collections import ConfigDict, config_dict
 from rljax import options, policy_gradient, transformer
 from rljax.distributed.options import LEARN_RULES, SAMPLE_RULES, MeshOptions
 from rljax.errors import UserError
-from rljax.evaluation import EvaluationOptions
+from rljax.evaluation import BudgetOptions, EvaluationOptions
 from rljax.learner import CriticOptions, MicroBatchOptions, UpdateOptions
 from rljax.learner.optimizer import OptimizerOptions
 from rljax.options import Declared, option
@@ -144,6 +144,7 @@ SECTIONS: dict[str, tuple[type, ...]] = {
     **{f"{stage}.lora": (LoraOptions,) for stage in STAGES},
     "selection": (SelectionOptions,),
     "eval": (EvaluationOptions,),
+    "eval.budget": (BudgetOptions,),
     "report.aha": (AhaOptions,),
 }
 DEFAULTS: dict[str, dict[str, Any]] = {  # where a section's defaults are not those of the declaration

@@ -11,6 +11,7 @@ behaviours.py  counted behaviours, and the first aha
 attempts.py    the attempts at one prompt, before and after RL
 arms.py        the arms of an ablation
 evaluation.py  one evaluation: pass@k, cons@k, pass@1 by level or data set
+budgets.py     accuracy against thinking tokens, with budget forcing
 models.py      several models
 drawing.py     what the figures share: colours, axes, labels, curves
 """
@@ -18,6 +19,7 @@ drawing.py     what the figures share: colours, axes, labels, curves
 from rljax.report.figures.arms import draw_arm_attempts, draw_arm_curves, draw_arm_ends, draw_arm_grid
 from rljax.report.figures.attempts import draw_attempts, shorten
 from rljax.report.figures.behaviours import draw_behaviours
+from rljax.report.figures.budgets import draw_budgets
 from rljax.report.figures.curves import (
     draw_accuracy,
     draw_overlay,
