@@ -32,21 +32,42 @@ def pushed(config, params):
     return jax.device_get(jax.jit(jax.grad(total), compiler_options=QUICK)(params))
 
 
-def around_attention(config):
-    """Where attention's result lies, and the kinds of communication between devices in it and its gradient."""
-    heads, e = config.kv_heads, config.head_width
-    lie = lambda *s: jax.ShapeDtypeStruct(s, jnp.float32, sharding=config.layout.sharding(("rows", "heads"), s))
-    qkv = lie(4, heads, config.heads // heads, 40, e), lie(4, heads, 40, e), lie(4, heads, 40, config.value_width or e)
-    mask, positions = jnp.ones((4, 40), bool), jnp.zeros((4, 40), int)
+def around_attention(config, plain, segments=None):
+    """Where attention's result lies, the kinds of communication between devices in it and its gradient, and how far both
+    are from those of ``plain`` on one device."""
+    heads, e, draw = config.kv_heads, config.head_width, np.random.default_rng(0)
+    shapes = (heads, config.heads // heads, 40, e), (heads, 40, e), (heads, 40, config.value_width or e)
+    qkv = [draw.normal(size=(4, *shape)).astype(np.float32) for shape in shapes]
+    lie = [jax.device_put(x, config.layout.sharding(("rows", "heads"), x.shape)) for x in qkv]
+    mask, positions = jnp.ones((4, 40), bool), jnp.tile(jnp.arange(40), (4, 1))
 
-    def both(q, k, v):
-        out, back = jax.vjp(lambda q, k, v: attention.attend_sequence(q, k, v, mask, positions, 0, config), q, k, v)
-        return out, back(out)
+    def attend(config):
+        def both(q, k, v):
+            one = lambda *qkv: attention.attend_sequence(*qkv, mask, positions, 0, config, segments)
+            out, back = jax.vjp(one, q, k, v)
+            return out, back(out)
 
-    compiled = jax.jit(both, compiler_options=QUICK).lower(*qkv).compile()
+        return jax.jit(both, compiler_options=QUICK)
+
+    compiled = attend(config).lower(*lie).compile()
     spec = compiled.output_shardings[0].spec
     found = [kind for kind, rest in COLLECTIVE.findall(compiled.as_text()) if sends(rest)]
-    return {"split": str(spec), "collectives": sorted(set(found))}
+    distance = compare(compiled(*lie), attend(plain)(*qkv))
+    return {"split": str(spec), "collectives": sorted(set(found))} | distance
+
+
+def compare(found, wanted):
+    """The largest difference, and the largest number, of two pytrees of arrays."""
+    found, wanted = jax.device_get((found, wanted))
+    most = lambda tree: max(float(np.abs(x).max()) for x in jax.tree.leaves(tree))
+    return {"apart": most(jax.tree.map(np.subtract, found, wanted)), "size": most(wanted)}
+
+
+def shared_prompts():
+    """Segments of four packed sequences: two responses behind one prompt, at other columns in each, and empty columns."""
+    at, row = np.arange(40), np.arange(4)[:, None]
+    response = (at >= 8 + 3 * row).astype(int) + (at >= 18 + 2 * row) - 1
+    return jnp.asarray(np.where(at < 37, 0, -1) + 0 * row), jnp.asarray(np.where(at < 37, response, -1))
 
 
 def sends(instruction):
@@ -68,7 +89,6 @@ if __name__ == "__main__":
         params = params_of(plain)
         wanted = pushed(plain, params)
         found = pushed(config, jax.device_put(params, sharding.weight_shardings(config)))
-        most = lambda tree: max(float(np.abs(x).max()) for x in jax.tree.leaves(tree))
-        out[name] = {"apart": most(jax.tree.map(np.subtract, found, wanted)), "size": most(wanted)}
-        out[name] |= around_attention(config)
+        out[name] = around_attention(config, plain) | compare(found, wanted)
+        out[f"{name}, packed"] = around_attention(config, plain, shared_prompts())
     print(json.dumps(out))

@@ -9,11 +9,14 @@ import numpy as np
 import optax
 import pytest
 
+from configs import shop
 from rljax import learner, transformer
 from rljax import policy_gradient as pg
+from rljax.errors import UserError
 from rljax.learner.micro_batches import MicroBatching, score_rows
 from rljax.learner.packing import Packing, pack_batch, place_rows
 from rljax.structs import Experience, Rewards, Rollout, TrainState
+from rljax.training.run import resolve
 
 B, G, P, T, V = 3, 4, 5, 9, 13
 SHAPE = dict(vocab_size=V, width=16, heads=2, kv_heads=1, head_width=8, ff_width=24, layers=1)
@@ -263,3 +266,16 @@ def test_few_columns_are_computed_on_lengths_with_a_long_tail():
     real = lengths.sum() + prompts[::8].sum()
     assert int(used) * 1024 <= 1.15 * real
     assert 256 * 456 >= 5 * real, "what padded rows compute"
+
+
+@pytest.mark.parametrize("kernel", ["xla", "splash_interpreted"])
+def test_an_attention_kernel_that_does_not_know_packed_sequences_is_refused(kernel):
+    config = shop.get_config()
+    config.model.attention, config.rl.packing = kernel, 256
+    if kernel == "splash_interpreted":
+        assert resolve(config, "rl").rl.micro_batching.packing.columns == 256
+        return
+    with pytest.raises(
+        UserError, match="rl.packing=256: the attention kernel 'xla' does not know packed sequences: use .*own"
+    ):
+        resolve(config, "rl")

@@ -14,6 +14,7 @@ from models import DEEPSEEK, EVERYTHING, near, params_of, tokens_of
 from configs import shop
 from rljax import transformer
 from rljax.errors import UserError
+from rljax.learner.packing import Packing, pack_batch
 from rljax.training.run import resolve
 from rljax.transformer import attention, splash
 
@@ -113,6 +114,99 @@ def test_a_row_of_pads_stays_finite_with_its_gradient():
     score = lambda p: jnp.sum(transformer.forward(p, config, tokens, jnp.zeros((2, 9), bool)))
     value, grads = jit(jax.value_and_grad(score))(params_of(config))
     assert np.isfinite(value) and all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Packed sequences: several prompts, and behind each of them the responses that share it.
+
+
+def packed_rows(seed=0, prompts=4, group=3, longest=40):
+    """Rows of random lengths, padded on both sides, packed into sequences of 300 columns: (batch, PackedSequences)."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(1, longest + 1, (prompts * group, 1))
+    before = np.repeat(rng.integers(1, longest + 1, (prompts, 1)), group, 0)
+    at = np.arange(2 * longest)
+    mask = (at >= longest - before) & (at < longest + lengths)
+    tokens = rng.integers(23, size=mask.shape)
+    tokens[:, :longest] = np.repeat(tokens[::group, :longest], group, 0)
+    batch = {"tokens": jnp.asarray(tokens, jnp.int32), "mask": jnp.asarray(mask)}
+    batch |= {"loss_mask": batch["mask"], "group": jnp.repeat(jnp.arange(prompts, dtype=jnp.int32), group)}
+    packed = jax.jit(lambda batch: pack_batch(batch, Packing(300, longest), 1))(batch)
+    return batch, jax.tree.map(lambda x: x[: int(packed.used)], packed.sequences)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        dataclasses.replace(GROUPED, attention_softcap=3.0),
+        dataclasses.replace(SLIDING, window=30, kv_heads=1, head_width=12),
+    ],
+    ids=["grouped and capped", "sliding, one key head"],
+)
+def test_within_packed_sequences_the_kernel_is_our_attention(config, monkeypatch):
+    """Prompts that are shared, in several blocks, some of which are seen in part and some not at all."""
+    monkeypatch.setattr(splash, "MAX_BLOCK", 128)
+    _, packed = packed_rows()
+    real, draw, e = packed.prompt >= 0, np.random.default_rng(0), config.head_width
+    assert packed.tokens.shape == (2, 300) and not real.all() and packed.response.max() > 2 * packed.prompt.max() > 0
+    shape = lambda *heads: (2, config.kv_heads, *heads, 300, e)
+    q, k, v = (draw.normal(size=shape(*h)) for h in ([config.heads // config.kv_heads], [], []))
+    weight = draw.normal(size=(2, config.heads, 300, e)) * real[:, None, :, None]
+
+    def attended(config):
+        def total(q, k, v):
+            out = attention.attend_sequence(q, k, v, real, packed.positions, 0, config, packed.segments)
+            return jnp.sum(weight * out), out
+
+        q_k_v = [jnp.asarray(x, jnp.float32) for x in (q * e**-0.5, k, v)]
+        grads, out = jit(jax.grad(total, (0, 1, 2), has_aux=True))(*q_k_v)
+        assert np.isfinite(out).all()
+        return out * real[:, None, :, None], *grads
+
+    theirs, ours = attended(dataclasses.replace(config, **INTERPRETED)), attended(config)
+    for a, b in zip(theirs, ours, strict=True):
+        near(a, b, 3e-5)
+        assert np.abs(b).max() > 1
+
+
+def test_the_mask_of_a_packed_sequence_is_not_stored_for_the_backward_pass():
+    config, zeros = dataclasses.replace(PLAIN, **INTERPRETED), jnp.zeros((2, 300), int)
+    q, k = jnp.zeros((2, 2, 1, 300, 16)), jnp.zeros((2, 2, 300, 16))
+    attend = lambda q, k: attention.attend_sequence(q, k, k, zeros < 1, zeros, 0, config, (zeros, zeros))
+    stored = jax.tree.leaves(jax.eval_shape(lambda q, k: jax.vjp(attend, q, k)[1], q, k))
+    assert len(stored) > 3 and not any(x.dtype == bool and x.size >= 300 * 300 for x in stored)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [pytest.param(SCANNED, marks=pytest.mark.exhaustive), LATENT],
+    ids=["everything, scanned", "latent"],
+)
+def test_packed_rows_are_scored_by_the_kernel_as_padded_rows_are_by_us(config):
+    """Log-probabilities of responses, and their gradients."""
+    config = dataclasses.replace(config, layers=2, max_length=300)
+    params = params_of(dataclasses.replace(config, scan_layers=False))
+    params = transformer.stack_layers(params, config) if config.scan_layers else params
+    batch, packed = packed_rows(prompts=3, group=2, longest=14)
+    assert packed.tokens.shape[0] == 1
+    weight = np.random.default_rng(0).normal(size=(6, 14))
+
+    def scored(score):
+        def total(params):
+            logp = score(params)
+            return jnp.sum(weight * logp), logp
+
+        return jit(jax.grad(total, has_aux=True))(params)
+
+    ours = scored(lambda p: transformer.token_logprobs(p, config, batch["tokens"], batch["mask"], start=14)[0])
+    kernel = dataclasses.replace(config, **INTERPRETED)
+    by_place = lambda p: transformer.packed_token_logprobs(p, kernel, packed, 16, 14)[0]
+    rows = np.asarray(pack_batch(batch, Packing(300, 14), 1).rows[0])
+    theirs = scored(lambda p: jnp.zeros((6, 14)).at[rows].set(by_place(p)[: len(rows)], mode="drop"))
+    near(theirs[1], ours[1], 2e-5)
+    size = max(jax.tree.leaves(jax.tree.map(lambda x: float(np.abs(x).max()), ours[0])))
+    assert size > 1
+    jax.tree.map(lambda a, b: near(a, b, 1e-5 * size), theirs[0], ours[0])
 
 
 @pytest.mark.parametrize(

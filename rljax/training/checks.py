@@ -6,7 +6,7 @@ from typing import Any
 import jax
 
 from rljax import policy_gradient as pg
-from rljax import rewards, sampler
+from rljax import rewards, sampler, transformer
 from rljax.distributed import sharding
 from rljax.errors import UserError
 from rljax.evaluation import make_budget
@@ -104,7 +104,7 @@ def check_packing(run: Any, stage: Any) -> None:
     if packing is None:
         return
     said = f"{name}.packing={packing.columns}"
-    if model.attention != "own":
+    if model.attention not in transformer.PACKED_ATTENTION:
         raise UserError(
             f"{said}: the attention kernel {model.attention!r} does not know packed sequences: use model.attention=own with "
             f"model.attention_chunk, or {name}.packing=0 with {name}.widths"

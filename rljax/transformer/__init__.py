@@ -25,7 +25,7 @@ accumulates in float32. Logits and log-softmax are float32, whatever the dtype o
 """
 
 from rljax.transformer.attention import check_attention_kernel
-from rljax.transformer.config import Config, Params
+from rljax.transformer.config import PACKED_ATTENTION, Config, Params
 from rljax.transformer.decoding import Cache, decode, grow_cache, prefill
 from rljax.transformer.layout import Layout
 from rljax.transformer.packed_sequences import PackedSequences
@@ -50,6 +50,7 @@ from rljax.transformer.weight_formats import (
 )
 
 __all__ = [
+    "PACKED_ATTENTION",
     "WEIGHT_FORMATS",
     "Cache",
     "Config",

@@ -86,16 +86,16 @@ def attend_sequence(
     """Causal attention over whole sequences: q [B, K, R, S, E], k and v [B, K, S, .] -> [B, K * R, S, E'] float32.
 
     ``mask`` [B, S] is True on real tokens, ``positions`` [B, S] counts them. ``segments`` are those of packed sequences, which
-    only ``config.attention = "own"`` knows. With ``config.attention_chunk`` only the scores
-    of that many queries exist at once, and the backward pass computes them again: memory grows with S, not with S squared.
+    only ``config.attention`` "own" and "splash" know. With ``config.attention_chunk`` only the scores of that many queries
+    exist at once, and the backward pass computes them again: memory grows with S, not with S squared.
     """
     if config.attention in ATTENTION_KERNELS:
-        assert segments is None, "checked where a config is read"
         window = config.window if config.is_sliding(index) else None
         if config.attention in SPLASH_KERNELS:
             from rljax.transformer import splash
 
-            return splash.attend(q, k, v, window, config)
+            return splash.attend(q, k, v, window, config, positions, segments)
+        assert segments is None, "checked where a config is read"
         return attend_by_jax_kernel(q, k, v, mask, window, config)
     layout, columns = config.layout, jnp.arange(q.shape[3])
     chunk = -(-config.attention_chunk // layout.num_shards("columns"))  # each device takes its share of every chunk

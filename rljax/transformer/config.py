@@ -15,6 +15,7 @@ Params = dict[str, Any]
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 SPLASH_KERNELS = ("splash", "splash_interpreted")
 ATTENTION_KERNELS = ("cudnn", "xla", *SPLASH_KERNELS)
+PACKED_ATTENTION = ("own", *SPLASH_KERNELS)  # those that know packed sequences
 SCALINGS = ("linear", "llama3", "yarn")
 
 
@@ -84,7 +85,7 @@ class Config:
     )
     attention: str = option(
         "own",
-        "attention over whole sequences: own, or a kernel: cudnn (GPU), splash (TPU)",
+        "attention over whole sequences: own, or a kernel: cudnn (GPU; without packing), splash (TPU)",
         choices=("own", *ATTENTION_KERNELS),
     )
     attention_chunk: int = option(0, "queries whose scores exist at once, over whole sequences; 0: all", low=0)

@@ -39,7 +39,7 @@ def run_layers(
     extra = -real % config.layout.num_shards("columns")
     tokens, mask = (jnp.pad(y, [(0, 0), (0, extra)]) for y in (tokens, mask))
     order = None
-    if config.attention in ATTENTION_KERNELS:  # kernels count columns: these are positions once real tokens come first
+    if config.attention in ATTENTION_KERNELS and packed is None:  # kernels take columns for positions
         order = jnp.argsort(~mask, -1)
         tokens, mask = (permute_columns(y, order) for y in (tokens, mask))
     positions = token_positions(mask) if packed is None else packed.positions

@@ -4,6 +4,7 @@ A block of scores is computed, used and dropped in the chip's fast memory, in th
 completely is not computed. One key head serves its group of query heads without a copy.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ke
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 
 from rljax.transformer.config import Array, Config
+from rljax.transformer.packed_sequences import Segments, may_attend
 from rljax.transformer.products import accumulation_dtype
 
 LANES = 128  # width of a TPU's vector unit: a block is a multiple of it
@@ -19,6 +21,8 @@ MAX_BLOCK = 512  # columns of a block ...
 MAX_BLOCK_BYTES = (
     MAX_BLOCK * 256 * 4
 )  # ... of heads of width 256 in float32. Wider heads get fewer: fast memory is small
+
+KEPT = "splash"  # the name of what the backward pass needs of the forward pass
 
 
 def block_size(columns: int, head_bytes: int = 0) -> tuple[int, int]:
@@ -32,31 +36,76 @@ def block_size(columns: int, head_bytes: int = 0) -> tuple[int, int]:
     return size, count * size
 
 
-def attend(q: Array, k: Array, v: Array, window: int | None, config: Config) -> Array:
+def attend(
+    q: Array,
+    k: Array,
+    v: Array,
+    window: int | None,
+    config: Config,
+    positions: Array | None = None,
+    segments: Segments | None = None,
+) -> Array:
     """Causal attention: q [B, K, R, S, E], k and v [B, K, S, .] -> [B, K * R, S, E'] float32.
 
     The kernel takes a column for a position. So the real tokens of a row must come first and together, as
     ``sequence.run_layers`` puts them. Then no real token sees padding, and padding sees at least itself, which keeps it
     finite. Every device computes its own rows and heads.
+
+    ``segments`` are those of packed sequences, with the ``positions`` [B, S] of their tokens.
     """
     columns, dtype = q.shape[3], jnp.dtype(config.dtype)
     size, padded = block_size(columns, max(q.shape[-1], v.shape[-1]) * dtype.itemsize)
     pad = lambda x: jnp.pad(x.astype(dtype), [(0, 0)] * (x.ndim - 2) + [(0, padded - columns), (0, 0)])
     shape, sizes = (padded, padded), kernel.BlockSizes(size, size, size, size, size, size, size, size)
-    mask = masks.LocalMask(shape, (window - 1, 0), 0) if window else masks.CausalMask(shape)
-    options: Any = dict(block_sizes=sizes, head_shards=1, q_seq_shards=1, attn_logits_soft_cap=config.attention_softcap)
+    options: Any = dict(
+        block_sizes=sizes,
+        head_shards=1,
+        q_seq_shards=1,
+        attn_logits_soft_cap=config.attention_softcap,
+        interpret=config.attention == "splash_interpreted",
+    )
 
-    def attend_on_device(q: Array, k: Array, v: Array) -> Array:
+    def attend_rows(q: Array, k: Array, v: Array) -> Array:
+        mask = masks.LocalMask(shape, (window - 1, 0), 0) if window else masks.CausalMask(shape)
         q = q.reshape(q.shape[0], -1, *q.shape[3:])
-        head_masks = masks.MultiHeadMask([mask] * q.shape[1])
-        interpret = config.attention == "splash_interpreted"
-        attend_row: Any = kernel.make_splash_mha(head_masks, interpret=interpret, **options)
+        attend_row: Any = kernel.make_splash_mha(masks.MultiHeadMask([mask] * q.shape[1]), **options)
         return jax.vmap(attend_row)(q, k, v)
 
-    attend = attend_on_device
+    def attend_packed(q: Array, k: Array, v: Array, *packed: Array) -> Array:
+        q = q.reshape(q.shape[0], -1, *q.shape[3:])
+        attend_one = functools.partial(attend_packed_sequence, window=window, options=options)
+        return jax.lax.map(lambda xs: attend_one(*xs), (q, k, v, *packed))
+
+    attend, packed = attend_rows, ()
+    if segments is not None and positions is not None:
+        empty = lambda x, value: jnp.pad(x, [(0, 0), (0, padded - columns)], constant_values=value)
+        attend, packed = attend_packed, (empty(positions, 0), *(empty(x, -1) for x in segments))
     if config.layout.is_sharded:  # the partitioner does not look into a kernel: without shard_map it gathers everything
         spec = config.layout.spec(("rows", "heads"), k.shape[:2])
-        mesh = config.layout.mesh
-        attend = jax.shard_map(attend, mesh=mesh, in_specs=(spec, spec, spec), out_specs=spec, check_vma=False)
-    out = attend(*map(pad, (q, k, v)))[:, :, :columns]
+        specs = (spec,) * 3 + tuple(config.layout.spec(("rows",), x.shape) for x in packed)
+        attend = jax.shard_map(attend, mesh=config.layout.mesh, in_specs=specs, out_specs=spec, check_vma=False)
+    out = attend(*map(pad, (q, k, v)), *packed)[:, :, :columns]
     return out.astype(accumulation_dtype(out))
+
+
+def attend_packed_sequence(
+    q: Array, k: Array, v: Array, positions: Array, prompt: Array, response: Array, window: int | None, options: Any
+) -> Array:
+    """Attention within one packed sequence: q [H, S, E], k and v [K, S, .], the other arrays [S] -> [H, S, E'].
+
+    Responses share their prompts, which equal segment numbers cannot say. So the kernel is given a mask [S, S] for all heads. It
+    leaves out the blocks of it in which nothing is seen. The backward pass makes the mask again: it is not stored.
+    """
+
+    def attend(q: Array, k: Array, v: Array, positions: Array, prompt: Array, response: Array) -> Array:
+        at = jnp.arange(positions.shape[0])
+        visible = (at[:, None] >= at) & may_attend((prompt[:, None], response[:, None]), (prompt, response))
+        if window:
+            visible &= positions[:, None] - positions < window
+        attend_masked: Any = kernel.make_splash_mha(visible[None], residual_checkpoint_name=KEPT, **options)
+        made = attend_masked.fwd_mask_info  # with all that it says as arrays, also what must be known while tracing
+        attend_masked.fwd_mask_info = made._replace(is_dynamic_mask=True)
+        return attend_masked(q, k, v)
+
+    keep_results = jax.checkpoint_policies.save_only_these_names(KEPT)
+    return jax.checkpoint(attend, policy=keep_results)(q, k, v, positions, prompt, response)
