@@ -17,6 +17,7 @@ def get_config(arg=None):
     c.pretrain.optimizer = common.optimizer(0.01, name="muon")
     c.sft.optimizer = common.optimizer(0.005, name="muon")
     c.sft.max_new_tokens = c.rl.max_new_tokens = 160
+    c.sft.packing = c.rl.packing = -1
     c.sft.widths, c.rl.widths = (16, 48), (40, 80, 120)
     c.rl.eval_every = 10
     c.eval.budget.update(common.SEARCH_BUDGET)

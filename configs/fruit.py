@@ -24,6 +24,7 @@ def get_config(arg=None):
     c.sft.update(dict(steps=1000, micro_batch=8))
     c.sft.optimizer = common.optimizer(0.005, name="muon")
     c.sft.max_new_tokens = c.rl.max_new_tokens = 176
+    c.sft.packing = c.rl.packing = -1
     c.sft.widths, c.rl.widths = (16, 48), (16, 48, 80)
     c.rl.update(dict(steps=80, eval_every=10, micro_batch=8))
     c.eval.budget.update(common.SEARCH_BUDGET)

@@ -23,11 +23,13 @@ def get_config(arg=None):
     c.model.max_length = 512
     c.pretrain.update(dict(steps=100, batch=16, length=256, eval_every=50, micro_batch=4))
     c.pretrain.optimizer = common.optimizer(0.01, name="muon", warmup=10)
-    c.sft.update(dict(steps=100, batch=16, max_new_tokens=256, eval_every=100, micro_batch=4, widths=(96, 160)))
+    c.sft.update(
+        dict(steps=100, batch=16, max_new_tokens=256, eval_every=100, micro_batch=4, packing=-1, widths=(96, 160))
+    )
     c.sft.distinct = 0
     c.sft.optimizer = common.optimizer(0.005, name="muon", warmup=10)
     c.rl.update(dict(steps=10, prompts=4, group_size=8, max_new_tokens=256, eval_every=10, micro_batch=4))
-    c.rl.widths = (96, 160)
+    c.rl.packing, c.rl.widths = -1, (96, 160)
     c.rl.optimizer.learning_rate = 1e-4
     c.eval.problems, c.eval.attempts = 32, 4
     if arg.short:

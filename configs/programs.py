@@ -17,9 +17,11 @@ def get_config(arg=None):
     c.model.rope_base, c.model.max_length = 1000.0, 192
     c.pretrain.update(dict(steps=1500, batch=20, length=128, micro_batch=5))
     c.pretrain.optimizer = common.optimizer(0.01, name="muon")
-    c.sft.update(dict(steps=800, max_new_tokens=128, widths=(16, 48), micro_batch=8))
+    c.sft.update(dict(steps=800, max_new_tokens=128, packing=-1, widths=(16, 48), micro_batch=8))
     c.sft.optimizer = common.optimizer(0.005, name="muon")
-    c.rl.update(dict(steps=40, max_new_tokens=128, widths=(32, 64), micro_batch=8, eval_every=10, updates=4))
+    c.rl.update(
+        dict(steps=40, max_new_tokens=128, packing=-1, widths=(32, 64), micro_batch=8, eval_every=10, updates=4)
+    )
     c.rl.optimizer = common.optimizer(3e-4, schedule="linear", weight_decay=0.0)
     c.eval.problems, c.eval.attempts = 64, 16
     c.eval.budget.update(common.SEARCH_BUDGET)

@@ -19,9 +19,11 @@ def get_config(arg=None):
     c.model.max_length = 96
     c.pretrain.update(dict(steps=600, batch=20, length=96, micro_batch=10, worked=0.3))
     c.pretrain.optimizer = common.optimizer(0.01, name="muon")
-    c.sft.update(dict(batch=16, max_new_tokens=72, widths=(32, 56), micro_batch=8, log_every=10))
+    c.sft.update(dict(batch=16, max_new_tokens=72, packing=-1, widths=(32, 56), micro_batch=8, log_every=10))
     c.sft.optimizer = common.optimizer(0.003, name="muon")
-    c.rl.update(dict(steps=50, max_new_tokens=72, widths=(24, 48), micro_batch=16, eval_every=25, updates=4))
+    c.rl.update(
+        dict(steps=50, max_new_tokens=72, packing=-1, widths=(24, 48), micro_batch=16, eval_every=25, updates=4)
+    )
     c.rl.optimizer = common.optimizer(3e-4, schedule="linear", weight_decay=0.0)
     c.eval.update(dict(problems=64, attempts=16, temperature=0.6, top_p=0.95, greedy=False))  # R1's protocol
     c.recipe = dict(

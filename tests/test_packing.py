@@ -279,3 +279,17 @@ def test_an_attention_kernel_that_does_not_know_packed_sequences_is_refused(kern
         UserError, match="rl.packing=256: the attention kernel 'xla' does not know packed sequences: use .*own"
     ):
         resolve(config, "rl")
+
+
+@pytest.mark.parametrize(
+    "change, packs",
+    [({}, True), ({"model.attention": "xla"}, False), ({"rl.algorithm": "vapo"}, False), ({"rl.packing": 0}, False)],
+    ids=str,
+)
+def test_a_config_that_leaves_it_open_packs_the_columns_of_a_row_where_the_run_can(change, packs):
+    config = shop.get_config()
+    config.update_from_flattened_dict(change)
+    packing = resolve(config, "rl").rl.micro_batching.packing
+    assert packing is not None if packs else packing is None
+    if packs:
+        assert packing.columns == resolve(config, "rl").task.prompt_slots + config.rl.max_new_tokens

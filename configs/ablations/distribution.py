@@ -19,8 +19,10 @@ def get_config(arg=None):
     c.task.options.fewest = 3
     c.model.max_length = 144
     c.pretrain.update(dict(steps=600, length=128, micro_batch=10, eval_every=600))
-    c.sft.update(dict(steps=400, max_new_tokens=112, widths=(16, 48), micro_batch=16, eval_every=400, distinct=5000))
-    c.rl.update(dict(steps=50, max_new_tokens=112, widths=(24, 56), micro_batch=16, eval_every=10))
+    c.sft.update(
+        dict(steps=400, max_new_tokens=112, packing=-1, widths=(16, 48), micro_batch=16, eval_every=400, distinct=5000)
+    )
+    c.rl.update(dict(steps=50, max_new_tokens=112, packing=-1, widths=(24, 56), micro_batch=16, eval_every=10))
     c.rl.optimizer.schedule = "constant"
     c.eval.problems, c.checkpoint.keep_best, c.selection.rules = 96, 0, ()
     if arg.short:

@@ -29,13 +29,13 @@ class MicroBatchOptions:
 
     micro_batch: int = option(16, "rows computed at a time, rounded up to whole rows a device; 0: all", low=0)
     widths: tuple[int, ...] = option(
-        (), "response columns that a micro-batch may be cut to, beside all of them", items=int, low=1
+        (), "response columns that a micro-batch of unpacked rows may be cut to, beside all of them", items=int, low=1
     )
     packing: int = option(
         0,
         "columns of sequences that rows are packed into, at least those of a row: no padding is computed, and the prompt that "
-        "attempts share once in a sequence; 0: no packing",
-        low=0,
+        "attempts share once in a sequence; 0: no packing; -1: those of a row, and no packing where the run cannot pack",
+        low=-1,
     )
 
 
@@ -53,17 +53,24 @@ class MicroBatching:
 
     @classmethod
     def from_options(
-        cls, options: MicroBatchOptions, prompt_slots: int, longest: int, layout: Layout, shared_prompts: bool = False
+        cls,
+        options: MicroBatchOptions,
+        prompt_slots: int,
+        longest: int,
+        layout: Layout,
+        shared_prompts: bool = False,
+        can_pack: bool = True,
     ) -> "MicroBatching":
         """The micro-batching of a stage whose rows have ``prompt_slots`` columns of prompt and ``longest`` of response.
 
-        ``shared_prompts``: several rows may have the same prompt.
+        ``shared_prompts``: several rows may have the same prompt. ``can_pack``: what ``packing=-1`` means.
         """
         shards = layout.num_shards("rows")
         rows = -(-options.micro_batch // shards) * shards
         shared_slots = prompt_slots if shared_prompts else 0
         columns = max(options.packing, prompt_slots + longest)
-        packing = Packing(columns, shared_slots) if options.packing else None
+        packs = can_pack if options.packing < 0 else options.packing > 0
+        packing = Packing(columns, shared_slots) if packs else None
         return cls(rows, tuple(prompt_slots + width for width in options.widths), layout, packing)
 
     def split(self, batch: Batch) -> tuple[Array, Batch, Array]:

@@ -100,19 +100,24 @@ def check_stage(run: Any, stage: Any) -> None:
 
 def check_packing(run: Any, stage: Any) -> None:
     """Raise UserError where rows cannot be packed into sequences as the settings of a stage say."""
-    name, packing, model = stage.name, stage.micro_batching.packing, run.model
-    if packing is None:
-        return
-    said = f"{name}.packing={packing.columns}"
+    packing, algorithm = stage.micro_batching.packing, stage.algorithm if stage.name == "rl" else None
+    obstacle = packing_obstacle(stage.name, run.model, algorithm) if packing else ""
+    if packing and obstacle:
+        raise UserError(f"{stage.name}.packing={packing.columns}: {obstacle}")
+
+
+def packing_obstacle(name: str, model: transformer.Config, algorithm: pg.Algorithm | None) -> str:
+    """Why the rows of the stage ``name`` cannot be packed, and what to set instead; "" where they can be."""
     if model.attention not in transformer.PACKED_ATTENTION:
-        raise UserError(
-            f"{said}: the attention kernel {model.attention!r} does not know packed sequences: use model.attention=own with "
+        return (
+            f"the attention kernel {model.attention!r} does not know packed sequences: use model.attention=own with "
             f"model.attention_chunk, or {name}.packing=0 with {name}.widths"
         )
     if model.layout.num_shards("columns") > 1:
-        raise UserError(f"{said}: mesh.learn.columns splits the columns of a row over devices: use {name}.packing=0")
-    if name == "rl" and stage.algorithm.looks_at("values"):
-        raise UserError(f"{said}: a critic scores padded rows: use rl.packing=0 with rl.widths")
+        return f"mesh.learn.columns splits the columns of a row over devices: use {name}.packing=0"
+    if algorithm and algorithm.looks_at("values"):
+        return "a critic scores padded rows: use rl.packing=0 with rl.widths"
+    return ""
 
 
 def check_ahead(run: Any) -> None:

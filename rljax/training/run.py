@@ -262,7 +262,13 @@ def build_run(config: ConfigTree, task: Any, model: transformer.Config, sampler_
     )
 
 
-def stage_settings(config: ConfigTree, name: str, prompt_slots: int, model: transformer.Config) -> dict[str, Any]:
+def stage_settings(
+    config: ConfigTree,
+    name: str,
+    prompt_slots: int,
+    model: transformer.Config,
+    algorithm: pg.Algorithm | None = None,
+) -> dict[str, Any]:
     """What every stage has, of this one."""
     batches = build_section(learner.MicroBatchOptions, config, name)
     longest = config[name].length if name == "pretrain" else config[name].max_new_tokens
@@ -273,7 +279,12 @@ def stage_settings(config: ConfigTree, name: str, prompt_slots: int, model: tran
         optimizer=build_section(OptimizerOptions, config, f"{name}.optimizer"),
         lora=build_section(LoraOptions, config, f"{name}.lora"),
         micro_batching=learner.MicroBatching.from_options(
-            batches, prompt_slots, longest, model.layout, shared_prompts=name == "rl"
+            batches,
+            prompt_slots,
+            longest,
+            model.layout,
+            shared_prompts=name == "rl",
+            can_pack=not checks.packing_obstacle(name, model, algorithm),
         ),
     )
 
@@ -281,13 +292,14 @@ def stage_settings(config: ConfigTree, name: str, prompt_slots: int, model: tran
 def build_rl(config: ConfigTree, task: Any, model: transformer.Config) -> Reinforcement:
     """The settings of reinforcement learning."""
     limit = build_section(sampler.LengthLimit, config, "rl.limit")
+    algorithm = find_algorithm(config.rl.algorithm, config.rl.row.to_dict())
     stops = dict(stop_ids=tuple(task.tokenizer.stop_ids), stop_strings=task.stops)
     return Reinforcement(
-        **stage_settings(config, "rl", task.prompt_slots, model),
+        **stage_settings(config, "rl", task.prompt_slots, model, algorithm),
         problems=build_section(ProblemOptions, config, "rl", levels=build_section(Levels, config, "rl.levels")),
         sampling=build_section(sampler.Sampling, config, "rl", limit=limit, **stops),
         reward=rewards.parse_reward(config.rl.reward),
-        algorithm=find_algorithm(config.rl.algorithm, config.rl.row.to_dict()),
+        algorithm=algorithm,
         update=build_section(learner.UpdateOptions, config, "rl"),
         critic=build_section(learner.CriticOptions, config, "rl.critic"),
         critic_optimizer=build_section(OptimizerOptions, config, "rl.critic.optimizer"),
