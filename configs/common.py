@@ -42,7 +42,7 @@ def questions(**changes) -> dict:
             path="",  # folder of the files; "": downloaded once
             data_dir="",  # where prepared sets are kept; "": the default of TensorFlow Datasets
             own_data_dir="",  # where those made from files of your own are kept; "": in the workdir
-            template="plain",  # r1_zero, r1_zero_dot, oat, qwen_math, chat, none, a text with {question}, or own
+            template="plain",  # qa, r1_zero, r1_zero_dot, oat, qwen_math, chat, none, a text with {question}, or own
             instruction="Please reason step by step, and put your final answer within \\boxed{}.",  # template own:
             system="",  # ... said after the question, by the system ("": as the template says), and ...
             thinking=True,  # ... think first, where the template knows that
@@ -59,6 +59,52 @@ def questions(**changes) -> dict:
         )
         | changes
     )
+
+
+def fruit_text(**changes) -> dict:
+    """Options of the task ``fruit_text``, all of them, so that each can be set on the command line."""
+    return (
+        dict(
+            level="5",  # 1 to 6, several as "1-3", or with weights as "1-3 + 0.5*5"
+            max_number=12,  # the largest number in a problem of levels 1 to 3
+            max_count=6,  # things bought of one kind, levels 4 to 6
+            max_price=6,  # of one thing, levels 4 to 6
+            examples=3,  # worked examples in the prompt; 0: the question alone
+            example_style="mixed",  # they answer in steps, at_once, or half of them each
+            fixed_examples=False,  # all problems of a level have the same examples
+            template="qa",  # another of rljax.text.templates, a text with {question}, or own
+            instruction="Please reason step by step, and put your final answer within \\boxed{}.",  # template own:
+            system="",  # ... said after the question, by the system ("": as the template says), and ...
+            thinking=True,  # ... think first, where the template knows that
+            prompt_slots=0,  # as many as the longest prompt needs
+            jump=0.0,  # share of the demonstrations that answer at once
+        )
+        | changes
+    )
+
+
+def word_problems(c: ConfigDict, arg) -> None:
+    """RL of a small pretrained model on arithmetic in words, on a CPU: from prompts with worked examples, or after a cold start.
+
+    ``arg`` has weights, level, examples, tokens (the longest response), adapters (a rank, or 0) and cold (whether SFT on
+    the model's own right attempts comes first, so that prompts need no examples).
+    """
+    c.weights, c.workers = arg.weights, 0  # the verifier takes microseconds: no processes for it
+    c.stages = ("sft", "rl") if arg.cold else ("rl",)
+    c.task.name = "fruit_text"
+    c.task.options = fruit_text(level=arg.level, examples=0 if arg.cold else arg.examples)
+    c.rl.update(dict(start="sft" if arg.cold else "weights", steps=60, prompts=8, group_size=8, eval_every=20))
+    c.sft.update(dict(start="weights", batch=16, eval_every=1000))
+    # packed sequences compute no padding, and the prompt of a group once; one of them at a time
+    for stage in (c.sft, c.rl):
+        stage.update(dict(max_new_tokens=arg.tokens, packing=1024, micro_batch=4))
+    c.model.logprob_chunk = 256  # columns of logits in memory at once: the vocabulary is large
+    c.rl.lora.rank = arg.adapters
+    # adapters want about ten times the rate of whole weights
+    rate = 1e-4 if arg.adapters else 1e-5
+    c.rl.optimizer = optimizer(rate, schedule="constant", warmup=5, weight_decay=0.0)
+    c.sft.optimizer = optimizer(1e-5, schedule="constant", warmup=5, weight_decay=0.0)
+    c.eval.update(dict(problems=64, attempts=8, greedy=False))
 
 
 def real_model(c: ConfigDict, arg) -> None:

@@ -8,6 +8,9 @@ An attempt is kept if it ended by itself, is right, has at least the share ``--l
 ``--at_least`` to ``--at_most`` tokens (0: any number), repeats no other, and is among the first ``--per_problem`` (0: all) such
 attempts at its problem. The file has the text of each attempt and the ids that were sampled; SFT learns the ids. It is written
 whole or not at all. A .json beside it says how it was made, and the same command again changes nothing.
+
+``--prompts 0`` leaves the prompts out: SFT then puts the same problems as its own config does, for example without worked
+examples. `rljax cold-start` does so.
 """
 
 import json
@@ -39,6 +42,7 @@ def run(
     at_most: int = 0,
     per_problem: int = 0,
     step: str = "",
+    prompts: int = 1,
 ) -> None:
     path = Path(to) if to else workdir / f"collected_{stage}.jsonl"
     if path.suffix != ".jsonl":
@@ -55,7 +59,8 @@ def run(
             "seed": config.seed,
             "task": config.task.to_dict(),
         }
-        | {"max_new_tokens": config.rl.max_new_tokens, "sampled": asked, "kept": keep._asdict()}
+        | {"max_new_tokens": config.rl.max_new_tokens, "sampled": asked}
+        | {"kept": keep._asdict() | ({} if prompts else {"prompts": 0})}
     )
     if made(path, about):
         return
@@ -71,6 +76,8 @@ def run(
             raise UserError(
                 f"{path}: no attempt was good enough to keep: ask more problems, or ask less of the attempts that are kept"
             )
+        if not prompts:
+            lines = [{name: x for name, x in line.items() if name != "prompt"} for line in lines]
         journal.replace_text(path, format_json_lines(lines))
         journal.replace_text(path.with_suffix(".json"), json.dumps(about | {"counts": counts}, indent=1) + "\n")
     processes.barrier("collected")
@@ -108,6 +115,7 @@ def main() -> None:
         at_most=Flag(0, "most tokens of an attempt that is kept; 0: any number"),
         per_problem=Flag(0, "most attempts kept at one problem; 0: all"),
         step=Flag("", "the checkpoint: a step, best or last; without it the last, of a finished stage"),
+        prompts=Flag(1, "whether a line has the prompt of its attempt; 0: SFT puts the problem as its own config does"),
     )
 
 

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+import tiny_folder
 
 from configs import common
 from rljax import policy_gradient as pg
@@ -41,7 +42,7 @@ def test_every_config_loads_long_and_short(path, tmp_path):
         }
         assert set(config.task.options) <= known
         find_algorithm(config.rl.algorithm, config.rl.row)
-        if config.task.name != "questions":  # its data is not here
+        if config.task.name != "questions" and not config.weights:  # data and models are not here
             if "recipe" in config:
                 del config.recipe  # of experiments/recipe.py, which resolves its arms without it
             run = resolve(config)
@@ -55,3 +56,16 @@ def test_every_task_has_a_config():
 def test_a_config_docstring_says_how_to_run_it():
     for path in FILES:
         assert re.search(r"make reproduce|rljax \w+ +--config \w+", path.read_text()), path
+
+
+@pytest.mark.parametrize("name", ["smollm2", "gemma3_270m"])
+@pytest.mark.parametrize("more", ["", ",cold", ",adapters=8", ",short,level=5"])
+def test_a_real_models_config_fits_a_folder(name, more, tmp_path):
+    folder = tiny_folder.make(tmp_path, max_length=1024)
+    run = resolve(config_files.load_config(f"{ROOT}/configs/{name}.py:weights={folder}{more}"))
+    cold = "cold" in more
+    assert run.stages == (("sft", "rl") if cold else ("rl",)) and run.rl.start == ("sft" if cold else "weights")
+    (record,) = run.task.problems(0, [0], "train").facts
+    shown = run.task.tokenizer.decode(run.task.prompt_ids(record["question"]))
+    assert shown.count("Q: ") == (1 if cold else 4) and record["level"] in ((5,) if "level=5" in more else (1, 2))
+    assert run.rl.micro_batching.packing.columns >= 1024 and run.rl.lora.rank == (8 if "adapters" in more else 0)

@@ -49,7 +49,7 @@ def test_an_entry_that_is_no_world_is_refused_in_one_line(worlds):
 
 def test_only_a_world_whose_make_has_a_second_parameter_takes_a_tokenizer(worlds):
     worlds["coins"] = coins
-    assert [name for name in worlds if tasks.takes_tokenizer(name)] == ["questions"]
+    assert [name for name in worlds if tasks.takes_tokenizer(name)] == ["questions", "fruit_text"]
     with pytest.raises(UserError, match="vocabulary of its own"):
         tasks.make_task("coins", tasks.make_task("shop").tokenizer)
 

@@ -6,6 +6,9 @@ questions.py           questions in words, from published data sets or your own 
   mixture.py             which questions: mixed, split, filtered      shuffle.py    in which order
   prompting.py           templates: question -> prompt                datasets/     where they come from
   grading.py             the verifier of each kind of question        responses.py  what a response did
+fruit_text.py          arithmetic in words, for any tokenizer
+  word_problems.py       their kinds, numbers and calculations        wordings.py   as text
+  few_shot.py            prompts with worked examples
 generate.py            problems drawn on the device, split by content
 batches.py             supervised batches: demonstrations and pages
 rejection_sampling.py  samples of a policy as supervised batches
@@ -37,7 +40,9 @@ from rljax.tasks.task import (
 )
 from rljax.text import Tokenizer
 
-OWN_VOCABULARY = "it has a vocabulary of its own, the tokenizer of a model can read only task.name=questions"
+OWN_VOCABULARY = (
+    "it has a vocabulary of its own, the tokenizer of a model can read only task.name=questions and fruit_text"
+)
 
 
 class World(NamedTuple):
@@ -54,6 +59,7 @@ TASKS: dict[str, Any] = {  # name -> a module's import path, a module, or a Worl
     "countdown": "rljax.tasks.countdown",
     "programs": "rljax.tasks.programs",
     "questions": "rljax.tasks.questions",
+    "fruit_text": "rljax.tasks.fruit_text",
 }
 
 

@@ -271,7 +271,8 @@ def demonstration_parts(prompt_format: PromptFormat, record: Record) -> list[tup
     template = prompt_format.template
     if record["kind"] != "code":
         return template.response_parts(record["solution"], record["answer"])
-    unboxed = template._replace(
-        response=template.response.replace("#### {answer}", "{answer}").replace("\\boxed{{answer}}", "{answer}")
-    )
+    response = template.response
+    for marked in ("#### {answer}", "\\boxed{{answer}}"):
+        response = response.replace(marked, "{answer}")
+    unboxed = template._replace(response=response.replace(" The answer is {answer}.", "\n{answer}"))
     return unboxed.response_parts(record["solution"], f"```python\n{record['answer'].strip()}\n```")

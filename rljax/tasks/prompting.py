@@ -31,10 +31,12 @@ class PromptFormat:
     stop_id: int  # the last id of a demonstration
     chat: bool = False  # the template was rendered by a chat template, which has the beginning in it
 
-    def prompt_ids(self, question: str) -> list[int]:
-        """Ids of the prompt that asks this question, with exactly one beginning of text."""
+    def prompt_ids(self, question: str, examples: str = "") -> list[int]:
+        """Ids of the prompt that asks this question, after a text of examples, with exactly one beginning of text."""
         before, *rest = self.template.prompt.split(PLACEHOLDER)
-        parts = [(before, True)] + [part for after in rest for part in ((question, False), (after, True))]
+        parts = [(examples, False), (before, True)] + [
+            part for after in rest for part in ((question, False), (after, True))
+        ]
         return self.tokenizer.encode_parts(parts) if self.chat else text.prompt_ids(self.tokenizer, parts)
 
     def response_ids(self, parts: list[tuple[str, bool]]) -> list[int]:

@@ -4,8 +4,9 @@ A line of the file is a JSON object, ``{"index": 17, "response": "try 3 + 4 = 7 
 number of a training problem of the config's task and seed. ``tokens`` are the ids that were sampled, with what ended them (a stop
 token, or the token that completes a stop string), and SFT learns these: the same text often has other ids, and a control token
 in a text that is encoded becomes letters. A line without ``tokens`` is encoded, and a warning says how many there were. A line
-may also have the ``prompt``, which must then be the prompt of that problem. ``experiments.collect`` writes such files; SFT
-reads them with ``sft.file``.
+may also have the ``prompt``, which must then be the prompt of that problem. Without one SFT puts the problem as its own config
+does, for example without the worked examples that stood before it when the attempt was sampled. ``experiments.collect`` writes
+such files; SFT reads them with ``sft.file``.
 """
 
 import logging
@@ -21,7 +22,7 @@ from rljax.errors import UserError
 from rljax.json_lines import number_json_lines
 from rljax.tasks import batches, shuffle
 from rljax.tasks.batches import Batch
-from rljax.tasks.task import Task, response_text
+from rljax.tasks.task import Record, Task, response_text
 from rljax.text import Tokenizer, describe_control_tokens, pad_batch
 from rljax.verifiers import text_rewards
 
@@ -98,8 +99,8 @@ def read_sample_batches(path: str, task: Task, seed: int, max_new_tokens: int) -
     numbers, lines = zip(*read_sample_lines(path), strict=True)
     index = np.asarray([line["index"] for line in lines])
     problems = jax.device_get(batches.problem_fn(task)(seed, jnp.asarray(index, jnp.int32), "train"))
-    first = task.records(problems.facts)[0]
-    end = batches.response_ids_fn(task)(first, task.demonstration(first, np.random.default_rng(0)))[-1]
+    records = task.records(problems.facts)
+    end = batches.response_ids_fn(task)(records[0], task.demonstration(records[0], np.random.default_rng(0)))[-1]
     prompt, prompt_mask = np.asarray(problems.prompt), np.asarray(problems.prompt_mask)
     rows = []
     for n, line in enumerate(lines):
@@ -118,6 +119,8 @@ def read_sample_batches(path: str, task: Task, seed: int, max_new_tokens: int) -
         rows.append(ids)
     alone = [(n, line["response"]) for n, line in zip(numbers, lines, strict=True) if line.get("tokens") is None]
     warn_of_encoded_text(alone, len(lines), path, task.tokenizer)
+    unasked = [(ids, record) for ids, record, line in zip(rows, records, lines, strict=True) if "prompt" not in line]
+    warn_of_wrong_answers(unasked, task, path)
     response, live = pad_batch(rows, max_new_tokens, task.tokenizer.pad)
     whole = {
         "tokens": np.concatenate([prompt, response], 1),
@@ -176,6 +179,20 @@ def warn_of_encoded_text(texts: Sequence[tuple[int, str]], lines: int, path: str
     if found := describe_control_tokens(tokenizer, texts):
         said += f"; {found}"
     LOG.warning(said)
+
+
+def warn_of_wrong_answers(unasked: Sequence[tuple[list[int], Record]], task: Task, path: str) -> None:
+    """Log how many lines without a prompt answer their problem wrongly. Each is (ids of the response, record of the problem)."""
+    said = [(response_text(task.tokenizer, np.asarray(ids), True), record) for ids, record in unasked]
+    if task.verify_batch and said:
+        right = [scores["correct"] > 0 for scores in task.verify_batch(said)]
+    else:
+        right = [task.verify(*pair) for pair in said]
+    if not all(right):
+        LOG.warning(
+            f"sft.file: {right.count(False)} of {len(right)} lines of {path} without a prompt answer their problem wrongly: is it "
+            "a file of this task, these options and this seed?"
+        )
 
 
 def read_sample_lines(path: str) -> list[tuple[int, dict[str, Any]]]:

@@ -29,7 +29,7 @@ class Template(NamedTuple):
         """``format_response`` in parts (text, trusted): only the template's own words may contain control tokens."""
         before, _, rest = self.response.partition("{solution}")
         between, _, after = rest.partition("{answer}")
-        between = between if solution else between.lstrip("\n")
+        between = between if solution else between.lstrip()
         return [(before, True), (solution, False), (between, True), (answer, False), (after, True)]
 
 
@@ -60,6 +60,8 @@ TEMPLATES = {
         f"<|im_start|>user\n{{question}}\n{STEP_BY_STEP}<|im_end|>\n<|im_start|>assistant\n",
         "<think>\n{solution}\n</think>\n\n\\boxed{{answer}}",
     ),
+    # The form of chain-of-thought prompts (Wei et al., arXiv 2201.11903): a response of one line
+    "qa": Template("Q: {question}\nA: ", "{solution} The answer is {answer}."),
     "none": Template("{question}", "{solution}\n#### {answer}"),  # Oat-zero's "no": the bare question
 }
 

@@ -100,7 +100,9 @@ class RewardOptions:
 class TaskOptions:
     """The world that problems come from; ``task.options`` are the world's own."""
 
-    name: str = option("shop", "the world: shop, fruit, cups, countdown, programs, questions, or a plug-in's")
+    name: str = option(
+        "shop", "the world: shop, fruit, cups, countdown, programs, questions, fruit_text, or a plug-in's"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
