@@ -41,8 +41,17 @@ def run(
     path.parent.mkdir(parents=True, exist_ok=True)
     asking = config.copy_and_resolve_references()
     asking.stages, asking.task.options.examples = ("rl",), examples
-    kept = dict(per_problem=per_problem, at_least=at_least, prompts=0)
-    collect.run(asking, workdir, "weights", to=str(path), problems=problems, attempts=attempts, **kept)
+    collect.run(
+        asking,
+        workdir,
+        "weights",
+        to=str(path),
+        problems=problems,
+        attempts=attempts,
+        per_problem=per_problem,
+        at_least=at_least,
+        prompts=0,
+    )
     config = config.copy_and_resolve_references()
     config.sft.file = str(path)
     config.sft.steps = math.ceil(epochs * len(journal.read_records(path)) / config.sft.batch)
