@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from fractions import Fraction
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import small_tokenizers
@@ -13,6 +14,7 @@ import tiny_folder
 from rljax import tasks
 from rljax.errors import UserError
 from rljax.tasks import check, rejection_sampling, word_problems, wordings
+from rljax.tasks.curriculum import Levels, ProblemOptions, make_asker
 from rljax.text import ByteTokenizer
 
 SIZES = word_problems.Sizes(number=12, count=6, price=6)
@@ -211,6 +213,15 @@ def test_levels_are_mixed_by_their_weights_and_can_be_opened_one_after_the_other
     assert {r["level"] for r in records_of(task, "train", 20, levels=(1, 2))} == {1}
     assert {r["level"] for r in records_of(task, "train", 20, levels=(3, 4))} == {5}, "the nearest that there is"
     assert {r["level"] for r in records_of(make(level="2-4", examples=0), "test", 40)} == {2, 3, 4}
+
+
+def test_a_run_opens_the_levels_from_easy_to_hard():
+    options = ProblemOptions(prompts=8, levels=Levels(rise=30))
+    task = make(level="1-6", examples=0)
+    options.check(task)
+    ask = make_asker(options, task, 0)
+    seen = [{r["level"] for n in range(4) for r in ask(jnp.int32(8 * (step + n))).facts} for step in (0, 11, 26)]
+    assert seen[0] == {1} and seen[1] == {1, 2, 3} and seen[2] == {1, 2, 3, 4, 5, 6}
 
 
 # Answers

@@ -14,7 +14,7 @@ import pytest
 import tiny_folder
 from models import DEEPSEEK, EVERYTHING, SMALL
 
-from configs import qwen25, shop
+from configs import qwen25, shop, smollm2
 from experiments import plan as script
 from rljax import planning, tasks, transformer
 from rljax.errors import UserError
@@ -268,5 +268,6 @@ def test_prompts_of_data_that_is_at_hand_are_measured_with_the_folders_tokenizer
     config = qwen25.get_config(f"data={tmp_path}/own.jsonl")
     config.task.options.update(decontaminate=0, template="plain", own_data_dir=str(tmp_path / "prepared"))
     assert abstract_run.data_is_at_hand(config) and not abstract_run.data_is_at_hand(qwen25.get_config())
+    assert abstract_run.data_is_at_hand(smollm2.get_config()), "a world needs no data"
     run = planning.resolve_abstract(config, str(tiny_folder.make(tmp_path / "model", max_length=1024)))
     assert 0 < run.task.prompt_lengths.max() <= run.task.prompt_slots < 64
