@@ -76,6 +76,7 @@ def fruit_text(**changes) -> dict:
             instruction="Please reason step by step, and put your final answer within \\boxed{}.",  # template own:
             system="",  # ... said after the question, by the system ("": as the template says), and ...
             thinking=True,  # ... think first, where the template knows that
+            stop_strings=("\n",),  # texts that end a response; a stop token ends it too
             prompt_slots=0,  # as many as the longest prompt needs
             jump=0.0,  # share of the demonstrations that answer at once
         )

@@ -178,6 +178,7 @@ def test_fixed_examples_are_those_of_every_problem_of_the_level():
     ("options", "words"),
     [
         ({"prompt_slots": 100}, "prompt_slots=100 are too few"),
+        ({"template": "chat", "examples": 0}, "'\\\\n', which is inside the template's own response"),
         ({"template": "chat"}, "examples=3, but the template writes control tokens: use examples=0"),
         ({"level": "7"}, "level='7': write levels from 1 to 6"),
         ({"level": "1 + 1-2"}, "each once"),
@@ -197,7 +198,7 @@ def test_what_cannot_be_asked_is_refused_in_one_line(options, words):
 
 
 def test_a_chat_template_asks_the_question_alone():
-    task = make(tiny_folder.tokenizer(), template="own", examples=0)
+    task = make(tiny_folder.tokenizer(), template="own", examples=0, stop_strings=())
     (prompt,), (record,) = prompts_of(task, "test", 1), records_of(task, "test", 1)
     assert prompt.startswith("<|im_start|>user\n" + record["question"]) and "\\boxed{}" in prompt
     assert task.verify(r"2 * 2 = 4 ... so \boxed{" + record["answer"] + "}<eos>", record)
@@ -291,7 +292,7 @@ def test_attempts_at_prompts_with_examples_are_learned_behind_the_question_alone
     lines = []
     for n, record in enumerate(records_of(asked, "train", 6)):
         text = asked.demonstration(record, np.random.default_rng(n))
-        lines.append({"index": n, "response": text, "tokens": [*tokenizer.encode(text), tokenizer.eos]})
+        lines.append({"index": n, "response": text + "\n", "tokens": tokenizer.encode(text + "\n")})
     path = tmp_path / "kept.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     rows, held_out = rejection_sampling.read_sample_batches(str(path), short, 0, 128)

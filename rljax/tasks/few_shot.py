@@ -13,6 +13,7 @@ Examples are training problems of the level of the question, no two the same, an
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -40,12 +41,20 @@ class FewShot:
     style: str  # they answer in "steps", "at_once", or half of them each: "mixed"
     fixed: bool  # all problems of a level have the same examples; otherwise each problem its own
 
-    def check(self) -> None:
-        """Raise UserError where examples cannot stand before the question: in a chat they would need turns of their own."""
-        template = self.format.template.prompt
-        if self.count and (self.format.chat or find_control_tokens(self.format.tokenizer, [template])):
+    def check(self, stop_strings: Sequence[str]) -> None:
+        """Raise UserError where examples cannot stand before the question, or an answer like theirs would be cut.
+
+        In a chat the examples would need turns of their own.
+        """
+        prompt, response, _ = self.format.template
+        if self.count and (self.format.chat or find_control_tokens(self.format.tokenizer, [prompt])):
             raise UserError(
                 f"task fruit_text: examples={self.count}, but the template writes control tokens: use examples=0, or template=qa"
+            )
+        if inside := [text for text in stop_strings if text in response]:
+            raise UserError(
+                f"task fruit_text: stop_strings has {inside[0]!r}, which is inside the template's own response {response!r}: use "
+                "stop_strings=(), or template=qa"
             )
 
 

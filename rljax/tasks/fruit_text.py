@@ -4,7 +4,7 @@
     A: The answer is 3.                                                             at once
     A: 2 * 2 = 4. 13 - 4 = 9. 9 / 3 = 3. The answer is 3.                           in steps
 
-A pretrained model learns from the prompt how to answer: a few worked examples of the same level stand before the question. If
+A response is one line: a newline ends it. A pretrained model learns from the prompt how to answer: a few worked examples of the same level stand before the question. If
 some of them answer at once and some in steps, so do the first attempts, and RL can choose. Without examples the prompt is
 the question alone, for a model that knows the form; ``template="own"`` asks in the chat template of the model.
 
@@ -26,7 +26,7 @@ from rljax.tasks import few_shot, prompting, responses, shuffle, word_problems, 
 from rljax.tasks.few_shot import FewShot
 from rljax.tasks.option_checks import check_shares
 from rljax.tasks.task import Attempt, Record, Task, split_number
-from rljax.text import ByteTokenizer, Tokenizer, pad_batch, templates
+from rljax.text import ByteTokenizer, Tokenizer, check_stop_strings, pad_batch, templates
 from rljax.verifiers import answers
 
 QUESTION = 0  # the random numbers of questions; rljax.tasks.few_shot has those of examples
@@ -47,6 +47,7 @@ class Options:
     instruction: str = templates.STEP_BY_STEP  # for "own": text after the question
     system: str = ""  # for "own": the system message; "": the default of the template
     thinking: bool = True  # for "own", where the template has the choice: think before the answer
+    stop_strings: tuple[str, ...] = ("\n",)  # texts that end a response where they are completed
     prompt_slots: int = 0  # tokens of a prompt, the first included; 0: as many as the longest prompt needs
     jump: float = 0.0  # share of the demonstrations that answer at once
 
@@ -60,6 +61,7 @@ class Options:
                 raise UserError(f"task fruit_text: {name}={getattr(self, name)} must be {low} to {high:,}")
         if self.example_style not in few_shot.STYLES:
             raise UserError(f"task fruit_text: example_style={self.example_style!r}: choose from {few_shot.STYLES}")
+        check_stop_strings(self.stop_strings)
         parse_levels(self.level)
 
     def few_shot(self, tokenizer: Tokenizer) -> FewShot:
@@ -91,7 +93,7 @@ def parse_levels(text: str | int) -> dict[int, float]:
 def make(options: Options, tokenizer: Tokenizer | None = None) -> Task:
     """The task of these options. Raises UserError where a split has no problem, or a prompt has no room."""
     how, weights = options.few_shot(tokenizer or ByteTokenizer()), parse_levels(options.level)
-    how.check()
+    how.check(options.stop_strings)
     for kind in (kind for level in weights for kind in word_problems.LEVELS[level]):
         for split in word_problems.SPLIT_TENTHS:
             word_problems.draw_record(kind, split, how.sizes, np.random.default_rng(0))
@@ -120,6 +122,7 @@ def make(options: Options, tokenizer: Tokenizer | None = None) -> Task:
         prompt_ids=lambda question: few_shot.question_ids(how, min(weights), question),
         same_answer=responses.same_answer,
         prefill=how.format.template.prefill,
+        stop_strings=tuple(options.stop_strings),
         levels=(min(weights), max(weights)) if len(weights) > 1 else None,
     )
 

@@ -183,7 +183,7 @@ def warn_of_encoded_text(texts: Sequence[tuple[int, str]], lines: int, path: str
 
 def warn_of_wrong_answers(unasked: Sequence[tuple[list[int], Record]], task: Task, path: str) -> None:
     """Log how many lines without a prompt answer their problem wrongly. Each is (ids of the response, record of the problem)."""
-    said = [(response_text(task.tokenizer, np.asarray(ids), True), record) for ids, record in unasked]
+    said = [(response_text(task.tokenizer, np.asarray(ids), True, task.stops), record) for ids, record in unasked]
     if task.verify_batch and said:
         right = [scores["correct"] > 0 for scores in task.verify_batch(said)]
     else:
