@@ -70,7 +70,7 @@ def fruit_text(**changes) -> dict:
             max_count=6,  # things bought of one kind, levels 4 to 6
             max_price=6,  # of one thing, levels 4 to 6
             examples=3,  # worked examples in the prompt; 0: the question alone
-            example_style="mixed",  # they answer in steps, at_once, or half of them each
+            in_steps=1.0,  # share of the examples that answer in steps; the others answer at once
             fixed_examples=False,  # all problems of a level have the same examples
             template="qa",  # another of rljax.text.templates, a text with {question}, or own
             instruction="Please reason step by step, and put your final answer within \\boxed{}.",  # template own:

@@ -100,7 +100,7 @@ def test_the_same_questions_are_asked_with_and_without_examples_in_every_templat
         for task in (
             make(level="1-6"),
             make(level="1-6", examples=0),
-            make(level="1-6", fixed_examples=True, example_style="steps"),
+            make(level="1-6", fixed_examples=True, in_steps=1.0),
             make(tokenizer, level="1-6", template="r1_zero", examples=1),
         )
     ]
@@ -158,14 +158,15 @@ def test_examples_are_right_training_problems_of_the_level_and_never_the_problem
             assert all(task.verify(answer + "<eos>", r) for (_, answer), r in zip(examples, shown, strict=True))
 
 
-def test_examples_answer_in_steps_or_at_once_or_half_of_them_each():
-    in_steps = lambda style: [
+def test_a_share_of_the_examples_answers_in_steps_and_the_others_at_once():
+    in_steps = lambda share, count=4: [
         sum("=" in answer for _, answer in blocks(prompt)[0])
-        for prompt in prompts_of(make(examples=4, example_style=style), "train", 12)
+        for prompt in prompts_of(make(examples=count, in_steps=share), "train", 24)
     ]
-    assert set(in_steps("steps")) == {4} and set(in_steps("at_once")) == {0} and set(in_steps("mixed")) == {2}
-    last = [blocks(p)[0][-1][1] for p in prompts_of(make(examples=4), "train", 12)]
-    assert 0 < sum("=" in answer for answer in last) < 12, "neither way has the last word"
+    assert set(in_steps(1.0)) == {4} and set(in_steps(0.0)) == {0} and set(in_steps(0.75)) == {3}
+    assert Counter(in_steps(0.5, 3)).keys() == {1, 2}
+    last = [blocks(p)[0][-1][1] for p in prompts_of(make(examples=4, in_steps=0.5), "train", 24)]
+    assert 4 < sum("=" in answer for answer in last) < 20, "neither way has the last word"
 
 
 def test_fixed_examples_are_those_of_every_problem_of_the_level():
@@ -177,13 +178,13 @@ def test_fixed_examples_are_those_of_every_problem_of_the_level():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"prompt_slots": 100}, "prompt_slots=100 are too few"),
+        ({"prompt_slots": 100}, "prompt_slots=100: these prompts need [0-9]{3}"),
         ({"template": "chat", "examples": 0}, "'\\\\n', which is inside the template's own response"),
         ({"template": "chat"}, "examples=3, but the template writes control tokens: use examples=0"),
         ({"level": "7"}, "level='7': write levels from 1 to 6"),
         ({"level": "1 + 1-2"}, "each once"),
         ({"level": "0*5"}, "write levels from 1 to 6"),
-        ({"example_style": "long"}, "example_style='long': choose from"),
+        ({"in_steps": 1.5}, "in_steps=1.5 must be between 0 and 1"),
         ({"max_number": 1000}, "max_number=1000 must be 4 to 999"),
         ({"examples": 2.5}, "examples=2.5: must be a whole number"),
         ({"level": 1, "max_number": 4}, r"max_number=4.* leave too few \w+ problems of level 1"),

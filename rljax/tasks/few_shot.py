@@ -23,7 +23,6 @@ from rljax.tasks.prompting import PromptFormat
 from rljax.tasks.task import Record
 from rljax.text import find_control_tokens
 
-STYLES = ("steps", "at_once", "mixed")
 EXAMPLES, FIXED_EXAMPLES = 1, 2  # the random numbers of examples; 0 are those of questions
 Place = tuple[int, int, int]  # seed, number of the split, index: the problem that is asked
 PROMPT_DRAWS = 100  # of examples that fit the slots
@@ -38,7 +37,7 @@ class FewShot:
     format: PromptFormat
     sizes: word_problems.Sizes
     count: int  # worked examples in a prompt
-    style: str  # they answer in "steps", "at_once", or half of them each: "mixed"
+    in_steps: float  # share of them that answer in steps; the others answer at once
     fixed: bool  # all problems of a level have the same examples; otherwise each problem its own
 
     def check(self, stop_strings: Sequence[str]) -> None:
@@ -62,14 +61,13 @@ def write_examples(how: FewShot, level: int, asked: str, place: Place = (0, 0, 0
     """The worked examples before a problem with the content ``asked``. ``trial`` chooses others. "" where there are none."""
     rng = np.random.default_rng((FIXED_EXAMPLES, level, trial) if how.fixed else (EXAMPLES, *place, trial))
     kinds, template = word_problems.LEVELS[level], how.format.template
-    first, start = rng.integers(len(kinds)), rng.integers(2)
-    in_steps = rng.permutation((np.arange(how.count) + start) % 2 == 0)
+    first, count = rng.integers(len(kinds)), int(how.count * how.in_steps + rng.random())
+    in_steps = rng.permutation(np.arange(how.count) < count)
     out, seen = [], {asked}
     for n in range(how.count):
         record = word_problems.draw_record(kinds[(first + n) % len(kinds)], "train", how.sizes, rng, without=seen)
         seen.add(word_problems.record_content(record))
-        steps = in_steps[n] if how.style == "mixed" else how.style == "steps"
-        answer = template.format_response(record["solution"] if steps else "", record["answer"])
+        answer = template.format_response(record["solution"] if in_steps[n] else "", record["answer"])
         out.append(template.format_prompt(record["question"]) + answer + "\n\n")
     return "".join(out)
 
@@ -81,7 +79,7 @@ def prompt_ids(how: FewShot, slots: int, record: Record, place: Place) -> list[i
         ids = how.format.prompt_ids(record["question"], write_examples(how, record["level"], content, place, trial))
         if len(ids) <= slots:
             return ids
-    raise UserError(f"task fruit_text: prompt_slots={slots} are too few: a prompt has {len(ids)} tokens or more")
+    raise UserError(f"task fruit_text: {len(ids)} tokens of a prompt have no room in {slots} slots: raise prompt_slots")
 
 
 def question_ids(how: FewShot, level: int, question: str) -> list[int]:

@@ -41,7 +41,7 @@ class Options:
     max_count: int = 6  # things bought of one kind, levels 4 to 6
     max_price: int = 6  # of one thing, levels 4 to 6
     examples: int = 3  # worked examples in the prompt; 0: the question alone
-    example_style: str = "mixed"  # they answer in "steps", "at_once", or half of them each
+    in_steps: float = 1.0  # share of the examples that answer in steps; the others answer at once
     fixed_examples: bool = False  # all problems of a level have the same examples; otherwise each problem its own
     template: str = "qa"  # a name of rljax.text.templates, a text with {question} in it, or "own": the chat template
     instruction: str = templates.STEP_BY_STEP  # for "own": text after the question
@@ -59,8 +59,6 @@ class Options:
         for name, (low, high) in bounds.items():
             if not low <= getattr(self, name) <= high:
                 raise UserError(f"task fruit_text: {name}={getattr(self, name)} must be {low} to {high:,}")
-        if self.example_style not in few_shot.STYLES:
-            raise UserError(f"task fruit_text: example_style={self.example_style!r}: choose from {few_shot.STYLES}")
         check_stop_strings(self.stop_strings)
         parse_levels(self.level)
 
@@ -68,7 +66,7 @@ class Options:
         """How the problems are put, read by this tokenizer."""
         how = self.instruction, self.system, self.thinking
         prompt_format = prompting.make_prompt_format(self.template, tokenizer, *how)
-        return FewShot(prompt_format, self.sizes, self.examples, self.example_style, self.fixed_examples)
+        return FewShot(prompt_format, self.sizes, self.examples, self.in_steps, self.fixed_examples)
 
     @property
     def sizes(self) -> word_problems.Sizes:
@@ -97,7 +95,12 @@ def make(options: Options, tokenizer: Tokenizer | None = None) -> Task:
     for kind in (kind for level in weights for kind in word_problems.LEVELS[level]):
         for split in word_problems.SPLIT_TENTHS:
             word_problems.draw_record(kind, split, how.sizes, np.random.default_rng(0))
-    slots = options.prompt_slots or few_shot.count_prompt_slots(how, list(weights))
+    needed = few_shot.count_prompt_slots(how, list(weights))
+    if 0 < options.prompt_slots < needed:
+        raise UserError(
+            f"task fruit_text: prompt_slots={options.prompt_slots}: these prompts need {needed}, which 0 stands for"
+        )
+    slots = options.prompt_slots or needed
     return Task(
         name="fruit_text",
         tokenizer=how.format.tokenizer,
