@@ -87,13 +87,13 @@ def fruit_text(**changes) -> dict:
 def word_problems(c: ConfigDict, arg) -> None:
     """RL of a small pretrained model on arithmetic in words, on a CPU: from prompts with worked examples, or after a cold start.
 
-    ``arg`` has weights, level, examples, tokens (the longest response), adapters (a rank, or 0) and cold (whether SFT on
-    the model's own right attempts comes first, so that prompts need no examples).
+    ``arg`` has weights, level, examples, in_steps (the share of them that answer in steps), tokens (the longest response),
+    adapters (a rank, or 0) and cold (whether SFT on the model's own right attempts comes first, so that prompts need no examples).
     """
     c.weights, c.workers = arg.weights, 0  # the verifier takes microseconds: no processes for it
     c.stages = ("sft", "rl") if arg.cold else ("rl",)
     c.task.name = "fruit_text"
-    c.task.options = fruit_text(level=arg.level, examples=0 if arg.cold else arg.examples)
+    c.task.options = fruit_text(level=arg.level, examples=0 if arg.cold else arg.examples, in_steps=arg.in_steps)
     c.rl.update(dict(start="sft" if arg.cold else "weights", steps=60, prompts=8, group_size=8, eval_every=20))
     c.sft.update(dict(start="weights", batch=16, eval_every=1000))
     # packed sequences compute no padding, and the prompt of a group once; one of them at a time

@@ -5,10 +5,10 @@
     rljax cold-start --config smollm2:level=5,cold --workdir runs/cold                # R1-style: a cold start first
 
 ``weights`` is a Hugging Face folder, or a name on the hub; by default HuggingFaceTB/SmolLM2-135M-Instruct. RL starts from the
-weights as they are: three worked examples in the prompt show how to answer, of which some answer at once and some in steps.
-Levels 1 to 6 are those of rljax/tasks/word_problems.py; level 6 wants ``tokens=96``. All weights learn, in float32, unless
-``adapters`` names a rank. ``cold`` is for `rljax cold-start`: SFT on the model's own right attempts takes the examples out of the
-prompt.
+weights as they are: three worked examples in the prompt show how to answer. All of them answer in steps; with ``in_steps=0.5``
+half of them answer at once, and RL has to find out what pays. All weights learn, in float32, unless ``adapters`` names a rank.
+Levels 1 to 6 are those of rljax/tasks/word_problems.py; level 6 wants ``tokens=96``. ``cold`` is for `rljax cold-start`: SFT on
+the model's own right attempts takes the examples out of the prompt.
 """
 
 from . import common
@@ -17,7 +17,15 @@ from . import common
 def get_config(arg=None):
     weights = "HuggingFaceTB/SmolLM2-135M-Instruct"
     arg = common.parse_arg(
-        arg, weights=weights, level="1-2", examples=3, tokens=48, adapters=0, cold=False, short=False
+        arg,
+        weights=weights,
+        level="1-2",
+        examples=3,
+        in_steps=1.0,
+        tokens=48,
+        adapters=0,
+        cold=False,
+        short=False,
     )
     c = common.base()
     common.word_problems(c, arg)

@@ -9,8 +9,8 @@ attempts are coloured where the task can read the problem from the text.
     rljax sample --model FOLDER --attempts 15 --prompt 'Emily buys 3 apples and 2 oranges. Each orange costs $2.
     The total cost of all the fruit is $13. What is the cost of each apple?'
 
-asks any Hugging Face folder, in its own chat template if it has one. ``--answer 3`` says what is right where the problem is
-not about fruit; without it the attempts' own majority is shown. ``--stop '\\n\\n' --stop Question:`` ends attempts there; for
+asks any Hugging Face folder, in its own chat template if it has one. ``--answer 3`` says what is right where no
+task here would put the problem in these words; without it the attempts' own majority is shown. ``--stop '\\n\\n' --stop Question:`` ends attempts there; for
 a run it replaces the stop strings of its task.
 """
 
@@ -28,7 +28,7 @@ from rljax.distributed import processes
 from rljax.errors import UserError
 from rljax.report.terminal import merge_equal_answers, print_attempts
 from rljax.structs import ConfigTree, Problems
-from rljax.tasks import Task, fruit, prompting
+from rljax.tasks import Task, fruit, prompting, word_problems, wordings
 from rljax.text import StopStrings, Tokenizer, find_stop_strings, pad_batch
 from rljax.training import command_line, initial_state
 from rljax.training.command_line import Flag
@@ -116,14 +116,20 @@ def run_model(
     )
     asked = Problems(prompt_ids, mask, ())
     rollout = evaluation.sample_in_parts(sampling, config, params, asked, jax.random.key(seed), rows or DEFAULT_ROWS)
-    problem = fruit.read_prompt(prompt)
-    gold = answer or (str(problem["prices"][0]) if problem else "")
+    gold = answer or known_answer(prompt)
     prefill = words.template.prefill
     verify = (lambda text: answers.verify(prefill + text.removesuffix("<eos>"), gold)) if gold else None
     said = print_attempts(tokenizer, rollout, verify, sampling.stop_strings)
     found = [a for text in said if (a := answers.extract_answer(prefill + text)) is not None]
     for one, votes in Counter(merge_equal_answers(found)).most_common(3):
         print(f"{votes:>4} of {attempts} say {one}")
+
+
+def known_answer(prompt: str) -> str:
+    """The answer to a problem that a task of this package could have put in these words; "" where there is none."""
+    problem, found = fruit.read_prompt(prompt), wordings.read_wording(prompt)
+    steps = word_problems.calculate(*found) if found else None
+    return str(problem["prices"][0]) if problem else str(steps[-1][3]) if steps else ""
 
 
 def find_stops(tokenizer: Tokenizer, texts: Sequence[str]) -> StopStrings | None:

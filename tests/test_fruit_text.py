@@ -11,6 +11,7 @@ import pytest
 import small_tokenizers
 import tiny_folder
 
+from experiments import sample
 from rljax import tasks
 from rljax.errors import UserError
 from rljax.tasks import check, rejection_sampling, word_problems, wordings
@@ -83,6 +84,7 @@ def test_the_lectures_question_is_a_problem_of_level_5_with_its_worked_answer():
     assert make(jump=1.0).demonstration(record, np.random.default_rng(0)) == "The answer is 3."
     assert task.read_prompt("Emily buys 3 apples.") is None
     assert task.read_prompt(LECTURE.replace("13", "14")) is None, "no whole price"
+    assert sample.known_answer(LECTURE) == "3" and sample.known_answer("Emily buys 3 apples.") == ""
     shown = task.tokenizer.decode(task.prompt_ids(LECTURE))
     assert shown.endswith(f"\n\nQ: {LECTURE}\nA: ") and shown.count("Q: ") == 4
 
