@@ -3,6 +3,7 @@
 rljax check-task shop
 rljax check-task shop --option prices=4 --option max_price=20
 rljax check-task sums --plugin my_world.py
+rljax check-task fruit_text --option level=1-6 --weights FOLDER
 """
 
 import ast
@@ -12,15 +13,19 @@ from typing import Any
 from rljax import options, tasks
 from rljax.errors import UserError
 from rljax.tasks import check
+from rljax.text.hf_tokenizer import load_tokenizer
 from rljax.training import command_line
 from rljax.training.command_line import Flag
 
 
-def run(task: str, plugin: list[str], option: list[str], seed: int, problems: int, train_draws: int) -> None:
+def run(
+    task: str, plugin: list[str], option: list[str], seed: int, problems: int, train_draws: int, weights: str = ""
+) -> None:
     options.load_plugins(plugin or [])
     if not task:
         raise UserError(f"--task says which task to check: one of {', '.join(tasks.TASKS)}")
-    made = tasks.make_task(task, **dict(map(parse_option, option or [])))
+    tokenizer = load_tokenizer(weights) if weights else None
+    made = tasks.make_task(task, tokenizer, **dict(map(parse_option, option or [])))
     report = check.check_task(made, seed=seed, num_problems=problems, train_draws=train_draws)
     print(check.format_report(report))
     if report.faults:
@@ -49,6 +54,7 @@ def main() -> None:
         seed=Flag(0, "of the problems"),
         problems=Flag(256, "problems to check"),
         train_draws=Flag(10_000, "training problems that are compared with the test problems"),
+        weights=Flag("", "a Hugging Face folder or hub name, whose tokenizer reads the texts of the task"),
     )
 
 

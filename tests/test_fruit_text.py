@@ -11,7 +11,7 @@ import pytest
 import small_tokenizers
 import tiny_folder
 
-from experiments import sample
+from experiments import check_task, sample
 from rljax import tasks
 from rljax.errors import UserError
 from rljax.tasks import check, rejection_sampling, word_problems, wordings
@@ -284,6 +284,16 @@ def test_the_task_holds_what_it_promises_with_any_tokenizer(name):
     report = check.check_task(make(tokenizer, level="1-6", jump=0.3), num_problems=64, train_draws=200)
     assert report.faults == []
     assert dict(report.rows)["demonstrations that are right"].startswith("64 of 64")
+
+
+def test_check_task_reads_a_task_with_the_tokenizer_of_a_folder(tmp_path, capsys):
+    folder = str(tiny_folder.make(tmp_path))
+    check_task.run("fruit_text", [], ["level=2", "examples=0"], 0, 64, 200, weights=folder)
+    said = capsys.readouterr().out
+    slots = make(tiny_folder.tokenizer(), level=2, examples=0).prompt_slots
+    assert f"of {slots} slots" in said and "all checks passed" in said
+    with pytest.raises(UserError, match="task shop: it has a vocabulary of its own"):
+        check_task.run("shop", [], [], 0, 64, 200, weights=folder)
 
 
 # Attempts that were sampled with worked examples, imitated without
