@@ -28,6 +28,7 @@ Place = tuple[int, int, int]  # seed, number of the split, index: the problem th
 PROMPT_DRAWS = 100  # of examples that fit the slots
 SIZE_DRAWS = 32  # of examples, to learn how long they are
 SLOT_MULTIPLE = 16
+SPARE_SLOTS = 8  # a word may have more tokens beside one neighbour than beside another
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,18 +106,19 @@ def count_prompt_slots(how: FewShot, levels: list[int]) -> int:
         examples = max(before, key=lambda text: len(how.format.tokenizer.encode(text)))
         questions = [question for kind in kinds for question in longest_questions(how, kind)]
         longest = max(longest, *(len(how.format.prompt_ids(question, examples)) for question in questions))
-    return -(-longest // SLOT_MULTIPLE) * SLOT_MULTIPLE
+    return -(-(longest + SPARE_SLOTS) // SLOT_MULTIPLE) * SLOT_MULTIPLE
 
 
 def longest_questions(how: FewShot, kind: str) -> list[str]:
-    """Each wording of a kind with the longest names, things and numbers."""
+    """Each wording of a kind with the names, things and numbers that have the most tokens."""
     longest = lambda words: max(words, key=lambda word: len(how.format.tokenizer.encode(f" {word}")))
     name, one, many = longest(wordings.NAMES), longest(wordings.THINGS), longest(wordings.THINGS.values())
     article = longest(map(wordings.add_article, wordings.THINGS))
     words = dict(n=name, m=name, o=one, o2=one, s=many, s2=many, ao=article, ao2=article)
     size = how.sizes
     number = size.number if word_problems.KINDS[kind].level <= 3 else max(size.count, size.price)
-    numbers = dict.fromkeys("abcd", number) | dict.fromkeys("tu", 2 * size.count * size.price)
+    most = lambda largest: longest([str(n) for n in range(largest, 1, -1)])  # the largest where others have no more
+    numbers = dict.fromkeys("abcd", most(number)) | dict.fromkeys("tu", most(2 * size.count * size.price))
     return [wording.format(**words, **numbers) for wording in wordings.WORDINGS[kind]]
 
 
