@@ -14,7 +14,7 @@ import tiny_folder
 from experiments import check_task, sample
 from rljax import tasks
 from rljax.errors import UserError
-from rljax.tasks import check, rejection_sampling, word_problems, wordings
+from rljax.tasks import check, few_shot, fruit_text, rejection_sampling, word_problems, wordings
 from rljax.tasks.curriculum import Levels, ProblemOptions, make_asker
 from rljax.text import ByteTokenizer
 
@@ -134,6 +134,19 @@ def test_every_question_fits_the_prompt_slots(name):
         task = make(tokenizer, level=level, examples=0)
         lengths = task.problems(0, np.arange(300), "train").prompt_mask.sum(1)
         assert task.prompt_slots - 32 < lengths.max() <= task.prompt_slots
+
+
+def test_a_question_that_would_not_fit_is_put_in_other_words_with_the_same_numbers():
+    how, asked = fruit_text.Options(level=2, examples=0).few_shot(ByteTokenizer()), make(level=2, examples=0)
+    reworded = 0
+    for n, record in enumerate(records_of(asked, "train", 60)):
+        found, ids = few_shot.draw_prompt(how, 66, record, (0, 0, n))
+        assert len(ids) <= 66 and wordings.read_wording(found["question"]) == ("product", record["numbers"])
+        assert found["question"] in asked.tokenizer.decode(ids)
+        reworded += found["question"] != record["question"]
+    assert 5 < reworded < 55
+    with pytest.raises(UserError, match="no room in 20 slots: raise prompt_slots"):
+        few_shot.draw_prompt(how, 20, record, (0, 0, 0))
 
 
 # Worked examples

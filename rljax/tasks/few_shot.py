@@ -23,12 +23,11 @@ from rljax.tasks.prompting import PromptFormat
 from rljax.tasks.task import Record
 from rljax.text import find_control_tokens
 
-EXAMPLES, FIXED_EXAMPLES = 1, 2  # the random numbers of examples; 0 are those of questions
+EXAMPLES, FIXED_EXAMPLES, OTHER_WORDS = 1, 2, 3  # each draws from its own random numbers; 0 are those of questions
 Place = tuple[int, int, int]  # seed, number of the split, index: the problem that is asked
-PROMPT_DRAWS = 100  # of examples that fit the slots
+PROMPT_DRAWS = 100  # of a prompt that fits the slots
 SIZE_DRAWS = 32  # of examples, to learn how long they are
 SLOT_MULTIPLE = 16
-SPARE_SLOTS = 8  # a word may have more tokens beside one neighbour than beside another
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,13 +72,19 @@ def write_examples(how: FewShot, level: int, asked: str, place: Place = (0, 0, 0
     return "".join(out)
 
 
-def prompt_ids(how: FewShot, slots: int, record: Record, place: Place) -> list[int]:
-    """Ids of the prompt of a problem. Examples that do not fit are drawn again. Raises UserError where none fits."""
+def draw_prompt(how: FewShot, slots: int, record: Record, place: Place) -> tuple[Record, list[int]]:
+    """(record, ids of its prompt). Where a prompt has no room, other examples are drawn; where that does not help, other words.
+
+    The numbers of the problem stay. Raises UserError where nothing fits.
+    """
     content = word_problems.record_content(record)
     for trial in range(PROMPT_DRAWS):
         ids = how.format.prompt_ids(record["question"], write_examples(how, record["level"], content, place, trial))
         if len(ids) <= slots:
-            return ids
+            return record, ids
+        if trial >= PROMPT_DRAWS // 2 or not how.count:
+            rng = np.random.default_rng((OTHER_WORDS, *place, trial))
+            record = record | {"question": wordings.word_problem(record["problem"], record["numbers"], rng)}
     raise UserError(f"task fruit_text: {len(ids)} tokens of a prompt have no room in {slots} slots: raise prompt_slots")
 
 
@@ -106,19 +111,21 @@ def count_prompt_slots(how: FewShot, levels: list[int]) -> int:
         examples = max(before, key=lambda text: len(how.format.tokenizer.encode(text)))
         questions = [question for kind in kinds for question in longest_questions(how, kind)]
         longest = max(longest, *(len(how.format.prompt_ids(question, examples)) for question in questions))
-    return -(-(longest + SPARE_SLOTS) // SLOT_MULTIPLE) * SLOT_MULTIPLE
+    return -(-longest // SLOT_MULTIPLE) * SLOT_MULTIPLE
 
 
 def longest_questions(how: FewShot, kind: str) -> list[str]:
-    """Each wording of a kind with the names, things and numbers that have the most tokens."""
+    """Each wording of a kind with the longest names, things and numbers."""
     longest = lambda words: max(words, key=lambda word: len(how.format.tokenizer.encode(f" {word}")))
     name, one, many = longest(wordings.NAMES), longest(wordings.THINGS), longest(wordings.THINGS.values())
     article = longest(map(wordings.add_article, wordings.THINGS))
     words = dict(n=name, m=name, o=one, o2=one, s=many, s2=many, ao=article, ao2=article)
     size = how.sizes
     number = size.number if word_problems.KINDS[kind].level <= 3 else max(size.count, size.price)
-    most = lambda largest: longest([str(n) for n in range(largest, 1, -1)])  # the largest where others have no more
-    numbers = dict.fromkeys("abcd", most(number)) | dict.fromkeys("tu", most(2 * size.count * size.price))
+    longest_number = lambda largest: longest(map(str, range(2, largest + 1)))
+    numbers = dict.fromkeys("abcd", longest_number(number)) | dict.fromkeys(
+        "tu", longest_number(2 * size.count * size.price)
+    )
     return [wording.format(**words, **numbers) for wording in wordings.WORDINGS[kind]]
 
 

@@ -145,8 +145,8 @@ def problems(
     """Problems number ``index`` [B] of a split; ``levels`` are the (lowest, highest) of those that are asked."""
     asked = weights if levels is None else open_levels(weights, int(levels[0]), int(levels[1]))
     places = [(int(seed), split_number(split), i) for i in np.asarray(index).tolist()]
-    records = [draw_record(how, asked, place, split) for place in places]
-    rows = [few_shot.prompt_ids(how, slots, record, place) for record, place in zip(records, places, strict=True)]
+    drawn = [few_shot.draw_prompt(how, slots, draw_record(how, asked, place, split), place) for place in places]
+    records, rows = [record for record, _ in drawn], [ids for _, ids in drawn]
     prompt: Any  # numpy arrays: they go to the device with the rest of the batch
     mask: Any
     prompt, mask = pad_batch(rows, slots, how.format.tokenizer.pad, left=True)
