@@ -21,6 +21,9 @@ from rljax.transformer.decoding import chunked_cache, constrain_layers
 
 Array = jax.Array
 CHUNK = 64  # response columns in one part of the cache: a part that no slot has reached is not read
+# A step gives a new prompt to one in so many slots at most. They are written without a loop, which would copy the whole cache
+# in every step. Slots that end together wait a few steps for each other, and do not end together again.
+SLOTS_PER_NEW_PROMPT = 8
 
 
 def choose_slots(rows: int, layout: transformer.Layout, platform: str = "") -> int:
@@ -51,7 +54,9 @@ class Slots(NamedTuple):
     """What the loop carries. D shards of rows, n = N / D rows and s slots in each."""
 
     out: Rollout  # arrays [D, n, ...]
-    row: Array  # [D, s] int32: the row of its shard that a slot decodes; n where the queue is empty
+    row: Array  # [D, s] int32: the row of its shard that a slot decodes; n where it waits, or the queue is empty
+    done: Array  # [D, s] bool: its row has ended
+    prompt: Array  # [D, s] int32: the prompt of its shard whose cache a slot holds
     next_row: Array  # [D] int32: the first row of the queue
     cache: Cache  # of the D * s slots, each with its own copy of its prompt
     logits: Array  # [D * s, V]: of the next token
@@ -81,6 +86,7 @@ def sample_in_slots(
     own_rows, own_slots = rows // shards, slots // shards
     constrain, max_over_runs = config.layout.constrain, config.layout.max_over_runs
     axis = 1 if config.scan_layers else 0  # of the rows in a layer's cache
+    new_prompts = max(1, own_slots // SLOTS_PER_NEW_PROMPT)  # in one step
     flat = lambda x: x.reshape(-1, *x.shape[2:])
     prompt_of = lambda row: jnp.minimum(row, own_rows - 1) // group_size  # within the shard
 
@@ -92,11 +98,11 @@ def sample_in_slots(
         return taken.reshape(*x.shape[:axis], -1, *x.shape[axis + 1 :])
 
     def put(to: Array, index: Array, x: Array, axis: int = 0) -> Array:
-        """``to`` [.., D * s, ...] with x [.., D, ...] at slot ``index`` [D] of each shard; nowhere where that is s."""
-        by_shard = to.reshape(*to.shape[:axis], shards, -1, *to.shape[axis + 1 :])
+        """``to`` [.., D * s, ...] with x [.., D * k, ...] at the slots ``index`` [D, k] of each shard; nowhere where that is s."""
+        by_shard, new = (y.reshape(*y.shape[:axis], shards, -1, *y.shape[axis + 1 :]) for y in (to, x))
         first = (slice(None),) * axis
-        set_one = lambda to, i, x: to.at[(*first, i)].set(x, mode="drop")
-        return jax.vmap(set_one, (axis, 0, axis), axis)(by_shard, index, x).reshape(to.shape)
+        set_some = lambda to, i, x: to.at[(*first, i)].set(x, mode="drop")
+        return jax.vmap(set_some, (axis, 0, axis), axis)(by_shard, index, new).reshape(to.shape)
 
     # A slot that is done gets the next row of the queue, and a copy of what is cached of its prompt
     def take_prompts(row: Array) -> tuple[Any, Array]:
@@ -105,34 +111,34 @@ def sample_in_slots(
         return constrain_layers(layers, config, "rows", "heads"), take(prompts.prompt_mask, prompt_of(row))
 
     def copy_prompts(cache: Cache, row: Array, changed: Array) -> Cache:
-        """The cache with the prompts of the rows in those slots that ``changed`` [D, s], one slot of each shard at a time."""
-        order, counts = jnp.argsort(~changed, -1, stable=True), changed.sum(-1)
+        """The cache with the prompts of the rows in those slots that ``changed`` [D, s], at most ``new_prompts`` in each shard."""
+        slot = jnp.argsort(~changed, -1, stable=True)[:, :new_prompts]
+        layers, mask = take_prompts(jnp.take_along_axis(row, slot, 1))
+        slot = jnp.where(jnp.arange(new_prompts) < changed.sum(-1)[:, None], slot, own_slots)
+        put_layer = lambda to, x: put(to, slot, x, axis)
+        layers = jax.tree.map(put_layer, cache.prompt, layers)
+        return cache._replace(prompt=layers, prompt_mask=put(cache.prompt_mask, slot, mask))
 
-        def copy(number: Array, held: tuple[Any, Array]) -> tuple[Any, Array]:
-            slot = jax.lax.dynamic_index_in_dim(order, number, 1, keepdims=False)
-            layers, mask = take_prompts(jnp.take_along_axis(row, slot[:, None], 1))
-            slot = jnp.where(number < counts, slot, own_slots)
-            put_layer = lambda to, x: put(to, slot, x, axis)
-            return jax.tree.map(put_layer, held[0], layers), put(held[1], slot, mask)
-
-        loops = max_over_runs(counts.max())
-        layers, mask = jax.lax.fori_loop(0, loops, copy, (cache.prompt, cache.prompt_mask))
-        return cache._replace(prompt=layers, prompt_mask=mask)
-
-    def refill(s: Slots, done: Array) -> Slots:
-        """Give each slot that is ``done`` [D, s] the next row of the queue, or none."""
-        new = s.next_row[:, None] + jnp.cumsum(done, -1, dtype=jnp.int32) - 1
-        row = jnp.where(done, jnp.minimum(new, own_rows), s.row)
-        changed = done & (row < own_rows) & (prompt_of(row) != prompt_of(s.row))
-        cache = copy_prompts(s.cache, row, changed)
-        logits = jnp.where(flat(done)[:, None], take(first_logits, prompt_of(row)), s.logits)
-        cache = cache._replace(column=jnp.where(flat(done | (row == own_rows)), 0, cache.column))
-        next_row = jnp.minimum(s.next_row + done.sum(-1, dtype=jnp.int32), own_rows)
-        state = jax.tree.map(lambda x: jnp.where(done, 0, x), s.stop_state)
-        return Slots(s.out, row, next_row, cache, constrain(logits, "drawn"), constrain(state, "rows"))
+    def refill(s: Slots) -> Slots:
+        """Give the slots that are done or wait the next rows of the queue, as long as not too many change their prompt."""
+        free = s.done | (s.row == own_rows)
+        new = s.next_row[:, None] + jnp.cumsum(free, -1, dtype=jnp.int32) - 1
+        in_queue = free & (new < own_rows)
+        changes = in_queue & (prompt_of(new) != s.prompt)
+        taken = in_queue & (jnp.cumsum(changes, -1) <= new_prompts)
+        row = jnp.where(taken, new, jnp.where(free, own_rows, s.row))
+        prompt = jnp.where(taken, prompt_of(new), s.prompt)
+        cache = copy_prompts(s.cache, row, changes & taken)
+        logits = jnp.where(flat(taken)[:, None], take(first_logits, prompt), s.logits)
+        cache = cache._replace(column=jnp.where(flat(free), 0, cache.column))
+        next_row = s.next_row + taken.sum(-1, dtype=jnp.int32)
+        state = jax.tree.map(lambda x: jnp.where(free, 0, x), s.stop_state)
+        logits, state = constrain(logits, "drawn"), constrain(state, "rows")
+        return Slots(s.out, row, jnp.zeros_like(s.done), prompt, next_row, cache, logits, state)
 
     # One token in every slot
     def body(s: Slots) -> Slots:
+        s = refill(s)  # before the cache is read: written afterwards, all of it would be copied
         column, live = s.cache.column.reshape(s.row.shape), s.row < own_rows
         global_row = jnp.arange(shards)[:, None] * own_rows + jnp.minimum(s.row, own_rows - 1)
         drawn = draw(s.logits, flat(global_row), s.cache.column)
@@ -152,7 +158,7 @@ def sample_in_slots(
             out = out.replace(sampling_mask=write(out.sampling_mask, kept))
         logits, cache = decode(flat(token), s.cache)
         done = live & (stopped | (column + 1 >= last))
-        return refill(Slots(constrain(out, "rows"), s.row, s.next_row, cache, logits, state), done)
+        return s._replace(out=constrain(out, "rows"), done=done, cache=cache, logits=logits, stop_state=state)
 
     # The first rows, then one loop to the end of the queue
     row = jnp.broadcast_to(jnp.arange(own_slots, dtype=jnp.int32), (shards, own_slots))
@@ -160,10 +166,12 @@ def sample_in_slots(
     start = Slots(
         out=jax.tree.map(lambda x: constrain(x.reshape(shards, own_rows, *x.shape[1:]), "rows"), out),
         row=row,
+        done=jnp.zeros(row.shape, bool),
+        prompt=prompt_of(row),
         next_row=jnp.full(shards, own_slots, jnp.int32),
         cache=chunked_cache(prompts._replace(prompt=layers, prompt_mask=mask), columns, CHUNK),
         logits=constrain(take(first_logits, prompt_of(row)), "drawn"),
         stop_state=jax.tree.map(lambda x: take(x, row).reshape(row.shape), stop_state),
     )
-    is_running = lambda s: max_over_runs(jnp.any(s.row < own_rows))
+    is_running = lambda s: max_over_runs(jnp.any((s.row < own_rows) & ~s.done) | jnp.any(s.next_row < own_rows))
     return jax.tree.map(flat, jax.lax.while_loop(is_running, body, start).out)
