@@ -43,6 +43,15 @@ class Problems(struct.PyTreeNode):
     facts: Any
 
 
+class EndedRows(struct.PyTreeNode):
+    """The rows of a rollout that had ended at some moment of its sampling; what the others hold has no meaning."""
+
+    ended: Array  # [N] bool
+    response: Array  # [N, T], and so on as in the rollout
+    mask: Array
+    finished: Array
+
+
 class Rollout(struct.PyTreeNode):
     """Sampled attempts: the tokens, and the log-probability of each under the policy that sampled it."""
 
@@ -56,6 +65,7 @@ class Rollout(struct.PyTreeNode):
     sampling_mask: Any = (
         None  # [N, T, ceil(V / 8)] uint8, where top-k or top-p left tokens out: one bit a token, True where it was kept
     )
+    earlier: Any = None  # EndedRows at some moments, where the rollout is verified while it is sampled; else None
 
     @property
     def lengths(self) -> Array:

@@ -38,6 +38,7 @@ SMALL = [
     *(f"--config.{stage}.log_every=1" for stage in STEPS),
 ]
 HOSTED = ["--config.rl.start=", "--config.rl.reward=correct+0.1*format", "--config.mesh.data=2", "--config.mesh.fsdp=2"]
+IN_PARTS = ["--config.rl.slots=4", "--config.rl.verify_parts=3"]
 
 
 def free_port() -> int:
@@ -144,7 +145,7 @@ def test_two_processes_write_the_bytes_that_one_process_with_as_many_devices_wri
 @pytest.mark.exhaustive
 def test_rewards_of_text_are_computed_where_the_rows_lie_and_known_everywhere(tmp_path):
     well(launch("rl", f"--workdir={tmp_path / 'one'}", *HOSTED, devices=4))
-    well(*several("rl", f"--workdir={tmp_path / 'two'}", *HOSTED, devices=2))
+    well(*several("rl", f"--workdir={tmp_path / 'two'}", *HOSTED, *IN_PARTS, devices=2))
     assert_close(metrics(tmp_path / "two"), metrics(tmp_path / "one"))
     assert [s["tokens"] for s in samples(tmp_path / "two")] == [s["tokens"] for s in samples(tmp_path / "one")]
 

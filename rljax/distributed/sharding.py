@@ -125,15 +125,25 @@ def rows_of_this_process(x: jax.Array) -> tuple[np.ndarray, np.ndarray]:
     """
     if not isinstance(x, jax.Array) or x.is_fully_addressable:
         return np.arange(x.shape[0]), np.asarray(x)
+    here = {s.index[0].indices(x.shape[0])[:2]: np.asarray(s.data) for s in x.addressable_shards}
+    empty = np.zeros((0, *x.shape[1:]), x.dtype)
+    return row_numbers_of_this_process(x), np.concatenate([*(here[span] for span in own_spans(x)), empty])
+
+
+def row_numbers_of_this_process(x: jax.Array) -> np.ndarray:
+    """The row numbers of ``rows_of_this_process``, int [n], without waiting for the rows."""
+    if not isinstance(x, jax.Array) or x.is_fully_addressable:
+        return np.arange(x.shape[0])
+    return np.concatenate([*(np.arange(*span) for span in own_spans(x)), np.arange(0)])
+
+
+def own_spans(x: jax.Array) -> list[tuple[int, int]]:
+    """(first row, end) of each piece of an array's rows that this process owns."""
     owners: dict[tuple[int, int], int] = {}
     for device, index in x.sharding.devices_indices_map(x.shape).items():
         span, process = index[0].indices(x.shape[0])[:2], int(device.process_index or 0)
         owners[span] = min(owners.get(span, process), process)
-    here = {s.index[0].indices(x.shape[0])[:2]: np.asarray(s.data) for s in x.addressable_shards}
-    mine = sorted(span for span, process in owners.items() if process == jax.process_index())
-    numbers = [np.arange(*span) for span in mine]
-    empty = np.zeros((0, *x.shape[1:]), x.dtype)
-    return np.concatenate([*numbers, np.arange(0)]), np.concatenate([*(here[span] for span in mine), empty])
+    return sorted(span for span, process in owners.items() if process == jax.process_index())
 
 
 def gather_rows(numbers: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:

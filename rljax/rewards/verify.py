@@ -8,13 +8,13 @@ The device verifier is jnp and may stand inside a jit. The host verifier decodes
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import jax.numpy as jnp
 import numpy as np
 
 from rljax.distributed import sharding
-from rljax.rewards.scoring import Scores
+from rljax.rewards.scoring import Pairs, Scores
 from rljax.rewards.terms import (
     CORRECT,
     Term,
@@ -25,7 +25,7 @@ from rljax.rewards.terms import (
     text_terms,
 )
 from rljax.rewards.workers import MAX_UNSCORED, TIMEOUT, make_scorer
-from rljax.structs import Array, Problems, Rewards, Rollout
+from rljax.structs import Array, EndedRows, Problems, Rewards, Rollout
 from rljax.tasks import Task, response_text
 
 Verifier = Callable[[Rollout, Problems], tuple[Array, dict[str, Array]]]
@@ -75,22 +75,41 @@ def host_verifier(
     score = make_scorer(task, workers, timeout, text_terms(terms), max_unscored)
 
     def verify(rollout: Rollout, problems: Problems) -> tuple[Array, dict[str, Array]]:
-        (rows, response), (_, mask), (_, finished) = map(
-            sharding.rows_of_this_process, (rollout.response, rollout.mask, rollout.finished)
-        )
-        stops = task.stops
-        texts = [
-            response_text(task.tokenizer, ids[live], ended, stops)
-            for ids, live, ended in zip(response, mask, finished, strict=True)
-        ]
-        records = task.records(sharding.gather_to_host(problems.facts))
-        found = score([(text, records[n // group_size]) for text, n in zip(texts, rows, strict=True)])
+        records, order = task.records(sharding.gather_to_host(problems.facts)), []
+
+        def read_parts() -> Iterator[Pairs]:
+            """The responses of this process's rows in the order in which they end: the host waits here for the device."""
+            for numbers, texts in read_texts(task, rollout):
+                order.extend(numbers)
+                yield [(text, records[n // group_size]) for n, text in zip(numbers, texts, strict=True)]
+
+        rows = sharding.row_numbers_of_this_process(rollout.mask)
+        found = score(read_parts(), len(rows))
+        found = [found[place] for place in np.argsort(order)]
         scores = np.asarray([[score_of(s, n) for n in names] for s in found], np.float32).reshape(-1, len(names))
         scores = sharding.gather_rows(rows, scores, rollout.mask.shape[0]).reshape(-1, group_size, len(names))
         info = {n: jnp.asarray(scores[..., i]) for i, n in enumerate(names)}
         return info.pop("correct"), info
 
     return verify
+
+
+def read_texts(task: Task, rollout: Rollout) -> Iterator[tuple[list[int], list[str]]]:
+    """(numbers, texts) of this process's rows: of those that had ended at each moment of ``rollout.earlier``, then of the rest.
+
+    A row comes once.
+    """
+    seen = np.zeros(rollout.mask.shape[0], bool)
+    for moment in (*(rollout.earlier or ()), rollout):
+        arrays = moment.response, moment.mask, moment.finished
+        (rows, response), (_, mask), (_, finished) = map(sharding.rows_of_this_process, arrays)
+        ended = np.ones(len(rows), bool)
+        if isinstance(moment, EndedRows):
+            _, ended = sharding.rows_of_this_process(moment.ended)
+        new = np.flatnonzero(ended & ~seen[rows])
+        seen[rows[new]] = True
+        texts = [response_text(task.tokenizer, response[i][mask[i]], finished[i], task.stops) for i in new]
+        yield rows[new].tolist(), texts
 
 
 def score_of(scores: Scores, name: str) -> float:

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, NamedTuple
@@ -54,10 +54,11 @@ class Patience(NamedTuple):
 
 def make_scorer(
     task: Task, workers: int, timeout: float, terms: Sequence[Term], max_unscored: float = MAX_UNSCORED
-) -> Score:
-    """``score(pairs) -> [{name: number}]`` of responses, in ``workers`` processes (0: in this one).
+) -> Callable[[Iterable[Pairs], int], list[Scores]]:
+    """``score(parts, size) -> [{name: number}]`` of a batch of ``size`` responses, in ``workers`` processes (0: in this one).
 
-    Workers are started with the first batch and replaced where they die or hang. See ``host_verifier`` for the errors.
+    The batch comes in parts, each of which is scored before the next is asked for. What is said of a batch, and raised, does
+    not depend on the parts. Workers are started with the first batch and replaced where they die or hang. See ``host_verifier`` for the errors.
     """
     patience = Patience(timeout, RESPONSE_TIMEOUT if task.verify_batch else 0.0, max_unscored)
     pool: list[Worker] = []
@@ -70,11 +71,14 @@ def make_scorer(
             said.add(kind)
             print(f"task {task.name}: {text}", file=sys.stderr, flush=True)
 
-    def score_batch(pairs: Pairs) -> list[Scores]:
+    def score_batch(parts: Iterable[Pairs], size: int) -> list[Scores]:
         nonlocal batches
-        if workers and not pool:
-            pool.extend(Worker(score) for _ in range(workers))
-        out = score_in_workers(pool, pairs, patience, task.name) if workers else score(pairs)
+        lost, out = itertools.count(1), []
+        count_lost = lambda: check_unscored(next(lost), size, patience.max_unscored, task.name)
+        for pairs in filter(None, parts):
+            if workers and not pool:
+                pool.extend(Worker(score) for _ in range(workers))
+            out += score_in_workers(pool, pairs, patience, count_lost) if workers else score(pairs)
         raised = [(s["raised_by"], s["exception"]) for s in out if "exception" in s]
         if raised and not batches and len(raised) == len(out) > 1:
             raise UserError(
@@ -193,18 +197,16 @@ def measure_process(pid: int) -> tuple[int, int]:
     return 0, 0
 
 
-def score_in_workers(pool: Sequence[Worker], pairs: Pairs, patience: Patience, name: str) -> list[Scores]:
-    """What the responses score, each worker a share of them.
+def score_in_workers(
+    pool: Sequence[Worker], pairs: Pairs, patience: Patience, count_lost: Callable[[], None]
+) -> list[Scores]:
+    """What the responses score, each worker a share of them. ``count_lost`` is called for each that stays unscored.
 
-    Raises UserError as soon as a larger share than ``patience.max_unscored`` of them cannot be scored.
+    It raises UserError as soon as there are too many of these.
     """
     share = max(1, -(-len(pairs) // len(pool)))
     shares = [pairs[i : i + share] for i in range(0, len(pairs), share)]
-    lost, stopped = itertools.count(1), threading.Event()
-
-    def count_lost() -> None:
-        check_unscored(next(lost), len(pairs), patience.max_unscored, name)
-
+    stopped = threading.Event()
     threads = ThreadPoolExecutor(len(pool))
     try:
         jobs = [

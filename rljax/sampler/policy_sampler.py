@@ -11,6 +11,7 @@ from jax.core import Tracer
 from rljax import transformer
 from rljax.errors import UserError
 from rljax.options import option
+from rljax.sampler.parts import sample_part_by_part
 from rljax.sampler.sampling import sample
 from rljax.sampler.slots import choose_slots
 from rljax.structs import Problems, Rollout
@@ -47,6 +48,13 @@ class Sampling:
         "rows that decode at a time: one that ends makes room for the next of the rollout; 0: a choice by device and number of rows",
         low=0,
     )
+    verify_parts: int = option(
+        0,
+        "where text is verified on the host: responses that have ended are verified while the others decode, in up to so many "
+        "parts, and the numbers stay the same; 1: all after the last token; 0: 8 where the task's verifier is slow (programs), else 1",
+        low=0,
+        high=64,
+    )
     sampler_weights: str = option(
         "",
         "how the sampler keeps the layers' matrices: '' as they are, or quantized; see train/sampler_gap",
@@ -77,13 +85,19 @@ class Sampling:
 
 
 def make_sampler(
-    sampling: Sampling, model: transformer.Config, *, greedy: bool = False, to_learn_from: bool = False
+    sampling: Sampling,
+    model: transformer.Config,
+    *,
+    greedy: bool = False,
+    to_learn_from: bool = False,
+    parts: int = 1,
 ) -> PolicySampler:
     """``draw(params, problems, key, step=0, row_numbers=None) -> Rollout`` of these settings on this model.
 
     ``greedy`` takes the likeliest token, and one response to each prompt. ``step`` matters to the length limit alone.
     ``to_learn_from`` stores the sampling mask where the settings ask for it: nobody else needs it, and it is large.
-    ``row_numbers`` [rows] are those of a part of a batch: see ``sample``.
+    ``row_numbers`` [rows] are those of a part of a batch: see ``sample``. More than one of ``parts`` makes several programs, so
+    that rows can be read before all have ended (``sample_part_by_part``).
     At temperature 0 the responses are greedy too, all alike. Raises UserError for a temperature below 0.
     """
     limit, likeliest = sampling.limit, greedy or is_greedy(sampling.temperature)
@@ -96,12 +110,7 @@ def make_sampler(
         step: Array | int = 0,
         row_numbers: Array | None = None,
     ) -> Rollout:
-        return sample(
-            params,
-            config=model,
-            prompt=problems.prompt,
-            prompt_mask=problems.prompt_mask,
-            key=key,
+        settings = dict(
             group_size=group_size,
             max_new_tokens=sampling.max_new_tokens,
             temperature=1.0 if likeliest else sampling.temperature,
@@ -116,6 +125,8 @@ def make_sampler(
             row_numbers=row_numbers,
             slots=sampling.slots or choose_slots(problems.prompt.shape[0] * group_size, model.layout),
         )
+        asked = params, model, problems.prompt, problems.prompt_mask, key
+        return sample_part_by_part(*asked, parts=parts, **settings) if parts > 1 else sample(*asked, **settings)
 
     return draw
 

@@ -9,15 +9,15 @@ Parameters are laid out for sampling (``config.layout``) once before the loop, a
 """
 
 import functools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from rljax import transformer
 from rljax.errors import UserError
-from rljax.sampler.slots import rows_at_once, sample_in_slots
+from rljax.sampler.slots import make_slot_loop, rows_at_once
 from rljax.sampler.truncation import truncate
 from rljax.structs import Rollout
 
@@ -25,17 +25,18 @@ Array = jax.Array
 Ends = Callable[
     [Array, Any], tuple[Array, Any]
 ]  # (tokens, states) -> (does a token end its row?, states): see make_ends
+Carry = tuple[Any, Any]
 BLOCK = 128  # vocabulary entries summed at a time by the inverse-CDF draw
 STAGES = 3  # at most this many cache sizes: each is one more compiled loop
 
 
-@functools.partial(
-    jax.jit,
-    static_argnames=(
-        *("config", "group_size", "max_new_tokens", "top_k", "top_p", "stop_ids", "greedy", "weights"),
-        *("keep_sampling_mask", "slots"),
-    ),
+SETTINGS = (  # what a program of the sampler is compiled for
+    *("config", "group_size", "max_new_tokens", "top_k", "top_p", "stop_ids", "greedy", "weights"),
+    *("keep_sampling_mask", "slots"),
 )
+
+
+@functools.partial(jax.jit, static_argnames=SETTINGS)
 def sample(
     params: transformer.Params,
     config: transformer.Config,
@@ -75,11 +76,52 @@ def sample(
     over what top-k and top-p kept (0 for greedy). ``keep_sampling_mask`` stores which tokens these are in
     ``Rollout.sampling_mask``, for each token that was sampled. Raises UserError where the window is too short for prompt + response.
     """
-    check_window(config, prompt.shape[1], max_new_tokens)
+    settings: dict[str, Any] = dict(
+        group_size=group_size, max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k
+    )
+    settings |= dict(top_p=top_p, stop_ids=stop_ids, stop_table=stop_table, greedy=greedy, weights=weights, limit=limit)
+    settings |= dict(keep_sampling_mask=keep_sampling_mask, row_numbers=row_numbers, slots=slots)
+    loop = make_loop(params, config, prompt.shape[0], key, **settings)
+    carry = loop.start(prompt, prompt_mask)
+    for goal in loop.goals:
+        carry = loop.advance(carry, goal)
+    return loop.rollout(carry)
+
+
+class Loop(NamedTuple):
+    """The sampler's loop over tokens. It may be left at a goal, and entered again with what it carries: (changing, constant)."""
+
+    start: Callable[[Array, Array], Carry]  # of (prompt, prompt_mask)
+    goals: Sequence[Any]  # one after the other, the last of which all rows reach
+    advance: Callable[[Carry, Any], Carry]  # to a goal
+    rollout: Callable[[Carry], Rollout]  # so far
+    ended: Callable[[Carry], Array]  # [N] bool: the rows that are complete
+
+
+def make_loop(
+    params: transformer.Params,
+    config: transformer.Config,
+    prompts: int,
+    key: Array,
+    *,
+    group_size: int,
+    max_new_tokens: int,
+    temperature: Array | float,
+    top_k: int,
+    top_p: float,
+    stop_ids: tuple[int, ...],
+    stop_table: Array | None,
+    greedy: bool,
+    weights: str,
+    limit: Array | None,
+    keep_sampling_mask: bool,
+    row_numbers: Array | None,
+    slots: int,
+) -> Loop:
+    """The loop of ``sample`` over this number of prompts: to be traced, whole or in pieces."""
     constrain = config.layout.constrain
     params = transformer.constrain_params(transformer.quantize_params(params, config, weights or config.dtype), config)
-    prompt, prompt_mask = constrain(align_left_padding(prompt, prompt_mask), "rows")
-    rows = prompt.shape[0] * group_size
+    rows = prompts * group_size
     ends, stop_state = make_ends(stop_ids, stop_table, rows)
     row_numbers = jnp.arange(rows) if row_numbers is None else row_numbers
     row_keys = jax.vmap(lambda n: jax.random.fold_in(key, n))(row_numbers)
@@ -98,6 +140,29 @@ def sample(
         if weights == "int8" or config.scan_layers:  # else the compiler converts or copies all of them before the loop
             kept, _ = jax.lax.optimization_barrier((params, cache.column))
         return transformer.decode(kept, config, token, cache)
+
+    def start(prompt: Array, prompt_mask: Array) -> tuple[Rollout, transformer.Cache, Array]:
+        """The empty rollout, the cache of the prompts, and the logits of the first token after each of them."""
+        check_window(config, prompt.shape[1], max_new_tokens)
+        prompt, prompt_mask = constrain(align_left_padding(prompt, prompt_mask), "rows")
+        logits, cache = transformer.prefill(params, config, prompt, prompt_mask, group_size)
+        masked_vocab = config.vocab_size if keep_sampling_mask and not greedy else 0
+        out = Rollout.empty(rows, prompt.shape[1], max_new_tokens, masked_vocab).replace(
+            prompt=jnp.repeat(prompt, group_size, 0), prompt_mask=jnp.repeat(prompt_mask, group_size, 0)
+        )
+        return out, cache, logits
+
+    at_once = rows_at_once(slots, rows, prompts, config.layout)
+    if at_once < rows:
+        last = max_new_tokens if limit is None else limit
+        slot_draw = lambda logits, row, column: draw(logits, row_keys[row], column)
+        in_slots = make_slot_loop(config, at_once, group_size, rows, slot_draw, decode, ends, last)
+
+        def start_in_slots(prompt: Array, prompt_mask: Array) -> Carry:
+            out, cache, logits = start(prompt, prompt_mask)
+            return in_slots.start(constrain(out, "rows"), cache, logits, stop_state)
+
+        return Loop(start_in_slots, (None,), in_slots.advance, in_slots.rollout, in_slots.ended)
 
     def constrain_carry(carry):
         return constrain(carry[0], "rows"), carry[1], constrain(carry[2], "drawn"), constrain(carry[3], "rows")
@@ -120,28 +185,22 @@ def sample(
         logits, cache = decode(token, cache)
         return constrain_carry((out, cache, logits, stop_state))
 
-    logits, cache = transformer.prefill(params, config, prompt, prompt_mask, group_size)
-    masked_vocab = config.vocab_size if keep_sampling_mask and not greedy else 0
-    out = Rollout.empty(rows, prompt.shape[1], max_new_tokens, masked_vocab).replace(
-        prompt=jnp.repeat(prompt, group_size, 0), prompt_mask=jnp.repeat(prompt_mask, group_size, 0)
-    )
-    slots = rows_at_once(slots, rows, prompt.shape[0], config.layout)
-    if slots < rows:
-        last = max_new_tokens if limit is None else limit
-        slot_draw = lambda logits, row, column: draw(logits, row_keys[row], column)
-        return sample_in_slots(
-            config, slots, group_size, constrain(out, "rows"), cache, logits, slot_draw, decode, ends, stop_state, last
-        )
-    carry = constrain_carry((out, cache, jnp.repeat(logits, group_size, 0), stop_state))
-    for columns in stage_sizes(max_new_tokens):
-        carry = carry[0], transformer.grow_cache(carry[1], columns, config), *carry[2:]
+    def start_together(prompt: Array, prompt_mask: Array) -> Carry:
+        out, cache, logits = start(prompt, prompt_mask)
+        return constrain_carry((out, cache, jnp.repeat(logits, group_size, 0), stop_state)), None
+
+    def advance(carry: Carry, columns: int) -> Carry:
+        out, cache, *others = carry[0]
+        grown = out, transformer.grow_cache(cache, columns, config), *others
         last = columns if limit is None else jnp.minimum(columns, config.layout.max_over_runs(limit))
 
-        def is_running(carry, last=last):
+        def is_running(carry):
             return (carry[1].column < last) & config.layout.max_over_runs(~jnp.all(carry[0].finished))
 
-        carry = jax.lax.while_loop(is_running, body, carry)
-    return constrain(carry[0], "rows")
+        return jax.lax.while_loop(is_running, body, grown), None
+
+    rollout = lambda carry: constrain(carry[0][0], "rows")
+    return Loop(start_together, stage_sizes(max_new_tokens), advance, rollout, lambda carry: carry[0][0].finished)
 
 
 def make_ends(stop_ids: tuple[int, ...], stop_table: Array | None, rows: int) -> tuple[Ends, Array | None]:

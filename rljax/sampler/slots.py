@@ -63,26 +63,42 @@ class Slots(NamedTuple):
     stop_state: Array | None  # [D, s] int32: what a slot's row has read of the stop strings; None where there are none
 
 
-def sample_in_slots(
+class Queue(NamedTuple):
+    """What a slot that has ended takes its next row from. It does not change."""
+
+    prompts: Cache  # of the B prompts
+    first_logits: Array  # [B, V]: of the first token after each of them
+
+
+Carry = tuple[Slots, Queue]
+
+
+class SlotLoop(NamedTuple):
+    """The loop over tokens in slots: the functions of ``sampling.Loop``."""
+
+    start: Callable[[Rollout, Cache, Array, Array | None], Carry]
+    # of the empty rollout, the cache and logits of ``prefill``, and the states of ``make_ends``
+    advance: Callable[[Carry, Array | None], Carry]  # until so many rows have ended, [] int32; None: all of them
+    rollout: Callable[[Carry], Rollout]
+    ended: Callable[[Carry], Array]  # [N] bool
+
+
+def make_slot_loop(
     config: transformer.Config,
     slots: int,
     group_size: int,
-    out: Rollout,
-    prompts: Cache,
-    first_logits: Array,
+    rows: int,
     draw: Callable[[Array, Array, Array], tuple[Array, Array, Array | None]],
     decode: Callable[[Array, Cache], tuple[Array, Cache]],
     ends: Callable[[Array, Any], tuple[Array, Any]],
-    stop_state: Array | None,
     last: Array | int,
-) -> Rollout:
-    """The rollout ``out`` of N rows, empty at first, with all responses, ``slots`` rows at a time, as ``rows_at_once`` says.
+) -> SlotLoop:
+    """The loop that samples N = ``rows`` responses, ``slots`` rows at a time, as ``rows_at_once`` says.
 
-    ``prompts`` and ``first_logits`` [B, V] are those of ``prefill``. ``draw(logits, rows, columns)`` draws a token for each slot:
-    (tokens, log-probabilities, kept tokens or None). ``decode(tokens, cache)`` returns the next logits and the cache. A row ends
-    with a token that ``ends``, or with ``last`` tokens. ``stop_state`` [N] are the states of ``make_ends`` at the start.
+    ``draw(logits, rows, columns)`` draws a token for each slot: (tokens, log-probabilities, kept tokens or None).
+    ``decode(tokens, cache)`` returns the next logits and the cache. A row ends with a token that ``ends``, or with ``last`` tokens.
     """
-    shards, (rows, columns) = config.layout.num_shards("rows"), out.mask.shape
+    shards = config.layout.num_shards("rows")
     own_rows, own_slots = rows // shards, slots // shards
     constrain, max_over_runs = config.layout.constrain, config.layout.max_over_runs
     axis = 1 if config.scan_layers else 0  # of the rows in a layer's cache
@@ -105,21 +121,21 @@ def sample_in_slots(
         return jax.vmap(set_some, (axis, 0, axis), axis)(by_shard, index, new).reshape(to.shape)
 
     # A slot that is done gets the next row of the queue, and a copy of what is cached of its prompt
-    def take_prompts(row: Array) -> tuple[Any, Array]:
+    def take_prompts(prompts: Cache, row: Array) -> tuple[Any, Array]:
         """What is cached of the prompts of these rows [D, k], and their masks."""
         layers = jax.tree.map(lambda x: take(x, prompt_of(row), axis), prompts.prompt)
         return constrain_layers(layers, config, "rows", "heads"), take(prompts.prompt_mask, prompt_of(row))
 
-    def copy_prompts(cache: Cache, row: Array, changed: Array) -> Cache:
+    def copy_prompts(prompts: Cache, cache: Cache, row: Array, changed: Array) -> Cache:
         """The cache with the prompts of the rows in those slots that ``changed`` [D, s], at most ``new_prompts`` in each shard."""
         slot = jnp.argsort(~changed, -1, stable=True)[:, :new_prompts]
-        layers, mask = take_prompts(jnp.take_along_axis(row, slot, 1))
+        layers, mask = take_prompts(prompts, jnp.take_along_axis(row, slot, 1))
         slot = jnp.where(jnp.arange(new_prompts) < changed.sum(-1)[:, None], slot, own_slots)
         put_layer = lambda to, x: put(to, slot, x, axis)
         layers = jax.tree.map(put_layer, cache.prompt, layers)
         return cache._replace(prompt=layers, prompt_mask=put(cache.prompt_mask, slot, mask))
 
-    def refill(s: Slots) -> Slots:
+    def refill(s: Slots, queue: Queue) -> Slots:
         """Give the slots that are done or wait the next rows of the queue, as long as not too many change their prompt."""
         free = s.done | (s.row == own_rows)
         new = s.next_row[:, None] + jnp.cumsum(free, -1, dtype=jnp.int32) - 1
@@ -128,8 +144,8 @@ def sample_in_slots(
         taken = in_queue & (jnp.cumsum(changes, -1) <= new_prompts)
         row = jnp.where(taken, new, jnp.where(free, own_rows, s.row))
         prompt = jnp.where(taken, prompt_of(new), s.prompt)
-        cache = copy_prompts(s.cache, row, changes & taken)
-        logits = jnp.where(flat(taken)[:, None], take(first_logits, prompt), s.logits)
+        cache = copy_prompts(queue.prompts, s.cache, row, changes & taken)
+        logits = jnp.where(flat(taken)[:, None], take(queue.first_logits, prompt), s.logits)
         cache = cache._replace(column=jnp.where(flat(free), 0, cache.column))
         next_row = s.next_row + taken.sum(-1, dtype=jnp.int32)
         state = jax.tree.map(lambda x: jnp.where(free, 0, x), s.stop_state)
@@ -137,8 +153,8 @@ def sample_in_slots(
         return Slots(s.out, row, jnp.zeros_like(s.done), prompt, next_row, cache, logits, state)
 
     # One token in every slot
-    def body(s: Slots) -> Slots:
-        s = refill(s)  # before the cache is read: written afterwards, all of it would be copied
+    def body(s: Slots, queue: Queue) -> Slots:
+        s = refill(s, queue)  # before the cache is read: written afterwards, all of it would be copied
         column, live = s.cache.column.reshape(s.row.shape), s.row < own_rows
         global_row = jnp.arange(shards)[:, None] * own_rows + jnp.minimum(s.row, own_rows - 1)
         drawn = draw(s.logits, flat(global_row), s.cache.column)
@@ -160,18 +176,39 @@ def sample_in_slots(
         done = live & (stopped | (column + 1 >= last))
         return s._replace(out=constrain(out, "rows"), done=done, cache=cache, logits=logits, stop_state=state)
 
-    # The first rows, then one loop to the end of the queue
-    row = jnp.broadcast_to(jnp.arange(own_slots, dtype=jnp.int32), (shards, own_slots))
-    layers, mask = take_prompts(row)
-    start = Slots(
-        out=jax.tree.map(lambda x: constrain(x.reshape(shards, own_rows, *x.shape[1:]), "rows"), out),
-        row=row,
-        done=jnp.zeros(row.shape, bool),
-        prompt=prompt_of(row),
-        next_row=jnp.full(shards, own_slots, jnp.int32),
-        cache=chunked_cache(prompts._replace(prompt=layers, prompt_mask=mask), columns, CHUNK),
-        logits=constrain(take(first_logits, prompt_of(row)), "drawn"),
-        stop_state=jax.tree.map(lambda x: take(x, row).reshape(row.shape), stop_state),
-    )
-    is_running = lambda s: max_over_runs(jnp.any((s.row < own_rows) & ~s.done) | jnp.any(s.next_row < own_rows))
-    return jax.tree.map(flat, jax.lax.while_loop(is_running, body, start).out)
+    def is_live(s: Slots) -> Array:
+        """Whether a slot [D, s] decodes a row that has not ended."""
+        return (s.row < own_rows) & ~s.done
+
+    # The first rows, then a loop to the end of the queue
+    def start(out: Rollout, prompts: Cache, first_logits: Array, stop_state: Array | None) -> Carry:
+        row = jnp.broadcast_to(jnp.arange(own_slots, dtype=jnp.int32), (shards, own_slots))
+        layers, mask = take_prompts(prompts, row)
+        first = Slots(
+            out=jax.tree.map(lambda x: constrain(x.reshape(shards, own_rows, *x.shape[1:]), "rows"), out),
+            row=row,
+            done=jnp.zeros(row.shape, bool),
+            prompt=prompt_of(row),
+            next_row=jnp.full(shards, own_slots, jnp.int32),
+            cache=chunked_cache(prompts._replace(prompt=layers, prompt_mask=mask), out.mask.shape[1], CHUNK),
+            logits=constrain(take(first_logits, prompt_of(row)), "drawn"),
+            stop_state=jax.tree.map(lambda x: take(x, row).reshape(row.shape), stop_state),
+        )
+        return first, Queue(prompts, first_logits)
+
+    def advance(carry: Carry, until: Array | None) -> Carry:
+        first, queue = carry
+        is_running = lambda s: max_over_runs(jnp.any(is_live(s)) | jnp.any(s.next_row < own_rows))
+        goes_on = is_running if until is None else lambda s: is_running(s) & (count_ended(s) < until)
+        return jax.lax.while_loop(goes_on, lambda s: body(s, queue), first), queue
+
+    def count_ended(s: Slots) -> Array:
+        return jnp.sum(s.next_row) - jnp.sum(is_live(s))
+
+    def ended(carry: Carry) -> Array:
+        s, _ = carry
+        begun, decoded = jnp.arange(own_rows) < s.next_row[:, None], jnp.where(is_live(s), s.row, own_rows)
+        leave_out = jax.vmap(lambda begun, row: begun.at[row].set(False, mode="drop"))
+        return flat(leave_out(begun, decoded))
+
+    return SlotLoop(start, advance, lambda carry: jax.tree.map(flat, carry[0].out), ended)

@@ -74,6 +74,7 @@ def make(options: Options) -> Task:
         verifier_metrics=("code/none", "code/fails"),
         read_prompt=read_prompt,
         verify_batch=functools.partial(verify_batch, allow_unsafe=options.allow_unsafe),
+        slow_verifier=True,
     )
 
 

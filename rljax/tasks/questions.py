@@ -42,7 +42,8 @@ def make(options: Options, tokenizer: Tokenizer | None = None) -> Task:
     splits = load_splits(options, prompt_format)
     slots = options.prompt_slots or count_prompt_slots(splits, prompt_format)
     options = dataclasses.replace(options, prompt_slots=slots)
-    if any(r["kind"] == "code" for split in splits.values() for rows in split.sets for r in rows):
+    runs_code = any(r["kind"] == "code" for split in splits.values() for rows in split.sets for r in rows)
+    if runs_code:
         sandbox.require_isolation(options.allow_unsafe)
     return Task(
         name="questions",
@@ -63,6 +64,7 @@ def make(options: Options, tokenizer: Tokenizer | None = None) -> Task:
         aha_behaviour="wait",
         content=content_hash,
         verify_batch=functools.partial(verify_batch, allow_unsafe=options.allow_unsafe),
+        slow_verifier=runs_code,
         format_question=prompt_format.template.format_prompt,
         prompt_ids=prompt_format.prompt_ids,
         verifier_metrics=("answers/none", "answers/several"),

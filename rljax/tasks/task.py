@@ -65,6 +65,7 @@ class Task:
     verify_batch: Callable[[list[tuple[str, Record]]], list[dict[str, float]]] | None = None
     # ``verify`` for many responses at once: "correct" and each of ``verifier_metrics``; None: one after the other
     verifier_metrics: tuple[str, ...] = ()  # what ``verify_batch`` measures besides "correct", for the log
+    slow_verifier: bool = False  # verifying takes about as long as sampling: it begins before all is sampled
 
     read_prompt: Callable[[str], Record | None] | None = None  # text of a prompt -> its record, None: not a problem
     format_question: Callable[[str], str] = lambda text: text  # a user's question -> the text of its prompt

@@ -84,6 +84,7 @@ def check_stage(run: Any, stage: Any) -> None:
     check_packing(run, stage)
     if name == "rl":
         check_ahead(run)
+        check_parts(run)
         sharding.check_rows_divide(stage.problems.prompts, run.sampler_model.layout, "rl.prompts")
     if not rank:
         return
@@ -132,6 +133,21 @@ def check_ahead(run: Any) -> None:
         )
     if algorithm.name("groups") == "refill":
         raise UserError("mesh.actors samples one step ahead: it cannot ask again for groups that agree (groups=refill)")
+
+
+def check_parts(run: Any) -> None:
+    """Raise UserError where a rollout cannot be verified in parts, or gains nothing by it."""
+    parts = run.rl.sampling.verify_parts
+    if parts > 1 and not rewards.needs_host(run.task, run.rl.reward):
+        raise UserError(
+            f"rl.verify_parts={parts}: attempts at task {run.task.name} are verified on the device, in the program that samples "
+            "them: use rl.verify_parts=0"
+        )
+    if parts > 1 and run.mesh.actors:
+        raise UserError(
+            f"rl.verify_parts={parts}: with mesh.actors attempts are verified while the next ones are sampled: use "
+            "rl.verify_parts=0"
+        )
 
 
 def corrects_behaviour(algorithm: pg.Algorithm) -> bool:

@@ -51,16 +51,22 @@ def make_steps(run: Run) -> Steps:
     verify = make_verify(run)
     advantages = jax.jit(functools.partial(learner.compute_advantages, policy_learner))
     update = jax.jit(functools.partial(learner.update_policy, policy_learner), donate_argnums=0)
+    collect = functools.partial(sample_until_mixed, rounds=rounds, compiled=on_device) if rounds else one_round
+    without_parts = lambda x: x.replace(rollout=x.rollout.replace(earlier=None))  # they have been verified
     without_ahead = lambda x: x.replace(ahead=None)  # it lies on other devices
 
     def ask(state: TrainState, round: Array) -> Problems:
-        return sharding.shard_rows(problems_from(state.cursor + round * prompts), where)
+        problems = problems_from(state.cursor + round * prompts)
+        if on_device:
+            return sharding.shard_rows(problems, where)
+        # Only the host reads the facts: to collect them from several processes, it would wait for what is being sampled
+        return sharding.shard_rows(problems.replace(facts=()), where).replace(facts=problems.facts)
 
     return Steps(
         ask=ask,
         sample=make_sample_ahead(run, draw, problems_from) if ahead else make_sample(draw, dynamic=rounds > 0),
         verify=jax.jit(verify) if ahead and on_device else verify,
-        collect=functools.partial(sample_until_mixed, rounds=rounds, compiled=on_device) if rounds else one_round,
+        collect=lambda sample_round: collect(lambda number: without_parts(sample_round(number))),
         compute_advantages=lambda state, collected: advantages(
             without_ahead(state), without_ahead(collected.experience), collected.keep
         ),
@@ -94,7 +100,7 @@ def make_learner(run: Run) -> learner.PolicyLearner:
 
 def make_draw(run: Run) -> PolicySampler:
     """``draw(params, problems, key, step) -> Rollout``, with greedy responses where the algorithm compares with them."""
-    draw = sampler.make_sampler(run.rl.sampling, run.sampler_model, to_learn_from=True)
+    draw = sampler.make_sampler(run.rl.sampling, run.sampler_model, to_learn_from=True, parts=choose_parts(run))
     draw_greedy = sampler.make_sampler(run.rl.sampling, run.sampler_model, greedy=True)
     with_greedy = run.rl.algorithm.looks_at("greedy")
 
@@ -103,6 +109,16 @@ def make_draw(run: Run) -> PolicySampler:
         return rollout.replace(greedy=draw_greedy(params, problems, key, step)) if with_greedy else rollout
 
     return draw_rollout
+
+
+def choose_parts(run: Run) -> int:
+    """In how many parts a rollout is verified: more than one where the host can begin before all of it is sampled.
+
+    Where some devices sample ahead, the rollout that is verified is complete long before.
+    """
+    if run.mesh.actors or not is_hosted(run):
+        return 1
+    return run.rl.sampling.verify_parts or (8 if run.task.slow_verifier else 1)
 
 
 def make_verify(run: Run) -> Callable[[Rollout, Problems], Rewards]:

@@ -160,7 +160,7 @@ def begin_anew(workdir: Path) -> None:
 def may_change(key: str, old: dict[str, Any], new: dict[str, Any]) -> bool:
     """Whether a run that has begun may go on with another value of this key.
 
-    Devices, workers, logging, the report and how many attempts an evaluation samples at once may change. A stage may get more
+    Devices, workers, logging, the report and how many attempts are sampled or verified at once may change. A stage may get more
     steps where its learning rate does not depend on their number.
     """
     if key.startswith(("mesh.", "checkpoint.", "report.", "selection.")) or key in (
@@ -169,6 +169,7 @@ def may_change(key: str, old: dict[str, Any], new: dict[str, Any]) -> bool:
         "log",
         "stages",
         "eval.rows",
+        "rl.verify_parts",
     ):
         return True
     stage, _, name = key.partition(".")
