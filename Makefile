@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 PARITY_VENV ?= .venv-parity
 NEWEST_VENV ?= .venv-newest
+PEER_VENVS := .venv-tunix .venv-trl
 # a Python that pyenv lists but does not start is passed over
 NEWEST_PYTHON ?= $(shell for p in python3.13 python3.12 $(PYTHON); do $$p -c '' 2>/dev/null && { echo $$p; break; }; done)
 BIN := $(VENV)/bin
@@ -19,7 +20,7 @@ FAST := $(addprefix tests/test_,$(addsuffix .py, \
 	shop_and_fruit data checksums figures))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-fast test-all test-exhaustive reproduce ablations lint format newest gym parity docs notebook bench clean
+.PHONY: help setup test test-fast test-all test-exhaustive reproduce ablations lint format newest gym parity docs notebook bench peers clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /\1\t/' | \
@@ -107,8 +108,16 @@ notebook: $(VENV)/tests  ## run docs/quickstart.ipynb and keep its outputs
 	$(BIN)/python -c "import nbclient, nbformat; path = 'docs/quickstart.ipynb'; book = nbformat.read(path, 4); \
 		nbclient.NotebookClient(book, record_timing=False, coalesce_streams=True).execute(); nbformat.write(book, path)"
 
-bench: setup  ## check and measure this machine's accelerator, one table
+bench: setup  ## check and measure this machine: its accelerator, and its CPU beside the peers of `make peers`
 	$(BIN)/python -m benchmarks.accelerator
+	$(BIN)/python -m benchmarks.peers --out benchmarks/results/peers_cpu.jsonl
+
+peers: $(PEER_VENVS:=/ready)  ## install google-tunix, and torch with TRL, in environments of their own, for `make bench`
+
+$(PEER_VENVS:=/ready): .venv-%/ready: benchmarks/peers/requirements-%.txt
+	@test -x .venv-$*/bin/python || $(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python $(PIP_INSTALL) --retries 1 -r $<
+	@touch $@
 
 clean:  ## remove the environments and caches
-	rm -rf $(VENV) $(PARITY_VENV) $(NEWEST_VENV) .pytest_cache .ruff_cache build dist site rljax.egg-info
+	rm -rf $(VENV) $(PARITY_VENV) $(NEWEST_VENV) $(PEER_VENVS) .pytest_cache .ruff_cache build dist site rljax.egg-info
