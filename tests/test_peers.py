@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks import packing
 from benchmarks.peers import countdown, pairs, table, work_rljax
+from benchmarks.peers.__main__ import Clocks, cores_of_others
 from benchmarks.peers.cases import CASES, Case, task_of
 from benchmarks.peers.json_worker import by_steps
 from rljax import sampler, transformer
@@ -82,8 +83,13 @@ def test_a_ratio_is_seconds_a_token_of_the_peer_by_ours_in_each_round():
     line = pairs.summarise(Case("sampler", "1M", 4, 64), "tunix", ours, theirs)
     assert line["ratio"] == {"median": 3.0, "min": 1.0, "max": 8.0} and line["pairs"] == 3
     assert line["rljax"]["tokens_per_second"] == 10 and line["rljax"]["seconds"] == [1, 2, 1]
-    assert line["clock"] == "cpu_seconds"
+    assert line["clock"] == "cpu_seconds" and line["peer_measured"]["versions"] == {"x": "1"}
     assert pairs.summarise(Case("step", "1M", 4, 64, cores=2), "tunix", ours, theirs)["clock"] == "seconds"
+
+
+def test_what_others_use_is_the_time_of_the_cpus_without_our_own():
+    assert cores_of_others(Clocks(100.0, 50.0, 7.0), Clocks(110.0, 75.0, 17.0)) == 1.5
+    assert cores_of_others(Clocks(100.0, 50.0, 7.0), Clocks(110.0, 59.9, 17.0)) == 0.0
 
 
 def test_workers_take_turns_after_each_has_compiled(monkeypatch):

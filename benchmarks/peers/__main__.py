@@ -6,17 +6,41 @@
     python -m benchmarks.peers --list
 
 Every library loads the same folder, on the same core, and samples responses of the same lengths (``countdown.py``). One JSON line
-for each case and peer. ``--out`` appends it to a file, from which ``python -m benchmarks.peers.table`` writes docs/performance.md.
+for each case and peer; "others" in it is how many cores other processes used meanwhile. ``--out`` appends it to a file, from which ``python -m benchmarks.peers.table`` writes docs/performance.md.
 """
 
 import argparse
 import json
 import os
+import resource
+import time
 from pathlib import Path
+from typing import NamedTuple
 
 from benchmarks.peers import pairs
 from benchmarks.peers.cases import CASES
 from rljax.training.versions import source_commit
+
+
+class Clocks(NamedTuple):
+    """Seconds so far: of the wall clock, of all CPUs at work, and of this process with its ended workers on them."""
+
+    wall: float
+    busy: float
+    own: float
+
+
+def read_clocks() -> Clocks:
+    fields = list(map(int, Path("/proc/stat").read_text().split("\n")[0].split()[1:9]))
+    busy = (sum(fields) - fields[3] - fields[4]) / os.sysconf("SC_CLK_TCK")  # without idle and waiting for disks
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return Clocks(time.perf_counter(), busy, sum(x.ru_utime + x.ru_stime for x in used))
+
+
+def cores_of_others(before: Clocks, after: Clocks) -> float:
+    """Cores that other processes used on average between two readings."""
+    wall, busy, own = (b - a for a, b in zip(before, after, strict=True))
+    return round(max(0.0, busy - own) / wall, 2)
 
 
 def main() -> None:
@@ -38,8 +62,10 @@ def main() -> None:
         peers = [peer for peer in installed if peer in case.peers]
         if not peers or not set(args.words) <= set(case.name.split()):
             continue
-        about = {"cores": case.cores, "load": round(os.getloadavg()[0], 1), "commit": source_commit()}
-        for line in pairs.measure(case, peers, args.pairs, range(args.core, args.core + case.cores)):
+        before = read_clocks()
+        lines = pairs.measure(case, peers, args.pairs, range(args.core, args.core + case.cores))
+        about = {"cores": case.cores, "commit": source_commit(), "others": cores_of_others(before, read_clocks())}
+        for line in lines:
             print(json.dumps(line | about), flush=True)
             if args.out:
                 with args.out.open("a") as out:

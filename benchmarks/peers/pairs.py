@@ -142,5 +142,6 @@ def summarise(case: Case, peer: str, ours: list[Answer], theirs: list[Answer]) -
             ),
             "start_seconds": round(answers[0]["start_seconds"], 2),
             "peak_mb": max(answer["peak_mb"] for answer in answers),
+            "versions": answers[0]["versions"],
         }
     return line
