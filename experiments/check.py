@@ -36,7 +36,7 @@ from .rl import make_train_step
 def run(
     config: ConfigTree, workdir: Path, problems: int = 64, steps: int = 1, split: str = "validation", json: str = ""
 ) -> None:
-    check_flags(problems, steps, split)
+    check_flags(problems, steps, split, json)
     run = resolve(config, "rl")
     params = initial_state.start_params(run, run.rl.start, workdir)
     state = initial_state.new_state(run, run.rl, params)
@@ -61,7 +61,7 @@ def say(text: str) -> None:
         print(text, flush=True)
 
 
-def check_flags(problems: int, steps: int, split: str) -> None:
+def check_flags(problems: int, steps: int, split: str, json: str) -> None:
     """Raise UserError for a flag that cannot be."""
     if problems < 1:
         raise UserError(f"--problems={problems}: must be at least 1")
@@ -69,6 +69,8 @@ def check_flags(problems: int, steps: int, split: str) -> None:
         raise UserError(f"--steps={steps}: must be at least 1, or 0 to leave the train step out")
     if split not in SPLITS:
         raise UserError(f"--split={split}: choose from {', '.join(SPLITS)}")
+    if json and Path(json).is_dir():
+        raise UserError(f"--json={json} is a folder: name a file in it")
 
 
 def run_without_workdir(config: ConfigTree, **flags: Any) -> None:

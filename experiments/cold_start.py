@@ -20,7 +20,8 @@ from rljax.errors import UserError
 from rljax.structs import ConfigTree
 from rljax.training import command_line, journal
 from rljax.training.command_line import Flag
-from rljax.training.workdir import hold_workdir
+from rljax.training.run import resolve
+from rljax.training.workdir import check_recorded_config, hold_workdir
 
 from . import collect, reproduce
 
@@ -38,9 +39,13 @@ def run(
     """Collect, fine-tune, reinforce, and write the report."""
     check_config(config, examples, epochs)
     path = workdir / "cold_start.jsonl"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    config = config.copy_and_resolve_references()
+    config.sft.file = str(path)
+    resolve(config)
+    make_folder(workdir)
+    check_recorded_config(workdir, config, later=("sft.steps",))
     asking = config.copy_and_resolve_references()
-    asking.stages, asking.task.options.examples = ("rl",), examples
+    asking.stages, asking.sft.file, asking.task.options.examples = ("rl",), "", examples
     collect.run(
         asking,
         workdir,
@@ -52,11 +57,17 @@ def run(
         at_least=at_least,
         prompts=0,
     )
-    config = config.copy_and_resolve_references()
-    config.sft.file = str(path)
     config.sft.steps = math.ceil(epochs * len(journal.read_records(path)) / config.sft.batch)
     with hold_workdir(workdir, config):
         reproduce.run(config, workdir)
+
+
+def make_folder(workdir: Path) -> None:
+    """Make the workdir, which holds the attempts. Raises UserError where that cannot be."""
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise UserError(f"--workdir: cannot write to {workdir}: {e.strerror}") from None
 
 
 def check_config(config: ConfigTree, examples: int, epochs: float) -> None:

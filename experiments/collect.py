@@ -25,6 +25,7 @@ from rljax.tasks import rejection_sampling
 from rljax.training import command_line, initial_state, journal
 from rljax.training.command_line import Flag
 from rljax.training.run import resolve
+from rljax.verifiers.text_rewards import LANGUAGE_SCRIPTS
 
 
 def run(
@@ -47,6 +48,7 @@ def run(
     path = Path(to) if to else workdir / f"collected_{stage}.jsonl"
     if path.suffix != ".jsonl":
         raise UserError(f"--to={to}: the file must end in .jsonl, because a .json beside it says how it was made")
+    check_flags(problems, attempts, target, at_least, at_most, per_problem)
     asked = dict(split="train", problems=problems, attempts=attempts, temperature=temperature, top_k=0, top_p=top_p)
     keep = rejection_sampling.AttemptFilter(language, target, at_least, at_most, per_problem)
     config = config.copy_and_resolve_references()
@@ -83,6 +85,23 @@ def run(
     processes.barrier("collected")
 
 
+def check_flags(problems: int, attempts: int, target: str, at_least: int, at_most: int, per_problem: int) -> None:
+    """Raise UserError for a flag that cannot be, or would leave no attempt to keep."""
+    for name, value, low in (
+        ("problems", problems, 1),
+        ("attempts", attempts, 1),
+        ("at_least", at_least, 0),
+        ("at_most", at_most, 0),
+        ("per_problem", per_problem, 0),
+    ):
+        if value < low:
+            raise UserError(f"--{name}={value}: must be at least {low}")
+    if target not in LANGUAGE_SCRIPTS:
+        raise UserError(f"--target={target}: choose from {', '.join(LANGUAGE_SCRIPTS)}")
+    if 0 < at_most < at_least:
+        raise UserError(f"--at_least={at_least} is more than --at_most={at_most}: no attempt would be kept")
+
+
 def made(path: Path, about: dict[str, Any]) -> bool:
     """Whether the file is there and was made like this. Raises UserError where it was made otherwise."""
     if not path.exists() or not path.with_suffix(".json").exists():
@@ -91,7 +110,9 @@ def made(path: Path, about: dict[str, Any]) -> bool:
     different = [key for key in about if before.get(key) != about[key]]
     if different:
         key = different[0]
-        raise UserError(f"{path} was collected with {key}={before.get(key)}, not {about[key]}: write to another file")
+        raise UserError(
+            f"{path} was collected with {key}={before.get(key)}, not {about[key]}: write to another file, or use another --workdir"
+        )
     return True
 
 

@@ -10,6 +10,7 @@ from experiments import cold_start, collect, reproduce
 from rljax.errors import UserError
 from rljax.tasks import rejection_sampling
 from rljax.training.run import resolve
+from rljax.training.workdir import hold_workdir
 
 FLAGS = dict(examples=2, problems=7, attempts=3, per_problem=2, at_least=5, epochs=1.5)
 
@@ -52,6 +53,8 @@ def test_attempts_with_examples_are_collected_and_imitated_without_them(config, 
         ({"stages": ("rl",)}, {}, r"stages=\('rl',\)"),
         ({}, {"examples": 0}, "--examples=0 .*at least one example"),
         ({}, {"epochs": 0.0}, "epochs above 0"),
+        ({"sft.max_new_tokens": 4096}, {}, "sft.max_new_tokens=4096"),
+        ({"sft.batch": 0}, {}, "sft.batch=0: must be at least 1"),
     ],
     ids=str,
 )
@@ -63,6 +66,18 @@ def test_a_config_that_is_none_of_a_cold_start_is_refused_before_anything_is_sam
     with pytest.raises(UserError, match=words) as e:
         cold_start.run(config, tmp_path / "cold", **(FLAGS | flags))
     assert "\n" not in str(e.value) and not (tmp_path / "cold").exists()
+
+
+def test_a_workdir_that_cannot_be_used_is_refused_before_anything_is_sampled(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(collect, "run", lambda *_, **__: pytest.fail("sampled"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="--workdir: cannot write to"):
+        cold_start.run(config, tmp_path / "file" / "cold", **FLAGS)
+    folder = tmp_path / "trained"
+    with hold_workdir(folder, shop.get_config("short")):
+        (folder / "metrics.jsonl").write_text('{"stage": "rl", "step": 3}\n')
+    with pytest.raises(UserError, match=r"trained holds a run with .* use another --workdir"):
+        cold_start.run(config, folder, **FLAGS)
 
 
 def test_a_task_without_examples_has_no_cold_start(tmp_path):
@@ -93,6 +108,17 @@ def test_a_file_without_prompts_is_collected_where_it_is_asked_for(config, tmp_p
         assert json.loads(path.read_text()).keys() == keys
     with pytest.raises(UserError, match="was collected with kept=.*'prompts': 0"):
         collect.run(config, tmp_path, "weights", to=str(tmp_path / "0.jsonl"))
+
+
+@pytest.mark.parametrize(
+    "flags", [{"problems": 0}, {"attempts": -1}, {"per_problem": -1}, {"target": "xx"}, {"at_least": 9, "at_most": 8}]
+)
+def test_a_flag_that_leaves_nothing_to_collect_is_refused_before_anything_is_sampled(
+    flags, config, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(collect, "resolve", lambda config: pytest.fail("sampled"))
+    with pytest.raises(UserError, match=f"--{next(iter(flags))}="):
+        collect.run(config, tmp_path, "weights", **flags)
 
 
 class Evaluated:

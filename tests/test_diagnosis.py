@@ -253,7 +253,7 @@ def test_without_a_run_a_start_in_one_is_refused_in_one_line(monkeypatch, capsys
     assert "error: rl.start=sft is a stage of a run: name its --workdir=DIR" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("flags", [{"problems": 0}, {"steps": -1}, {"split": "exam"}])
+@pytest.mark.parametrize("flags", [{"problems": 0}, {"steps": -1}, {"split": "exam"}, {"json": "."}])
 def test_a_flag_that_cannot_be_is_refused_before_anything_is_made(flags, monkeypatch, tmp_path):
     monkeypatch.setattr(initial_state, "start_params", None)
     with pytest.raises(UserError, match=f"--{next(iter(flags))}="):

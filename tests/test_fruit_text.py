@@ -199,6 +199,11 @@ def test_fixed_examples_are_those_of_every_problem_of_the_level():
         ({"level": "7"}, "level='7': write levels from 1 to 6"),
         ({"level": "1 + 1-2"}, "each once"),
         ({"level": "0*5"}, "write levels from 1 to 6"),
+        ({"level": "1" + 400 * "0" + "*5"}, "write levels from 1 to 6"),
+        (
+            {"stop_strings": ("\n", " =")},
+            "stop_strings has ' =', which is inside the worked answer '.* = .*': use another",
+        ),
         ({"in_steps": 1.5}, "in_steps=1.5 must be between 0 and 1"),
         ({"max_number": 1000}, "max_number=1000 must be 4 to 999"),
         ({"examples": 2.5}, "examples=2.5: must be a whole number"),

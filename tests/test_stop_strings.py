@@ -108,6 +108,7 @@ def test_the_bytes_of_tokens_are_the_text_that_decode_shows(name):
     [
         (BYTES, "ab", "must be a tuple of texts"),
         (BYTES, ("ab", ""), "none of them empty"),
+        (BYTES, ("ab", "\ud83c"), r"'\\ud83c' has half a character"),
         (BYTES, ("a" * 200, "b" * 56), "256 letters, at most 255 in all"),
         (WORDS, ("so 3", "sum"), "'sum' is not in this task's vocabulary"),
         (WORDS, ("so", "\n\n"), r"'\\n\\n' has no word of this vocabulary"),

@@ -26,7 +26,7 @@ from rljax.text import find_control_tokens
 EXAMPLES, FIXED_EXAMPLES, OTHER_WORDS = 1, 2, 3  # each draws from its own random numbers; 0 are those of questions
 Place = tuple[int, int, int]  # seed, number of the split, index: the problem that is asked
 PROMPT_DRAWS = 100  # of a prompt that fits the slots
-SIZE_DRAWS = 32  # of examples, to learn how long they are
+SIZE_DRAWS = 32  # of examples, to learn how long they are and what is in them
 SLOT_MULTIPLE = 16
 
 
@@ -40,12 +40,13 @@ class FewShot:
     in_steps: float  # share of them that answer in steps; the others answer at once
     fixed: bool  # all problems of a level have the same examples; otherwise each problem its own
 
-    def check(self, stop_strings: Sequence[str]) -> None:
+    def check(self, stop_strings: Sequence[str], records: Sequence[Record]) -> None:
         """Raise UserError where examples cannot stand before the question, or an answer like theirs would be cut.
 
-        In a chat the examples would need turns of their own.
+        In a chat the examples would need turns of their own. ``records`` are problems whose worked answers are looked at.
         """
-        prompt, response, _ = self.format.template
+        template = self.format.template
+        prompt, response, _ = template
         if self.count and (self.format.chat or find_control_tokens(self.format.tokenizer, [prompt])):
             raise UserError(
                 f"task fruit_text: examples={self.count}, but the template writes control tokens: use examples=0, or template=qa"
@@ -55,6 +56,13 @@ class FewShot:
                 f"task fruit_text: stop_strings has {inside[0]!r}, which is inside the template's own response {response!r}: use "
                 "stop_strings=(), or template=qa"
             )
+        for record in records:
+            answer = template.format_response(record["solution"], record["answer"])
+            if inside := [text for text in stop_strings if text in answer]:
+                raise UserError(
+                    f"task fruit_text: stop_strings has {inside[0]!r}, which is inside the worked answer {answer!r}: use "
+                    "another, or stop_strings=()"
+                )
 
 
 def write_examples(how: FewShot, level: int, asked: str, place: Place = (0, 0, 0), trial: int = 0) -> str:

@@ -14,6 +14,7 @@ sizes alone: the same seed asks the same questions with and without examples, in
 
 import dataclasses
 import functools
+import math
 import re
 from typing import Any
 
@@ -80,7 +81,7 @@ def parse_levels(text: str | int) -> dict[int, float]:
         found = re.fullmatch(r"(?:([0-9]+|[0-9]*\.[0-9]+) *\* *)?([1-6])(?: *- *([1-6]))?", term.strip())
         levels = range(int(found[2]), int(found[3] or found[2]) + 1) if found else ()
         weight = float(found[1] or 1) if found else 0.0
-        if not levels or weight <= 0 or set(levels) & set(out):
+        if not levels or not 0 < weight < math.inf or set(levels) & set(out):
             raise UserError(
                 f"task fruit_text: level={text!r}: write levels from 1 to 6, each once, such as 5, or 1-3, or 1-3 + 0.5*5"
             )
@@ -91,10 +92,10 @@ def parse_levels(text: str | int) -> dict[int, float]:
 def make(options: Options, tokenizer: Tokenizer | None = None) -> Task:
     """The task of these options. Raises UserError where a split has no problem, or a prompt has no room."""
     how, weights = options.few_shot(tokenizer or ByteTokenizer()), parse_levels(options.level)
-    how.check(options.stop_strings)
-    for kind in (kind for level in weights for kind in word_problems.LEVELS[level]):
-        for split in word_problems.SPLIT_TENTHS:
-            word_problems.draw_record(kind, split, how.sizes, np.random.default_rng(0))
+    kinds, rng = [kind for level in weights for kind in word_problems.LEVELS[level]], np.random.default_rng(0)
+    splits = [*word_problems.SPLIT_TENTHS, *["train"] * few_shot.SIZE_DRAWS]
+    drawn = [word_problems.draw_record(kind, split, how.sizes, rng) for kind in kinds for split in splits]
+    how.check(options.stop_strings, drawn)
     needed = few_shot.count_prompt_slots(how, list(weights))
     if 0 < options.prompt_slots < needed:
         raise UserError(

@@ -32,9 +32,12 @@ def find_stop_strings(
 
 
 def check_stop_strings(strings: Sequence[str]) -> None:
-    """Raise UserError for what is no tuple of texts."""
+    """Raise UserError for what is no tuple of texts, or has no bytes."""
     if not isinstance(strings, tuple | list) or not all(isinstance(text, str) and text for text in strings):
         raise UserError(f"stop_strings={strings!r}: must be a tuple of texts, such as ('\\n\\n',), none of them empty")
+    for text in strings:
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise UserError(f"stop_strings={strings!r}: {text!r} has half a character, which no response can hold")
 
 
 @functools.lru_cache(maxsize=16)

@@ -5,7 +5,7 @@ import dataclasses
 import fcntl
 import json
 import secrets
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +193,18 @@ def refuse_changes(workdir: Path, old: dict[str, Any], new: dict[str, Any], diff
         f"--workdir: {workdir} holds a run with {k}={old.get(k)!r}, this one says {new.get(k)!r}{more}: "
         "use another --workdir, or the config that the run began with"
     )
+
+
+def check_recorded_config(workdir: Path, config: ConfigTree, later: Container[str]) -> None:
+    """Raise UserError where a run has trained in the workdir with another config, whatever it says about the keys ``later``.
+
+    For a script that has long work to do before it can hold the workdir.
+    """
+    record = journal.read_config_record(workdir)
+    if record and has_trained(workdir):
+        old, new = flatten_config(record["config"]), flatten_config(journal.to_plain(config.to_dict()))
+        different = [k for k in differing_keys(old, new) if k not in later and not may_change(k, old, new)]
+        refuse_changes(workdir, old, new, different)
 
 
 def read_config(workdir: Path) -> ConfigTree | None:
