@@ -5,6 +5,7 @@ import importlib
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -261,6 +262,24 @@ def test_a_workdir_in_which_nothing_was_trained_takes_another_config_and_keeps_i
     config.rl.prompts = 4
     with pytest.raises(UserError, match="holds a run with rl.prompts=2"), hold_workdir(tmp_path, config):
         pass
+
+
+def test_a_run_of_a_config_whose_values_have_changed_goes_on_with_the_flags_that_the_message_names(tmp_path):
+    """As of a version in which the config had other values: ``rl.packing`` was 0."""
+    before = shop.get_config("short")
+    before.rl.packing, before.sft.packing, before.rl.widths, before.rl.reward = 0, 0, (8, 16), "correct + 0.5*format"
+    with hold_workdir(tmp_path, before):
+        (tmp_path / "metrics.jsonl").write_text('{"stage": "sft", "step": 1}\n')
+    again = ["rljax rl", "--config=shop:short", f"--workdir={tmp_path}"]
+    with (
+        pytest.raises(UserError, match=r"\(and 3 more\): .*the config that the run began with: add --config") as e,
+        hold_workdir(tmp_path, command_line.parse_command_line(again, {})[0]),
+    ):
+        pass
+    flags = shlex.split(str(e.value).partition(": add ")[2])
+    config, *_ = command_line.parse_command_line([*again, *flags], {})
+    with hold_workdir(tmp_path, config):
+        assert config.to_dict() == before.to_dict()
 
 
 def test_a_workdir_of_another_config_is_left_alone(tmp_path):

@@ -5,6 +5,7 @@ import dataclasses
 import fcntl
 import json
 import secrets
+import shlex
 from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any
@@ -191,8 +192,16 @@ def refuse_changes(workdir: Path, old: dict[str, Any], new: dict[str, Any], diff
         )
     raise UserError(
         f"--workdir: {workdir} holds a run with {k}={old.get(k)!r}, this one says {new.get(k)!r}{more}: "
-        "use another --workdir, or the config that the run began with"
+        f"use another --workdir, or the config that the run began with{describe_overrides(old, new, different)}"
     )
+
+
+def describe_overrides(old: dict[str, Any], new: dict[str, Any], different: list[str]) -> str:
+    """What to add to the command line for the values that a few settings had; "" where that is not enough."""
+    if len(different) > 4 or not all(k in old and k in new for k in different):
+        return ""
+    had = {k: tuple(old[k]) if isinstance(old[k], list) else old[k] for k in different}
+    return ": add " + " ".join(shlex.quote(f"--config.{k}={value}") for k, value in had.items())
 
 
 def check_recorded_config(workdir: Path, config: ConfigTree, later: Container[str]) -> None:
