@@ -80,7 +80,7 @@ def sample_attempts(run: Run, state: TrainState, count: int, split: str = "valid
         rollout = draw(policy, problems, jax.random.fold_in(key, number), 0)
         earned = verify(rollout, problems)
         info = {name: x for name, x in earned.info.items() if x.ndim == 2}
-        kept = rollout.replace(greedy=None, sampling_mask=None)  # they may be large
+        kept = rollout.replace(greedy=None, sampling_mask=None, earlier=None)  # they may be large
         found.append(sharding.gather_to_host((kept, earned.correct, earned.terms, info)))
         records += task.records(sharding.gather_to_host(problems.facts))
     asked, group = min(len(records), size or len(records)), run.rl.sampling.group_size
