@@ -9,6 +9,9 @@ weights as they are: three worked examples in the prompt show how to answer. All
 half of them answer at once, and RL has to find out what pays. All weights learn, in float32, unless ``adapters`` names a rank.
 Levels 1 to 6 are those of rljax/tasks/word_problems.py; level 6 wants ``tokens=96``. ``cold`` is for `rljax cold-start`: SFT on
 the model's own right attempts takes the examples out of the prompt.
+
+Expected, level 2, seed 0, 30 steps with products in bfloat16: pass@1 .336 -> .734 on 48 test problems with 8 attempts each, length
+24 -> 19 tokens; 21 to 24 seconds a step on two cores. Other levels were not trained.
 """
 
 from . import common
