@@ -251,7 +251,7 @@ def test_a_plan_counts_evaluation_and_restoring_and_names_the_phase_that_needs_t
 
 
 def test_a_plan_says_how_many_columns_are_computed_for_each_real_token():
-    plan = planning.make_plan(planning.resolve_abstract(small_config(widths=(8, 16))))
+    plan = planning.make_plan(planning.resolve_abstract(small_config(widths=(8, 16), packing=0)))
     assert plan.prompt_lengths is not None
     rates = table.columns_per_token(plan, plan.prompt_lengths)
     slots = plan.run.task.prompt_slots  # problems of shop fill them all

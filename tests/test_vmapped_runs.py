@@ -194,7 +194,8 @@ def loops_and_branches(run, configs):
 
 @pytest.mark.parametrize("changes", [{}, {"rl.limit.tokens": 6, "rl.limit.until": 2}], ids=["plain", "limit"])
 def test_a_loop_has_one_condition_for_all_runs_and_a_branch_is_still_a_branch(changes):
-    configs = [make_config(**of_run, **changes) for of_run in RUN_CHANGES[:2]]
+    unpacked = {"rl.packing": 0, **changes}  # rows that are cut to one of two widths
+    configs = [make_config(**of_run, **unpacked) for of_run in RUN_CHANGES[:2]]
     run = vmapped.resolve_on_one_device(configs[0])
     assert loops_and_branches(vmapped.with_run_axis(run), configs) == ({()}, {2})
     assert loops_and_branches(run, configs) == ({(2,)}, set()), (
