@@ -84,6 +84,21 @@ def fruit_text(**changes) -> dict:
     )
 
 
+def parse_word_problems(arg: str | None, weights: str) -> SimpleNamespace:
+    """The arguments of a config of ``word_problems``, with the model that it names where none is given."""
+    return parse_arg(
+        arg,
+        weights=weights,
+        level="1-2",
+        examples=3,
+        in_steps=1.0,
+        tokens=48,
+        adapters=0,
+        cold=False,
+        short=False,
+    )
+
+
 def word_problems(c: ConfigDict, arg) -> None:
     """RL of a small pretrained model on arithmetic in words, on a CPU: from prompts with worked examples, or after a cold start.
 

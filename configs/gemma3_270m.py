@@ -13,18 +13,7 @@ from . import common
 
 
 def get_config(arg=None):
-    weights = "google/gemma-3-270m"
-    arg = common.parse_arg(
-        arg,
-        weights=weights,
-        level="1-2",
-        examples=3,
-        in_steps=1.0,
-        tokens=48,
-        adapters=0,
-        cold=False,
-        short=False,
-    )
+    arg = common.parse_word_problems(arg, "google/gemma-3-270m")
     c = common.base()
     common.word_problems(c, arg)
     c.model.logprob_chunk = 64

@@ -18,18 +18,7 @@ from . import common
 
 
 def get_config(arg=None):
-    weights = "HuggingFaceTB/SmolLM2-135M-Instruct"
-    arg = common.parse_arg(
-        arg,
-        weights=weights,
-        level="1-2",
-        examples=3,
-        in_steps=1.0,
-        tokens=48,
-        adapters=0,
-        cold=False,
-        short=False,
-    )
+    arg = common.parse_word_problems(arg, "HuggingFaceTB/SmolLM2-135M-Instruct")
     c = common.base()
     common.word_problems(c, arg)
     if arg.short:

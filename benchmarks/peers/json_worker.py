@@ -60,3 +60,15 @@ def by_steps(loop: Callable[[Callable[[], None]], None]) -> Callable[[], None]:
             raise error
 
     return step
+
+
+def run_by_steps(loop: Callable[[Callable[[], None]], None], tokens: list[int]) -> Run:
+    """One step of a trainer's own loop as a run; the loop notes in ``tokens`` how many it has sampled."""
+    step = by_steps(loop)
+
+    def run(seed: int) -> int:
+        tokens.clear()
+        step()
+        return sum(tokens)
+
+    return run

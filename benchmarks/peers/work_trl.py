@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import transformers
 
-from benchmarks.peers.json_worker import Run, by_steps, serve
+from benchmarks.peers.json_worker import Run, run_by_steps, serve
 
 ROWS = 32  # of a micro-batch
 
@@ -125,14 +125,7 @@ def prepare_step(case: dict[str, Any], model: Any) -> Run:
             callbacks=[Pause(pause)],
         ).train()
 
-    step = by_steps(loop)
-
-    def run(seed: int) -> int:
-        tokens.clear()
-        step()
-        return sum(tokens)
-
-    return run
+    return run_by_steps(loop, tokens)
 
 
 if __name__ == "__main__":

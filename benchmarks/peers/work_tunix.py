@@ -18,7 +18,7 @@ from tunix.rl import rl_cluster as clusters
 from tunix.rl.grpo import grpo_learner
 from tunix.rl.rollout import base_rollout
 
-from benchmarks.peers.json_worker import Run, by_steps, serve
+from benchmarks.peers.json_worker import Run, run_by_steps, serve
 
 ROWS = 32  # of a micro-batch
 
@@ -173,14 +173,7 @@ def prepare_step(case: dict[str, Any], model: Any, mesh: Any, prompts: list[str]
 
         learner.train(batches())
 
-    step = by_steps(loop)
-
-    def run(seed: int) -> int:
-        tokens.clear()
-        step()
-        return sum(tokens)
-
-    return run
+    return run_by_steps(loop, tokens)
 
 
 if __name__ == "__main__":

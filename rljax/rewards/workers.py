@@ -58,7 +58,8 @@ def make_scorer(
     """``score(parts, size) -> [{name: number}]`` of a batch of ``size`` responses, in ``workers`` processes (0: in this one).
 
     The batch comes in parts, each of which is scored before the next is asked for. What is said of a batch, and raised, does
-    not depend on the parts. Workers are started with the first batch and replaced where they die or hang. See ``host_verifier`` for the errors.
+    not depend on the parts. Workers are started with the first batch and replaced where they die or hang. See ``host_verifier``
+    for the errors.
     """
     patience = Patience(timeout, RESPONSE_TIMEOUT if task.verify_batch else 0.0, max_unscored)
     pool: list[Worker] = []

@@ -22,10 +22,9 @@ from rljax.sampler.truncation import truncate
 from rljax.structs import Rollout
 
 Array = jax.Array
-Ends = Callable[
-    [Array, Any], tuple[Array, Any]
-]  # (tokens, states) -> (does a token end its row?, states): see make_ends
-Carry = tuple[Any, Any]
+# (tokens, states) -> (does a token end its row?, states): see make_ends
+Ends = Callable[[Array, Any], tuple[Array, Any]]
+Carry = tuple[Any, Any]  # (what changes, what does not)
 BLOCK = 128  # vocabulary entries summed at a time by the inverse-CDF draw
 STAGES = 3  # at most this many cache sizes: each is one more compiled loop
 
