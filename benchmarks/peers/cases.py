@@ -61,13 +61,13 @@ CASES = (
     Case("sampler", "10M", 4, 64),
     Case("sampler", "10M", 4, 128),
     Case("sampler", "10M", 16, **LONG),
-    Case("update", "10M", 4, 64),
+    Case("update", "10M", 4, 64, packing=288),
     Case("update", "10M", 16, packing=288, **LONG),
-    Case("step", "10M", 4, 64),
+    Case("step", "10M", 4, 64, packing=288),
     Case("step", "10M", 16, packing=288, **LONG),
     *(Case("sampler", prompts=prompts, dtype="bfloat16", **REAL) for prompts in (1, 4, 12)),
-    Case("update", prompts=8, lengths="long", packing=512, **REAL),
-    Case("step", prompts=8, lengths="long", packing=512, **REAL),
+    Case("update", prompts=8, lengths="long", packing=320, **REAL),
+    Case("step", prompts=8, lengths="long", packing=320, **REAL),
 )
 
 SHAPE = ("layers", "width", "heads", "kv_heads", "head_width", "ff_width", "norm_eps")  # with the vocabulary

@@ -29,7 +29,7 @@ def project_qkv(layer: Params, x: Array, positions: Array, index: int, config: C
     """Queries [B, K, R, S, E] (scaled), keys and values [B, K, S, E] of x [B, S, D]; queries and keys are rotated."""
 
     def project(name: str) -> Array:
-        y = dot("bsd,dhe->bhse", x, layer[name]["kernel"], config)
+        y = dot("bsd,dhe->bshe", x, layer[name]["kernel"], config).swapaxes(1, 2)
         return add_bias(y, layer[name]["bias"][:, None]) if "bias" in layer[name] else y
 
     q, k, v = project("query"), project("key"), project("value")

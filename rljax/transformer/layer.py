@@ -69,7 +69,7 @@ def finish_layer(layer: Params, x: Array, mixed: Array, config: Config) -> Array
 
     Output projection, residual sum, and the feed-forward block (dense or a mixture of experts) with its residual sum.
     """
-    y = dot("bhse,hed->bsd", mixed, layer["out"]["kernel"], config, layer["out"].get("bias"))
+    y = dot("bshe,hed->bsd", mixed.swapaxes(1, 2), layer["out"]["kernel"], config, layer["out"].get("bias"))
     x = x + (rms_norm(y, layer["attention_post_norm"], config) if config.post_norms else y)
     h = rms_norm(x, layer["mlp_norm"], config)
     y = mixture_of_experts(layer, h, config) if "router" in layer else feed_forward(layer, h, config)
