@@ -111,9 +111,11 @@ def word_problems(c: ConfigDict, arg) -> None:
     c.task.options = fruit_text(level=arg.level, examples=0 if arg.cold else arg.examples, in_steps=arg.in_steps)
     c.rl.update(dict(start="sft" if arg.cold else "weights", steps=60, prompts=8, group_size=8, eval_every=20))
     c.sft.update(dict(start="weights", batch=16, eval_every=1000))
-    # packed sequences compute no padding, and the prompt of a group once; one of them at a time
+    # packed sequences compute no padding, and the prompt of a group once; each has room for about one group
+    room = 4 * arg.tokens + 80 * (0 if arg.cold else arg.examples) + 64
     for stage in (c.sft, c.rl):
-        stage.update(dict(max_new_tokens=arg.tokens, packing=1024, micro_batch=4))
+        stage.update(dict(max_new_tokens=arg.tokens, packing=room, micro_batch=4))
+    c.model.update(dict(dtype="bfloat16", cache_dtype="bfloat16"))  # of products; weights that learn are float32
     c.model.logprob_chunk = 256  # columns of logits in memory at once: the vocabulary is large
     c.rl.lora.rank = arg.adapters
     # adapters want about ten times the rate of whole weights
