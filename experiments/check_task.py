@@ -54,7 +54,7 @@ def main() -> None:
         seed=Flag(0, "of the problems"),
         problems=Flag(256, "problems to check"),
         train_draws=Flag(10_000, "training problems that are compared with the test problems"),
-        weights=Flag("", "a Hugging Face folder or hub name, whose tokenizer reads the texts of the task"),
+        weights=Flag("", "a Hugging Face folder, hub name or GGUF file, whose tokenizer reads the texts of the task"),
     )
 
 

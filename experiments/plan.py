@@ -29,7 +29,7 @@ from rljax.training import command_line  # noqa: E402
 from rljax.training.command_line import Flag  # noqa: E402
 
 FLAGS: dict[str, Any] = dict(
-    model=Flag("", "a published model, or a folder with a config.json; without it the config's own model"),
+    model=Flag("", "a published model, a folder with a config.json, or a GGUF file; without it the config's own model"),
     mesh=Flag("data=1", "devices along each axis: data, fsdp, tensor, expert, context"),
     chip=Flag("h100", "the accelerator whose memory the run must fit in"),
     price=Flag(0.0, "dollars an hour of one chip; 0: the assumed price of each chip"),

@@ -159,7 +159,7 @@ def main() -> None:
     stop = Flag([], "TEXT, a text that ends an attempt, as the stop token does; \\n is a newline")
     prompt = Flag("", "a problem of your own")
     model = dict(
-        model=Flag("", "the Hugging Face folder to ask"),
+        model=Flag("", "the Hugging Face folder, hub name or GGUF file to ask"),
         prompt=prompt,
         answer=Flag("", "the right answer, where the task is not known"),
         attempts=attempts,

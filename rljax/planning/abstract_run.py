@@ -14,6 +14,7 @@ from rljax.errors import UserError
 from rljax.planning.published_models import PUBLISHED_MODELS
 from rljax.structs import ConfigTree
 from rljax.tasks import mixture
+from rljax.text.gguf_files import is_gguf
 from rljax.text.hf_tokenizer import load_tokenizer
 from rljax.training import checks
 from rljax.training.run import Run, build_run, lay_out
@@ -57,7 +58,7 @@ def resolve_abstract(config: ConfigTree, model_name: str = "", devices: Any = No
         prompt_lengths = measure_prompts(task)
     elif name in PUBLISHED_MODELS:
         model = dataclasses.replace(PUBLISHED_MODELS[name], **compute_settings)
-    elif (Path(name).expanduser() / "config.json").is_file():
+    elif (Path(name).expanduser() / "config.json").is_file() or (is_gguf(name) and Path(name).expanduser().is_file()):
         model = pretrained.read_config(name, **compute_settings)
         tokenizer = load_tokenizer(name) if data_is_at_hand(config) else None
         if tokenizer is not None:
@@ -65,7 +66,9 @@ def resolve_abstract(config: ConfigTree, model_name: str = "", devices: Any = No
             prompt_slots, stop_ids, stops = task.prompt_slots, task.tokenizer.stop_ids, task.stops
             prompt_lengths = measure_prompts(task)
     else:
-        raise UserError(f"--model={name}: neither a folder with a config.json nor one of {known_models}")
+        raise UserError(
+            f"--model={name}: neither a folder with a config.json, nor a GGUF file, nor one of {known_models}"
+        )
 
     prompt_slots = prompt_slots or UNKNOWN_PROMPT_SLOTS
     placeholder: Any = SimpleNamespace(

@@ -7,8 +7,10 @@
     tensor_names.py        names and storage order of tensors, what the families have in common
     unused_tensors.py      tensors that the model does not need, each looked at before it is left out
     safetensors_files.py   safetensors files by the ``safetensors`` package
+    gguf_models.py         a GGUF file of llama.cpp as the folder that it was made from
+    tensor_files.py        opens whichever of the two a tensor is in
 
-Wherever a folder is wanted, the name of a model on the Hugging Face hub will do (``resolve_folder``).
+Wherever a folder is wanted, the name of a model on the Hugging Face hub will do (``resolve_folder``), or a GGUF file.
 """
 
 from pathlib import Path
@@ -17,6 +19,8 @@ from typing import Any
 from rljax.errors import UserError
 from rljax.pretrained.export import check_empty_folder, choose_model_type, save
 from rljax.pretrained.folder import COMPUTE_FIELDS, FAMILIES, read_config, read_params
+from rljax.text.gguf_files import is_gguf
+from rljax.text.gguf_tokenizer import has_tokenizer
 from rljax.text.hf_tokenizer import UNCONVERTED, FolderTokenizer, load_tokenizer
 from rljax.text.hub import resolve_folder
 from rljax.transformer import Config, Params
@@ -29,7 +33,7 @@ TOKENIZER_FILES = (
 
 
 def load(path: str | Path, dtype: str | None = None, **options: Any) -> tuple[Config, Params, FolderTokenizer | None]:
-    """(Config, params, tokenizer) of a Hugging Face folder or hub name; the tokenizer is None where there is none.
+    """(Config, params, tokenizer) of a Hugging Face folder, hub name or GGUF file; the tokenizer is None where there is none.
 
     ``dtype`` is the dtype of weights and activations ("float32", "bfloat16", "float16"; None: the folder's, tensor by
     tensor). ``options`` set other fields of the Config that say how it is computed: ``scan_layers``, ``layout`` and so on.
@@ -38,8 +42,8 @@ def load(path: str | Path, dtype: str | None = None, **options: Any) -> tuple[Co
     path = resolve_folder(path)
     dtypes = {"weight_dtype": dtype, "dtype": dtype} if dtype else {}
     config = read_config(path, **(dtypes | options))
-    has_tokenizer = any((path / name).is_file() for name in TOKENIZER_FILES)
-    tokenizer = load_tokenizer(path) if has_tokenizer else None
+    in_folder = any((path / name).is_file() for name in TOKENIZER_FILES)
+    tokenizer = load_tokenizer(path) if in_folder or (is_gguf(path) and has_tokenizer(path)) else None
     if tokenizer is not None:
         check_vocabulary(config, tokenizer, str(path))
     return config, read_params(path, config, dtype or options.get("weight_dtype")), tokenizer

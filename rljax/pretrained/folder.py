@@ -1,4 +1,4 @@
-"""Read a Hugging Face folder: its architecture, and its tensors onto the devices.
+"""Read a Hugging Face folder, or a GGUF file: its architecture, and its tensors onto the devices.
 
 Files are mapped into memory. Each device's part of each weight is read alone and sent to the device. So a host holds one part
 at a time beside what the devices hold, whatever the size of the model.
@@ -17,11 +17,13 @@ from jax.sharding import SingleDeviceSharding
 from rljax import transformer
 from rljax.distributed import sharding
 from rljax.errors import UserError
-from rljax.pretrained import deepseek, gemma, llama, qwen
+from rljax.pretrained import deepseek, gemma, gguf_models, llama, qwen
 from rljax.pretrained.config_fields import Fields, is_ignored
-from rljax.pretrained.safetensors_files import StoredTensor, list_tensors, open_file
+from rljax.pretrained.safetensors_files import StoredTensor, list_tensors
+from rljax.pretrained.tensor_files import open_file
 from rljax.pretrained.tensor_names import LAYER, TOP, TensorKey
 from rljax.pretrained.unused_tensors import has_own_head, head_name, unknown_tensors
+from rljax.text.gguf_files import is_gguf
 from rljax.text.hub import resolve_folder
 from rljax.transformer import Config, Params, WeightSpec
 
@@ -49,7 +51,7 @@ class WeightTensors(NamedTuple):
 
 
 def read_config(path: str | Path, **options: Any) -> Config:
-    """The Config of a folder or a hub name. ``options`` set the fields that say how it is computed.
+    """The Config of a folder, a hub name or a GGUF file. ``options`` set the fields that say how it is computed.
 
     The dtype of weights and activations is the folder's unless given. A warning names every field that nothing reads, at all
     depths. A head that differs from the embedding is kept, with a warning, also where the config says that the two are tied.
@@ -57,7 +59,7 @@ def read_config(path: str | Path, **options: Any) -> Config:
     """
     path = resolve_folder(path)
     about, model_type, outside = read_config_json(path)
-    fields = Fields(about, str(path / "config.json"))
+    fields = Fields(about, str(path if is_gguf(path) else path / "config.json"))
     try:
         found = FAMILIES[model_type].config_from_hf(fields)
     except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as e:
@@ -79,10 +81,13 @@ def read_config(path: str | Path, **options: Any) -> Config:
 
 
 def read_config_json(folder: Path) -> tuple[dict[str, Any], str, list[str]]:
-    """(the fields of config.json that describe the language model, its model type, names of the other fields not known).
+    """(the fields of config.json, or of a GGUF file, that describe the language model, its model type, unknown other fields).
 
     The last is [] but for a model of text and images, whose language model is an object inside.
     """
+    if is_gguf(folder):
+        about = gguf_models.read_fields(folder)
+        return about, about["model_type"], []
     path, outside = folder, []
     adapters = [folder / name for name in ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")]
     if adapters[0].is_file() and not (folder / "config.json").is_file():
@@ -127,7 +132,7 @@ def folder_has_own_head(folder: Path) -> bool:
 
 
 def read_params(path: str | Path, config: Config, dtype: str | None = None) -> Params:
-    """The parameters of a folder or a hub name, sharded as ``config.layout`` says.
+    """The parameters of a folder, a hub name or a GGUF file, sharded as ``config.layout`` says.
 
     ``dtype``: the dtype of the weights (None: as each tensor is stored). Raises UserError, before any weight is read, for a
     damaged file, and for a tensor that is missing, unknown, or of another shape than the config says.
@@ -182,6 +187,8 @@ def find_tensors(folder: Path) -> dict[str, StoredTensor]:
 
     Where there are both, it is the one file, as in transformers, with a warning.
     """
+    if is_gguf(folder):
+        return gguf_models.list_tensors(folder)
     index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
     if single.is_file() and any(folder.glob("model-*-of-*.safetensors")):
         LOG.warning(f"{folder}: {single.name} is read; the files model-*-of-*.safetensors beside it are not")

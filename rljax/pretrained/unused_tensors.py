@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from rljax.pretrained.safetensors_files import DTYPES, StoredTensor, open_file
+from rljax.pretrained.safetensors_files import DTYPES, StoredTensor
+from rljax.pretrained.tensor_files import open_file
 from rljax.transformer import Config
 from rljax.transformer.blocks import rope_frequencies
 

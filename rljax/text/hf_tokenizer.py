@@ -13,6 +13,8 @@ from tokenizers import Tokenizer as Library
 
 from rljax.errors import UserError
 from rljax.text.control_tokens import ControlledTokenizer
+from rljax.text.gguf_files import is_gguf
+from rljax.text.gguf_tokenizer import gguf_tokenizer_files
 from rljax.text.hub import resolve_folder
 from rljax.text.token_bytes import token_bytes
 
@@ -29,9 +31,12 @@ UNCONVERTED = ("tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "me
 
 
 def load_tokenizer(folder: str | Path) -> "FolderTokenizer":
-    """The tokenizer of a folder or a hub name. Raises UserError where tokenizer.json is missing, or a file is damaged."""
+    """The tokenizer of a folder, a hub name or a GGUF file. Raises UserError where tokenizer.json is missing, or a file is damaged."""
     path = resolve_folder(folder)
-    files = tuple((name, _read(path / name)) for name in FILES if (path / name).is_file())
+    if is_gguf(path):
+        files = tuple(gguf_tokenizer_files(path).items())
+    else:
+        files = tuple((name, _read(path / name)) for name in FILES if (path / name).is_file())
     if "tokenizer.json" not in dict(files):
         old = next((name for name in UNCONVERTED if (path / name).is_file()), None)
         hint = f", only {old}: convert it, transformers' AutoTokenizer loads it and save_pretrained writes one"

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from rljax.errors import UserError
+from rljax.text.gguf_files import is_gguf
 
 HUB_NAME = re.compile(r"(?P<repo>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>[\w./-]+))?")
 HUB_FILES = ("*.json", "*.jinja", "*.safetensors")  # what is read of a model; nothing else is downloaded
@@ -12,7 +13,7 @@ HUB_TIMEOUT = 10.0  # seconds that a request for the list of files may take
 
 
 def resolve_folder(name_or_path: str | Path) -> Path:
-    """The folder of a model: an existing folder itself, or the local copy of ``org/name`` or ``org/name@revision``.
+    """The folder of a model: an existing folder or GGUF file itself, or the local copy of ``org/name`` or ``org/name@revision``.
 
     A hub name is downloaded into the user's own cache, by ``huggingface_hub``, which honours HF_HOME, HF_ENDPOINT, HF_TOKEN
     and HF_HUB_OFFLINE. What the cache holds is not downloaded again, and is used where the hub cannot be reached. Raises
@@ -22,9 +23,9 @@ def resolve_folder(name_or_path: str | Path) -> Path:
     if folder.exists():
         return folder
     named = HUB_NAME.fullmatch(str(name_or_path))
-    if named is None:
+    if named is None or is_gguf(folder):
         raise UserError(
-            f"there is no folder {name_or_path}: give the folder of a Hugging Face model, or its name org/name"
+            f"there is no folder {name_or_path}: give the folder of a Hugging Face model, or its name org/name, or a GGUF file"
         )
     from huggingface_hub import snapshot_download  # half a second
 

@@ -37,7 +37,7 @@ class RunOptions:
 
     seed: int = option(0, "decides weights, problems and noise", low=0, high=2**31 - 1)
     weights: str = option(
-        "", "a Hugging Face folder or hub name: architecture, tokenizer, and what a stage may start from"
+        "", "a Hugging Face folder, hub name or GGUF file: architecture, tokenizer, and what a stage may start from"
     )
     stages: tuple[str, ...] = option(STAGES, "the stages that reproduce runs, in order", items=str)
     workers: int = option(1, "processes that verify text; 0: verify in the main one", low=0, high=1024)
