@@ -21,7 +21,7 @@ from rljax.structs import ConfigTree
 from rljax.training import command_line, journal
 from rljax.training.command_line import Flag
 from rljax.training.run import resolve
-from rljax.training.workdir import check_recorded_config, hold_workdir
+from rljax.training.workdir import check_recorded_config, hold_workdir, lock_folder
 
 from . import collect, reproduce
 
@@ -42,32 +42,24 @@ def run(
     config = config.copy_and_resolve_references()
     config.sft.file = str(path)
     resolve(config)
-    make_folder(workdir)
-    check_recorded_config(workdir, config, later=("sft.steps",))
-    asking = config.copy_and_resolve_references()
-    asking.stages, asking.sft.file, asking.task.options.examples = ("rl",), "", examples
-    collect.run(
-        asking,
-        workdir,
-        "weights",
-        to=str(path),
-        problems=problems,
-        attempts=attempts,
-        per_problem=per_problem,
-        at_least=at_least,
-        prompts=0,
-    )
-    config.sft.steps = math.ceil(epochs * len(journal.read_records(path)) / config.sft.batch)
-    with hold_workdir(workdir, config):
-        reproduce.run(config, workdir)
-
-
-def make_folder(workdir: Path) -> None:
-    """Make the workdir, which holds the attempts. Raises UserError where that cannot be."""
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise UserError(f"--workdir: cannot write to {workdir}: {e.strerror}") from None
+    with lock_folder(workdir):  # sampling takes long: another run must not begin here meanwhile
+        check_recorded_config(workdir, config, later=("sft.steps",))
+        asking = config.copy_and_resolve_references()
+        asking.stages, asking.sft.file, asking.task.options.examples = ("rl",), "", examples
+        collect.run(
+            asking,
+            workdir,
+            "weights",
+            to=str(path),
+            problems=problems,
+            attempts=attempts,
+            per_problem=per_problem,
+            at_least=at_least,
+            prompts=0,
+        )
+        config.sft.steps = math.ceil(epochs * len(journal.read_records(path)) / config.sft.batch)
+        with hold_workdir(workdir, config, locked=True):
+            reproduce.run(config, workdir)
 
 
 def check_config(config: ConfigTree, examples: int, epochs: float) -> None:

@@ -66,7 +66,8 @@ def run(
     )
     if made(path, about):
         return
-    run = resolve(config)
+    with command_line.name_flags({f"eval.{name}": name for name in ("problems", "attempts", "temperature", "top_p")}):
+        run = resolve(config)
     _, said = run.evaluator(full_problems=problems)(
         initial_state.start_params(run, initial_state.at_step(stage, step), workdir)
     )

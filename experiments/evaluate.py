@@ -60,12 +60,16 @@ def run(
         e.update({name: value for name, value in usual.items() if name not in explicit})
     e.update({name: value for name, value in said.items() if value is not None})
     config.rl.max_new_tokens = tokens or config.rl.max_new_tokens
-    everything = resolve(config).task.num_questions(e.split) or e.problems
-    e.problems = min(everything, {-1: e.problems, 0: everything}.get(problems, problems))
-    if budget:  # beside them, what the policy does as it likes
-        e.budget.update(dict(limit=0, minimum=0))
-    run = resolve(config)
-    forced = {tokens: with_budget(run, tokens) for tokens in parse_budgets(budget)}
+    flags = {f"eval.{name}": name for name, value in said.items() if value is not None}
+    flags |= {"rl.max_new_tokens": "tokens"} if tokens else {}
+    flags |= {"eval.problems": "problems"} if problems > 0 else {}
+    with command_line.name_flags(flags):
+        everything = resolve(config).task.num_questions(e.split) or e.problems
+        e.problems = min(everything, {-1: e.problems, 0: everything}.get(problems, problems))
+        if budget:  # beside them, what the policy does as it likes
+            e.budget.update(dict(limit=0, minimum=0))
+        run = resolve(config)
+        forced = {tokens: with_budget(run, tokens) for tokens in parse_budgets(budget)}
     params = initial_state.start_params(run, initial_state.at_step(stage, step), workdir)
     metrics, attempted = run.evaluator(KEEP, short_samples=True)(params)
     if processes.is_primary():
@@ -86,7 +90,8 @@ def parse_budgets(text: str) -> list[int]:
 def with_budget(run: Run, tokens: int) -> Run:
     """The run, evaluated with so many thinking tokens. Raises UserError where that does not fit."""
     budget = dataclasses.replace(run.evaluation.budget, limit=tokens, minimum=tokens)
-    make_budget(budget, run.task, run.model, run.rl.sampling.max_new_tokens)
+    with command_line.name_flags({"eval.budget.limit": "budget"}):
+        make_budget(budget, run.task, run.model, run.rl.sampling.max_new_tokens)
     return dataclasses.replace(run, evaluation=dataclasses.replace(run.evaluation, budget=budget, greedy=False))
 
 

@@ -190,6 +190,26 @@ def test_evaluate_measures_each_budget_beside_the_policy_as_it_likes(workdir, ca
         evaluate.run(c, workdir, "rl", "", 4, 2, 0, "config", budget="4,x")
 
 
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (dict(budget="100000"), "^--budget=100000, eval.budget.answer_tokens=4: a prompt of .* the model's window is"),
+        (dict(attempts=-3), "^--attempts=-3: must be at least 1"),
+        (dict(temperature=-2.0), "^--temperature=-2.0: must be at least 0"),
+        (dict(top_p=1.5), "^--top_p=1.5: must be"),
+        (dict(tokens=10**7), r"--tokens=10000000"),
+    ],
+    ids=str,
+)
+def test_a_wrong_value_of_a_flag_is_told_of_the_flag(workdir, flags, said):  # noqa: F811
+    c = config_of(workdir)
+    c.eval.budget.update(dict(answer="\n#### ", answer_tokens=4, waits=1))
+    asked = dict(stage="rl", split="", problems=4, attempts=2, tokens=0, protocol="config")
+    with pytest.raises(UserError, match=said) as e:
+        evaluate.run(c, workdir, **(asked | flags))
+    assert "eval.budget.limit" not in str(e.value) and not any(f"eval.{name}=" in str(e.value) for name in flags)
+
+
 def test_a_config_with_a_budget_is_checked_at_the_start_and_vmapped_runs_have_none(workdir):  # noqa: F811
     c = config_of(workdir)
     c.eval.budget.update(dict(limit=4, minimum=8))

@@ -26,6 +26,8 @@ def test_attempts_with_examples_are_collected_and_imitated_without_them(config, 
 
     def collect_lines(config, workdir, stage, to, **flags):
         asked.update(flags, stage=stage, task=config.task.options.to_dict(), run=resolve(config))
+        with pytest.raises(UserError, match="cold is in use by another process"), hold_workdir(workdir, config):
+            pass
         with open(to, "w") as file:
             file.writelines(json.dumps({"index": n, "response": "The answer is 5."}) + "\n" for n in range(40))
 

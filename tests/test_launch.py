@@ -43,6 +43,17 @@ def complaint(*argv) -> str:
     return str(e.value)
 
 
+@pytest.mark.parametrize("argv", [["--budget="], ["--budget", ""], ["--stop="], ["--coordinator="]], ids=str)
+def test_a_flag_without_a_value_is_told_and_not_left_out(argv):
+    """--budget=$BUDGET, where the variable is not set."""
+    with pytest.raises(UserError, match=f"^{argv[0].rstrip('=')}=: there is no value"):
+        parse(SHORT, "--workdir=w", *argv, budget=Flag(""), stop=Flag([]), coordinator=Flag(""))
+    *_, values = parse(SHORT, "--workdir=w", budget=Flag(""), stop=Flag([]))
+    assert values == {"budget": "", "stop": []}
+    config, *_ = parse(SHORT, "--workdir=w", "--config.rl.start=")
+    assert config.rl.start == "", "a setting may be empty"
+
+
 def test_an_unknown_key_is_answered_with_the_nearest_one():
     assert "did you mean --config.rl.group_size?" in complaint(SHORT, "--workdir=w", "--config.rl.groupsize=4")
     assert "did you mean --config.rl.optimizer.learning_rate?" in complaint(

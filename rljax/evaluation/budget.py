@@ -119,7 +119,8 @@ def make_budget(options: BudgetOptions, task: Task, model: transformer.Config, m
     try:
         check_window(model, task.prompt_slots, budget.slots)
     except UserError as e:
-        said = f"eval.budget.limit={options.limit}, minimum={options.minimum}, answer_tokens={options.answer_tokens}"
+        key = "limit" if options.limit else "minimum"
+        said = f"eval.budget.{key}={getattr(options, key)}, eval.budget.answer_tokens={options.answer_tokens}"
         raise UserError(f"{said}: {e}") from None
     return budget
 

@@ -7,6 +7,7 @@ rljax rl --config shop[:name=value,...] --workdir DIR [--config.key=value ...]
 import contextlib
 import inspect
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -194,6 +195,23 @@ def read_flags(
         raise UserError(config_files.describe_wrong_value(e)) from None
     if len(rest) > 1:
         raise UserError(f"do not know what to do with {rest[1]!r}: {hint}")
+    for name in own:
+        if values[name].present and values[name].value in ("", [""]):  # --budget=$BUDGET, and the variable is not set
+            raise UserError(f"--{name}=: there is no value; for the default leave the flag out")
+
+
+@contextlib.contextmanager
+def name_flags(settings: Mapping[str, str]) -> Iterator[None]:
+    """Let an error of the user name the flags that set some settings: {"eval.attempts": "attempts"} says --attempts."""
+    try:
+        yield
+    except UserError as e:
+        text = str(e)
+        for setting, flag in settings.items():
+            text = re.sub(rf"(?<![\w.-]){re.escape(setting)}(?![\w.])", f"--{flag}", text)
+        if text == str(e):
+            raise
+        raise UserError(text) from None
 
 
 def unknown_flag(name: str, own: Sequence[str], keys: Sequence[str]) -> str:

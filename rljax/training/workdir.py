@@ -26,12 +26,13 @@ from rljax.training.versions import package_versions, source_changes, source_com
 
 
 @contextlib.contextmanager
-def hold_workdir(workdir: Path, config: ConfigTree) -> Iterator[None]:
+def hold_workdir(workdir: Path, config: ConfigTree, locked: bool = False) -> Iterator[None]:
     """Hold the workdir for one run and one config. Raises UserError where another holds it, or another config.
 
-    Of several processes the first holds it. The others wait until it does, and go no further where it may not.
+    Of several processes the first holds it. The others wait until it does, and go no further where it may not. ``locked``:
+    this process holds the folder already, by ``lock_folder``.
     """
-    with lock_workdir(workdir, config) if processes.is_primary() else contextlib.nullcontext():
+    with lock_workdir(workdir, config, locked) if processes.is_primary() else contextlib.nullcontext():
         processes.barrier("workdir")
         if not (workdir / "config.json").exists():
             raise UserError(
@@ -42,21 +43,36 @@ def hold_workdir(workdir: Path, config: ConfigTree) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def lock_workdir(workdir: Path, config: ConfigTree) -> Iterator[None]:
-    """Hold the workdir for this process, and record the config."""
+def lock_folder(workdir: Path) -> Iterator[None]:
+    """Make the folder and hold it, for the first of several processes. Raises UserError where another command holds it.
+
+    For a script that has work to do in its workdir before it knows the config of the run there.
+    """
+    if not processes.is_primary():
+        yield
+        return
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         lock = (workdir / ".lock").open("w")
     except OSError as e:
         raise UserError(f"--workdir: cannot write to {workdir}: {e.strerror}") from None
-    for folder in ("checkpoints", "samples"):
-        if (workdir / folder).exists() and not (workdir / folder).is_dir():
-            raise UserError(f"--workdir: {workdir / folder} is a file, but a run keeps a folder there: move it away")
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(f"--workdir: {workdir} is in use by another process") from None
+        yield
+
+
+@contextlib.contextmanager
+def lock_workdir(workdir: Path, config: ConfigTree, locked: bool) -> Iterator[None]:
+    """Hold the workdir for this process, and record the config."""
+    with contextlib.nullcontext() if locked else lock_folder(workdir):
+        for folder in ("checkpoints", "samples"):
+            if (workdir / folder).exists() and not (workdir / folder).is_dir():
+                raise UserError(
+                    f"--workdir: {workdir / folder} is a file, but a run keeps a folder there: move it away"
+                )
         before, recorded = config_files(workdir), progress(workdir)
         record_config(workdir, config)
         try:
