@@ -20,7 +20,7 @@ FAST := $(addprefix tests/test_,$(addsuffix .py, \
 	shop_and_fruit data checksums figures))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-fast test-all test-exhaustive reproduce ablations lint format newest gym parity docs notebook bench peers clean
+.PHONY: help setup test test-fast test-all test-exhaustive reproduce ablations lint format newest gym parity real docs notebook bench peers clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /\1\t/' | \
@@ -98,6 +98,10 @@ $(PARITY_VENV)/ready: requirements.txt requirements-dev.txt requirements-parity.
 	$(PARITY_VENV)/bin/python $(PIP_INSTALL) -r requirements.txt -r requirements-dev.txt
 	$(PARITY_VENV)/bin/python $(PIP_INSTALL) --retries 1 -r requirements-parity.txt
 	@touch $@
+
+real: $(VENV)/tests  ## the whole way on a real model: FOLDER=... of SmolLM2-135M or Gemma 3 270M, about 12 minutes
+	@test -n "$(FOLDER)" || { echo "make real FOLDER=... : name the Hugging Face folder or GGUF file of a small model"; exit 1; }
+	$(BIN)/python -m tests.real_model $(FOLDER)
 
 docs: $(VENV)/tests  ## build the docs site in site/
 	$(BIN)/python $(PIP_INSTALL) -r requirements-docs.txt

@@ -13,6 +13,7 @@ arms.py        the arms of an ablation
 evaluation.py  one evaluation: pass@k, cons@k, pass@1 by level or data set
 budgets.py     accuracy against thinking tokens, with budget forcing
 models.py      several models
+learning.py    what one kind of run learned, or several beside each other, in one small picture
 drawing.py     what the figures share: colours, axes, labels, curves
 """
 
@@ -30,5 +31,6 @@ from rljax.report.figures.curves import (
 )
 from rljax.report.figures.drawing import spread_labels
 from rljax.report.figures.evaluation import draw_evaluation
+from rljax.report.figures.learning import draw_learning
 from rljax.report.figures.models import Bar, draw_models
 from rljax.report.figures.training import draw_other_measures, draw_training
