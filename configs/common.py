@@ -84,6 +84,12 @@ def fruit_text(**changes) -> dict:
     )
 
 
+# Put to the model before and after RL, whatever levels it learns
+LECTURE_QUESTION = (
+    "Emily buys 3 apples and 2 oranges. Each orange costs $2. The total is $13. What is the cost of an apple?"
+)
+
+
 def parse_word_problems(arg: str | None, weights: str) -> SimpleNamespace:
     """The arguments of a config of ``word_problems``, with the model that it names where none is given."""
     return parse_arg(
@@ -123,6 +129,7 @@ def word_problems(c: ConfigDict, arg) -> None:
     c.rl.optimizer = optimizer(rate, schedule="constant", warmup=5, weight_decay=0.0)
     c.sft.optimizer = optimizer(1e-5, schedule="constant", warmup=5, weight_decay=0.0)
     c.eval.update(dict(problems=64, attempts=8, greedy=False))
+    c.report.question = LECTURE_QUESTION
 
 
 def real_model(c: ConfigDict, arg) -> None:

@@ -15,7 +15,7 @@ from rljax import report
 from rljax.errors import UserError
 from rljax.report.figures import draw_learning
 from rljax.structs import ConfigTree
-from rljax.training import command_line, journal
+from rljax.training import command_line, journal, shown_question
 from rljax.training.command_line import Flag
 
 
@@ -24,6 +24,7 @@ def run(config: ConfigTree, workdir: Path, beside: Sequence[str] = (), to: str =
     if beside or to:
         draw_together(config, [workdir, *map(Path, beside)], to, title)
         return
+    asked = [journal.read_samples(workdir, shown_question.NAME, step) for step in (0, config.rl.steps)]
     report.write_report(
         journal.read_records(workdir / "metrics.jsonl"),
         lambda step: journal.read_samples(workdir, "rl", step),
@@ -31,6 +32,7 @@ def run(config: ConfigTree, workdir: Path, beside: Sequence[str] = (), to: str =
         workdir,
         config_json=json.loads((workdir / "config.json").read_text()),
         timings=journal.read_records(workdir / "timings.jsonl"),
+        asked=(asked[0], asked[1]) if all(asked) else None,
         selection={p.parent.name: journal.read_records(p) for p in sorted(workdir.glob("selection/*/metrics.jsonl"))},
     )
 

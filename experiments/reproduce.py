@@ -11,8 +11,10 @@ from pathlib import Path
 
 from rljax import metrics
 from rljax.distributed import processes
+from rljax.json_lines import format_json_lines
 from rljax.structs import ConfigTree
-from rljax.training import command_line, journal
+from rljax.training import command_line, initial_state, journal, shown_question
+from rljax.training.run import resolve
 from rljax.training.workdir import hold_workdir
 
 from . import plot, pretrain, rl, sft
@@ -32,9 +34,22 @@ def run(config: ConfigTree, workdir: Path) -> None:
             print(f"the same start, learning by {rule}:", flush=True)
         with hold_workdir(folder, arm):
             rl.run(arm, folder, stop=config.selection.steps)
+    if config.report.question:
+        ask_before_and_after(config, workdir)
     if processes.is_primary():
         plot.run(config, workdir)
         headline(workdir, time.perf_counter() - start)
+
+
+def ask_before_and_after(config: ConfigTree, workdir: Path) -> None:
+    """Put the question of the report to the model that RL began with, and to the last one. Attempts that are there stay."""
+    run = resolve(config, "rl")
+    for start, step in ((run.rl.start, 0), ("rl", config.rl.steps)):
+        if journal.samples_path(workdir, shown_question.NAME, step).exists() or not start:
+            continue
+        samples = shown_question.ask_question(run, initial_state.start_params(run, start, workdir))
+        if processes.is_primary():
+            journal.replace_text(journal.samples_path(workdir, shown_question.NAME, step), format_json_lines(samples))
 
 
 def selection_arm(config: ConfigTree, workdir: Path, rule: str) -> ConfigTree:

@@ -259,3 +259,23 @@ def test_an_evaluation_is_drawn_with_its_levels_and_needs_a_pass_rate(tmp_path):
     assert (tmp_path / "levels.png").read_bytes() != (tmp_path / "one.png").read_bytes()
     with pytest.raises(UserError, match="eval/pass@1"):
         figures.draw_evaluation({}, tmp_path / "none.png")
+
+
+def test_learning_curves_of_seeds_and_of_libraries_are_drawn_together(tmp_path):
+    runs = [run(seed) for seed in range(3)]
+    figures.draw_learning({"": runs}, tmp_path / "seeds.png", "three seeds", questions=64)
+    figures.draw_learning({"ours, 2 s a step": runs, "theirs": runs[:1]}, tmp_path / "both.png")
+    assert all((tmp_path / name).stat().st_size > 10_000 for name in ("seeds.png", "both.png"))
+    with pytest.raises(UserError, match="figure learning: no record of stage 'rl' has 'eval/pass@1'"):
+        figures.draw_learning(
+            {"": [[{"stage": "rl", "step": 0, "eval/response_length/mean": 3.0}]]}, tmp_path / "x.png"
+        )
+
+
+def test_behaviours_that_hardly_ever_occur_have_no_curve(tmp_path):
+    rows = [r | {"eval/behaviour/check": 0.001 * i, "eval/behaviour/check/per_1k": 1.0} for i, r in enumerate(run())]
+    figures.draw_behaviours([rows], tmp_path / "all.png")
+    figures.draw_behaviours([rows], tmp_path / "common.png", rare=0.5)
+    assert (tmp_path / "all.png").read_bytes() != (tmp_path / "common.png").read_bytes()
+    with pytest.raises(UserError, match="behaviours"):
+        figures.draw_behaviours([rows], tmp_path / "none.png", rare=1.1)

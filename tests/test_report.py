@@ -10,7 +10,7 @@ from rljax import report
 from rljax.errors import UserError
 from rljax.metrics import behaviours
 from rljax.report import aha, measures, texts
-from rljax.training import config_files, initial_state, journal
+from rljax.training import config_files, initial_state, journal, shown_question
 from rljax.training.run import resolve
 
 PROMPT = "<bos> Ben pays 14 for two of 6 3 11?"
@@ -135,6 +135,53 @@ def test_the_page_of_a_run_without_a_first_aha_says_so(config, tmp_path):
     page = (tmp_path / "report.html").read_text()
     assert "<b>none</b><span>First aha</span>" in page and "<mark>" not in page
     assert "There was no first aha: at no step was “wait” in 50% of the responses or more" in page
+
+
+def test_a_run_whose_attempts_never_reflect_has_no_aha_and_says_what_never_occurs(config, tmp_path):
+    plot.run(config, run_of(tmp_path, [0.0, 0.004, 0.0], [JUMP]))
+    page = (tmp_path / "report.html").read_text()
+    assert "aha" not in page.partition("resolved config")[0].replace("report.aha", "")
+    assert "None of the counted behaviours was in 1% of the responses at any evaluation" in page and ": wait." in page
+    assert not (tmp_path / "figures" / "behaviours.png").exists()
+    assert texts.describe_rare_behaviours(records(0.3, 0.6), 0.01) == ""
+
+
+def test_worked_examples_are_folded_behind_the_question(tmp_path):
+    prompt = "Q: Ben has 2 pens?\nA: 2.\n\nQ: Ada buys 3 figs?\nA:"
+    assert report.split_examples(prompt) == ("Q: Ben has 2 pens?\nA: 2.", "Q: Ada buys 3 figs?\nA:")
+    for whole in ("Q: Ada buys 3 figs?\nA:", "A story.\n\nQ: Ada?", "One.\n\nTwo.", "<bos>Q: Ada?\nA:"):
+        assert report.split_examples(whole) == ("", whole.removeprefix("<bos>"))
+    asked = [sample("3 * 2", "The answer is 6.", 1.0) | {"prompt": prompt}]
+    report.write_page(tmp_path / "r.html", "t", [], [], [(asked, asked)], [], {})
+    assert "<summary><code>Q: Ada buys 3 figs?\nA:</code></summary>" in (tmp_path / "r.html").read_text()
+    card = report.render_models([("a", asked)])
+    assert "<code>Q: Ada buys 3 figs?\nA:</code>" in card and "<pre>Q: Ben has 2 pens?\nA: 2.</pre>" in card
+
+
+def test_a_question_of_its_own_is_shown_before_and_after(config, tmp_path):
+    run_of(tmp_path, [0.3, 0.6], [JUMP])
+    config.rl.steps = 10
+    for step, one in ((0, JUMP), (10, SEARCH)):
+        path = journal.samples_path(tmp_path, shown_question.NAME, step)
+        path.write_text(json.dumps(one | {"prompt": "How many figs?"}) + "\n")
+    plot.run(config, tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    section = page.partition("<h2>A question of its own, before and after RL</h2>")[2].partition("<h2>")[0]
+    assert "How many figs?" in section and "0 of 1 right" in section and "1 of 1 right" in section
+    assert "<summary><code>all attempts</code></summary>" in section
+    config.rl.steps = 20  # the run goes on: the attempts of its end are not there yet
+    plot.run(config, tmp_path)
+    assert "A question of its own" not in (tmp_path / "report.html").read_text()
+
+
+def test_several_runs_are_drawn_into_one_picture(config, tmp_path):
+    folders = [run_of(tmp_path / str(seed), [0.3, 0.5 + seed / 10], [JUMP]) for seed in range(3)]
+    plot.run(config, folders[0], list(map(str, folders[1:])), to=str(tmp_path / "curves.png"), title="three")
+    assert (tmp_path / "curves.png").stat().st_size > 10_000 and not (folders[0] / "report.html").exists()
+    with pytest.raises(UserError, match="--to=: name the .png file"):
+        plot.run(config, folders[0], [str(folders[1])])
+    with pytest.raises(UserError, match="there is no run in .*nowhere"):
+        plot.run(config, folders[0], [str(tmp_path / "nowhere")], to="a.png")
 
 
 def test_a_first_aha_at_step_zero_is_reported_as_there_before_rl(config, tmp_path):

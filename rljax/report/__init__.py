@@ -16,7 +16,14 @@ r1_zero_curves.py  the published curves of DeepSeek-R1-Zero
 figures/           the figures
 """
 
-from rljax.report.attempts import median_attempt, rank_by_improvement, render_example, render_models, split_answer
+from rljax.report.attempts import (
+    median_attempt,
+    rank_by_improvement,
+    render_example,
+    render_models,
+    split_answer,
+    split_examples,
+)
 from rljax.report.page import write_page
 from rljax.report.records import group_by_problem
 from rljax.report.run_report import write_report

@@ -13,6 +13,7 @@ from rljax.errors import UserError
 
 Sample = Mapping[str, Any]
 ModelAttempts = tuple[str, Sequence[Sample]]  # (name of a model, its attempts at one question)
+MAX_LABEL = 12  # characters of what begins each block of a prompt with worked examples, as in "Question:"
 MEDIAN_NOTE = "For each model the median attempt is shown, in the order of reward and then of length."
 
 
@@ -110,8 +111,24 @@ def render_card(name: str, note: str, sample: Sample, prompt: str = "", pattern:
 
 
 def render_question(prompt: str) -> str:
-    """HTML of a question."""
-    return f'<p class="question"><code>{html.escape(clean_prompt(prompt))}</code></p>'
+    """HTML of a question. Worked examples before it are folded."""
+    examples, question = split_examples(prompt)
+    folded = (
+        render_details("worked examples before it", f"<pre>{html.escape(examples)}</pre>", False) if examples else ""
+    )
+    return f'<div class="question"><code>{html.escape(question)}</code>{folded}</div>'
+
+
+def split_examples(prompt: str) -> tuple[str, str]:
+    """(worked examples, question) of a prompt; the examples are "" where there are none.
+
+    A prompt has examples where it is made of blocks, with an empty line between them, that begin with the same label: "Q:".
+    """
+    blocks = clean_prompt(prompt).split("\n\n")
+    labels = {block[: block.find(":") + 1] for block in blocks}
+    if len(blocks) < 2 or len(labels) > 1 or not 1 < len(labels.pop()) <= MAX_LABEL:
+        return "", clean_prompt(prompt)
+    return "\n\n".join(blocks[:-1]), blocks[-1]
 
 
 def clean_prompt(prompt: str) -> str:
@@ -132,10 +149,10 @@ def mark_matches(text: str, pattern: re.Pattern[str] | None) -> str:
 
 
 def render_problem(
-    before: Sequence[Sample], after: Sequence[Sample], is_open: bool, column_titles: tuple[str, str]
+    before: Sequence[Sample], after: Sequence[Sample], is_open: bool, column_titles: tuple[str, str], title: str = ""
 ) -> str:
-    """HTML of one prompt with its attempts in two columns, folded unless ``is_open``."""
-    prompt = html.escape(clean_prompt(next((s["prompt"] for s in (*before, *after)), "")))
+    """HTML of one prompt, or of ``title``, with its attempts in two columns, folded unless ``is_open``."""
+    prompt = html.escape(title or split_examples(next((s["prompt"] for s in (*before, *after)), ""))[1])
     columns = "".join(
         f"<div><h3>{name} <span>{sum(map(is_right, samples))} of {len(samples)} right</span></h3>"
         f"<ol>{''.join(map(render_attempt, samples))}</ol></div>"

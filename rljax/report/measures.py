@@ -69,6 +69,8 @@ EVALUATION: dict[str, Measure] = {  # {name: measure}
     "false yes": Measure("eval/false_yes", "Wrong “yes” verdicts", "share", "lower"),
     "no answer": Measure("eval/answers/none", "No answer", "share", "lower", show_constant=False),
     "several answers": Measure("eval/answers/several", "Several answers", "share", "lower", show_constant=False),
+    "verifier failed": Measure("eval/verifier_error", "Verifier failed", "share", "lower", show_constant=False),
+    "not scored": Measure("eval/verifier_unscored", "Not scored", "share", "lower", show_constant=False),
     "no program": Measure("eval/code/none", "No program", "share", "lower", show_constant=False),
     "program fails": Measure("eval/code/fails", "Program fails", "share", "lower", show_constant=False),
 }
@@ -117,6 +119,8 @@ TRAINING: tuple[Measure, ...] = (
     Measure("train/loss_scale", "Loss scale of float16", show_constant=False),
     Measure("train/value/explained_variance", "Critic: explained variance", "", "higher"),
     Measure("train/loss", "Loss"),
+    Measure("train/answers/none", "No answer", "share", "lower", show_constant=False),
+    Measure("train/answers/several", "Several answers", "share", "lower", show_constant=False),
 )
 # Evaluation keys without a small panel: they have a figure of their own, or belong to an estimate
 NO_PANEL = re.compile(

@@ -9,13 +9,14 @@ from rljax.errors import UserError
 from rljax.metrics.alarms import Alarm, find_alarms
 from rljax.report import figures, texts
 from rljax.report.aha import FirstAha, find_first_aha, make_aha_tile, render_aha
-from rljax.report.attempts import is_right, rank_by_improvement, render_models
+from rljax.report.attempts import is_right, rank_by_improvement, render_models, render_problem
 from rljax.report.page import Picture, write_page
 from rljax.report.records import Run, Sample, find_keys, group_by_problem, read_series
 from rljax.report.tables import run_tables
 
 Samples = Sequence[Sample]
 LISTED_PROBLEMS = 4  # problems whose attempts are listed
+RARE = 0.01  # a behaviour or a strategy that is never in so large a share of responses has no curve
 MIN_CURVE_POINTS = 3  # evaluations that a run needs for the comparison with R1-Zero's curves
 
 
@@ -28,12 +29,14 @@ def write_report(
     config_json: Mapping[str, Any] | None = None,
     timings: Run = (),
     selection: Mapping[str, Run] | None = None,
+    asked: tuple[Samples, Samples] | None = None,
 ) -> Path:
     """Draw a run's figures into folder/figures and write folder/report.html; returns its path.
 
     ``records`` are those of metrics.jsonl, ``timings`` those of timings.jsonl. ``read_samples(step)`` returns the attempts of
     one evaluation. ``config`` is the resolved config as a plain dict, ``config_json`` the whole config.json. ``selection``
-    is {algorithm: records} of runs from the same start with other algorithms. Raises UserError where there are fewer than
+    is {algorithm: records} of runs from the same start with other algorithms. ``asked`` are the attempts at a question of the
+    user's own, before and after RL. Raises UserError where there are fewer than
     two evaluations of RL.
     """
     evaluations = texts.rl_evaluations(records)
@@ -43,19 +46,25 @@ def write_report(
 
     # Figures and sections
     aha = find_first_aha(config.get("report", {}).get("aha", {}), records)
+    if aha and max(read_series(records, f"eval/behaviour/{aha.behaviour}").values()) < RARE:
+        aha = None  # what hardly ever occurs is no aha, nor is its absence: the section on reflection says so
     pictures = draw_run_figures(records, config, folder / "figures", aha, questions)
     sections = [("Alarms", render_alarms(find_alarms(records)))]
+    names = texts.name_start_model(config), f"RL model, step {evaluations[-1]['step']}"
+    if asked:
+        sections.append(("A question of its own, before and after RL", render_asked(asked, names)))
     pairs = pair_attempts(read_samples(evaluations[0]["step"]), read_samples(evaluations[-1]["step"]))
     if pairs:
         path = folder / "figures" / "attempts.png"
         figures.draw_attempts(*pairs[0], path)
         pictures.append((path, "One held-out problem, attempts before and after RL: right ones green."))
-        names = texts.name_start_model(config), f"RL model, step {evaluations[-1]['step']}"
         note = texts.describe_question(*map(pass_rate, pairs[0]))
         cards = render_models(list(zip(names, pairs[0], strict=True)), note)
         sections.append(("One question, before and after RL", cards))
     if aha:
         sections.append(("First aha", render_aha(aha, read_samples)))
+    if said := texts.describe_rare_behaviours(records, RARE):
+        sections.append(("Reflection", f'<p class="note">{html.escape(said)}</p>'))
     runs_by_rule = label_selection_runs(records, selection or {}, config)
     if runs_by_rule:
         path = folder / "figures" / "selection.png"
@@ -74,6 +83,13 @@ def write_report(
         sections,
     )
     return folder / "report.html"
+
+
+def render_asked(asked: tuple[Samples, Samples], names: tuple[str, str]) -> str:
+    """HTML of the attempts at the question of the report: the median one of each model, then all in full."""
+    note = "This question was not trained on, nor is it one of those above. It was put to the model before RL and after it."
+    cards = render_models(list(zip(names, asked, strict=True)), note)
+    return cards + render_problem(*asked, False, ("before RL", "after RL"), "all attempts")
 
 
 def render_alarms(alarms: Sequence[Alarm]) -> str:
@@ -107,10 +123,10 @@ def draw_run_figures(
     if min(len(read_series(records, key)) for key in ("eval/pass@1", "eval/response_length/mean")) >= MIN_CURVE_POINTS:
         draw("overlay", OVERLAY, questions=questions)
     keys = find_keys(runs, r"eval/strategy/(\w+)")
-    strategies = [name for name, key in keys.items() if any(read_series(records, key).values())]
+    strategies = [name for name, key in keys.items() if max(read_series(records, key).values(), default=0.0) >= RARE]
     if len(strategies) > 1:
         draw("strategies", texts.describe_strategies(strategies))
-    draw("behaviours", texts.BEHAVIOURS_CAPTION, aha=aha.step if aha else None)
+    draw("behaviours", texts.BEHAVIOURS_CAPTION, aha=aha.step if aha else None, rare=RARE)
     draw("skills", "Calculations and verdicts that are right, verdicts by number of the try, and wrong “yes” verdicts.")
     return pictures
 

@@ -128,6 +128,24 @@ def describe_question(before: float, after: float) -> str:
     )
 
 
+def describe_rare_behaviours(records: Run, rare: float) -> str:
+    """What to say of counted behaviours that no evaluation found in the share ``rare`` of the responses; "" without any."""
+    prefix, shares = "eval/behaviour/", {}
+    for record in rl_evaluations(records):
+        for key, value in record.items():
+            if key.startswith(prefix) and "/" not in key.removeprefix(prefix) and value is not None:
+                shares.setdefault(key.removeprefix(prefix), []).append(value)
+    largest = {name: max(values) for name, values in shares.items()}
+    seldom = [name for name, share in largest.items() if share < rare]
+    if not seldom:
+        return ""
+    names = ", ".join(name.removesuffix("_proxy").replace("_", " ") for name in seldom)
+    which = (
+        "None of the counted behaviours" if len(seldom) == len(largest) else "Of the counted behaviours none of these"
+    )
+    return f"{which} was in {rare:.0%} of the responses at any evaluation, before RL or after it: {names}."
+
+
 def rl_evaluations(records: Run) -> list[Record]:
     """The evaluations of the RL stage that have a pass@1."""
     return [r for r in records if r.get("stage") == "rl" and r.get("eval/pass@1") is not None]

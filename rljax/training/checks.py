@@ -26,6 +26,11 @@ def check_run(run: Any, stages: Sequence[str]) -> None:
             f"report.aha.behaviour={run.aha.behaviour!r} is not counted in task {run.task.name}, choose from "
             f"{run.task.behaviours}"
         )
+    if run.report.question and not (run.task.read_prompt and run.task.read_prompt(run.report.question)):
+        raise UserError(
+            f"report.question={run.report.question!r}: the answer to it is not known to task {run.task.name}: put a problem of "
+            "this task in words that it uses, or leave it empty"
+        )
     check_questions(run)
     longest = {"sft": run.sft.data.max_new_tokens, "rl": run.rl.sampling.max_new_tokens}
     for name in sorted({"rl", *stages} - {"pretrain"}):

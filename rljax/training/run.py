@@ -28,6 +28,7 @@ from rljax.training.schema import (
     AhaOptions,
     CheckpointOptions,
     LoopOptions,
+    ReportOptions,
     RunOptions,
     SelectionOptions,
     build_section,
@@ -110,6 +111,7 @@ class Run:
     sft: FineTuning
     rl: Reinforcement
     selection: SelectionOptions
+    report: ReportOptions
     aha: AhaOptions
     record: Mapping[str, Any]  # the config as config.json says it, for records and loggers alone
 
@@ -257,6 +259,7 @@ def build_run(config: ConfigTree, task: Any, model: transformer.Config, sampler_
         ),
         rl=build_rl(config, task, model),
         selection=build_section(SelectionOptions, config, "selection"),
+        report=build_section(ReportOptions, config, "report"),
         aha=build_section(AhaOptions, config, "report.aha"),
         record=to_plain(config.to_dict()),
     )

@@ -106,6 +106,13 @@ class TaskOptions:
 
 
 @dataclasses.dataclass(frozen=True)
+class ReportOptions:
+    """What the report shows besides what the run has measured."""
+
+    question: str = option("", "a question that reproduce puts to the model before and after RL; '': none")
+
+
+@dataclasses.dataclass(frozen=True)
 class AhaOptions:
     """What the report calls the first aha; it changes nothing of the run."""
 
@@ -147,6 +154,7 @@ SECTIONS: dict[str, tuple[type, ...]] = {
     "selection": (SelectionOptions,),
     "eval": (EvaluationOptions,),
     "eval.budget": (BudgetOptions,),
+    "report": (ReportOptions,),
     "report.aha": (AhaOptions,),
 }
 DEFAULTS: dict[str, dict[str, Any]] = {  # where a section's defaults are not those of the declaration

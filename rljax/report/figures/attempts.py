@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from rljax.errors import UserError
+from rljax.report.attempts import split_examples
 from rljax.report.figures.drawing import DPI, INK, MUTED, RIGHT, WRONG, save_figure
 from rljax.report.records import Sample
 
@@ -32,7 +33,7 @@ def draw_attempts(before: Sequence[Sample], after: Sequence[Sample], path: str |
     ax.set(xlim=(0, width), ylim=(height, 0))
     ax.axis("off")
     text_style = {"va": "center", "color": INK, "parse_math": False}
-    prompt, size = clean_text(before[0]["prompt"]), 12.5
+    prompt, size = clean_text(split_examples(before[0]["prompt"])[1]), 12.5
     if len(prompt) > 75:
         prompt, size = shorten(prompt, 105), 9
     ax.text(28, 36, prompt, fontsize=size, family="monospace", fontweight="bold", **text_style)

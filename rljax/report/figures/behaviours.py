@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from rljax.metrics.behaviours import REFLECTION
 from rljax.report.figures.drawing import (
     CYCLE,
@@ -15,7 +17,7 @@ from rljax.report.figures.drawing import (
     require_data,
     save_figure,
 )
-from rljax.report.records import Run, find_keys
+from rljax.report.records import Run, find_keys, stack_runs
 
 PANELS = {  # {end of the key: (title, format of the last value)}
     "": ("Share of responses", "{:.0%}"),
@@ -26,18 +28,28 @@ MAX_LABEL_LENGTH = 8  # characters of a name that fits beside its curve
 
 
 def draw_behaviours(
-    runs: Sequence[Run], path: str | Path, title: str = "Counted behaviours", aha: int | None = None
+    runs: Sequence[Run],
+    path: str | Path,
+    title: str = "Counted behaviours",
+    aha: int | None = None,
+    rare: float = 0.0,
 ) -> None:
     """Draw each counted behaviour: share of responses that show it, times per response, and times per 1,000 tokens.
 
     ``aha`` is the step of the first aha, marked by a thin line. Where a run has "reflection", the sum over R1's reflective
-    words, "wait" is the only one of these words that is drawn.
+    words, "wait" is the only one of these words that is drawn. A behaviour whose share of responses is always below ``rare`` is
+    left out.
     """
     keys_by_end = {end: find_keys(runs, rf"eval/behaviour/([^/]+){end}") for end in PANELS}
     names = sorted({name for keys in keys_by_end.values() for name in keys})
     if "reflection" in names:
         names = [n for n in names if n == "wait" or n not in REFLECTION]
-    panels = [end for end in PANELS if keys_by_end[end]]
+    largest = {
+        name: np.nanmax(stack_runs(runs, keys_by_end[""][name])[1]) if name in keys_by_end[""] else 1.0
+        for name in names
+    }
+    names = [name for name in names if largest[name] >= rare]
+    panels = [end for end in PANELS if keys_by_end[end]] if names else []
     require_data(panels, "behaviours", "eval/behaviour/...")
     colors = dict(zip(names, CYCLE * len(names), strict=False))
     labels_fit = max(map(len, names)) <= MAX_LABEL_LENGTH
@@ -50,7 +62,8 @@ def draw_behaviours(
             if last is not None:
                 value = number_format.format(last)
                 ends.append((last, f"{name}\n{value}" if labels_fit else value, colors[name]))
-        finish_axes(ax, ends, note, share=not end)
+        top = max(largest[name] for name in names)
+        finish_axes(ax, ends, note, share=not end, high=1.15 * top if not end and top < 0.5 else None)
         ax.set_ylim(bottom=0)
         if aha is not None:
             mark_step(ax, aha, f"first aha\nstep {aha}" if ax is axes[0] else "")
