@@ -93,8 +93,9 @@ def write_questions(run: Run, path: Path) -> None:
 def find_stop_ids(run: Run) -> list[int]:
     """The stop tokens, and every token that completes a stop string by itself."""
     strings = [text.encode() for text in run.task.stop_strings]
-    tokens = run.task.tokenizer.token_bytes
-    return [*run.task.tokenizer.stop_ids, *(i for i, b in enumerate(tokens) if any(s in b for s in strings))]
+    tokenizer: Any = run.task.tokenizer
+    tokens: list[bytes] = tokenizer.token_bytes
+    return [*tokenizer.stop_ids, *(i for i, b in enumerate(tokens) if any(s in b for s in strings))]
 
 
 # The two sides

@@ -87,7 +87,7 @@ def write_report(
 
 def render_asked(asked: tuple[Samples, Samples], names: tuple[str, str]) -> str:
     """HTML of the attempts at the question of the report: the median one of each model, then all in full."""
-    note = "This question was not trained on, nor is it one of those above. It was put to the model before RL and after it."
+    note = "The question of the config (report.question), put to the model before RL and after it, whatever RL has asked."
     cards = render_models(list(zip(names, asked, strict=True)), note)
     return cards + render_problem(*asked, False, ("before RL", "after RL"), "all attempts")
 

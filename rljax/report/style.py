@@ -44,6 +44,8 @@ li small { font-size: 12px; }
 .question, .model { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 12px 18px; }
 .question { margin: 0 0 14px; white-space: pre-wrap; overflow-wrap: anywhere; }
 .question code { font-weight: 600; }
+.question details { background: none; border: 0; padding: 0; margin: 8px 0 0; font-size: 14px; color: var(--muted); }
+.columns + details { margin-top: 18px; }
 .model .question { border-style: dashed; }
 h4 { font-size: 13px; margin: 14px 0 4px; text-transform: uppercase; letter-spacing: .04em; }
 h4 span { text-transform: none; letter-spacing: 0; font-weight: normal; }
