@@ -9,7 +9,7 @@ import pytest
 from models import EACH, EVERYTHING, SMALL, forward, jit, near, params_of, tokens_of
 
 from rljax import transformer
-from rljax.transformer import blocks
+from rljax.transformer import blocks, scoring
 
 token_logprobs = jax.jit(
     transformer.token_logprobs, static_argnums=(1, 5), compiler_options={"xla_backend_optimization_level": 0}
@@ -271,3 +271,27 @@ def test_norms_that_add_one_start_as_the_same_function():
     configs = SMALL, dataclasses.replace(SMALL, norm_plus_one=True)
     logits = [forward(transformer.init(c, jax.random.key(0)), c, tokens_of(2, 8)) for c in configs]
     near(*logits, 1e-6)
+
+
+@pytest.mark.parametrize("chunk", [0, 8])
+def test_a_large_vocabulary_that_is_summed_in_two_stages_gives_the_same_logprobs_and_gradients(chunk, monkeypatch):
+    config = transformer.Config(
+        layers=1, width=16, heads=2, kv_heads=2, head_width=8, ff_width=32, vocab_size=8192, logprob_chunk=chunk
+    )
+    params = transformer.init(config, jax.random.key(0))
+    tokens = jax.random.randint(jax.random.key(1), (2, 20), 0, config.vocab_size)
+    weights = jnp.sin(jnp.arange(2 * 19.0)).reshape(2, 19)
+
+    def loss(params):
+        logp, entropy = transformer.token_logprobs(params, config, tokens, jnp.ones(tokens.shape, bool))
+        return (weights * logp).sum() + 0.3 * entropy.sum(), (logp, entropy)
+
+    results, barriers = [], []
+    for long_vocabulary in (scoring.LONG_VOCABULARY, 10**9):
+        monkeypatch.setattr(scoring, "LONG_VOCABULARY", long_vocabulary)
+        lowered = jax.jit(lambda params: jax.value_and_grad(loss, has_aux=True)(params)).lower(params)
+        barriers.append(lowered.as_text().count("optimization_barrier"))
+        (_, found), gradient = lowered.compile()(params)
+        results.append((found, gradient))
+    assert barriers[0] > barriers[1]  # the two forms are not one
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-6), *results)
