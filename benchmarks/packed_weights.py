@@ -1,8 +1,9 @@
 """A small Hugging Face folder in one file of a few bits a weight, and back: for a machine that takes no more than so many bytes.
 
-The numbers of a matrix are in groups of 64 along their row, each with the smallest number and a step, and stored as whole steps:
-in 3 or 4 bits in the layers, in 4 bits in the embedding. The smallest number and the step are stored in 8 bits each, as shares of the
-largest in their matrix. Of the range that a group covers the best of a few is taken, by the squared error.
+The numbers of a matrix are in groups of 32 along their row, each with the smallest number and a step, and stored as whole steps:
+in 4 bits in the layers, in 6 bits in the embedding. These are the groups of a GGUF file of kind Q4_1, so that weights that came from one
+lose little. The smallest number and the step are stored in 8 bits each, as shares of the largest in their matrix. Of the
+range that a group covers the best of a few is taken, by the squared error.
 
 Of the vocabulary only the first tokens are kept. Byte-level BPE numbers its tokens in the order in which they were merged, so the first ones
 are a smaller vocabulary of the same kind: rarer words become several tokens.
@@ -20,10 +21,10 @@ from safetensors.numpy import save_file
 
 from rljax.errors import UserError
 
-GROUP = 64
-BITS = {"mlp.gate_proj": 3, "mlp.up_proj": 3}  # of these matrices; 4 of the others. They are half of all weights
-SHARES = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)  # of a group's range that is covered
-VOCABULARY = 16_384
+GROUP = 32
+BITS = {"embed_tokens": 6, "lm_head": 6}  # of these matrices; 4 of the others
+SHARES = (1.0, 0.95, 0.9, 0.85, 0.8)  # of a group's range that is covered
+VOCABULARY = 8_192
 FILES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 

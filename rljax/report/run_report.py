@@ -87,7 +87,9 @@ def write_report(
 
 def render_asked(asked: tuple[Samples, Samples], names: tuple[str, str]) -> str:
     """HTML of the attempts at the question of the report: the median one of each model, then all in full."""
-    note = "The question of the config (report.question), put to the model before RL and after it, whatever RL has asked."
+    note = (
+        "The question of the config (report.question), put to the model before RL and after it, whatever RL has asked."
+    )
     cards = render_models(list(zip(names, asked, strict=True)), note)
     return cards + render_problem(*asked, False, ("before RL", "after RL"), "all attempts")
 
