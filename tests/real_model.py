@@ -90,7 +90,7 @@ def check_samples(config: Any, params: Any, tokenizer: Any) -> None:
     rollout = sampler.sample(params, config, jnp.asarray(ids), jnp.ones(ids.shape, bool), jax.random.key(0), **how)
     texts = [
         tokenizer.decode(row[:n])
-        for row, n in zip(np.asarray(rollout.response)[0], np.asarray(rollout.lengths)[0], strict=True)
+        for row, n in zip(np.asarray(rollout.response), np.asarray(rollout.lengths), strict=True)
     ]
     hold("samples", any("Paris" in text for text in texts), f"the capital of France is{texts[0]!r}, and 7 more")
 
