@@ -7,8 +7,9 @@ Needs jax, optax, flax, numpy, tokenizers, safetensors and this checkout; it doe
 tensorboardX or math-verify, which a machine with JAX alone lacks. So it composes the parts of the library itself, where
 ``experiments/rl.py`` has a config, checkpoints and loggers. matplotlib draws the picture, where it is installed.
 
-The packed file (``benchmarks.packed_weights``) has 3 or 4 bits a weight and the first 16,384 tokens of the vocabulary: it starts somewhat
-below the model that it was made of. It is widened to bfloat16 in a folder; all weights learn, in float32 with products in bfloat16.
+The packed file (``benchmarks.packed_weights``) has 4 bits a weight in the layers, 6 in the embedding, and the first 8,192 tokens of the
+vocabulary: 60.3 MB for SmolLM2, whose layers change by 3.4 % (root of the mean square) where they came from a Q4_1 file. It starts
+below the model that it was made of; the first evaluation says where. It is widened to bfloat16 in a folder; all weights learn, in float32 with products in bfloat16.
 
 Steps go on until ``--steps`` or ``--seconds`` are over, the last evaluation included. Written into ``--out``, five files: metrics.jsonl (train
 and held-out measures, seconds), samples_first.jsonl and samples_last.jsonl (attempts at held-out problems), learning.png, about.json.
