@@ -1,5 +1,6 @@
 """The benchmark beside the peers: the model that counts down, workers in turn, ratios, and the table of the docs."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import tokenizers
 
 from benchmarks import packing
 from benchmarks.peers import countdown, pairs, table, work_rljax
@@ -54,6 +56,22 @@ def test_long_lengths_are_log_normal_with_the_mean_asked_for_but_for_the_cut():
     cut = countdown.length_chances("long", 60.0, 256)
     np.testing.assert_allclose(cut[:255], chances[:255])
     assert cut[255] == pytest.approx(chances[255:].sum())
+
+
+def test_a_tokenizer_that_looks_for_special_tokens_inside_of_words_reads_the_ids_of_a_prompt(tmp_path):
+    config = dataclasses.replace(TINY, vocab_size=1024)
+    countdown.write_folder(tmp_path, config, countdown.length_chances("equal", 16.0, 16))
+    tokenizer = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    named = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    tokenizer.add_special_tokens([named[f"{kind}_token"] for kind in ("eos", "pad", "unk")])
+    for ids in countdown.draw_prompts(1024, 16, 32, 16).tolist():
+        assert tokenizer.encode(countdown.words(ids)).ids == ids
+
+
+def test_a_peer_whose_responses_have_other_lengths_is_no_comparison():
+    ours, theirs = [ANSWER | {"seconds": 1.0, "cpu_seconds": 1.0, "tokens": n} for n in (2048, 32)]
+    with pytest.raises(UserError, match="have not done the same work"):
+        pairs.summarise(CASES[0], "trl", [ours] * 3, [theirs] * 3)
 
 
 def test_every_case_has_a_name_of_its_own_and_a_vocabulary_for_its_count():

@@ -74,14 +74,16 @@ SHAPE = ("layers", "width", "heads", "kv_heads", "head_width", "ff_width", "norm
 
 
 def task_of(case: Case, folder: Path) -> dict[str, Any]:
-    """What a worker is told: the case, the model's folder, prompts as token ids, and the responses that an update learns from."""
+    """What a worker is told: the case, the model's folder, prompts as token ids and as text, and the responses that an update learns from."""
     vocab = case.model.vocab_size
     lengths = countdown.draw_lengths(case.lengths, case.mean, case.new, case.rows)
+    prompts = countdown.draw_prompts(vocab, case.prompts, case.prompt_slots, case.new).tolist()
     return dataclasses.asdict(case) | {
         "folder": str(folder),
         "model": {name: getattr(case.model, name) for name in SHAPE},
         "vocab": vocab,
-        "prompt_ids": countdown.draw_prompts(vocab, case.prompts, case.prompt_slots, case.new).tolist(),
+        "prompt_ids": prompts,
+        "prompt_texts": [countdown.words(ids) for ids in prompts],
         "responses": [countdown.count_down(int(n)) for n in lengths],
         "rewards": [float(n % 2) for n in range(case.rows)],
     }

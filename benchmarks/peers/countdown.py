@@ -9,6 +9,7 @@ they do not disturb the count, and cost what they always cost.
 import dataclasses
 import json
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,11 @@ def draw_prompts(vocab: int, prompts: int, columns: int, longest: int) -> np.nda
     return tokens.astype(np.int32)
 
 
+def words(ids: Iterable[int]) -> str:
+    """The text of these tokens. No word is a part of another: libraries look for special tokens inside of words too."""
+    return " ".join(f"<{n}>" for n in ids)
+
+
 def make_params(config: transformer.Config, chances: np.ndarray) -> transformer.Params:
     """Parameters of the model that counts down. START is token V - 2, padding V - 1. The head is not tied."""
     longest, width, vocab = len(chances), config.width, config.vocab_size
@@ -72,7 +78,7 @@ def make_params(config: transformer.Config, chances: np.ndarray) -> transformer.
 
 
 def write_folder(folder: Path, config: transformer.Config, chances: np.ndarray) -> None:
-    """A Hugging Face folder (Llama) with the model and a tokenizer whose word "t7" is token 7."""
+    """A Hugging Face folder (Llama) with the model and a tokenizer of ``words``."""
     config = dataclasses.replace(config, tied_head=False, scan_layers=False, rope_base=1e6)
     pretrained.save(folder, config, make_params(config, chances), family="llama")
     vocab = config.vocab_size
@@ -80,10 +86,13 @@ def write_folder(folder: Path, config: transformer.Config, chances: np.ndarray) 
     about = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(about | ids))
     (folder / "generation_config.json").write_text(json.dumps(ids))
-    words = tokenizers.Tokenizer(tokenizers.models.WordLevel({f"t{n}": n for n in range(vocab)}, unk_token="t1"))
-    words.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
-    words.save(str(folder / "tokenizer.json"))
-    special = {"eos_token": f"t{STOP}", "pad_token": f"t{vocab - 1}", "unk_token": "t1", "padding_side": "left"}
+    unknown = words([1])
+    tokenizer = tokenizers.Tokenizer(
+        tokenizers.models.WordLevel({words([n]): n for n in range(vocab)}, unk_token=unknown)
+    )
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    special = {"eos_token": words([STOP]), "pad_token": words([vocab - 1]), "unk_token": unknown, "padding_side": "left"}
     (folder / "tokenizer_config.json").write_text(
         json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False} | special)
     )

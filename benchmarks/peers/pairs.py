@@ -116,6 +116,12 @@ def start_rounds(
     return answers
 
 
+def check_lengths(case: Case, peer: str, ours: list[int], theirs: list[int]) -> None:
+    """Raise UserError where the peer's responses have other lengths than ours: it would not have done the same work."""
+    if not 0.6 < sum(theirs) / sum(ours) < 1.6:
+        raise UserError(f"{case.name}: {peer} computed {theirs} tokens, rljax {ours}: they have not done the same work")
+
+
 def summarise(case: Case, peer: str, ours: list[Answer], theirs: list[Answer]) -> dict[str, Any]:
     """A line of the results. Where one core works, seconds are those of its CPU, else of the wall clock.
 
@@ -126,6 +132,7 @@ def summarise(case: Case, peer: str, ours: list[Answer], theirs: list[Answer]) -
     each = lambda answers: [
         s if case.work == "start" else s / n for s, n in zip(of(answers, clock), of(answers, "tokens"), strict=True)
     ]
+    check_lengths(case, peer, of(ours, "tokens"), of(theirs, "tokens"))
     ratios = [b / a for a, b in zip(each(ours), each(theirs), strict=True)]
     line: dict[str, Any] = {"benchmark": "peers", "case": case.name, "work": case.work, "size": case.size}
     line |= {"lengths": case.lengths, "rows": case.rows, "new": case.new, "peer": peer, "clock": clock}

@@ -72,7 +72,6 @@ def prepare_step(case: dict[str, Any], model: Any) -> Run:
     import trl
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(case["folder"])
-    prompts = [" ".join(f"t{n}" for n in ids) for ids in case["prompt_ids"]]
     rows = case["prompts"] * case["group"]
     tokens = []
 
@@ -113,7 +112,7 @@ def prepare_step(case: dict[str, Any], model: Any) -> Run:
         disable_tqdm=True,
         seed=0,
     )
-    data = datasets.Dataset.from_dict({"prompt": list(itertools.islice(itertools.cycle(prompts), 4096))})
+    data = datasets.Dataset.from_dict({"prompt": list(itertools.islice(itertools.cycle(case["prompt_texts"]), 4096))})
 
     def loop(pause: Any) -> None:
         trl.GRPOTrainer(

@@ -24,16 +24,16 @@ ROWS = 32  # of a micro-batch
 
 
 class Words:
-    """The tokenizer that tunix asks for: the word "t7" is token 7."""
+    """The tokenizer that tunix asks for: the word "<7>" is token 7."""
 
     def __init__(self, vocab: int):
         self.vocab = vocab
 
     def encode(self, text: str, **_: Any) -> list[int]:
-        return [int(word[1:]) for word in text.split()]
+        return [int(word[1:-1]) for word in text.split()]
 
     def decode(self, ids: list[int], **_: Any) -> str:
-        return " ".join(f"t{n}" for n in ids)
+        return " ".join(f"<{n}>" for n in ids)
 
     def bos_id(self) -> None:
         return None
@@ -62,7 +62,7 @@ def prepare(case: dict[str, Any]) -> Run:
     dtype = jnp.dtype(case["dtype"])
     with mesh:
         model = llama_params.create_model_from_safe_tensors(case["folder"], config, mesh, dtype)
-    prompts = [" ".join(f"t{n}" for n in ids) for ids in case["prompt_ids"]]
+    prompts = case["prompt_texts"]
     if case["work"] == "sampler":
         return prepare_sampler(case, model, config, prompts)
     return {"update": prepare_update, "step": prepare_step}[case["work"]](case, model, mesh, prompts)
