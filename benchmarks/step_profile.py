@@ -3,8 +3,8 @@
     python -m benchmarks.step_profile "update 10M equal 32x64" [--core 0] [--out FILE]
 
 The cases are those of ``benchmarks.peers``. The program runs once under JAX's profiler. Time is summed over its operations by
-kind: matrix products (with their rate), copies and transpositions, reductions, everything else. The ceiling of products is
-the best rate of one large float32 product on the same cores. Operations of a thread that waits are not counted.
+kind: matrix products, copies and transpositions, reductions, scatters, everything else. Shares of the profile times the CPU
+seconds of a run without it give the rate of products. The ceiling is the best rate of one large float32 product on the same core.
 """
 
 import argparse
@@ -146,8 +146,7 @@ def profile(name: str, dump: Path) -> dict[str, Any]:
         "cpu_seconds": round(seconds, 3),
         "tokens": tokens,
         "shares": {kind: round(spent[kind] / total, 3) for kind in KINDS},
-        "outside_operations": round(max(0.0, 1 - total / seconds), 3),  # starting operations, waiting
-        "product_gflops": round(flops / spent["products"] / 1e9, 1),
+        "product_gflops": round(flops / (seconds * spent["products"] / total) / 1e9, 1),
         "step_gflops": round(flops / seconds / 1e9, 1),
         "machine_gflops": round(ceiling / 1e9, 1),
         "commit": source_commit(),
