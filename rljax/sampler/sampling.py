@@ -107,7 +107,7 @@ def make_loop(
     max_new_tokens: int,
     temperature: Array | float,
     top_k: int,
-    top_p: float,
+    top_p: Array | float,
     stop_ids: tuple[int, ...],
     stop_table: Array | None,
     greedy: bool,

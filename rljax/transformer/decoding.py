@@ -62,13 +62,15 @@ def count_columns(chunks: list[LayerCache]) -> int:
 
 
 def grow_cache(cache: Cache, columns: int, config: Config) -> Cache:
-    """The cache with ``columns`` response columns, more than it has. New columns are zero."""
+    """The cache with ``columns`` response columns, at least as many as it has. New columns are zero."""
 
     def add_columns(x: Array, kept: int, new: int) -> Array:
         return jnp.pad(x[..., :kept, :], [(0, 0)] * (x.ndim - 2) + [(0, new), (0, 0)])
 
     def add_chunk(chunks: list[LayerCache]) -> list[LayerCache]:
         new = columns - count_columns(chunks)
+        if not new:  # the last chunk is the one that is written to: no empty one may follow it
+            return chunks
         a, b = (add_columns(x, 0, new) for x in chunks[-1])
         return [*(chunk for chunk in chunks if chunk[0].shape[-2]), (a, b)]
 

@@ -1,0 +1,125 @@
+"""The device works for one thread, which goes round the requests: a little of each, so that none waits for another's end.
+
+A request's work is a generator. What it yields is told to whoever asked; between two yields it has the device for itself. A
+request that nobody waits for any longer is closed before its next turn.
+"""
+
+import sys
+import threading
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from rljax.errors import UserError
+
+RUNNING = 4  # requests that have a turn, and memory for their attempts
+WAITING = 64  # requests that wait for a place among them
+
+
+class BusyError(UserError):
+    """Too many requests wait."""
+
+
+class Told(NamedTuple):
+    """What the device says of a request: a value that its work yielded, its end, or why it ended early."""
+
+    value: Any = None
+    ended: bool = False
+    error: UserError | None = None
+
+
+class Ticket:
+    """One request in the queue."""
+
+    def __init__(self, work: Iterator[Any], tell: Callable[[Told], None]):
+        self.work, self.tell, self.stopped = work, tell, False
+
+    def stop(self) -> None:
+        """Nobody waits any longer: the work is closed before its next turn."""
+        self.stopped = True
+
+
+class Engine:
+    """The queue and its thread. ``submit`` and ``count`` may be called from any thread, ``tell`` is called from its own."""
+
+    def __init__(self, running: int = RUNNING, waiting: int = WAITING):
+        self.most_running, self.most_waiting = running, waiting
+        self.running: list[Ticket] = []
+        self.waiting: deque[Ticket] = deque()
+        self.changed = threading.Condition()
+        self.closed = False
+        self.thread = threading.Thread(target=self._run, name="device", daemon=True)
+        self.thread.start()
+
+    def submit(self, work: Iterator[Any], tell: Callable[[Told], None]) -> Ticket:
+        """Let the device work on this. Raises BusyError where too many wait already."""
+        ticket = Ticket(work, tell)
+        with self.changed:
+            self.waiting = deque(t for t in self.waiting if not t.stopped)
+            if self.closed or len(self.waiting) >= self.most_waiting:
+                raise BusyError(f"{len(self.waiting)} requests wait already: try again later")
+            self.waiting.append(ticket)
+            self.changed.notify_all()
+        return ticket
+
+    def count(self) -> dict[str, int]:
+        """How many requests have a turn, and how many wait for one."""
+        with self.changed:
+            return {"running": len(self.running), "waiting": sum(not t.stopped for t in self.waiting)}
+
+    def wait_until_idle(self, timeout: float) -> bool:
+        """Whether no request is left within so many seconds."""
+        with self.changed:
+            return self.changed.wait_for(lambda: not self.running and not self.waiting, timeout)
+
+    def close(self) -> None:
+        """End the thread after its current turn. Requests that are left are told so."""
+        with self.changed:
+            self.closed = True
+            self.changed.notify_all()
+        self.thread.join()
+
+    def _run(self) -> None:
+        while self._admit():
+            for ticket in list(self.running):
+                if self.closed:
+                    break
+                if self._take_turn(ticket):
+                    with self.changed:
+                        self.running.remove(ticket)
+                        self.changed.notify_all()
+        for ticket in [*self.running, *self.waiting]:
+            ticket.work.close() if hasattr(ticket.work, "close") else None
+            ticket.tell(Told(ended=True, error=BusyError("the playground was closed")))
+
+    def _admit(self) -> bool:
+        """Give places to those who wait longest. Waits while there is nothing to do; False where the engine was closed."""
+        with self.changed:
+            while not self.closed:
+                while self.waiting and len(self.running) < self.most_running:
+                    ticket = self.waiting.popleft()
+                    if not ticket.stopped:
+                        self.running.append(ticket)
+                if self.running:
+                    return True
+                self.changed.notify_all()
+                self.changed.wait()
+        return False
+
+    def _take_turn(self, ticket: Ticket) -> bool:
+        """Whether the request has come to its end. One that fails costs the others nothing."""
+        try:
+            if ticket.stopped:
+                ticket.work.close() if hasattr(ticket.work, "close") else None
+                return True
+            ticket.tell(Told(next(ticket.work)))
+            return False
+        except StopIteration:
+            ticket.tell(Told(ended=True))
+        except UserError as e:
+            ticket.tell(Told(ended=True, error=e))
+        except Exception as e:  # a defect: its traceback is for the terminal
+            traceback.print_exc(file=sys.stderr)
+            ticket.tell(Told(ended=True, error=UserError(f"internal error: {type(e).__name__}, see the terminal")))
+        return True
