@@ -42,7 +42,8 @@ class Policy(NamedTuple):
 
     name: str
     source: Source
-    params: Any
+    params: Any  # as they learn
+    sampling: Any  # as they sample
 
 
 class NoPolicyError(UserError):
@@ -74,7 +75,7 @@ class Policies:
 
     def __init__(self, sources: list[Source]):
         self.sources: dict[str, Source] = {source.name: source for source in sources}
-        self.loaded: OrderedDict[str, Any] = OrderedDict()
+        self.loaded: OrderedDict[str, Policy] = OrderedDict()
         self.copies: OrderedDict[str, Policy] = OrderedDict()
         self.lock = threading.Lock()
 
@@ -117,13 +118,13 @@ class Policies:
                 return self.copies[name]
             if name in self.loaded:
                 self.loaded.move_to_end(name)
-                return Policy(name, source, self.loaded[name])
-        params = read_params(source, name)
+                return self.loaded[name]
+        policy = make_policy(name, source, read_params(source, name))
         with self.lock:
-            self.loaded[name] = params
+            self.loaded[name] = policy
             while len(self.loaded) > IN_MEMORY:
                 self.loaded.popitem(last=False)
-        return Policy(name, source, params)
+        return policy
 
     def keep_copy(self, policy: Policy) -> None:
         """Keep a changed copy under its name; the oldest ones are given up."""
@@ -158,7 +159,7 @@ def find_checkpoints(source: Source) -> Iterator[str]:
 
 
 def read_params(source: Source, name: str) -> Any:
-    """The parameters of a checkpoint or a folder, in the dtype and layout of the sampler."""
+    """The parameters of a checkpoint or a folder, laid out for the sampler."""
     how = name.partition("/")[2]
     start = "weights" if how == "weights" else f"{source.path}:{how}"
     run = source.run
@@ -168,8 +169,9 @@ def read_params(source: Source, name: str) -> Any:
     return params
 
 
-def sampling_params(params: Any, config: transformer.Config) -> Any:
-    """The parameters as every product would have them, so that no program has to convert them again."""
+def make_policy(name: str, source: Source, params: Any) -> Policy:
+    """A policy of these parameters. It samples with matrices in the dtype of the products: no program converts them again."""
+    config = source.run.sampler_model
     if config.weight_dtype == config.dtype:
-        return params
-    return jax.jit(lambda p: transformer.quantize_params(p, config, config.dtype))(params)
+        return Policy(name, source, params, params)
+    return Policy(name, source, params, jax.jit(lambda p: transformer.quantize_params(p, config, config.dtype))(params))

@@ -1,0 +1,195 @@
+"""What all addresses share: bodies of requests, errors of one line, lines that are streamed, and who may ask."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import anyio
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from rljax.errors import UserError
+from rljax.serving.engine import BusyError, Engine, Told
+from rljax.serving.fields import MAX_BODY, FieldError, read_body
+from rljax.serving.policies import NoPolicyError
+
+HEADERS = {
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-store",
+    "cross-origin-resource-policy": "same-origin",
+}
+
+
+class StatusError(UserError):
+    """An error with a status of its own."""
+
+    def __init__(self, status: int, said: str):
+        super().__init__(said)
+        self.status = status
+
+
+def status_of(error: UserError) -> int:
+    """The HTTP status of an error."""
+    if isinstance(error, StatusError):
+        return error.status
+    if isinstance(error, BusyError):
+        return 503
+    if isinstance(error, NoPolicyError):
+        return 404
+    return 500 if str(error).startswith("internal error") else 400
+
+
+def error_response(error: UserError) -> Response:
+    """One line of JSON that says what is wrong."""
+    status = status_of(error)
+    retry = {"retry-after": "2"} if status == 503 else {}
+    return JSONResponse({"error": str(error)}, status, headers=retry)
+
+
+async def read_json(request: Request) -> dict[str, Any]:
+    """The JSON object of a request. Raises UserError for one that is too large or is no JSON object."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise StatusError(415, "send JSON, with the header content-type: application/json")
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > MAX_BODY:
+            raise StatusError(413, f"the request is larger than {MAX_BODY} bytes")
+    return read_body(body)
+
+
+async def follow(engine: Engine, work: Iterator[Any]) -> AsyncIterator[Any]:
+    """What the device yields of this work. Leaving it early stops the work. Raises UserError where the work fails."""
+    loop, queue = asyncio.get_running_loop(), asyncio.Queue[Told]()
+
+    def tell(told: Told) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the server ends
+            loop.call_soon_threadsafe(queue.put_nowait, told)
+
+    ticket = engine.submit(work, tell)
+    try:
+        while not (told := await queue.get()).ended:
+            if told.value is not None:
+                yield told.value
+        if told.error is not None:
+            raise told.error
+    finally:
+        ticket.stop()
+
+
+async def run(engine: Engine, work: Iterator[Any]) -> Any:
+    """The last value that the device yields of this work."""
+    last = None
+    async with contextlib.aclosing(follow(engine, work)) as values:
+        async for value in values:
+            last = value
+    return last
+
+
+class Stream(Response):
+    """Chunks of bytes as they come. The first one is waited for: an error before it has a status. A client that leaves ends them."""
+
+    def __init__(self, chunks: AsyncIterator[bytes], kind: str, fail: Callable[[UserError], Response] = error_response):
+        self.chunks, self.kind, self.fail, self.background = chunks, kind, fail, None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with anyio.create_task_group() as group:
+
+            async def watch() -> None:
+                while (await receive())["type"] != "http.disconnect":
+                    pass
+                group.cancel_scope.cancel()
+
+            group.start_soon(watch)
+            await self._send(scope, receive, send)
+            group.cancel_scope.cancel()
+
+    async def _send(self, scope: Scope, receive: Receive, send: Send) -> None:
+        part = lambda body, more: send({"type": "http.response.body", "body": body, "more_body": more})
+        async with contextlib.aclosing(self.chunks) as chunks:  # pyright: ignore[reportArgumentType]
+            try:
+                first = await anext(chunks, b"")
+            except UserError as e:
+                await self.fail(e)(scope, receive, send)
+                return
+            kind = [(b"content-type", self.kind.encode()), (b"x-accel-buffering", b"no")]
+            await send({"type": "http.response.start", "status": 200, "headers": kind})
+            await part(first, True)
+            async for chunk in chunks:
+                await part(chunk, True)
+            await part(b"", False)
+
+
+async def collect(request: Request, values: AsyncIterator[Any], into: Callable[[Any], None]) -> bool:
+    """Take all values, unless the client leaves first; returns whether all came."""
+    done = False
+    async with anyio.create_task_group() as group:
+
+        async def watch() -> None:
+            while (await request.receive())["type"] != "http.disconnect":
+                pass
+            group.cancel_scope.cancel()
+
+        group.start_soon(watch)
+        async with contextlib.aclosing(values) as each:  # pyright: ignore[reportArgumentType]
+            async for value in each:
+                into(value)
+        done = True
+        group.cancel_scope.cancel()
+    return done
+
+
+def json_line(value: Any) -> bytes:
+    """One line of JSON. It holds no NaN, and no character that ends a line."""
+    return json.dumps(value, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+
+
+class Guard:
+    """Adds the headers of every answer, and refuses requests from pages of other addresses.
+
+    ``hosts`` are the names by which the server may be called; none: any. A page elsewhere could otherwise ask by a name that
+    points here, or by a form.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: tuple[str, ...] = ()):
+        self.app, self.hosts = app, hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                out = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    out[name] = value
+            await send(message)
+
+        host, origin = headers.get("host", ""), headers.get("origin")
+        if self.hosts and host_name(host) not in self.hosts:
+            refused: ASGIApp = error_response(StatusError(421, f"this server is not called {host[:80]!r}"))
+        elif origin is not None and origin.partition("://")[2] != host:
+            refused = error_response(StatusError(403, f"a page of {origin[:80]!r} may not ask this server"))
+        else:
+            refused = self.app
+        await refused(scope, receive, send_guarded)
+
+
+def host_name(host: str) -> str:
+    """``localhost:8000`` -> ``localhost``, ``[::1]:8000`` -> ``::1``."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.rpartition(":")[0] if ":" in host else host
+
+
+__all__ = ["FieldError", "Guard", "Stream", "collect", "error_response", "follow", "json_line", "read_json", "run"]
