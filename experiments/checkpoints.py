@@ -59,7 +59,7 @@ def stop_if_damaged(path: Path, stage: str, workdir: Path) -> None:
 
 
 def main() -> None:
-    command_line.name_first_argument("workdir")
+    command_line.name_arguments("workdir")
     command_line.main_without_config(
         run,
         workdir=Flag("", "the folder of a run; also as the first argument, without a name"),

@@ -63,7 +63,7 @@ def describe(replayed: Replayed, file: Path) -> str:
 
 
 def main() -> None:
-    command_line.name_first_argument("workdir")
+    command_line.name_arguments("workdir")
     command_line.main(run, use="read", step=Flag(0, "the train step of rl that is repeated, from 1"))
 
 

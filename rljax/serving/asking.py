@@ -18,7 +18,7 @@ from rljax.serving.fields import FieldError, Fields, check_known, read_number, r
 from rljax.serving.groups import Group, find_algorithm, group_advantages, summarize_group
 from rljax.serving.http import follow, json_line
 from rljax.serving.pieces import TextStream, split_pieces
-from rljax.serving.policies import Source
+from rljax.serving.policies import NoPolicyError, Source
 from rljax.serving.questions import Question, read_question
 from rljax.serving.shapes import check_window
 from rljax.serving.state import Limits, State
@@ -202,3 +202,13 @@ def end_group(state: State, name: str, began: Began, attempts: Attempts, verdict
 def advantage_fields(group: Group, algorithm: str) -> dict[str, Any]:
     """The advantage of each attempt of a group. Raises UserError where the algorithm cannot say."""
     return {"advantages": group_advantages(find_algorithm(algorithm), group.correct, group.responses)}
+
+
+def warm_up(state: State) -> None:
+    """Let the device compile what the page asks first. Does not wait for it; does nothing where there is no policy yet."""
+    try:
+        name = state.policies.default(state.default_source)
+    except NoPolicyError:
+        return
+    how = read_sampling(state.policies.find(name), {}, state.limits)
+    state.engine.submit(sample_question(state, name, {"problem": 0}, how), lambda told: None)

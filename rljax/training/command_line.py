@@ -84,10 +84,12 @@ def main_without_config(run: Callable[..., None], **own: Any) -> None:
         run(**{name: values[name].value for name in own})
 
 
-def name_first_argument(flag: str) -> None:
-    """Let the command line begin with a value without a name: `rljax checkpoints runs/a` is `--workdir=runs/a`."""
-    if len(sys.argv) > 1 and not sys.argv[1].startswith("-"):
-        sys.argv[1] = f"--{flag}={sys.argv[1]}"
+def name_arguments(*names: str) -> None:
+    """Let the command line begin with values without a name: `rljax checkpoints runs/a` is `--workdir=runs/a`."""
+    for place, name in enumerate(names[: len(sys.argv) - 1], 1):
+        if sys.argv[place].startswith("-"):
+            break
+        sys.argv[place] = f"--{name}={sys.argv[place]}"
 
 
 @contextlib.contextmanager
