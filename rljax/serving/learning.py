@@ -171,6 +171,10 @@ def describe_factor(mean: float) -> str:
 
 
 def format_factor(nats: float) -> str:
-    """``exp(nats)`` with two or three digits, as in 1.8 or 1.003 or 2e+05."""
-    factor = math.exp(min(nats, 700.0))
-    return f"{factor:.3f}" if factor < 1.1 else f"{factor:.1f}" if factor < 1000 else f"{factor:.0e}"
+    """``exp(nats)`` as in 1.003, 1.8 or 3,200."""
+    factor = math.exp(min(nats, 14.0))
+    if factor >= 1e6:
+        return "over a million"
+    if factor >= 100:
+        return f"{float(f'{factor:.2g}'):,.0f}"
+    return f"{factor:.3f}" if factor < 1.1 else f"{factor:.1f}"

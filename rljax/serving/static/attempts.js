@@ -1,6 +1,6 @@
 // One attempt as a card: its tokens, thinking apart from the answer, and what is said of it.
 
-import { make, number, percent, replace } from "./dom.js";
+import { make, number, replace } from "./dom.js";
 import { hide, showToken } from "./tip.js";
 
 const STEPS = [0.02, 0.1, 0.25, 0.5, 0.75, 0.92]; // a token's probability -> class p0 (unlikely) ... p5, none (sure)
@@ -118,6 +118,7 @@ export class Attempt {
     const split = this.split === undefined || this.split < 0 ? this.tokens.length : this.split;
     replace(this.thinking, ...this.tokens.slice(0, split).map(tokenSpan));
     replace(this.final, ...this.tokens.slice(split).map(tokenSpan));
+    if (this.final.firstChild) this.final.firstChild.textContent = this.final.firstChild.textContent.trimStart();
     this.final.hidden = split === this.tokens.length;
     this.fold.hidden = split === 0 && this.tokens.length > 0;
     this.summary.textContent = this.verdict ? `thinks, ${split} tokens` : "thinks";
@@ -143,5 +144,3 @@ export class Attempt {
     if (!this.verdict) this.mark.textContent = "stopped";
   }
 }
-
-export { percent };

@@ -43,7 +43,7 @@ export function drawChart(chart) {
   for (const x of ticks(x0, x1, 5)) svg.append(shape("text", { x: px(x), y: HEIGHT - 6, "text-anchor": "middle" }, label(x)));
   chart.series.forEach((s, i) => {
     const path = s.points.map(([x, y], n) => `${n ? "L" : "M"}${px(x).toFixed(1)} ${py(y).toFixed(1)}`).join("");
-    svg.append(shape("path", { class: `c${i % 6}`, d: path }));
+    svg.append(shape("path", { class: `line c${i % 6}`, d: path }));
     if (s.points.length < 30) s.points.forEach(([x, y]) => svg.append(shape("circle", { class: `c${i % 6}`, cx: px(x), cy: py(y), r: 2.5 })));
   });
   const keys = chart.series.map((s, i) => make("li", {}, make("i", { class: `c${i % 6}` }), `${s.label} ${label(s.points.at(-1)[1], chart.unit)}`));

@@ -22,7 +22,7 @@ export class Column {
     this.step = make("button", { type: "button", class: "step", onclick: () => this.takeStep() }, "Take a policy-gradient step");
     this.again = make("button", { type: "button", onclick: () => page.ask() }, "Ask again");
     this.reset = make("button", { type: "button", hidden: true, onclick: () => this.forget() }, "Reset");
-    this.learn = make("div", { class: "row" }, make("label", {}, "algorithm", this.algorithm), make("label", {}, "rate", this.rate),
+    this.learn = make("div", { class: "row learn" }, make("label", {}, "algorithm", this.algorithm), make("label", {}, "rate", this.rate),
       this.step, this.again, this.reset);
     this.panel = make("section", { class: "group", hidden: true, "aria-label": "the group" }, this.tiles, this.strip, this.learn, this.said);
     this.title = make("h2", {}, policy);
