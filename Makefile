@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 PARITY_VENV ?= .venv-parity
 NEWEST_VENV ?= .venv-newest
+CLIENTS_VENV ?= .venv-clients
 PEER_VENVS := .venv-tunix .venv-trl
 # a Python that pyenv lists but does not start is passed over
 NEWEST_PYTHON ?= $(shell for p in python3.13 python3.12 $(PYTHON); do $$p -c '' 2>/dev/null && { echo $$p; break; }; done)
@@ -20,7 +21,7 @@ FAST := $(addprefix tests/test_,$(addsuffix .py, \
 	shop_and_fruit data checksums figures))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-fast test-all test-exhaustive reproduce ablations lint format newest gym parity real docs notebook bench peers clean
+.PHONY: help setup playground playground-test test test-fast test-all test-exhaustive reproduce ablations lint format newest gym parity real docs notebook bench peers clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /\1\t/' | \
@@ -56,6 +57,19 @@ test-fast: $(VENV)/tests  ## the quick tests of every part, two minutes at most
 
 reproduce: setup  ## the main job: pretraining, SFT, RL and a report, from CONFIG in WORKDIR
 	$(BIN)/python -m experiments.reproduce --config $(CONFIG) --workdir $(WORKDIR)
+
+playground: setup  ## a page to ask the policy in WORKDIR; it is trained first, from CONFIG, where there is none
+	$(BIN)/python -m experiments.playground --train $(CONFIG) --workdir $(WORKDIR)
+
+# in an environment of their own; Chromium is Debian's, or the one that CHROMIUM names
+playground-test: $(VENV)/tests $(CLIENTS_VENV)/ready  ## the playground's page in a real Chromium, and the openai package as a client
+	PLAYGROUND_PYTHON=$(BIN)/python $(CLIENTS_VENV)/bin/python -m pytest -q -p no:cacheprovider --confcutdir tests/clients \
+		tests/clients/browser.py tests/clients/openai_client.py
+
+$(CLIENTS_VENV)/ready: requirements-clients.txt
+	@test -x $(CLIENTS_VENV)/bin/python || $(PYTHON) -m venv $(CLIENTS_VENV)
+	$(CLIENTS_VENV)/bin/python $(PIP_INSTALL) -r requirements-clients.txt
+	@touch $@
 
 # one after the other, with starts that they share
 ablations: setup  ## every question of configs/ablations/, SEEDS seeds each
@@ -124,4 +138,4 @@ $(PEER_VENVS:=/ready): .venv-%/ready: benchmarks/peers/requirements-%.txt
 	@touch $@
 
 clean:  ## remove the environments and caches
-	rm -rf $(VENV) $(PARITY_VENV) $(NEWEST_VENV) $(PEER_VENVS) .pytest_cache .ruff_cache build dist site rljax.egg-info
+	rm -rf $(VENV) $(PARITY_VENV) $(NEWEST_VENV) $(CLIENTS_VENV) $(PEER_VENVS) .pytest_cache .ruff_cache build dist site rljax.egg-info

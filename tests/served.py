@@ -26,22 +26,31 @@ def half_right(task):
     return dataclasses.replace(task, verify=verify, describe=describe, verify_on_device=None)
 
 
-def make_source(tmp_path, **changes):
-    """A run that has one checkpoint, whose parameters are random."""
+def make_source(tmp_path, steps=(7,)):
+    """A run with checkpoints of these steps, whose parameters are random."""
     config = shop.get_config("short")
     config.workers = 0
-    config.model.update(changes)
     run = resolve(config)
     path = tmp_path / "toy"
-    (path / "checkpoints" / "rl" / "7").mkdir(parents=True)
+    for step in steps:
+        (path / "checkpoints" / "rl" / str(step)).mkdir(parents=True)
     return Source("toy", path, dataclasses.replace(run, task=half_right(run.task)))
 
 
 def make_policies(source):
     policies = Policies([source])
-    params = transformer.init(source.run.model, jax.random.key(3))
-    policies.loaded[NAME] = make_policy(NAME, source, params)
+    for seed, name in enumerate(policies.names()):
+        policies.loaded[name] = make_policy(name, source, transformer.init(source.run.model, jax.random.key(3 + seed)))
     return policies
+
+
+def write_records(source):
+    """Records of a run that has come to step 9."""
+    with (source.path / "metrics.jsonl").open("w") as f:
+        for step in range(10):
+            share = step / 10
+            record = {"eval/pass@1": share, "eval/cons@16": share**0.5, "eval/response_length/mean": 15 + 4 * step}
+            f.write(json.dumps({"stage": "rl", "step": step} | record) + "\n")
 
 
 @contextlib.contextmanager
@@ -62,4 +71,3 @@ def ask(client, **fields):
 
 def tokens_of(lines, row):
     return [i for line in lines if line["type"] == "tokens" for r in line["rows"] if r["row"] == row for i in r["ids"]]
-

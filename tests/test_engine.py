@@ -95,6 +95,7 @@ def test_one_request_too_many_is_refused_and_a_stopped_one_makes_room(engine, ga
 
 def test_a_request_that_fails_costs_the_others_nothing(capsys):
     engine = Engine(running=2, waiting=3)
+
     def wrong():
         yield 1
         raise UserError("the prompt is too long")

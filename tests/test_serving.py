@@ -18,7 +18,16 @@ from tests import served
 from tests.served import NAME, ask, tokens_of
 
 JSON = {"content-type": "application/json"}
-FORBIDDEN = ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function", "http:", "https:")
+FORBIDDEN = (
+    "innerHTML",
+    "outerHTML",
+    "insertAdjacentHTML",
+    "document.write",
+    "eval(",
+    "new Function",
+    "http:",
+    "https:",
+)
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +139,14 @@ def test_the_page_comes_with_headers_that_forbid_everything_from_elsewhere(toy):
 
 @pytest.mark.parametrize(
     "path",
-    ["/../pyproject.toml", "/%2e%2e/app.py", "/static/index.html", "/..%2fapp.py", "//etc/passwd", "/api/runs/..%2f..%2f"],
+    [
+        "/../pyproject.toml",
+        "/%2e%2e/app.py",
+        "/static/index.html",
+        "/..%2fapp.py",
+        "//etc/passwd",
+        "/api/runs/..%2f..%2f",
+    ],
 )
 def test_no_address_leads_to_a_file_outside_the_page(toy, path):
     answer = toy.client.get(toy.address.rstrip("/") + path)
@@ -248,7 +264,9 @@ def test_more_requests_than_fit_are_told_to_come_back(tmp_path):
         assert began.wait(60)
         engine.submit(hold(), lambda told: None)
         answer = toy.client.post("/api/ask", json={"problem": 1})
-        assert answer.status_code == 503 and "wait already" in answer.json()["error"] and "retry-after" in answer.headers
+        assert (
+            answer.status_code == 503 and "wait already" in answer.json()["error"] and "retry-after" in answer.headers
+        )
         gate.set()
         assert len(ask(toy.client)) > 4
 

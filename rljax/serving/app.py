@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from rljax.serving import page_api
+from rljax.serving import openai_api, page_api
 from rljax.serving.http import Guard, StatusError, error_response
 from rljax.serving.state import State
 
@@ -24,7 +24,7 @@ KINDS = {
 def make_app(state: State, hosts: Sequence[str] = ()) -> Starlette:
     """The application. ``hosts`` are the names by which it may be called; none: any."""
     return Starlette(
-        routes=[*file_routes(), *page_api.routes(state)],
+        routes=[*file_routes(), *page_api.routes(state), *openai_api.routes(state)],
         middleware=[Middleware(Guard, hosts=tuple(hosts))],
         exception_handlers={404: not_found, 405: not_found},
     )

@@ -1,19 +1,20 @@
 """A request of the page for attempts: checked, sampled, verified while it is sampled, and told line by line.
 
-    {"type": "start", ...}     the prompt as tokens
-    {"type": "tokens", ...}    some tokens of each attempt
-    {"type": "verdict", ...}   right or wrong and why, of an attempt that has ended
-    {"type": "group", ...}     what all of them say together
-    {"type": "error", ...}     in one line, where sampling fails behind the start
+{"type": "start", ...}     the prompt as tokens
+{"type": "tokens", ...}    some tokens of each attempt
+{"type": "verdict", ...}   right or wrong and why, of an attempt that has ended
+{"type": "group", ...}     what all of them say together
+{"type": "error", ...}     in one line, where sampling fails behind the start
 """
 
 import asyncio
 import contextlib
 import math
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from typing import Any, NamedTuple
 
 from rljax.errors import UserError
+from rljax.serving.engine import Work
 from rljax.serving.fields import FieldError, Fields, check_known, read_number, read_texts, read_whole
 from rljax.serving.groups import Group, find_algorithm, group_advantages, summarize_group
 from rljax.serving.http import follow, json_line
@@ -73,12 +74,12 @@ def read_sampling(source: Source, fields: Fields, limits: Limits) -> Sampling:
 def make_ask(source: Source, ids: tuple[int, ...], how: Sampling, **more: Any) -> Ask:
     """The prompt and the settings together. Raises UserError where they do not fit in the window."""
     check_window(len(ids), how.max_new_tokens, source.run.sampler_model.max_length)
-    given = how._asdict() | {"stop_ids": tuple(source.run.task.tokenizer.stop_ids)} | more
+    given: dict[str, Any] = how._asdict() | {"stop_ids": tuple(source.run.task.tokenizer.stop_ids)} | more
     return Ask(prompt=ids, **given)
 
 
-def sample_question(state: State, name: str, fields: Fields, how: Sampling) -> Iterator[Began | Columns | None]:
-    """The work of the device: read the policy, draw the problem, sample."""
+def sample_question(state: State, name: str, fields: Fields, how: Sampling) -> Work:
+    """The work of the device: read the policy, draw the problem (yields ``Began``), sample (``Columns``)."""
     policy = state.policies.load(name)
     question = read_question(policy.source, fields)
     ask = make_ask(policy.source, question.ids, how)
@@ -123,7 +124,7 @@ class Attempts:
         return self.names[token]
 
 
-async def attempt_lines(state: State, name: str, fields: Fields) -> AsyncIterator[bytes]:
+async def attempt_lines(state: State, name: str, fields: Fields) -> AsyncGenerator[bytes, None]:
     """The lines of a request. Raises UserError before the first one for whatever is wrong with the request."""
     check_known(fields, KNOWN)
     source = state.policies.find(name)
@@ -195,7 +196,9 @@ def end_group(state: State, name: str, began: Began, attempts: Attempts, verdict
         temperature=ask.temperature,
         max_new_tokens=ask.max_new_tokens,
     )
-    summary = summarize_group(correct, [len(r) for r in group.responses], [v.attempt for v in verdicts], task.same_answer)
+    summary = summarize_group(
+        correct, [len(r) for r in group.responses], [v.attempt for v in verdicts], task.same_answer
+    )
     return {"type": "group", "group": state.groups.keep(group), "summary": summary}
 
 

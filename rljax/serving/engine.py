@@ -8,13 +8,16 @@ import sys
 import threading
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any, NamedTuple
 
 from rljax.errors import UserError
 
 RUNNING = 4  # requests that have a turn, and memory for their attempts
 WAITING = 64  # requests that wait for a place among them
+
+
+Work = Generator[Any, None, None]
 
 
 class BusyError(UserError):
@@ -32,7 +35,7 @@ class Told(NamedTuple):
 class Ticket:
     """One request in the queue."""
 
-    def __init__(self, work: Iterator[Any], tell: Callable[[Told], None]):
+    def __init__(self, work: Work, tell: Callable[[Told], None]):
         self.work, self.tell, self.stopped = work, tell, False
 
     def stop(self) -> None:
@@ -52,7 +55,7 @@ class Engine:
         self.thread = threading.Thread(target=self._run, name="device", daemon=True)
         self.thread.start()
 
-    def submit(self, work: Iterator[Any], tell: Callable[[Told], None]) -> Ticket:
+    def submit(self, work: Work, tell: Callable[[Told], None]) -> Ticket:
         """Let the device work on this. Raises BusyError where too many wait already."""
         ticket = Ticket(work, tell)
         with self.changed:
@@ -90,7 +93,7 @@ class Engine:
                         self.running.remove(ticket)
                         self.changed.notify_all()
         for ticket in [*self.running, *self.waiting]:
-            ticket.work.close() if hasattr(ticket.work, "close") else None
+            ticket.work.close()
             ticket.tell(Told(ended=True, error=BusyError("the playground was closed")))
 
     def _admit(self) -> bool:
@@ -111,7 +114,7 @@ class Engine:
         """Whether the request has come to its end. One that fails costs the others nothing."""
         try:
             if ticket.stopped:
-                ticket.work.close() if hasattr(ticket.work, "close") else None
+                ticket.work.close()
                 return True
             ticket.tell(Told(next(ticket.work)))
             return False

@@ -71,7 +71,10 @@ def find_algorithm(name: str) -> pg.Algorithm:
 
 
 def summarize_group(
-    correct: Sequence[float], lengths: Sequence[int], attempts: Sequence[Attempt], same_answer: Callable[[str, str], bool]
+    correct: Sequence[float],
+    lengths: Sequence[int],
+    attempts: Sequence[Attempt],
+    same_answer: Callable[[str, str], bool],
 ) -> dict[str, Any]:
     """pass@1, pass@k and cons@k of a group, and the mean lengths of right and wrong attempts; None for what is not known."""
     reward, count = np.asarray([correct], np.float64), len(correct)
@@ -94,7 +97,9 @@ def none_if_nan(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def group_advantages(algorithm: pg.Algorithm, correct: Sequence[float], responses: Sequence[Sequence[int]]) -> list[float]:
+def group_advantages(
+    algorithm: pg.Algorithm, correct: Sequence[float], responses: Sequence[Sequence[int]]
+) -> list[float]:
     """The advantage of each attempt; of one whose tokens differ, their mean. 0 for one without a verdict.
 
     Raises UserError where the algorithm compares attempts and there is only one.

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 import anyio
@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rljax.errors import UserError
-from rljax.serving.engine import BusyError, Engine, Told
+from rljax.serving.engine import BusyError, Engine, Told, Work
 from rljax.serving.fields import MAX_BODY, FieldError, read_body
 from rljax.serving.policies import NoPolicyError
 
@@ -66,7 +66,7 @@ async def read_json(request: Request) -> dict[str, Any]:
     return read_body(body)
 
 
-async def follow(engine: Engine, work: Iterator[Any]) -> AsyncIterator[Any]:
+async def follow(engine: Engine, work: Work) -> AsyncGenerator[Any, None]:
     """What the device yields of this work. Leaving it early stops the work. Raises UserError where the work fails."""
     loop, queue = asyncio.get_running_loop(), asyncio.Queue[Told]()
 
@@ -85,7 +85,7 @@ async def follow(engine: Engine, work: Iterator[Any]) -> AsyncIterator[Any]:
         ticket.stop()
 
 
-async def run(engine: Engine, work: Iterator[Any]) -> Any:
+async def run(engine: Engine, work: Work) -> Any:
     """The last value that the device yields of this work."""
     last = None
     async with contextlib.aclosing(follow(engine, work)) as values:
@@ -97,7 +97,9 @@ async def run(engine: Engine, work: Iterator[Any]) -> Any:
 class Stream(Response):
     """Chunks of bytes as they come. The first one is waited for: an error before it has a status. A client that leaves ends them."""
 
-    def __init__(self, chunks: AsyncIterator[bytes], kind: str, fail: Callable[[UserError], Response] = error_response):
+    def __init__(
+        self, chunks: AsyncGenerator[bytes, None], kind: str, fail: Callable[[UserError], Response] = error_response
+    ):
         self.chunks, self.kind, self.fail, self.background = chunks, kind, fail, None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -114,7 +116,7 @@ class Stream(Response):
 
     async def _send(self, scope: Scope, receive: Receive, send: Send) -> None:
         part = lambda body, more: send({"type": "http.response.body", "body": body, "more_body": more})
-        async with contextlib.aclosing(self.chunks) as chunks:  # pyright: ignore[reportArgumentType]
+        async with contextlib.aclosing(self.chunks) as chunks:
             try:
                 first = await anext(chunks, b"")
             except UserError as e:
@@ -128,7 +130,7 @@ class Stream(Response):
             await part(b"", False)
 
 
-async def collect(request: Request, values: AsyncIterator[Any], into: Callable[[Any], None]) -> bool:
+async def collect(request: Request, values: AsyncGenerator[Any, None], into: Callable[[Any], None]) -> bool:
     """Take all values, unless the client leaves first; returns whether all came."""
     done = False
     async with anyio.create_task_group() as group:
@@ -139,7 +141,7 @@ async def collect(request: Request, values: AsyncIterator[Any], into: Callable[[
             group.cancel_scope.cancel()
 
         group.start_soon(watch)
-        async with contextlib.aclosing(values) as each:  # pyright: ignore[reportArgumentType]
+        async with contextlib.aclosing(values) as each:
             async for value in each:
                 into(value)
         done = True

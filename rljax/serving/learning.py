@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import math
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,8 +14,9 @@ import numpy as np
 from rljax import learner
 from rljax import policy_gradient as pg
 from rljax.learner.optimizer import OptimizerOptions, make_optimizer
+from rljax.serving.engine import Work
 from rljax.serving.groups import Group
-from rljax.serving.policies import Policies, Policy, make_policy
+from rljax.serving.policies import Policies, make_policy
 from rljax.serving.shapes import choose_shape
 from rljax.structs import Experience, Rewards, Rollout, TrainState
 from rljax.text import pad_batch
@@ -42,7 +43,7 @@ class Copies:
         self.policies = policies
         self.states: dict[str, TrainState] = {}
 
-    def take_step(self, group: Group, name: str, algorithm: str, rate: float) -> Iterator[Any]:
+    def take_step(self, group: Group, name: str, algorithm: str, rate: float) -> Work:
         """Take a step on a group, in the copy ``name``, or in a new one of a policy of this name. Yields ``Learned`` at the end.
 
         For the thread of the device. Raises UserError for what the algorithm cannot do with this group.
@@ -64,8 +65,8 @@ class Copies:
         self.policies.keep_copy(make_policy(new, policy.source, state.params))
         self.states = {k: v for k, v in (self.states | {new: state}).items() if k in self.policies.copies}
         count = len(group.responses)
-        steps, logps = int(state.step), [x[:count].astype(float).tolist() for x in (before, after)]
-        yield Learned(new, steps, *logps, describe_step(group.correct, *logps))
+        first, last = (x[:count].astype(float).tolist() for x in (before, after))
+        yield Learned(new, int(state.step), first, last, describe_step(group.correct, first, last))
 
     def forget(self, name: str) -> None:
         """Give up a copy. Raises NoPolicyError where there is none."""
@@ -108,7 +109,10 @@ def bind_learner(model: Any, algorithm: str, options: OptimizerOptions, shape: t
 
     def step(state: TrainState, experience: Experience, temperature: Array, rate: Array) -> TrainState:
         how = learner_of(temperature, rate)
-        reference, uses_it = state.reference, pg.ALGORITHMS[algorithm].kl_in  # kept also where this algorithm has no KL term
+        reference, uses_it = (
+            state.reference,
+            pg.ALGORITHMS[algorithm].kl_in,
+        )  # kept also where this algorithm has no KL term
         state = state.replace(reference=reference if uses_it else None)
         batch, _ = learner.compute_advantages(how, state, experience)
         return learner.update_policy(how, state, batch)[0].replace(reference=reference)

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,9 +13,10 @@ from starlette.routing import Route
 from rljax import transformer
 from rljax.errors import UserError
 from rljax.serving.asking import advantage_fields, attempt_lines
+from rljax.serving.engine import Work
 from rljax.serving.fields import FieldError, Fields, check_known, read_number, read_text, read_whole
 from rljax.serving.groups import find_algorithm, usable_algorithms
-from rljax.serving.http import Stream, StatusError, error_response, read_json, run
+from rljax.serving.http import StatusError, Stream, error_response, read_json, run
 from rljax.serving.learning import MARK
 from rljax.serving.pieces import split_pieces
 from rljax.serving.policies import NoPolicyError, Source, policy_names
@@ -125,7 +126,7 @@ async def post_problem(state: State, request: Request) -> Response:
     return JSONResponse({"prompt": tokenizer.decode(shown), "ids": ids, "pieces": split_pieces(tokenizer, ids)})
 
 
-def iter_of(compute: Callable[[], Any]) -> Iterator[Any]:
+def iter_of(compute: Callable[[], Any]) -> Work:
     """The work of one call."""
     yield compute()
 

@@ -61,13 +61,15 @@ def open_source(path: str | Path, config: ConfigTree | None = None, taken: tuple
     if recorded is not None and (Path(path) / "metrics.jsonl").exists() | (Path(path) / "checkpoints").exists():
         return Source(name, Path(path), resolve(recorded))
     if config is None:
-        raise UserError(f"{path}: there is no run in it (no config.json and checkpoints), and no task for a model folder")
-    config = config.copy_and_resolve_references()
-    config.weights = str(path)
+        raise UserError(
+            f"{path}: there is no run in it (no config.json and checkpoints), and no task for a model folder"
+        )
+    asks: ConfigTree = config.copy_and_resolve_references()
+    asks.weights = str(path)
     for stage in ("sft", "rl"):
-        config[stage].start = "weights"
-    config.stages = ("rl",)
-    return Source(name, Path(path), resolve(config), is_folder=True)
+        asks[stage].start = "weights"
+    asks.stages = ("rl",)
+    return Source(name, Path(path), resolve(asks), is_folder=True)
 
 
 class Policies:

@@ -25,7 +25,9 @@ def open_socket(host: str, port: int) -> socket.socket:
         sock.listen(128)
     except (OSError, OverflowError) as e:
         said = getattr(e, "strerror", None) or e
-        raise UserError(f"--port={port}: cannot listen on {host}: {said}; choose another --port, or 0 for any") from None
+        raise UserError(
+            f"--port={port}: cannot listen on {host}: {said}; choose another --port, or 0 for any"
+        ) from None
     return sock
 
 

@@ -70,12 +70,12 @@ def stream_attempts(params: Any, config: transformer.Config, ask: Ask) -> Iterat
             changing, seen = advance(
                 params, config, changing, key, numbers, table, jnp.int32(until), columns=size, **settings
             )
-            done = until - column
-            seen = Columns(*(np.asarray(x)[: ask.attempts, :done] for x in seen[:-1]), np.asarray(seen[-1]))
-            yield seen._replace(finished=seen.finished[: ask.attempts])
-            pace = (time.perf_counter() - start) / done
+            *by_column, finished = map(np.asarray, seen)  # waits for the device
+            done, pace = until - column, (time.perf_counter() - start) / (until - column)
             count = min(CHUNK, max(1, min(2 * count, int(PACE / max(pace, 1e-6)))))
-            column, ended = until, bool(seen.finished.all())
+            column, ended = until, bool(finished.all())
+            parts: Any = [*(x[: ask.attempts, :done] for x in by_column), finished[: ask.attempts]]
+            yield Columns(*parts)
 
 
 def sampling_settings(ask: Ask, shape: Shape) -> dict[str, Any]:
@@ -115,7 +115,9 @@ def loop_of(
 ):
     """The sampler's loop with the settings of a request. ``tops`` is not one of them."""
     temperature, top_p = numbers
-    how = dict(group_size=rows, max_new_tokens=response, stop_ids=stop_ids, stop_table=table, greedy=greedy)
+    how: dict[str, Any] = dict(
+        group_size=rows, max_new_tokens=response, stop_ids=stop_ids, stop_table=table, greedy=greedy
+    )
     how |= dict(temperature=temperature, top_k=0, top_p=1.0 if top_p is None else top_p, limit=limit)
     how |= dict(weights="", keep_sampling_mask=False, row_numbers=None, slots=0)
     return make_loop(params, config, 1, key, **how)

@@ -4,6 +4,8 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from rljax.metrics import behaviours
 from rljax.rewards.workers import TIMEOUT, make_scorer
 from rljax.serving.questions import Question
@@ -37,7 +39,7 @@ def make_judge(task: Task, workers: int) -> Judge:
     patterns = behaviours.compile_patterns(task.behaviours)
 
     def judge(question: Question, ids: Sequence[int], finished: bool, stops: StopStrings | None) -> Verdict:
-        text = response_text(task.tokenizer, ids, finished, stops) if len(ids) else ""
+        text = response_text(task.tokenizer, np.asarray(ids), finished, stops) if len(ids) else ""
         body, correct = text.removesuffix("<eos>"), None
         if question.record is not None:
             found = score([[(text, question.record)]], 1)[0]["correct"]
@@ -48,7 +50,9 @@ def make_judge(task: Task, workers: int) -> Judge:
         final = task.answer_start(text, question.record) if question.record is not None else after_thinking(body)
         marks = [(m.start(), m.end(), name) for name, p in patterns.items() for m in p.finditer(body)]
         why = explain(attempt, correct, finished, len(ids), question.answer)
-        return Verdict(body, correct, attempt.answer, why, min(final, len(body)), attempt.strategy, sorted(marks), attempt)
+        return Verdict(
+            body, correct, attempt.answer, why, min(final, len(body)), attempt.strategy, sorted(marks), attempt
+        )
 
     return judge
 
