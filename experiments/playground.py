@@ -28,7 +28,7 @@ def run(policy: str, beside: str, config: str, train: str, workdir: str, host: s
     for path in filter(None, (policy, beside)):
         sources.append(open_source(path, config_files.load_config(config), tuple(s.name for s in sources)))
     if not sources:
-        source = Source(Path(workdir).resolve().name, Path(workdir), resolve(config_files.load_config(train)))
+        source = Source(Path(workdir).absolute().name, Path(workdir), resolve(config_files.load_config(train)))
         training = None if has_finished(source) else Training(source, train)
         sources = [source]
     state = make_state(

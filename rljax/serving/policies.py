@@ -56,7 +56,7 @@ def open_source(path: str | Path, config: ConfigTree | None = None, taken: tuple
     Raises UserError where the folder is neither, or does not fit the config.
     """
     recorded = read_config(Path(path)) if Path(path).is_dir() else None
-    base = Path(path).resolve().name if Path(path).exists() else str(path).rpartition("/")[2]
+    base = Path(path).absolute().name if Path(path).exists() else str(path).rpartition("/")[2]
     name = next(n for n in (base, *(f"{base}-{i}" for i in range(2, 99))) if n not in taken)
     if recorded is not None and (Path(path) / "metrics.jsonl").exists() | (Path(path) / "checkpoints").exists():
         return Source(name, Path(path), resolve(recorded))
