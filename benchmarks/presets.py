@@ -138,7 +138,11 @@ def main() -> None:
     args = parser.parse_args()
     changes = dict(change.split("=", 1) for change in args.set)
     arm = "".join(f"{k}={v}," for k, v in changes.items())
-    names = args.only.split(",") if args.only else list(pg.ALGORITHMS)
+    names = (
+        args.only.split(",")
+        if args.only
+        else [name for name, row in pg.ALGORITHMS.items() if not row.looks_at("ref_logprobs")]
+    )
     begin = {seed: args.workdir.absolute() / f"start_{seed}" for seed in range(args.seeds)}
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(args.processes, mp_context=spawn, max_tasks_per_child=1) as pool:

@@ -39,7 +39,7 @@ def run(
     check_flags(problems, steps, split, json)
     run = resolve(config, "rl")
     params = initial_state.start_params(run, run.rl.start, workdir)
-    state = initial_state.new_state(run, run.rl, params)
+    state = initial_state.new_state(run, run.rl, params, initial_state.teacher_params(run))
     attempts = diagnosis.sample_attempts(run, state, problems, split)
     measured = diagnosis.measures(run, attempts)
     say(format_measures(run, split, attempts, measured))

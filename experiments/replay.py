@@ -30,7 +30,8 @@ def run(config: ConfigTree, workdir: Path, step: int) -> None:
     if jax.process_count() > 1:
         raise UserError("replay: start it as one process")
     run = resolve(config, "rl")
-    state = initial_state.new_state(run, run.rl, initial_state.start_params(run, run.rl.start, workdir))
+    params = initial_state.start_params(run, run.rl.start, workdir)
+    state = initial_state.new_state(run, run.rl, params, initial_state.teacher_params(run))
     state = state.replace(ahead=empty_rollout(run)) if run.mesh.actors else state
     replayed = replay_step(run, workdir, state, compile_train_step(make_train_step, run), make_steps(run), step)
     file = workdir / "replay" / f"rl_step_{step:06d}.jsonl"

@@ -47,7 +47,7 @@ def run(config: ConfigTree, workdir: Path, stop: int = 0) -> None:
     """Train to the end, or to step ``stop`` of it: schedules are those of the whole run."""
     run = resolve(config, "rl")
     params = initial_state.start_params(run, run.rl.start, workdir)
-    state = initial_state.new_state(run, run.rl, params)
+    state = initial_state.new_state(run, run.rl, params, initial_state.teacher_params(run))
     state = state.replace(ahead=empty_rollout(run)) if run.mesh.actors else state
     train_step = compile_train_step(make_train_step, run)
     known = initial_state.known_evaluation(run, run.rl.start, workdir)

@@ -223,7 +223,7 @@ def make_initial_states(
     states, evaluations = [], []
     for run, workdir in zip(runs, workdirs, strict=True):
         params = initial_state.start_params(run, run.rl.start, workdir)
-        states.append(initial_state.new_state(run, run.rl, params))
+        states.append(initial_state.new_state(run, run.rl, params, initial_state.teacher_params(run)))
         evaluations.append(initial_state.known_evaluation(run, run.rl.start, workdir))
     state = jax.device_put(evaluation.stack_runs(states), NamedSharding(mesh, PartitionSpec(DEVICE_AXIS)))
     return state, evaluations if all(evaluations) else None

@@ -57,6 +57,7 @@ def compute_advantages(
         greedy=scored.greedy,
         values=response_columns("values"),
         penalty=response_columns("penalty"),
+        ref_logprobs=response_columns("ref_logprobs"),
     )
     advantage, returns = pg.compute_advantages(algorithm, attempts)
 
@@ -121,15 +122,16 @@ def make_policy_batch(rollout: Rollout, loss_mask: Array) -> Batch:
 def score_before_updates(learner: PolicyLearner, state: TrainState, batch: Batch) -> Batch:
     """The outputs of policy, reference and critic before the first update that the algorithm needs, [N, S] each.
 
-    Keys: old_logprobs; ref_logprobs and penalty (for a KL term in the reward); values.
+    Keys: old_logprobs; ref_logprobs (for a teacher, or a KL term in the reward) and penalty (for that term); values.
     """
     algorithm, out = learner.algorithm, {}
     score = lambda measure: score_rows(measure, batch, learner.prompt_slots, learner.micro_batching)
     logprobs = lambda params: score(lambda b: learner.score(params, b, state.frozen)[0])
     if learner.update.steps > 1 or algorithm.kl_in == "reward" or algorithm.name("correction") != "none":
         out["old_logprobs"] = logprobs(state.params)
+    if algorithm.kl_in == "reward" or algorithm.looks_at("ref_logprobs"):
+        out["ref_logprobs"] = score(lambda b: learner.score_reference(state.reference, b, state.frozen))
     if algorithm.kl_in == "reward":
-        out["ref_logprobs"] = logprobs(state.reference)
         estimate = pg.kl.ESTIMATORS[algorithm.name("kl")]
         out["penalty"] = algorithm.option("kl", "coef") * estimate(out["old_logprobs"], out["ref_logprobs"])
     if algorithm.looks_at("values"):

@@ -23,6 +23,11 @@ class UpdateOptions:
     epochs: int = option(1, "passes over each rollout", low=1)
     refresh_reference: int = option(0, "move the KL reference every so many optimizer steps; 0: never", low=0)
     mix_reference: float = option(1.0, "share of the policy in the moved reference; 1: a copy of it", low=0.0, high=1.0)
+    teacher: str = option(
+        "",
+        "the reference that attempts are compared with, for on_policy_distillation and KL terms: DIR:stage[@step] of another run, "
+        "or a Hugging Face folder, of the same vocabulary; '': what rl.start names",
+    )
 
     @property
     def steps(self) -> int:
@@ -62,6 +67,7 @@ class PolicyLearner:
     update: UpdateOptions = UpdateOptions()
     micro_batching: MicroBatching = MicroBatching()
     critic: CriticLearner | None = None
+    teacher: transformer.Config | None = None  # architecture of the reference, where it is another model's policy
 
     def score(self, params: Any, batch: Batch, frozen: lora.Base | None = None) -> tuple[Array, Array]:
         """(log-probabilities, entropies) of the response tokens, [n, S - P] float32 nats, at the sampling temperature.
@@ -71,3 +77,9 @@ class PolicyLearner:
         """
         policy = lora.policy_params(params, frozen)
         return score_batch(policy, self.model, batch, self.temperature, self.prompt_slots)
+
+    def score_reference(self, reference: Any, batch: Batch, frozen: lora.Base | None = None) -> Array:
+        """Log-probabilities [n, S - P] of the response tokens under the reference, as ``score`` has them of the policy."""
+        if self.teacher is None:
+            return self.score(reference, batch, frozen)[0]
+        return score_batch(reference, self.teacher, batch, self.temperature, self.prompt_slots)[0]

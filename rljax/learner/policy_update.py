@@ -143,7 +143,7 @@ def make_policy_loss(
         behaviour_logprobs, ref_logprobs = counted(b["behaviour_logprobs"]), counted(b.get("ref_logprobs"))
         old_logprobs = counted(b["old_logprobs"]) if "old_logprobs" in b else pg.stop_gradient(logp)
         if ref_logprobs is None and reference is not None:
-            ref_logprobs = counted(pg.stop_gradient(learner.score(reference, batch, frozen)[0]))
+            ref_logprobs = counted(pg.stop_gradient(learner.score_reference(reference, batch, frozen)))
 
         # The loss
         surrogate_inputs = dict(behaviour_logprobs=behaviour_logprobs, chosen=b.get("chosen"))

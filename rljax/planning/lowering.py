@@ -51,7 +51,9 @@ class Programs(NamedTuple):
 
 def abstract_state(run: Run) -> Any:
     """Return the training state of the RL stage as abstract arrays, each with its sharding."""
-    state = jax.eval_shape(lambda: initial_state.new_state(run, run.rl, None))
+    model = run.rl.teacher_model
+    teacher = None if model is None else jax.eval_shape(lambda: transformer.init(model, jax.random.key(0)))
+    state = jax.eval_shape(lambda teacher: initial_state.new_state(run, run.rl, None, teacher), teacher)
     return with_shardings(state, sharding.state_shardings(state, run.model, run.rl.offloaded))
 
 

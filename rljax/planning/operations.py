@@ -196,6 +196,6 @@ def scoring_passes(rl: Reinforcement) -> ScoringPasses:
     algorithm = rl.algorithm
     needs_old = rl.update.steps > 1 or algorithm.kl_in == "reward" or algorithm.name("correction") != "none"
     return ScoringPasses(
-        before_update=needs_old + (algorithm.kl_in == "reward"),
+        before_update=needs_old + (algorithm.kl_in == "reward" or algorithm.looks_at("ref_logprobs")),
         each_epoch=(algorithm.kl_in == "loss") + algorithm.ranks_tokens,
     )

@@ -3,6 +3,7 @@
 algorithms.py   the algorithms of the literature         objective.py   what an algorithm computes: advantages, token losses
 advantages.py   one advantage for each attempt           returns.py     advantages by token: REINFORCE++, GAE
 selection.py    which attempts to imitate                groups.py      exact statistics of groups
+distillation.py a teacher's word on each token
 losses.py       surrogates, from REINFORCE to VESPO      kl.py          k1, k2, k3, |x| and their gradients
 aggregation.py  token weights: from token losses to the loss
 tokens.py       tokens that are treated apart            corrections.py importance weights of a sampler that differs

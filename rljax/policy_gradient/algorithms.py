@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rljax.errors import UserError
-from rljax.policy_gradient import advantages, choices, kl, returns, selection, tokens
+from rljax.policy_gradient import advantages, choices, distillation, kl, returns, selection, tokens
 from rljax.policy_gradient.aggregation import AGGREGATION
 from rljax.policy_gradient.choices import Choice
 from rljax.policy_gradient.corrections import CORRECTION
@@ -36,13 +36,14 @@ ADVANTAGE = {
     "gae_length_adaptive": returns.gae_length_adaptive,
     "best_of_n": selection.best_of_n,
     "all_correct": selection.all_correct,
+    "reverse_kl": distillation.reverse_kl,
 }
 NEEDS_GROUP = {  # a group of one has advantage 0, or 0 / 0
     "mean_center", "grpo", "batch_std", "rloo", "opo", "gpg", "gdpo", "maxrl", "pkpo", "passk_training", "passk_best",
     "rf_pp_baseline",
 }  # fmt: skip
 BINARY = {"maxrl", "passk_training", "all_correct"}  # take a reward of 1 for right and any less for wrong
-BY_TOKEN = {"rf_pp", "gae", "gae_length_adaptive"}  # where tokens of one attempt differ
+BY_TOKEN = {"rf_pp", "gae", "gae_length_adaptive", "reverse_kl"}  # where tokens of one attempt differ
 SELECTS = {"best_of_n", "all_correct"}
 CHOOSES_TOKENS = {"clip_cov", "kl_cov"}
 BY_SEQUENCE = {"gspo", "luspo", "gmpo"}  # surrogates that stand for a whole sequence
@@ -72,7 +73,10 @@ ENTROPY = {"none": no_options, "bonus": entropy_bonus, "adaptive": adaptive_entr
 GROUPS = {"all": no_options, "mixed": no_options, "refill": dynamic_sampling}
 TRUNCATED = {"keep": no_options, "mask": no_options, "soft": soft_overlong}
 SIGNS = ("both", "positive", "negative")
-FIXED = {("rf_pp", "gamma")}  # numbers that decide how a program is made: 1 means that no token of an attempt differs
+FIXED = {
+    ("rf_pp", "gamma"),
+    ("reverse_kl", "gamma"),
+}  # numbers that decide how a program is made: 1 means that no token of an attempt differs, 0 that none looks ahead
 TABLES = {
     "advantage": ADVANTAGE,
     "surrogate": SURROGATE,
@@ -170,6 +174,11 @@ class Algorithm:
     def kl_in(self) -> str:
         """Where the KL term stands: "loss", "reward" or "" for nowhere."""
         return "" if self.name("kl") == "none" else self.option("kl", "where")
+
+    @property
+    def has_reference(self) -> bool:
+        """Whether a reference is compared with: in a KL term, or as the teacher of an advantage."""
+        return bool(self.kl_in) or self.looks_at("ref_logprobs")
 
     @property
     def ranks_tokens(self) -> bool:
@@ -296,4 +305,7 @@ ALGORITHMS = {
     "rejection_sampling": Algorithm("all_correct", "imitation", "token_mean"),
     # only the shortest of them
     "shortest_correct": Algorithm("best_of_n(by=shortest, at_least=1)", "imitation", "token_mean"),
+    # ----- follow a teacher (rl.teacher) on one's own attempts, whatever they earn
+    # arXiv 2306.13649, by the sampled token as in thinkingmachines.ai/blog/on-policy-distillation
+    "on_policy_distillation": Algorithm("reverse_kl", "cispo(w_max=5.0)", "token_mean"),
 }

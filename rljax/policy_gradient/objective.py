@@ -34,6 +34,7 @@ class Attempts(NamedTuple):
     greedy: Array | None = None  # [B], reward of the greedy response
     values: Array | None = None  # [B, G, T], of the critic
     penalty: Array | None = None  # [B, G, T], coefficient times KL, where it stands in the reward
+    ref_logprobs: Array | None = None  # [B, G, T], nats, of the reference (the teacher, where there is one)
 
 
 LOSS_INPUTS = ("logp", "old_logprobs", "advantage", "mask", "behaviour_logprobs", "chosen")

@@ -215,7 +215,27 @@ def check_algorithm(rl: Any, said: Mapping[str, Any] | None = None) -> None:
             f"rl.updates={update.updates} splits groups over optimizer steps, but the aggregation prompt_mean{of('aggregation')} "
             "averages within them: use rl.updates=1 or another aggregation"
         )
+    check_teacher(rl)
     if algorithm.looks_at("values"):
         rl.critic_optimizer.check("rl.critic.optimizer.")
         if rl.critic_optimizer.name == "muon":
             raise UserError("rl.critic.optimizer.name=muon knows the policy's matrices only: use adamw or sgd")
+
+
+def check_teacher(rl: Any) -> None:
+    """Raise UserError where an algorithm lacks its teacher, a teacher would not be asked, or one would move."""
+    algorithm, teacher = rl.algorithm, rl.update.teacher
+    if algorithm.looks_at("ref_logprobs") and not teacher:
+        raise UserError(
+            f"rl.row.advantage={algorithm.choice('advantage')} follows a teacher, and none is named: --config.rl.teacher=DIR:stage of "
+            "another run, or a Hugging Face folder"
+        )
+    if teacher and not algorithm.has_reference:
+        raise UserError(
+            f"rl.teacher={teacher!r}: this algorithm compares attempts with no reference, so that nobody would ask the teacher: use "
+            'rl.algorithm=on_policy_distillation, or a KL term such as --config.rl.row.kl="k3(coef=0.01)"'
+        )
+    if teacher and rl.update.refresh_reference:
+        raise UserError(
+            f"rl.refresh_reference={rl.update.refresh_reference} would replace the teacher by the policy: use 0 with rl.teacher"
+        )

@@ -1,5 +1,6 @@
 """What a stage starts from: parameters by name, and a training state that is laid out over the mesh."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,7 @@ from rljax.training.checkpoint_errors import OtherStateError
 from rljax.training.config_files import flatten_config
 from rljax.training.run import Run, Stage
 from rljax.training.schema import STAGES
+from rljax.training.teacher import parse_teacher
 from rljax.transformer import lora, value_head
 from rljax.transformer.lora import LoraOptions
 
@@ -44,17 +46,18 @@ class RunRecord(NamedTuple):
     finished: bool  # whether its stages must have come to their end
 
 
-def new_state(run: Run, stage: Stage, params: Any) -> TrainState:
+def new_state(run: Run, stage: Stage, params: Any, teacher: Any = None) -> TrainState:
     """The state that a stage starts from, laid out over the mesh; ``params`` None means random ones.
 
-    For reinforcement learning it also holds what the algorithm needs: a reference, a critic, an entropy coefficient.
+    For reinforcement learning it also holds what the algorithm needs: a reference, a critic, an entropy coefficient. The
+    reference is ``teacher``, the parameters of ``teacher_params``, where the run has one.
     Parameters that lie where they should, as those of ``start_params`` do, are taken over: they are gone after the first step.
     """
     sharding.check_every_process_has_devices(run.model.layout)
     tx = make_optimizer(stage.optimizer, run.model, stage.optimizer_steps)
     key, frozen = jax.random.key(run.seed), None
     init = make_layout_init(run, stage)
-    fixed = stage.name == "rl" and bool(run.rl.algorithm.kl_in) and never_moves(run.rl.update)
+    fixed = stage.name == "rl" and run.rl.algorithm.has_reference and never_moves(run.rl.update)
 
     if params is None:
         params = make_params_init(run.model)(key)
@@ -66,22 +69,26 @@ def new_state(run: Run, stage: Stage, params: Any) -> TrainState:
         tag = KeyTag.INIT_ADAPTERS
         params = init(lambda key: lora.init_adapters(run.model, names, rank, jax.random.fold_in(key, tag)), key)
 
-    def other_parts(params: Any, frozen: Any, key: jax.Array) -> dict[str, Any]:
+    def other_parts(params: Any, frozen: Any, key: jax.Array, teacher: Any) -> dict[str, Any]:
         zeros = {name: jnp.zeros((), jnp.int32) for name in ("step", "cursor", "skipped", "skipped_total")}
         out: dict[str, Any] = zeros | {"opt_state": tx.init(params), "key": key}
         out["loss_scale"] = init_loss_scale(run.model)
         if frozen or fixed:
-            out["fingerprint"] = lora.base_fingerprint(frozen or lora.Base(params, jnp.ones(())))
-        return out | (rl_parts(run, params, frozen) if stage.name == "rl" else {})
+            compared = params if teacher is None else teacher
+            out["fingerprint"] = lora.base_fingerprint(frozen or lora.Base(compared, jnp.ones(())))
+        return out | (rl_parts(run, params, frozen, teacher) if stage.name == "rl" else {})
 
-    parts = init(other_parts, params, frozen, key)
+    parts = init(other_parts, params, frozen, key, teacher)
     return TrainState(params=params, frozen=frozen, reference_is_fixed=fixed, **parts)
 
 
-def rl_parts(run: Run, params: Any, frozen: Any) -> dict[str, Any]:
+def rl_parts(run: Run, params: Any, frozen: Any, teacher: Any) -> dict[str, Any]:
     """The parts of a state that the algorithm needs."""
     rl, out = run.rl, {}
-    if rl.algorithm.kl_in:
+    if rl.algorithm.has_reference and rl.teacher_model is not None:
+        assert teacher is not None, "the parameters of rl.teacher must be read first: teacher_params"
+        out["reference"] = copy_reference(teacher, rl.teacher_model, rl.update)
+    elif rl.algorithm.has_reference:
         out["reference"] = copy_reference(params, run.model, rl.update, adapters=frozen is not None)
     if rl.algorithm.adapts_entropy:
         out["entropy_coef"] = jnp.zeros(())
@@ -133,6 +140,16 @@ def start_params(run: Run, start: str, workdir: str | Path, merged: str | None =
             raise UserError('start="weights", but no folder is named: --config.weights=FOLDER')
         return pretrained.read_params(run.weights, run.model, run.model.weight_dtype)
     return stage_params(run, read_record(run, Path(folder or workdir), own=not folder), stage, step, merged)
+
+
+def teacher_params(run: Run) -> Any:
+    """The parameters that ``rl.teacher`` names, whole; None where there is none. Raises UserError as ``start_params`` does."""
+    if run.rl.teacher_model is None:
+        return None
+    folder, stage = parse_teacher(run.rl.update.teacher)
+    if not stage:
+        return pretrained.read_params(folder, run.rl.teacher_model, run.model.weight_dtype)
+    return start_params(dataclasses.replace(run, model=run.rl.teacher_model), f"{folder}:{stage}", folder)
 
 
 def at_step(stage: str, step: str) -> str:

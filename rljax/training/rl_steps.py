@@ -95,6 +95,7 @@ def make_learner(run: Run) -> learner.PolicyLearner:
         update=rl.update,
         micro_batching=rl.micro_batching,
         critic=critic,
+        teacher=rl.teacher_model,
     )
 
 

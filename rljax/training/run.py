@@ -20,7 +20,7 @@ from rljax.structs import ConfigTree
 from rljax.tasks.curriculum import Levels, ProblemOptions
 from rljax.tasks.stage_data import PretrainingData, SFTData
 from rljax.text.hf_tokenizer import load_tokenizer
-from rljax.training import checks
+from rljax.training import checks, teacher
 from rljax.training.journal import to_plain
 from rljax.training.loggers import check_loggers
 from rljax.training.schema import (
@@ -80,6 +80,9 @@ class Reinforcement(Stage):
     update: learner.UpdateOptions
     critic: learner.CriticOptions
     critic_optimizer: OptimizerOptions
+    teacher_model: transformer.Config | None = (
+        None  # of ``rl.teacher``; None where the reference is a copy of the policy
+    )
 
     @property
     def optimizer_steps(self) -> int:
@@ -306,6 +309,7 @@ def build_rl(config: ConfigTree, task: Any, model: transformer.Config) -> Reinfo
         update=build_section(learner.UpdateOptions, config, "rl"),
         critic=build_section(learner.CriticOptions, config, "rl.critic"),
         critic_optimizer=build_section(OptimizerOptions, config, "rl.critic.optimizer"),
+        teacher_model=teacher.read_architecture(config.rl.teacher, task, model),
     )
 
 
