@@ -21,14 +21,25 @@ import numpy as np
 from rljax.errors import UserError
 from rljax.structs import Array, Problems
 from rljax.tasks import generate
+from rljax.tasks.countdown_text import (
+    HABIT_WORDS,
+    HABITS,
+    OPERATIONS,
+    VERDICTS,
+    Step,
+    calculate,
+    compare,
+    compared_text,
+    habit_demonstration,
+    parse_habits,
+    random_steps,
+    steps_text,
+)
 from rljax.tasks.option_checks import LARGEST, check_shares
 from rljax.tasks.task import Attempt, Record, Task, answer_start_fn
 from rljax.text import SYMBOL, SymbolTokenizer
 
-OPERATIONS = ("+", "-", "*", "/")
-VERDICTS = ("less", "more", "same")
 WORDS = ("make", "from", "?", "try", *OPERATIONS, "=", ",", "vs", *VERDICTS, "wait", "answer", ".")
-Step = tuple[int, str, int, int]  # a, operation, b, result
 STEP_TOKENS = 6  # a + b = c and the comma or stop token after it
 
 
@@ -42,6 +53,8 @@ class Options:
     jump: float = 0.5  # share of demonstrations that only answer
     give_up: float = 0.35  # chance to give up after each failed try
     tries: int = 6  # the known solution is one of the first ``tries`` tries
+    habits: str = ""  # names of countdown_text.HABITS joined by "+", all or none; "": the demonstrations shown above
+    wrong: bool = False  # demonstrations of habits never reach the target
 
     def __post_init__(self):
         check_shares("countdown", self)
@@ -51,16 +64,25 @@ class Options:
         if not 3 <= self.max_number < self.limit <= 999:
             said = f"max_number={self.max_number}, limit={self.limit}"
             raise UserError(f"task countdown: {said}: 3 <= max_number < limit <= 999 must hold")
+        try:
+            parse_habits(self.habits or "none")
+        except ValueError as e:
+            known = ", ".join(HABITS)
+            raise UserError(f"task countdown: habits={self.habits!r}: {e} is none of {known}, all, none") from None
+        if self.wrong and not self.habits:
+            raise UserError("task countdown: wrong=True is for demonstrations of habits: name some, or all or none")
 
 
 def make(options: Options) -> Task:
     """The task of these options."""
-    tokenizer = SymbolTokenizer(WORDS, numbers=options.limit)
+    words = WORDS + (HABIT_WORDS if options.habits else ())
+    tokenizer = SymbolTokenizer(words, numbers=options.limit)
+    in_attempt = 8 if options.habits else 0  # "aim 7" and "back 14 / 2 = 7"
     return Task(
         name="countdown",
         tokenizer=tokenizer,
         prompt_slots=5 + options.numbers,
-        demonstration_slots=6 * (options.numbers - 1) * (options.tries + 1) + 3 * options.tries + 1,
+        demonstration_slots=6 * (options.numbers - 1) * (options.tries + 1) + (3 + in_attempt) * options.tries + 1,
         problems=lambda seed, index, split: problems(options, tokenizer, seed, index, split),
         records=lambda facts: records(options, facts),
         verify=verify,
@@ -69,7 +91,7 @@ def make(options: Options) -> Task:
         describe=describe,
         strategies=("jump", "steps", "check", "retry"),
         answer_start=answer_start_fn("answer"),
-        behaviours=("wait", "try"),
+        behaviours=("wait", "try", *(HABIT_WORDS if options.habits else ())),
         aha_behaviour="wait",
         content=lambda record: (record["target"], *sorted(record["numbers"])),
         verify_on_device=lambda response, mask, finished, facts: score(
@@ -212,44 +234,10 @@ def verify(response: str, record: Record) -> bool:
 # Text to learn from
 
 
-def calculate(a: int, operation: str, b: int, limit: int) -> int | None:
-    """The result of a step; None where it is no integer within 0 .. limit."""
-    if operation == "/" and (b == 0 or a % b):
-        return None
-    c = {"+": a + b, "-": a - b, "*": a * b, "/": a // max(b, 1)}[operation]
-    return c if 0 <= c <= limit else None
-
-
-def compare(a: int, b: int) -> str:
-    """The verdict on a against b: less, more or same."""
-    return VERDICTS[(a >= b) + (a == b)]
-
-
-def steps_text(steps: list[Step]) -> str:
-    """ "3 + 4 = 7 , 7 * 2 = 14"."""
-    return " , ".join(f"{a} {operation} {b} = {c}" for a, operation, b, c in steps)
-
-
-def compared_text(steps: list[Step], target: int) -> str:
-    """Steps, and the last result compared with the target."""
-    return f"{steps_text(steps)} vs {target} {compare(steps[-1][3], target)}"
-
-
-def random_steps(numbers: list[int], limit: int, rng: np.random.Generator) -> list[Step]:
-    """Random legal steps that use all the numbers."""
-    left, steps = list(numbers), []
-    while len(left) > 1:
-        left = [left[i] for i in rng.permutation(len(left))]
-        a, b, *rest = left
-        legal = lambda a, b: [(a, x, b, c) for x in OPERATIONS if (c := calculate(a, x, b, limit)) is not None]
-        choices = legal(a, b) or legal(b, a)  # one of the two differences is always legal
-        steps.append(choices[rng.integers(len(choices))])
-        left = [*rest, steps[-1][3]]
-    return steps
-
-
 def demonstration(o: Options, record: Record, rng: np.random.Generator) -> str:
     """A jump to a solution, or a search that tries, compares, and gives up at random."""
+    if o.habits:
+        return habit_demonstration(record, parse_habits(o.habits), o.tries, o.give_up, o.wrong, rng)
     numbers, target = record["numbers"], record["target"]
     answer, tries = record["solution"], []
     if rng.random() < o.jump:
@@ -305,6 +293,7 @@ def drill(o: Options, rng: np.random.Generator) -> str:
 
 CALCULATION = re.compile(r"\b([0-9]{1,9}) ([-+*/]) ([0-9]{1,9}) = ([0-9]{1,9})\b")
 ONE = r"\b[0-9]{1,9} [-+*/] [0-9]{1,9} = [0-9]{1,9}\b"
+UNDONE = re.compile(rf"\bback {ONE} ?")  # aims at a number, tries none
 CHAIN = re.compile(rf"{ONE}(?: ?, {ONE})*(?: vs ([0-9]{{1,9}}) (less|more|same))?")
 
 
@@ -312,7 +301,7 @@ def describe(response: str, record: Record) -> Attempt:
     """What a response did; its strategy follows from the tries before the answer."""
     read = lambda text: [(int(a), x, int(b), int(c)) for a, x, b, c in CALCULATION.findall(text)]
     facts = tuple(calculate(a, x, b, record["limit"]) == c for a, x, b, c in read(response))
-    tries = list(CHAIN.finditer(response.partition("answer")[0]))
+    tries = list(CHAIN.finditer(UNDONE.sub("", response.partition("answer")[0])))
     verdicts = []
     for n, found in enumerate(tries):
         if verdict := found[2]:
