@@ -9,7 +9,7 @@ import pytest
 
 from rljax import tasks
 from rljax.errors import UserError
-from rljax.tasks import countdown
+from rljax.tasks import countdown, countdown_text
 from rljax.text import pad_batch
 
 MANY, G, T = 1500, 8, 40
@@ -216,4 +216,77 @@ def test_an_attempt_is_described_by_what_it_did():
 @pytest.mark.parametrize("options", [{"numbers": 5}, {"max_number": 99}, {"limit": 5}, {"tries": 0}])
 def test_options_that_make_no_sense_are_named(options):
     with pytest.raises(UserError, match=next(iter(options))):
+        tasks.make_task("countdown", **options)
+
+
+# The four habits
+
+
+def habit_texts(habits, wrong=False, count=200, **options):
+    """[(demonstration, record)] of this many problems."""
+    task = tasks.make_task("countdown", habits=habits, wrong=wrong, jump=0.0, give_up=0.2, **options)
+    records, rng = task.records(task.problems(0, np.arange(count), "train").facts), np.random.default_rng(0)
+    return task, [(task.demonstration(record, rng), record) for record in records]
+
+
+@pytest.mark.parametrize("habit", countdown_text.HABITS)
+def test_a_demonstration_shows_its_habit_and_no_other(habit):
+    task, texts = habit_texts(habit)
+    shows = {
+        "verification": lambda t: " vs " in t,
+        "backtracking": lambda t: " wait " in t,
+        "subgoals": lambda t: " aim " in t,
+        "backward_chaining": lambda t: " back " in t,
+    }
+    for name, is_shown in shows.items():
+        shown = np.mean([is_shown(text) for text, _ in texts])
+        assert (shown > 0.3) == (name == habit) and (name == habit or shown == 0), name
+    for text, record in texts:
+        ids = task.tokenizer.encode(text)
+        assert len(ids) + 1 <= task.demonstration_slots
+        assert all(task.describe(f"{text} <eos>", record).calculations)
+    right = np.mean([task.verify(f"{text} <eos>", record) for text, record in texts])
+    assert 0.05 < right < (0.9 if habit == "backtracking" else 0.5)
+
+
+def test_without_habits_there_is_an_answer_alone_and_with_all_the_words_of_each():
+    assert all(text.startswith("answer ") and "try" not in text for text, _ in habit_texts("none")[1])
+    text = " ".join(text for text, _ in habit_texts("all")[1])
+    assert {"vs", "wait", "aim", "back", "try"} <= set(text.split())
+
+
+def test_wrong_answers_have_the_same_habits_and_are_never_right():
+    task, texts = habit_texts("all", wrong=True)
+    assert not any(task.verify(f"{text} <eos>", record) for text, record in texts)
+    assert all(task.describe(f"{text} <eos>", record).answer for text, record in texts)  # well-formed
+    text = " ".join(text for text, _ in texts)
+    assert {"vs", "wait", "aim", "back", "try"} <= set(text.split()) and " same " not in text
+
+
+def test_a_subgoal_is_the_result_of_the_first_step_and_the_last_step_is_undone_from_the_target():
+    record = {"numbers": [2, 3, 4], "target": 14, "limit": 99}
+    for last in ((7, "*", 2, 14), (2, "*", 7, 14)):
+        steps = [(3, "+", 4, 7), last]
+        said = countdown_text.attempt_text(steps, record, ("subgoals", "backward_chaining"))
+        assert said.startswith("back 14 / 2 = 7 aim 7 3 + 4 = 7 , ")
+    assert countdown_text.undo_last([(3, "+", 4, 7), (9, "-", 7, 2)], 4, 99) == "9 - 4 = 5"  # aims at 5, reaches 2
+    assert countdown_text.undo_last([(3, "+", 4, 7), (7, "*", 4, 28)], 14, 99) == ""  # 14 / 4 is no whole number
+
+
+def test_what_is_undone_is_no_try():
+    record = {"numbers": [2, 3, 4], "target": 14, "limit": 99, "solution": []}
+    text = "try back 14 / 2 = 7 aim 7 3 + 4 = 7 , 7 * 2 = 14 vs 14 same answer 3 + 4 = 7 , 7 * 2 = 14 <eos>"
+    found = countdown.describe(text, record)
+    assert found.strategy == "check" and found.verdicts == ((True, True, 0),)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (dict(habits="luck"), "luck is none of verification"),
+        (dict(wrong=True), "wrong=True is for demonstrations of habits"),
+    ],
+)
+def test_habits_that_do_not_exist_are_refused(options, reason):
+    with pytest.raises(UserError, match=reason):
         tasks.make_task("countdown", **options)

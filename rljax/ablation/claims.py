@@ -2,6 +2,8 @@
 
     MEASURE: ARM < ARM        the last value of the first arm is lower, over the seeds that both arms have
     MEASURE: ARM > before     the last value of an arm is higher than its value before training
+    MEASURE: ARM > 10 x before    it is more than ten times as high
+    MEASURE: ARM > a fifth ago    it still rises: the straight line through the evaluations of the last fifth of the run goes up
     MEASURE: ARM ~ ARM [d]    the last values differ by at most d
 
 A claim is checked with the 95 % interval of the paired difference (``rljax.metrics.intervals``). It "holds" if the whole
@@ -17,8 +19,10 @@ import numpy as np
 from rljax.ablation.results import RunResult, arm_names, describe_seed_count, values_by_seed
 from rljax.errors import UserError
 from rljax.metrics.intervals import Estimate, confidence_interval, paired_difference
+from rljax.report.measures import find_measure
 
 BEFORE = "before"  # the right side of a claim that compares an arm with itself before training
+FIFTH = "a fifth ago"  # of one that compares the end of the line through its last fifth with the beginning of that line
 CLAIM_PATTERN = re.compile(
     r"(?P<measure>[^:]+): (?P<left>.+?) (?P<operator>[<>~]) (?P<right>.+?)(?: \[(?P<tolerance>[\d.]+)\])?"
 )
@@ -30,8 +34,9 @@ class Claim(NamedTuple):
     measure: str
     left: str  # an arm
     operator: str  # < | > | ~
-    right: str  # an arm, or ``BEFORE``
+    right: str  # an arm, ``BEFORE`` or ``FIFTH``
     tolerance: float  # of ~; 0 for the others
+    factor: float = 1.0  # of the value before
 
 
 class ClaimResult(NamedTuple):
@@ -51,12 +56,14 @@ def parse_claim(text: str, arms: Sequence[str]) -> Claim:
         raise UserError(
             f"claim {text!r}: write MEASURE: ARM < ARM, MEASURE: ARM > before, or MEASURE: ARM ~ ARM [0.05]"
         )
-    for side in (match["left"], match["right"]):
-        if side not in (*arms, BEFORE):
-            raise UserError(f"claim {text!r}: there is no arm {side!r}, choose from {[*arms, BEFORE]}")
-    if match["left"] == BEFORE:
-        raise UserError(f"claim {text!r}: {BEFORE!r} must be on the right side")
-    return Claim(match["measure"], match["left"], match["operator"], match["right"], float(match["tolerance"] or 0))
+    times = re.fullmatch(rf"([\d.]+) x {BEFORE}", match["right"])
+    factor, right = (float(times[1]), BEFORE) if times else (1.0, match["right"])
+    for side in (match["left"], right):
+        if side not in (*arms, BEFORE, FIFTH):
+            raise UserError(f"claim {text!r}: there is no arm {side!r}, choose from {[*arms, BEFORE, FIFTH]}")
+    if match["left"] in (BEFORE, FIFTH):
+        raise UserError(f"claim {text!r}: {match['left']!r} must be on the right side")
+    return Claim(match["measure"], match["left"], match["operator"], right, float(match["tolerance"] or 0), factor)
 
 
 def check_claim(text: str, results: Sequence[RunResult]) -> ClaimResult:
@@ -64,7 +71,11 @@ def check_claim(text: str, results: Sequence[RunResult]) -> ClaimResult:
     claim = parse_claim(text, arm_names(results))
     left = values_by_seed(results, claim.left, claim.measure)
     if claim.right == BEFORE:
-        right = values_by_seed(results, claim.left, claim.measure, evaluation=0)
+        before = values_by_seed(results, claim.left, claim.measure, evaluation=0)
+        right = {seed: claim.factor * value for seed, value in before.items()}
+    elif claim.right == FIFTH:
+        lines = last_lines(results, claim.left, claim.measure)
+        left, right = ({seed: line[end] for seed, line in lines.items()} for end in (1, 0))
     else:
         right = values_by_seed(results, claim.right, claim.measure)
     difference = paired_difference(left, right)
@@ -78,6 +89,24 @@ def check_claim(text: str, results: Sequence[RunResult]) -> ClaimResult:
         outcome = "holds" if (difference.mean < 0) == (claim.operator == "<") else "fails"
     left_mean, right_mean = (confidence_interval(np.array([*values.values()])) for values in (left, right))
     return ClaimResult(text, outcome, left_mean, right_mean, difference)
+
+
+def last_lines(results: Sequence[RunResult], arm: str, measure: str) -> dict[int, tuple[float, float]]:
+    """{seed: values at both ends of the last fifth of a run's steps, of the least-squares line through its evaluations there}.
+
+    Seeds with fewer than three evaluations there are left out: through two any line goes.
+    """
+    key, lines = find_measure(measure).key, {}
+    for result in results:
+        curve = result["curves"].get(key)
+        if result["arm"] != arm or not curve:
+            continue
+        start, end = 0.8 * result["steps"][-1], result["steps"][-1]
+        points = [(x, y) for x, y in zip(result["steps"], curve, strict=True) if x >= start - 1e-6 and y is not None]
+        if len(points) > 2:
+            slope, offset = np.polyfit(*np.array(points, np.float64).T, 1)
+            lines[result["seed"]] = (float(offset + slope * start), float(offset + slope * end))
+    return lines
 
 
 def format_estimate(estimate: Estimate, signed: bool = False) -> str:

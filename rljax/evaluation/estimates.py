@@ -46,7 +46,7 @@ def estimate_metrics(
     out["eval/truncated"] = 1 - columns["finished"].mean()
 
     # Parts of the questions, and metrics of the verifier
-    out |= pass_rates_by_field(by_question, records)
+    out |= pass_rates_by_field(by_question, records) | lengths_by_level(length, reward, records)
     out |= {
         f"eval/{name.removeprefix('info/')}": metrics.mean_known(value)
         for name, value in columns.items()
@@ -62,7 +62,7 @@ def estimate_metrics(
     ).items():
         key = f"eval/behaviour/{name}"
         out |= {key: rates.share, f"{key}/per_response": rates.per_response, f"{key}/per_1k": rates.per_1k}
-    return {k: float(v) for k, v in (out | skill_rates(flat)).items()}
+    return {k: float(v) for k, v in (out | skill_rates(flat) | search_statistics(flat, length)).items()}
 
 
 def pass_rates_by_field(by_question: np.ndarray, records: list[Any]) -> dict[str, float]:
@@ -78,6 +78,43 @@ def pass_rates_by_field(by_question: np.ndarray, records: list[Any]) -> dict[str
             out |= {f"{key}/pass@1": metrics.mean_known(rates), f"{key}/pass@1/se": metrics.standard_error(rates)}
             out[f"{key}/questions"] = len(rates)
     return out
+
+
+def lengths_by_level(length: np.ndarray, reward: np.ndarray, records: list[Any]) -> dict[str, float]:
+    """Mean length at each level of difficulty, of all attempts and of right and of wrong ones; empty where there is one level.
+
+    ``length`` and ``reward`` are [Q, n]. A key is left out where there is no such attempt.
+    """
+    out = {}
+    levels = np.array([str(r.get("level", "")) for r in records])
+    for level in sorted(set(levels) - {""}) if len(set(levels)) > 1 else ():
+        here, key = (levels == level)[:, None], f"eval/level/{level}/response_length"
+        for name, chosen in (
+            (key, here),
+            (f"{key}/correct", here & (reward > 0)),
+            (f"{key}/wrong", here & (reward <= 0)),
+        ):
+            if np.any(chosen := np.broadcast_to(chosen, length.shape)):
+                out[name] = length[chosen].mean()
+    return out
+
+
+def search_statistics(attempts: list[Attempt], length: np.ndarray) -> dict[str, float]:
+    """What the searches of N attempts consist of; {} where the task tells no candidates apart. ``length`` has N numbers.
+
+    tries: candidates an attempt. repeated: share of them that the attempt had tried before. wasted: tokens an attempt behind its
+    first right candidate, and their share of all tokens.
+    """
+    tried = [a.tried for a in attempts if a.tried is not None]
+    if not tried:
+        return {}
+    count, wasted = sum(map(len, tried)), sum(a.wasted for a in attempts)
+    return {
+        "eval/tries": count / len(tried),
+        "eval/repeated": (count - sum(len(set(t)) for t in tried)) / max(count, 1),
+        "eval/wasted": wasted / len(attempts),
+        "eval/wasted/share": wasted / max(float(np.sum(length)), 1.0),
+    }
 
 
 def canonicalize_answers(

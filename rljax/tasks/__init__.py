@@ -1,7 +1,7 @@
 """Worlds to learn in: a task holds problems, demonstrations, raw text and verifiers. One file is one world.
 
 task.py                Task, Attempt: what a world consists of
-shop.py fruit.py cups.py countdown.py programs.py    small worlds with a vocabulary of their own
+shop.py fruit.py cups.py countdown.py ring.py programs.py    small worlds with a vocabulary of their own
 questions.py           questions in words, from published data sets or your own files
   mixture.py             which questions: mixed, split, filtered      shuffle.py    in which order
   prompting.py           templates: question -> prompt                datasets/     where they come from
@@ -57,6 +57,7 @@ TASKS: dict[str, Any] = {  # name -> a module's import path, a module, or a Worl
     "fruit": "rljax.tasks.fruit",
     "cups": "rljax.tasks.cups",
     "countdown": "rljax.tasks.countdown",
+    "ring": "rljax.tasks.ring",
     "programs": "rljax.tasks.programs",
     "questions": "rljax.tasks.questions",
     "fruit_text": "rljax.tasks.fruit_text",

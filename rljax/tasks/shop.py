@@ -49,6 +49,9 @@ class Options:
     give_up: float = 0.35  # chance to give up after each failed try
     in_order: float = 0.5  # share of searches that go through the pairs in order
     second: float = 0.0  # share of tries and answers in the second language; 0: there is none
+    searches: float = 0.0  # share of the textbook's drills that go through the pairs in order, in the words of a search
+    ascending: bool = False  # prices are listed from the lowest to the highest, and not as they were drawn
+    prunes: bool = False  # attempts that leave out pairs behind a total that is too high are a strategy of their own
 
     def __post_init__(self):
         check_shares("shop", self)
@@ -79,13 +82,15 @@ def make(options: Options) -> Task:
         verify=verify,
         demonstration=lambda record, rng: demonstration(options, record, rng),
         page=lambda rng, length: page(options, tokenizer, rng, length),
-        describe=describe,
-        strategies=("jump", "steps", "check", "retry"),
+        describe=lambda response, record: describe(response, record, options.prunes),
+        strategies=("jump", "steps", "check", "retry", *(("prune",) if options.prunes else ())),
         answer_start=answer_start_fn("answer", SECOND["answer"]),
         behaviours=tuple(w for w in ("wait", "try", SECOND["wait"], SECOND["try"]) if w in words),
         aha_behaviour="wait",
         content=lambda record: (record["total"], *sorted(record["prices"])),
         read_prompt=read_prompt,
+        page_attempts=page_attempts,
+        forbidden={"prune": prune_words} if options.prunes else {},
         verify_on_device=lambda response, mask, finished, facts: score(tokenizer, response, mask, finished, facts),
     )
 
@@ -108,10 +113,12 @@ def problems(
     def candidate(key: Array) -> tuple[dict[str, Array], Array, Array]:
         noise = jax.random.bits(key, (o.max_price + 2,))  # one draw for everything is quick to compile
         prices = jnp.argsort(noise[2:])[: o.prices].astype(jnp.int32) + 1
+        prices = jnp.sort(prices) if o.ascending else prices
         sums, count, more = prices[pairs].sum(-1), len(pairs), {}
         if o.fewest:  # prices past the list's end are 0, sums with them -1
             level = (lowest + (noise[1] // len(NAMES)) % (highest - lowest + 1)).astype(jnp.int32)
             prices = jnp.where(jnp.arange(o.prices) < level, prices, 0)
+            prices = sort_listed(prices) if o.ascending else prices
             inside = jnp.all(pairs < level, -1)
             sums, count, more = jnp.where(inside, sums, -1), level * (level - 1) // 2, {"level": level}
         place = noise[0] % count
@@ -144,6 +151,12 @@ def problems(
     prompt = jnp.where(end, tokenizer.ids["?"], prompt)
     prompt = jnp.take_along_axis(prompt, (column - shift) % len(column), 1)
     return Problems(prompt=jnp.where(column < shift, tokenizer.pad, prompt), prompt_mask=column >= shift, facts=facts)
+
+
+def sort_listed(prices: Array) -> Array:
+    """Prices [P] of a list that is filled up with 0, in ascending order, the zeros at the end as before."""
+    ordered = jnp.sort(jnp.where(prices > 0, prices, jnp.iinfo(prices.dtype).max))
+    return jnp.where(ordered < jnp.iinfo(prices.dtype).max, ordered, 0)
 
 
 def records(facts: dict[str, Array]) -> list[Record]:
@@ -207,6 +220,11 @@ def try_text(pair: tuple[int, int], total: int) -> str:
     return f"{a} + {b} = {a + b} vs {total} {compare(a + b, total)}"
 
 
+def search_sentences(pairs: list[tuple[int, int]], total: int) -> list[str]:
+    """The tries of a search, one after the other: "try ...", "wait ..."."""
+    return [f"{'wait' if n else 'try'} {try_text(pair, total)}" for n, pair in enumerate(pairs)]
+
+
 def translate_some(o: Options, sentence: str, rng: np.random.Generator) -> str:
     """A try or an answer, in one of the two languages. Draws nothing where there is only one language."""
     return " ".join(SECOND.get(w, w) for w in sentence.split()) if o.second and rng.random() < o.second else sentence
@@ -222,15 +240,15 @@ def demonstration(o: Options, record: Record, rng: np.random.Generator) -> str:
         return translate_some(o, f"answer {a} {b}", rng)
     if rng.random() >= o.in_order:
         pairs = [pairs[i] for i in rng.permutation(len(pairs))]
-    tries, answer = [], right
+    tried, answer = [], right
     for pair in pairs:
-        tries.append(try_text(pair, total))
+        tried.append(pair)
         if pair == right:
             break
         if rng.random() < o.give_up:
             answer = pairs[rng.integers(len(pairs))]
             break
-    sentences = [f"{'wait' if n else 'try'} {t}" for n, t in enumerate(tries)] + [f"answer {answer[0]} {answer[1]}"]
+    sentences = search_sentences(tried, total) + [f"answer {answer[0]} {answer[1]}"]
     return " ".join(translate_some(o, sentence, rng) for sentence in sentences)
 
 
@@ -263,10 +281,15 @@ def page(o: Options, tokenizer: SymbolTokenizer, rng: np.random.Generator, lengt
     while len(out) < length:
         count = int(rng.integers(o.fewest, o.prices + 1)) if o.fewest else o.prices
         prices = (rng.permutation(o.max_price)[:count] + 1).tolist()
+        prices = sorted(prices) if o.ascending else prices
         pairs = list(itertools.combinations(prices, 2))
         total = drill_total(o, [sum(p) for p in pairs], rng)
         name = NAMES[rng.integers(len(NAMES))]
         out += tokenizer.encode(f"{name} pays {total} for two of {' '.join(map(str, prices))} ?")
+        if o.searches and rng.random() < o.searches:  # no answer follows
+            said = [translate_some(o, sentence, rng) for sentence in search_sentences(pairs, total)]
+            out += tokenizer.encode(" ".join(said)) + [tokenizer.ids["."]]
+            continue
         for i in rng.permutation(len(pairs)):
             out += tokenizer.encode(translate_some(o, try_text(pairs[i], total), rng)) + [tokenizer.ids["."]]
     return out[:length]
@@ -285,8 +308,8 @@ def drill_total(o: Options, sums: list[int], rng: np.random.Generator) -> int:
 TRY = re.compile(r"(\d+) \+ (\d+) = (\d+)(?: (?:vs|对) (\d+) (less|more|same|少|多|同))?")
 
 
-def describe(response: str, record: Record) -> Attempt:
-    """What a response did; its strategy follows from the number of tries."""
+def describe(response: str, record: Record, prunes: bool = False) -> Attempt:
+    """What a response did; its strategy follows from the number of tries, and with ``prunes`` from what it leaves out."""
     found = TRY.findall(response)
     facts = tuple(int(a) + int(b) == int(c) for a, b, c, _, _ in found)
     verdicts = tuple(
@@ -295,5 +318,50 @@ def describe(response: str, record: Record) -> Attempt:
         if v
     )
     strategy = "jump" if not found else "retry" if len(found) > 1 else "check" if verdicts else "steps"
+    strategy = "prune" if prunes and count_prunes(response, record) else strategy
     answer = ANSWER.search(response)
-    return Attempt(strategy, " ".join(sorted(answer.groups())) if answer else None, facts, verdicts)
+    said = " ".join(sorted(answer.groups())) if answer else None
+    tried = tuple(frozenset((int(a), int(b))) for a, b, *_ in found)
+    return Attempt(strategy, said, facts, verdicts, tried, count_wasted(response, record))
+
+
+def count_wasted(response: str, record: Record) -> int:
+    """Tokens behind the first try of the right pair, without the final answer; 0 where it was never tried."""
+    is_right = lambda a, b: a != b and {a, b} <= set(record["prices"]) and a + b == record["total"]
+    ends = (found.end() for found in TRY.finditer(response) if is_right(int(found[1]), int(found[2])))
+    end = next(ends, None)
+    return 0 if end is None else len(ANSWER.sub("", response[end:]).split())
+
+
+def count_prunes(response: str, record: Record) -> int:
+    """How often the attempt leaves out the rest of a price's pairs behind a total that is too high.
+
+    A try a + b whose verdict is "more", where b is not the last price of the list, followed by a try whose first price stands behind
+    a in the list. In a list in ascending order the pairs that are left out are all too high as well.
+    """
+    prices, found = record["prices"], TRY.findall(response.partition("answer")[0])
+    place = {str(price): n for n, price in enumerate(prices)}
+    count = 0
+    for (a, b, _, _, verdict), (c, *_) in itertools.pairwise(found):
+        known = all(price in place for price in (a, b, c))
+        count += known and FIRST.get(verdict, verdict) == "more" and place[b] < len(prices) - 1 and place[c] > place[a]
+    return count
+
+
+def prune_words(response: str, record: Record) -> tuple[str, ...]:
+    """The words that would begin a prune behind this response: the prices behind a, after a try a + b that is too high."""
+    prices, found = record["prices"], TRY.findall(response)
+    if not found or not response.endswith(("wait", SECOND["wait"])):
+        return ()
+    a, b, _, _, verdict = found[-1]
+    place = {str(price): n for n, price in enumerate(prices)}
+    if FIRST.get(verdict, verdict) != "more" or a not in place or place.get(b, len(prices)) >= len(prices) - 1:
+        return ()
+    return tuple(map(str, prices[place[a] + 1 :]))
+
+
+def page_attempts(text: str) -> list[tuple[str, Record]]:
+    """The attempts at problems that a page of raw text shows: (what follows a prompt, its record)."""
+    starts = [found.start() for found in PROMPT.finditer(text)] + [len(text)]
+    parts = [text[start:end] for start, end in itertools.pairwise(starts)]
+    return [(part.partition("?")[2], record) for part in parts if (record := read_prompt(part))]

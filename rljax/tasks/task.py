@@ -3,7 +3,7 @@
 import dataclasses
 import operator
 import re
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 import jax
@@ -27,6 +27,10 @@ class Attempt:
     calculations: tuple[bool, ...] = ()  # for each calculation in the response: is it right?
     verdicts: tuple[tuple[bool, bool, int], ...] = ()
     # for each comparison with the goal: (is it right?, does it say that the goal is reached?, number of the try)
+    tried: tuple[Hashable, ...] | None = (
+        None  # the candidates, in order: equal ones are equal; None: not told apart here
+    )
+    wasted: int = 0  # tokens behind the first right candidate, without the final answer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +58,9 @@ class Task:
     behaviours: tuple[str, ...] = ()
     # what is counted in responses: names in ``rljax.metrics.behaviours.PATTERNS``; any other name counts as a word
 
+    forbidden: Mapping[str, Callable[[str, Record], tuple[str, ...]]] = dataclasses.field(default_factory=dict)
+    # {strategy: (response so far, record) -> the words that would begin it now}, for the strategies that can be forbidden
+
     aha_behaviour: str = ""  # the behaviour that the report looks for by default; "": the first of ``behaviours``
     content: Callable[[Record], Hashable] | None = None
     # what makes two problems the same to a solver, for overlap checks between splits; None: the whole record
@@ -68,6 +75,8 @@ class Task:
     slow_verifier: bool = False  # verifying takes about as long as sampling: it begins before all is sampled
 
     read_prompt: Callable[[str], Record | None] | None = None  # text of a prompt -> its record, None: not a problem
+    page_attempts: Callable[[str], list[tuple[str, Record]]] | None = None
+    # the text of a page -> the attempts at problems that it shows, each with the problem's record; None: pages show none
     format_question: Callable[[str], str] = lambda text: text  # a user's question -> the text of its prompt
     prompt_ids: Callable[[str], list[int]] | None = None
     # a user's question -> ids of its prompt; None: ``format_question``, encoded, after a <bos>
