@@ -25,13 +25,15 @@ def words(*tries, answer=""):
 
 
 def test_tries_are_told_apart_whatever_their_order_and_tokens_behind_the_right_one_are_wasted():
-    found = shop.describe(words((2, 5), (5, 2), (5, 9), (2, 9), answer="5 9"), LIST)
+    found = shop.describe(words((2, 5), (5, 2), (5, 9), (2, 9), answer="5 9"), LIST, prunes=True)
     assert found.tried == (frozenset({2, 5}), frozenset({2, 5}), frozenset({5, 9}), frozenset({2, 9}))
     assert found.wasted == 9  # the try of 2 and 9
-    assert shop.describe(words((5, 9), answer="5 9"), LIST).wasted == 0
-    assert shop.describe(words((5, 9), (2, 5)), LIST).wasted == 9  # cut off before an answer
-    assert shop.describe(words((2, 5), (2, 9), answer="2 9"), LIST).wasted == 0  # the right one was never tried
-    assert shop.describe("answer 5 9 <eos>", LIST).tried == ()
+    assert shop.describe(words((5, 9), answer="5 9"), LIST, prunes=True).wasted == 0
+    assert shop.describe(words((5, 9), (2, 5)), LIST, prunes=True).wasted == 9  # cut off before an answer
+    never_right = words((2, 5), (2, 9), answer="2 9")
+    assert shop.describe(never_right, LIST, prunes=True).wasted == 0
+    assert shop.describe("answer 5 9 <eos>", LIST, prunes=True).tried == ()
+    assert shop.describe(words((5, 9), answer="5 9"), LIST).tried is None  # unless one looks for it
 
 
 def test_the_statistics_of_searches_by_hand():

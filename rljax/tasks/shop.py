@@ -51,7 +51,9 @@ class Options:
     second: float = 0.0  # share of tries and answers in the second language; 0: there is none
     searches: float = 0.0  # share of the textbook's drills that go through the pairs in order, in the words of a search
     ascending: bool = False  # prices are listed from the lowest to the highest, and not as they were drawn
-    prunes: bool = False  # attempts that leave out pairs behind a total that is too high are a strategy of their own
+    prunes: bool = (
+        False  # attempts that leave out pairs behind a total that is too high are a strategy, and tries are counted
+    )
 
     def __post_init__(self):
         check_shares("shop", self)
@@ -309,7 +311,10 @@ TRY = re.compile(r"(\d+) \+ (\d+) = (\d+)(?: (?:vs|å¯¹) (\d+) (less|more|same|å°
 
 
 def describe(response: str, record: Record, prunes: bool = False) -> Attempt:
-    """What a response did; its strategy follows from the number of tries, and with ``prunes`` from what it leaves out."""
+    """What a response did; its strategy follows from the number of tries, and with ``prunes`` from what it leaves out.
+
+    With ``prunes`` it also says which pairs were tried and what was wasted.
+    """
     found = TRY.findall(response)
     facts = tuple(int(a) + int(b) == int(c) for a, b, c, _, _ in found)
     verdicts = tuple(
@@ -321,6 +326,8 @@ def describe(response: str, record: Record, prunes: bool = False) -> Attempt:
     strategy = "prune" if prunes and count_prunes(response, record) else strategy
     answer = ANSWER.search(response)
     said = " ".join(sorted(answer.groups())) if answer else None
+    if not prunes:
+        return Attempt(strategy, said, facts, verdicts)
     tried = tuple(frozenset((int(a), int(b))) for a, b, *_ in found)
     return Attempt(strategy, said, facts, verdicts, tried, count_wasted(response, record))
 

@@ -101,7 +101,7 @@ class TaskOptions:
     """The world that problems come from; ``task.options`` are the world's own."""
 
     name: str = option(
-        "shop", "the world: shop, fruit, cups, countdown, programs, questions, fruit_text, or a plug-in's"
+        "shop", "the world: shop, fruit, cups, countdown, ring, programs, questions, fruit_text, or a plug-in's"
     )
 
 
