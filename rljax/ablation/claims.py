@@ -104,7 +104,7 @@ def last_lines(results: Sequence[RunResult], arm: str, measure: str) -> dict[int
         start, end = 0.8 * result["steps"][-1], result["steps"][-1]
         points = [(x, y) for x, y in zip(result["steps"], curve, strict=True) if x >= start - 1e-6 and y is not None]
         if len(points) > 2:
-            slope, offset = np.polyfit(*np.array(points, np.float64).T, 1)
+            slope, offset = np.polyfit([x for x, _ in points], [y for _, y in points], 1)
             lines[result["seed"]] = (float(offset + slope * start), float(offset + slope * end))
     return lines
 
