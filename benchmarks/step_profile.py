@@ -69,7 +69,18 @@ def read_operations(hlo: str) -> dict[str, Operation]:
             return Operation("reductions", 0.0)
         if has & {"scatter", "dynamic-update-slice"}:
             return Operation("scatters and updates", 0.0)
-        moving = {"copy", "transpose", "bitcast", "reshape", "parameter", "slice", "concatenate", "pad", "fusion", "wrapped"}
+        moving = {
+            "copy",
+            "transpose",
+            "bitcast",
+            "reshape",
+            "parameter",
+            "slice",
+            "concatenate",
+            "pad",
+            "fusion",
+            "wrapped",
+        }
         if operation == "copy" or "copy" in has and not has - moving - {o for o in has if o.isdigit()}:
             return Operation("copies", 0.0)
         return Operation("other", 0.0)

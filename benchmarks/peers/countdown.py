@@ -92,7 +92,12 @@ def write_folder(folder: Path, config: transformer.Config, chances: np.ndarray) 
     )
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
     tokenizer.save(str(folder / "tokenizer.json"))
-    special = {"eos_token": words([STOP]), "pad_token": words([vocab - 1]), "unk_token": unknown, "padding_side": "left"}
+    special = {
+        "eos_token": words([STOP]),
+        "pad_token": words([vocab - 1]),
+        "unk_token": unknown,
+        "padding_side": "left",
+    }
     (folder / "tokenizer_config.json").write_text(
         json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False} | special)
     )
