@@ -55,10 +55,11 @@ def open_source(path: str | Path, config: ConfigTree | None = None, taken: tuple
 
     Raises UserError where the folder is neither, or does not fit the config.
     """
-    recorded = read_config(Path(path)) if Path(path).is_dir() else None
     base = Path(path).absolute().name if Path(path).exists() else str(path).rpartition("/")[2]
     name = next(n for n in (base, *(f"{base}-{i}" for i in range(2, 99))) if n not in taken)
-    if recorded is not None and (Path(path) / "metrics.jsonl").exists() | (Path(path) / "checkpoints").exists():
+    is_run = any((Path(path) / part).exists() for part in ("metrics.jsonl", "checkpoints"))
+    recorded = read_config(Path(path)) if is_run else None  # config.json of a model folder is another one
+    if recorded is not None:
         return Source(name, Path(path), resolve(recorded))
     if config is None:
         raise UserError(
