@@ -20,7 +20,7 @@ def test_a_model_folder_is_asked_in_the_task_of_a_config(tmp_path):
 def test_a_folder_that_is_neither_is_refused_in_one_line(tmp_path):
     with pytest.raises(UserError, match="there is no run in it"):
         open_source(tmp_path)
-    with pytest.raises(UserError, match="config.json"):
+    with pytest.raises(UserError, match="has no tokenizer.json"):
         open_source(tmp_path, load_config("smollm2"))
 
 
