@@ -145,7 +145,8 @@ def profile(name: str, dump: Path) -> dict[str, Any]:
         events = list(read_trace(Path(folder) / "trace"))
     program = max(dump.glob("*cpu_after_optimizations.txt"), key=lambda file: file.stat().st_size)
     operations = read_operations(program.read_text())
-    spent, flops = collections.Counter(dict.fromkeys(KINDS, 0.0)), 0.0
+    spent: dict[str, float] = dict.fromkeys(KINDS, 0.0)
+    flops = 0.0
     for operation, duration in events:
         if operation in operations and not CONTROL.match(operation):
             spent[operations[operation].kind] += duration

@@ -35,7 +35,10 @@ def read_architecture(teacher: str, task: Task, model: transformer.Config) -> tr
     folder, stage = parse_teacher(teacher)
     computed = {name: getattr(model, name) for name in pretrained.COMPUTE_FIELDS}
     if not stage:
-        found, theirs = pretrained.read_config(folder, **computed), load_tokenizer(folder)
+        try:
+            found, theirs = pretrained.read_config(folder, **computed), load_tokenizer(folder)
+        except UserError as e:
+            raise UserError(f"rl.teacher={teacher!r}: {e}, or the workdir and stage of a run, DIR:rl") from None
     elif config := journal.read_config(Path(folder)):
         found, theirs = run_architecture(config, model, computed), run_tokenizer(config)
     else:
