@@ -11,8 +11,8 @@ before: the number of hops, the length of a hop, the stone, and whether it is th
 tries solve about as many more problems, from the first try on to the last. A search that gives up after each failed try with
 chance g solves those with x well below 1 / g. The level of a problem is the length of its search in half decades.
 
-Demonstrators jump often and give up soon, with an answer that they know nothing of. The textbook walks on and answers nothing; it begins
-on stones of even number and problems on odd ones, so that no page holds a problem.
+Demonstrators jump often and give up soon, with an answer that they know nothing of. The textbook walks on and answers nothing. Start and
+goal of a page have an even sum, those of a problem an odd one, so that no page holds a problem.
 """
 
 import dataclasses
@@ -88,18 +88,23 @@ def make(options: Options) -> Task:
 # Problems
 
 
+def is_problem(start: Any, goal: Any) -> Any:
+    """Whether start and goal belong to a problem; else they belong to a page. Both have every start, every hop and every goal."""
+    return (start + goal) % 2 == 1
+
+
 def problems(o: Options, tokenizer: SymbolTokenizer, seed: int, index: Array, split: str) -> Problems:
     """Problems number ``index`` [B] of a split."""
     lengths = jnp.asarray(hop_lengths(o), jnp.int32)
 
     def candidate(key: Array) -> tuple[dict[str, Array], Array, Array]:
         chance = jax.random.uniform(key, (3,))  # one draw for everything is quick to compile
-        start = 1 + 2 * jnp.minimum((chance[0] * (o.stones // 2)).astype(jnp.int32), o.stones // 2 - 1)
+        start = jnp.minimum((chance[0] * o.stones).astype(jnp.int32), o.stones - 1)
         hop = lengths[jnp.minimum((chance[1] * o.hops).astype(jnp.int32), o.hops - 1)]
         answer = jnp.clip(jnp.floor(jnp.exp(chance[2] * math.log(o.stones))).astype(jnp.int32), 1, o.stones - 1)
         goal = (start + hop * answer) % o.stones
         facts = {"start": start, "hop": hop, "goal": goal, "answer": answer}
-        return facts, jnp.stack([start, hop, goal]), jnp.ones((), bool)
+        return facts, jnp.stack([start, hop, goal]), is_problem(start, goal)
 
     facts = generate.draw_facts(candidate, seed, index, split)
     fixed = lambda word: jnp.full_like(facts["goal"], tokenizer.ids[word])
@@ -188,12 +193,14 @@ def demonstration(o: Options, record: Record, rng: np.random.Generator) -> str:
 
 
 def page(o: Options, tokenizer: SymbolTokenizer, rng: np.random.Generator, length: int) -> list[int]:
-    """A page of raw text: walks from stones of even number, to the goal or to somewhere before it."""
+    """A page of raw text: walks to the goal or to somewhere before it."""
     out, lengths = [tokenizer.bos], hop_lengths(o)
     while len(out) < length:
-        start, hop = 2 * int(rng.integers(o.stones // 2 + 1)), lengths[rng.integers(o.hops)]
+        start, hop = int(rng.integers(o.stones)), lengths[rng.integers(o.hops)]
         answer, walked = (min(int(o.stones ** rng.random()), o.stones - 1) for _ in range(2))
         record = make_record(o.stones, start, hop, (start + hop * answer) % o.stones)
+        if is_problem(start, record["goal"]):
+            continue
         text = tries_text(record, answer if rng.random() < 0.7 else min(walked, answer))
         out += tokenizer.encode(f"from {start} by {hop} to {record['goal']} ? {text} .")
     return out[:length]
