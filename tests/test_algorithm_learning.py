@@ -142,7 +142,7 @@ def earned(rollout, reward=REWARD, greedy=GREEDY):
 def state_of(params, r):
     zero = jnp.zeros((), jnp.int32)
     state = TrainState(step=zero, params=params, opt_state=SGD.init(params), key=jax.random.key(7), cursor=zero)
-    if r.kl_in:
+    if r.has_reference:
         state = state.replace(reference=jax.tree.map(lambda x: x * 1.05, params))
     if r.adapts_entropy:
         state = state.replace(entropy_coef=jnp.zeros(()))

@@ -17,7 +17,7 @@ from rljax.training.run import resolve
 ROOT = Path(rljax.__file__).parent
 # those that build a Run from the tree, or run whole configs
 DOOR = ("training/schema.py", "training/run.py", "training/config_files.py", "training/command_line.py",
-        "training/workdir.py", "training/provenance.py", "planning/abstract_run.py", "planning/suggestions.py", "structs.py")  # fmt: skip
+        "training/workdir.py", "training/provenance.py", "planning/abstract_run.py", "planning/suggestions.py", "serving/policies.py", "structs.py")  # fmt: skip
 
 
 class Reached(Exception):
