@@ -19,6 +19,7 @@ def get_config(arg=None):
     )
     if arg.short:
         common.shorten(c)
-        c.distillation.update(dict(teacher_steps=2, problems=16, epochs=(1,)))
-        c.task.options.jump_right = 1.0  # something must be right to be imitated
+        c.distillation.update(dict(teacher_steps=2, problems=64, epochs=(1,)))
+        c.sft.steps = c.sft.eval_every = 120  # something must be right to be imitated
+        c.task.options.jump_right = 1.0
     return c
