@@ -3,7 +3,8 @@
     rljax reproduce --config rising --workdir runs/rising
 
 Which stone of a ring does a frog reach after how many hops? docs/rising.md says why length has no ceiling below 1,000 tokens here.
-Before RL responses have 7 to 9 tokens, and .12 of them are right.
+No run has shown it yet: docs/log.md says what was tried. With hops that are right, responses before RL would have 7 to 9 tokens and
+.12 of them would be right.
 """
 
 from . import common
