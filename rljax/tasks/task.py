@@ -58,7 +58,10 @@ class Task:
     behaviours: tuple[str, ...] = ()
     # what is counted in responses: names in ``rljax.metrics.behaviours.PATTERNS``; any other name counts as a word
 
-    forbidden: Mapping[str, Callable[[str, Record], tuple[str, ...]]] = dataclasses.field(default_factory=dict)
+    forbidden: Mapping[str, Callable[[str, Record], tuple[str, ...]]] = dataclasses.field(
+        default_factory=dict,
+        hash=False,  # a task is a key of caches
+    )
     # {strategy: (response so far, record) -> the words that would begin it now}, for the strategies that can be forbidden
 
     aha_behaviour: str = ""  # the behaviour that the report looks for by default; "": the first of ``behaviours``
