@@ -69,4 +69,6 @@ def test_a_real_models_config_fits_a_folder(name, more, tmp_path):
     shown = run.task.tokenizer.decode(run.task.prompt_ids(record["question"]))
     assert shown.count("Q: ") == (1 if cold else 4) and record["level"] in ((5,) if "level=5" in more else (1, 2))
     longest = run.task.prompt_slots + run.rl.sampling.max_new_tokens
-    assert longest <= run.rl.micro_batching.packing.columns <= 1024 and run.rl.lora.rank == (8 if "adapters" in more else 0)
+    assert longest <= run.rl.micro_batching.packing.columns <= 1024 and run.rl.lora.rank == (
+        8 if "adapters" in more else 0
+    )
