@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 KINDS = ("products", "copies", "reductions", "scatters and updates", "other")
+REDUCE, UPDATE = {"reduce", "reduce-window"}, {"scatter", "dynamic-update-slice"}  # XLA's names of operations
+MOVE = {"copy", "transpose", "bitcast", "reshape", "parameter", "slice", "concatenate", "pad", "constant"}
 CONTROL = re.compile(r"^(while|conditional|cond|call|body|region)")  # they contain other operations
 
 
@@ -53,39 +55,21 @@ def read_operations(hlo: str) -> dict[str, Operation]:
             parsed.append((name, shape, operation, rest))
 
     def flops(shape: str, rest: str) -> float:
-        operand = re.match(r"%?([\w.\-]+)", rest.split("]{")[-1].split(" ")[-1] if "[" in rest.split(",")[0] else rest)
+        left = parse_shape(shapes.get(re.findall(r"%([\w.\-]+)", rest)[0], ""))
         contracted = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", rest)
-        left = parse_shape(shapes.get(operand.group(1), "")) if operand else []
-        sizes = [left[int(i)] for i in contracted.group(1).split(",")] if contracted and left else [0]
+        sizes = [left[int(i)] for i in contracted.group(1).split(",")] if contracted else [0]
         return 2.0 * math.prod(parse_shape(shape)) * math.prod(sizes)
 
-    def describe(name: str, shape: str, operation: str, rest: str) -> Operation:
-        called = re.search(r"calls=%?([\w.\-]+)", rest)
+    def describe(shape: str, operation: str, rest: str) -> Operation:
+        called = re.search(r"calls=%([\w.\-]+)", rest)
         inside = bodies[called.group(1)] if called else [(shape, operation, rest)]
-        if any(o == "dot" for _, o, _ in inside):
+        names = {name for _, name, _ in inside}
+        if "dot" in names:
             return Operation("products", sum(flops(s, r) for s, o, r in inside if o == "dot"))
-        has = {o for _, o, _ in inside} | set(re.split(r"[_.]", name))
-        if has & {"reduce", "reduce-window"}:
-            return Operation("reductions", 0.0)
-        if has & {"scatter", "dynamic-update-slice"}:
-            return Operation("scatters and updates", 0.0)
-        moving = {
-            "copy",
-            "transpose",
-            "bitcast",
-            "reshape",
-            "parameter",
-            "slice",
-            "concatenate",
-            "pad",
-            "fusion",
-            "wrapped",
-        }
-        if operation == "copy" or "copy" in has and not has - moving - {o for o in has if o.isdigit()}:
-            return Operation("copies", 0.0)
-        return Operation("other", 0.0)
+        kinds = {"reductions": names & REDUCE, "scatters and updates": names & UPDATE, "copies": names <= MOVE}
+        return Operation(next((kind for kind, holds in kinds.items() if holds), "other"), 0.0)
 
-    return {name: describe(name, *others) for name, *others in parsed}
+    return {name: describe(*others) for name, *others in parsed}
 
 
 def read_trace(folder: Path) -> Iterator[tuple[str, float]]:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from rljax import transformer
+from rljax.errors import UserError
 from rljax.serving.conversations import encode_conversation, template_parts
 from rljax.serving.fields import FieldError
 from tests import served, tiny_folder
@@ -206,3 +207,13 @@ def test_a_template_that_rewrites_is_followed_unless_a_message_holds_a_control_t
     assert "ABC" in tokenizer.decode(ids)
     with pytest.raises(FieldError, match="control token"):
         encode_conversation(task, [{"role": "user", "content": "abc<|im_end|>"}])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_error_of_the_device_is_one_line_also_where_nothing_is_streamed(toy, monkeypatch, stream):
+    def load(name):
+        raise UserError("the checkpoint is damaged")
+
+    monkeypatch.setattr(toy.state.policies, "load", load)
+    answer = toy.client.post("/v1/completions", json={"model": NAME, "prompt": PROMPT, "stream": stream})
+    assert answer.status_code == 400 and answer.json()["error"]["message"] == "the checkpoint is damaged"

@@ -12,6 +12,7 @@ import pytest
 
 from rljax import sampler
 from rljax.serving.engine import Engine
+from rljax.serving.groups import find_algorithm, group_advantages, usable_algorithms
 from rljax.serving.shapes import choose_shape
 from rljax.text import pad_batch
 from tests import served
@@ -305,3 +306,10 @@ def test_the_records_of_a_run_are_read_from_where_the_page_was(toy):
     assert toy.client.get("/api/runs/toy?after=9").json()["restart"]
     assert toy.client.get("/api/runs/other").status_code == 404
     assert toy.client.get("/api/runs/toy?after=x").status_code == 400
+
+
+def test_every_algorithm_that_is_offered_has_an_advantage_for_each_attempt_of_a_group():
+    assert {"grpo", "dr_grpo"} <= set(usable_algorithms()) and "on_policy_distillation" not in usable_algorithms()
+    for name in usable_algorithms():
+        advantages = group_advantages(find_algorithm(name), [1.0, 0.0, 0.0, 1.0], [[5, 6], [7], [8, 9, 9], [5]])
+        assert len(advantages) == 4 and np.isfinite(advantages).all(), name

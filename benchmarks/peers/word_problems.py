@@ -53,6 +53,8 @@ def make_overrides(a: argparse.Namespace, seed: int) -> dict[str, Any]:
         "eval.problems": a.problems,
         "eval.attempts": a.attempts,
         "rl.algorithm": "dr_grpo",
+        "model.dtype": "float32",
+        "model.cache_dtype": "float32",
     }
 
 

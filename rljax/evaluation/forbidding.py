@@ -23,9 +23,7 @@ class Forbidding(NamedTuple):
 
     reward: np.ndarray  # [Q, n]
     shows: np.ndarray  # [Q, n] bool: whether it shows the strategy
-    forbidden: (
-        np.ndarray
-    )  # [Q, n] int: tokens at which something was forbidden that the policy would otherwise have had
+    forbidden: np.ndarray  # [Q, n] int: tokens at which words were forbidden
 
 
 @functools.partial(jax.jit, static_argnames="config")

@@ -73,10 +73,8 @@ ENTROPY = {"none": no_options, "bonus": entropy_bonus, "adaptive": adaptive_entr
 GROUPS = {"all": no_options, "mixed": no_options, "refill": dynamic_sampling}
 TRUNCATED = {"keep": no_options, "mask": no_options, "soft": soft_overlong}
 SIGNS = ("both", "positive", "negative")
-FIXED = {
-    ("rf_pp", "gamma"),
-    ("reverse_kl", "gamma"),
-}  # numbers that decide how a program is made: 1 means that no token of an attempt differs, 0 that none looks ahead
+# Numbers that decide how a program is made: 1 means that no token of an attempt differs, 0 that none looks ahead
+FIXED = {("rf_pp", "gamma"), ("reverse_kl", "gamma")}
 TABLES = {
     "advantage": ADVANTAGE,
     "surrogate": SURROGATE,

@@ -18,7 +18,7 @@ from rljax.serving.shapes import power_of_two
 from rljax.tasks import Attempt
 
 KEPT = 32  # groups that a gradient step may be taken on
-OF_OTHER_DATA = ("values", "greedy")  # what an algorithm may look at that a group alone does not have
+OF_OTHER_DATA = ("values", "greedy", "ref_logprobs")  # what an algorithm may look at that a group alone does not have
 
 
 class Group(NamedTuple):

@@ -3,18 +3,19 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import anyio
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rljax.errors import UserError
 from rljax.serving.engine import BusyError, Engine, Told, Work
-from rljax.serving.fields import MAX_BODY, FieldError, read_body
+from rljax.serving.fields import MAX_BODY, read_body
 from rljax.serving.policies import NoPolicyError
 
 HEADERS = {
@@ -51,6 +52,23 @@ def error_response(error: UserError) -> Response:
     status = status_of(error)
     retry = {"retry-after": "2"} if status == 503 else {}
     return JSONResponse({"error": str(error)}, status, headers=retry)
+
+
+def make_route(
+    path: str,
+    method: str,
+    answer: Callable[[Request], Awaitable[Response]],
+    fail: Callable[[UserError], Response] = error_response,
+) -> Route:
+    """An address whose errors of the user become answers."""
+
+    async def handle(request: Request) -> Response:
+        try:
+            return await answer(request)
+        except UserError as e:
+            return fail(e)
+
+    return Route(path, handle, methods=[method])
 
 
 async def read_json(request: Request) -> dict[str, Any]:
@@ -94,6 +112,24 @@ async def run(engine: Engine, work: Work) -> Any:
     return last
 
 
+@contextlib.asynccontextmanager
+async def until_client_leaves(receive: Receive) -> AsyncIterator[None]:
+    """Run the block, and end it early where the client leaves. An error of the block comes out as it is."""
+
+    async def watch() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        group.cancel_scope.cancel()
+
+    try:
+        async with anyio.create_task_group() as group:
+            group.start_soon(watch)
+            yield
+            group.cancel_scope.cancel()
+    except BaseExceptionGroup as e:  # a task group packs even a single error
+        raise e.exceptions[0] from None
+
+
 class Stream(Response):
     """Chunks of bytes as they come. The first one is waited for: an error before it has a status. A client that leaves ends them."""
 
@@ -103,16 +139,8 @@ class Stream(Response):
         self.chunks, self.kind, self.fail, self.background = chunks, kind, fail, None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with anyio.create_task_group() as group:
-
-            async def watch() -> None:
-                while (await receive())["type"] != "http.disconnect":
-                    pass
-                group.cancel_scope.cancel()
-
-            group.start_soon(watch)
+        async with until_client_leaves(receive):
             await self._send(scope, receive, send)
-            group.cancel_scope.cancel()
 
     async def _send(self, scope: Scope, receive: Receive, send: Send) -> None:
         part = lambda body, more: send({"type": "http.response.body", "body": body, "more_body": more})
@@ -133,19 +161,10 @@ class Stream(Response):
 async def collect(request: Request, values: AsyncGenerator[Any, None], into: Callable[[Any], None]) -> bool:
     """Take all values, unless the client leaves first; returns whether all came."""
     done = False
-    async with anyio.create_task_group() as group:
-
-        async def watch() -> None:
-            while (await request.receive())["type"] != "http.disconnect":
-                pass
-            group.cancel_scope.cancel()
-
-        group.start_soon(watch)
-        async with contextlib.aclosing(values) as each:
-            async for value in each:
-                into(value)
+    async with until_client_leaves(request.receive), contextlib.aclosing(values) as each:
+        async for value in each:
+            into(value)
         done = True
-        group.cancel_scope.cancel()
     return done
 
 
@@ -192,6 +211,3 @@ def host_name(host: str) -> str:
     if host.startswith("["):
         return host[1:].partition("]")[0]
     return host.rpartition(":")[0] if ":" in host else host
-
-
-__all__ = ["FieldError", "Guard", "Stream", "collect", "error_response", "follow", "json_line", "read_json", "run"]

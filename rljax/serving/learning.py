@@ -109,11 +109,8 @@ def bind_learner(model: Any, algorithm: str, options: OptimizerOptions, shape: t
 
     def step(state: TrainState, experience: Experience, temperature: Array, rate: Array) -> TrainState:
         how = learner_of(temperature, rate)
-        reference, uses_it = (
-            state.reference,
-            pg.ALGORITHMS[algorithm].kl_in,
-        )  # kept also where this algorithm has no KL term
-        state = state.replace(reference=reference if uses_it else None)
+        reference = state.reference  # kept also where this algorithm has no KL term
+        state = state.replace(reference=reference if pg.ALGORITHMS[algorithm].has_reference else None)
         batch, _ = learner.compute_advantages(how, state, experience)
         return learner.update_policy(how, state, batch)[0].replace(reference=reference)
 

@@ -5,8 +5,9 @@ all prompts of a request share its noise. Nothing is read from the authorization
 """
 
 import contextlib
+import functools
 import json
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from starlette.requests import Request
@@ -18,7 +19,7 @@ from rljax.serving import openai_shapes as shapes
 from rljax.serving.completions import Part, complete
 from rljax.serving.conversations import encode_conversation, read_messages
 from rljax.serving.fields import FieldError, Fields, read_text
-from rljax.serving.http import Stream, collect, follow, read_json, status_of
+from rljax.serving.http import Stream, collect, follow, make_route, read_json, status_of
 from rljax.serving.policies import NoPolicyError, Source
 from rljax.serving.questions import encode_prompt
 from rljax.serving.shapes import check_window
@@ -38,20 +39,14 @@ KINDS = {
 def routes(state: State) -> list[Route]:
     """The addresses for clients of OpenAI's protocol."""
 
-    def address(path: str, answer: Callable[[State, Request], Any], method: str) -> Route:
-        async def handle(request: Request) -> Response:
-            try:
-                return await answer(state, request)
-            except UserError as e:
-                return openai_error(e)
-
-        return Route(f"/v1/{path}", handle, methods=[method])
+    def address(path: str, answer: Any, method: str) -> Route:
+        return make_route(f"/v1/{path}", method, functools.partial(answer, state), openai_error)
 
     return [
         address("models", list_models, "GET"),
         address("models/{model:path}", show_model, "GET"),
-        address("completions", lambda s, r: answer_request(s, r, chat=False), "POST"),
-        address("chat/completions", lambda s, r: answer_request(s, r, chat=True), "POST"),
+        address("completions", functools.partial(answer_request, chat=False), "POST"),
+        address("chat/completions", functools.partial(answer_request, chat=True), "POST"),
     ]
 
 

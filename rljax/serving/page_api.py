@@ -11,12 +11,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from rljax import transformer
-from rljax.errors import UserError
 from rljax.serving.asking import advantage_fields, attempt_lines
 from rljax.serving.engine import Work
 from rljax.serving.fields import FieldError, Fields, check_known, read_number, read_text, read_whole
 from rljax.serving.groups import find_algorithm, usable_algorithms
-from rljax.serving.http import StatusError, Stream, error_response, read_json, run
+from rljax.serving.http import StatusError, Stream, make_route, read_json, run
 from rljax.serving.learning import MARK
 from rljax.serving.pieces import split_pieces
 from rljax.serving.policies import NoPolicyError, Source, policy_names
@@ -29,13 +28,7 @@ def routes(state: State) -> list[Route]:
     """The addresses of the page."""
 
     def address(path: str, answer: Any, method: str) -> Route:
-        async def handle(request: Request) -> Response:
-            try:
-                return await answer(state, request)
-            except UserError as e:
-                return error_response(e)
-
-        return Route(f"/api/{path}", handle, methods=[method])
+        return make_route(f"/api/{path}", method, functools.partial(answer, state))
 
     return [
         address("status", get_status, "GET"),
