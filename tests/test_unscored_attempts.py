@@ -40,23 +40,21 @@ def make_attempts(seed=0, binary=True):
         reward_terms=jnp.asarray(terms),
         greedy=jnp.asarray(rng.normal(size=B)),
         values=by_token(),
-        penalty=None,
+        ref_logprobs=by_token(),
     )
 
 
 def without_scores(attempts, where):
     """The same attempts, of which those of ``where`` [B, G] could not be scored. Their other numbers become NaN as well."""
     nan = lambda x: x if x is None else jnp.where(where.reshape(where.shape + (1,) * (x.ndim - 2)), jnp.nan, x)
-    changed = {
-        name: nan(getattr(attempts, name)) for name in ("rewards", "reward_terms", "values", "logprobs", "penalty")
-    }
-    return attempts._replace(**changed)
+    numbers = ("rewards", "reward_terms", "values", "logprobs", "ref_logprobs", "penalty")
+    return attempts._replace(**{name: nan(getattr(attempts, name)) for name in numbers})
 
 
 def drop(attempts, keep):
     """``keep`` of every field that has an axis of groups."""
-    whole = ("key", "penalty") if attempts.penalty is None else ("key",)
-    return attempts._replace(**{k: keep(v) for k, v in attempts._asdict().items() if k not in whole})
+    grouped = {name: x for name, x in attempts._asdict().items() if name != "key" and x is not None}
+    return attempts._replace(**{name: keep(x) for name, x in grouped.items()})
 
 
 def choice(name):
@@ -151,7 +149,8 @@ def test_derivatives_of_advantages_are_finite_where_attempts_are_unscored_or_agr
 def test_every_advantage_of_the_table_is_among_the_variants():
     assert {v.split("(")[0] for v in VARIANTS} == set(pg.ADVANTAGE)
     fields = {name for f in pg.ADVANTAGE.values() for name in inspect.signature(f).parameters}
-    assert {"rewards", "mask", "values", "reward_terms", "greedy"} <= fields
+    attempts = make_attempts()
+    assert not [name for name in fields & set(attempts._fields) - {"penalty"} if getattr(attempts, name) is None]
 
 
 @pytest.mark.parametrize("advantage", ["rf_pp", "rloo"])
