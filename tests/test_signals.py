@@ -111,10 +111,11 @@ def test_the_grace_of_a_stage_ends_with_it(recorded):
 
 
 def test_a_hangup_stops_a_run_like_the_other_signals_unless_it_is_ignored_as_under_nohup():
-    with stop_requests() as requests:
-        assert signal.getsignal(HUP) is requests
-    before = signal.signal(HUP, signal.SIG_IGN)
+    before = signal.signal(HUP, signal.SIG_DFL)  # the tests themselves may run under nohup
     try:
+        with stop_requests() as requests:
+            assert signal.getsignal(HUP) is requests
+        signal.signal(HUP, signal.SIG_IGN)
         with stop_requests() as requests:
             assert signal.getsignal(HUP) is signal.SIG_IGN and signal.getsignal(TERM) is requests
         assert signal.getsignal(HUP) is signal.SIG_IGN
@@ -174,6 +175,7 @@ def slow(saver):
         time.sleep(600)
     finish(saver)
 
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests themselves may run under nohup
 finish = checkpoint_saver.Saver.finish
 checkpoint_saver.Saver.finish = slow
 with command_line.one_line_errors():
