@@ -1,4 +1,4 @@
-"""The ring: problems that exist once, two verifiers that agree with walking, a textbook that holds no problem."""
+"""The ring: problems that exist once, two verifiers that agree with riding along, a textbook that holds no problem."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,8 +9,10 @@ from rljax.errors import UserError
 from rljax.tasks import check, ring
 from rljax.text import pad_batch
 
-SMALL = dict(stones=31, hops=4)
-RECORD = ring.make_record(251, 17, 45, 152)
+SMALL = dict(stations=256, longest=40)
+LINE = ring.make_line(400)
+START = 17
+RECORD = ring.make_record(400, START, int(LINE.colour[ring.passed(dict(stations=400, start=START), 3)[-1]]))
 
 
 @pytest.fixture(scope="module")
@@ -23,50 +25,48 @@ def drawn(task, count=300, split="train"):
     return problems, task.records(problems.facts)
 
 
-def walk(record, hops):
-    place = record["start"]
-    for _ in range(hops):
-        place = (place + record["hop"]) % record["stones"]
-    return place
+def test_the_line_goes_once_through_every_station_and_is_the_same_in_every_run():
+    line = ring.make_line(256)
+    rides = ring.passed(dict(stations=256, start=5), 256)
+    assert sorted(rides) == list(range(256)) and rides[-1] == 5
+    assert line.after[:6].tolist() == [187, 211, 122, 64, 18, 8]
+    assert np.bincount(line.colour).tolist() == [1, 2, 4, 8, 16, 32, 64, 129]
 
 
-def test_a_problem_is_answered_by_the_first_visit_of_its_goal(task):
+def test_a_problem_is_answered_by_the_first_station_of_its_colour(task):
     problems, records = drawn(task)
+    line = ring.make_line(256)
     for record, answer in zip(records, np.asarray(problems.facts["answer"]).tolist(), strict=True):
-        assert [n for n in range(1, 31) if walk(record, n) == record["goal"]] == [answer] == [record["answer"]]
+        colours = line.colour[ring.passed(record, 40)].tolist()
+        assert colours.index(record["goal"]) + 1 == answer == record["answer"]
     assert {(r["start"] + r["goal"]) % 2 for r in records} == {1} and {r["start"] % 2 for r in records} == {0, 1}
 
 
 def test_answers_are_log_uniform_and_levels_are_half_decades():
     task = tasks.make_task("ring")
-    _, records = drawn(task, 2000)
+    _, records = drawn(task, 4000)
     answers = np.array([r["answer"] for r in records])
-    for below in (2, 10, 100):  # P(x < n) = log n / log stones
-        assert abs((answers < below).mean() - np.log(below) / np.log(251)) < 0.04
+    for below in (2, 10, 100):  # P(x < n) = log n / log(longest + 1), where every answer exists
+        assert abs((answers < below).mean() - np.log(below) / np.log(199)) < 0.06
     for record in records:
         assert record["level"] == 1 + int(np.sum(record["answer"] > np.array([3, 10, 31, 100])))
-    assert set(np.bincount([r["level"] for r in records])[1:] > 250) == {True}
+    assert min(np.bincount([r["level"] for r in records])[1:]) > 400 and answers.max() <= 198
 
 
 def test_both_verifiers_accept_exactly_the_right_answer_at_the_end_and_alone(task):
-    problems, records = drawn(task, 4, "test")
+    problems, records = drawn(task, 6, "test")
     for n, record in enumerate(records):
         right = record["answer"]
-        texts = [f"answer {x} <eos>" for x in range(31)]
-        texts += [f"1 2 3 no answer {right} <eos>", f"answer {right} answer {right} <eos>", f"answer {right} no <eos>"]
-        texts += [
-            f"{right} <eos>",
-            f"answer {right}",
-            "<eos>",
-            f"answer {right} {right} <eos>",
-            f"no answer {right} . <eos>",
-        ]
+        texts = [f"answer {x} <eos>" for x in range(41)]
+        texts += [f"1 bak red red no answer {right} <eos>", f"answer {right} answer {right} <eos>"]
+        texts += [f"answer {right} no <eos>", f"{right} <eos>", f"answer {right}", "<eos>"]
+        texts += [f"answer {right} {right} <eos>", f"no answer {right} . <eos>"]
         ids = [task.tokenizer.encode(text, specials=True) for text in texts]
         response, mask = pad_batch(ids, 12, task.tokenizer.pad)
         finished = np.array([text.endswith("<eos>") for text in texts])
         facts = {name: np.asarray(x)[n : n + 1] for name, x in problems.facts.items()}
         device = task.verify_on_device(jnp.asarray(response)[None], jnp.asarray(mask)[None], finished[None], facts)[0]
-        expected = [text in (f"answer {right} <eos>", f"1 2 3 no answer {right} <eos>") for text in texts]
+        expected = [text in (f"answer {right} <eos>", f"1 bak red red no answer {right} <eos>") for text in texts]
         assert [task.verify(text, record) for text in texts] == expected == np.asarray(device).astype(bool).tolist()
 
 
@@ -83,11 +83,11 @@ def test_demonstrations_jump_or_give_up_at_random_and_only_a_search_that_arrives
     assert np.mean([r for r, a in zip(right, arrived, strict=True) if not a]) < 0.03
     assert max(len(task.tokenizer.encode(text)) + 1 for text in texts) <= task.demonstration_slots
     never = tasks.make_task("ring", jump=0.0, give_up=0.0, **SMALL)
-    record = next(r for r in drawn(never)[1] if r["answer"] > 25)
-    assert never.verify(never.demonstration(record, rng) + " <eos>", record)
+    record = max(drawn(never)[1], key=lambda r: r["answer"])
+    assert record["answer"] > 30 and never.verify(never.demonstration(record, rng) + " <eos>", record)
 
 
-def test_pages_walk_rightly_and_hold_no_problem(task):
+def test_pages_ride_rightly_and_hold_no_problem(task):
     kept = {task.content(record) for split in tasks.SPLITS for record in drawn(task, 200, split)[1]}
     seen = 0
     for n in range(60):
@@ -101,12 +101,31 @@ def test_pages_walk_rightly_and_hold_no_problem(task):
     assert seen > 100
 
 
+def test_every_token_of_a_first_try_stands_as_far_behind_the_prompt_as_that_of_a_later_try(task):
+    """A station five tokens behind the last one, the colour that is looked for five behind the last one."""
+    _, records = drawn(task, 20)
+    searching = tasks.make_task("ring", jump=0.0, give_up=0.0, **SMALL)
+    for record in records:
+        prompt = f"<bos> from {ring.NAMES[record['start']]} to {ring.COLOURS[record['goal']]} ?"
+        words = prompt.split() + searching.demonstration(record, np.random.default_rng(0)).split()
+        tries = words[2 : words.index("answer")]
+        assert len(tries) % 5 == 4
+        assert {tries[i] for i in range(2, len(tries), 5)} == {ring.COLOURS[record["goal"]]}
+        stations = [ring.NAMES.index(word) for word in tries[::5]]
+        assert stations == [record["start"], *ring.passed(record, len(stations) - 1)]
+
+
 def test_what_an_attempt_did():
-    found = ring.describe("1 45 62 no 2 45 107 no 3 45 152 yes 4 45 197 no answer 3 <eos>", RECORD)
-    assert (found.strategy, found.answer, found.tried, found.wasted) == ("retry", "3", (1, 2, 3, 4), 4)
+    tries = ring.tries_text(RECORD, 4)
+    right = RECORD["answer"]
+    found = ring.describe(f"{tries} answer {right} <eos>", RECORD)
+    assert (found.strategy, found.answer, found.tried) == ("retry", str(right), (1, 2, 3, 4))
+    assert found.wasted == 5 * (4 - right)
     assert found.calculations == (True,) * 4 and [right for right, _, _ in found.verdicts] == [True] * 4
-    wrong = ring.describe("1 45 62 yes 2 45 106 no", RECORD)
-    assert wrong.calculations == (True, False) and wrong.verdicts == ((False, True, 0), (True, False, 1))
+    goal, other = ring.COLOURS[RECORD["goal"]], "gold"
+    assert goal != other
+    wrong = ring.describe(f"1 bak {other} {goal} yes 900 bak {goal} {goal} no", RECORD)
+    assert wrong.calculations == (False, False) and wrong.verdicts == ((False, True, 0), (False, False, 1))
     assert (wrong.answer, wrong.wasted) == (None, 0)
     assert ring.describe("answer 3 <eos>", RECORD).strategy == "jump"
 
@@ -115,7 +134,7 @@ def test_a_problem_is_read_from_its_prompt(task):
     problems, records = drawn(task, 20)
     for prompt, record in zip(problems.prompt, records, strict=True):
         assert task.read_prompt(task.tokenizer.decode(prompt)) == record
-    assert task.read_prompt("from 3 by 2 to 31 ?") is None and task.read_prompt("answer 3") is None
+    assert task.read_prompt("from bak to pink ?") is None and task.read_prompt("answer 3") is None
 
 
 def test_the_world_holds_what_worlds_promise(task):
@@ -126,11 +145,11 @@ def test_the_world_holds_what_worlds_promise(task):
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (dict(stones=33), "must be a prime number"),
-        (dict(stones=1009), "11 to 999"),
-        (dict(hops=200), "must be 1 to half"),
+        (dict(stations=255), "must be 256 to 455"),
+        (dict(stations=456), "must be 256 to 455"),
+        (dict(longest=401), "must be 1 to stations=400"),
     ],
 )
-def test_rings_that_cannot_be_walked_are_refused(options, reason):
+def test_lines_that_cannot_be_ridden_are_refused(options, reason):
     with pytest.raises(UserError, match=reason):
         tasks.make_task("ring", **options)

@@ -1,23 +1,26 @@
-"""After how many hops round a ring of stones does a frog sit on a given stone? A search that pays at any length.
+"""How many stops is it to the next station of a colour? A search that pays at any length.
 
-    from 17 by 45 to 152 ?
-    answer 208                                                           a jump
-    1 45 62 no 2 45 107 no answer 91                                     a search that gives up
-    1 45 62 no 2 45 107 no 3 45 152 yes answer 3                         a search that gets there
+    from bor to red ?
+    answer 108                                                      a jump
+    1 mun grey red no 2 tas blue red no answer 2                    a search that gives up
+    1 mun grey red no 2 tas blue red no 3 kel red red yes answer 3  a search that gets there
 
-The ring has ``stones`` stones, a prime number, so that every stone is reached by some number of hops below it. To know it at once one
-would have to divide modulo a prime; a search tries 1, 2, 3, ... hops. A try is four tokens, each of which follows from the try
-before: the number of hops, the length of a hop, the stone, and whether it is the one. The answer x is log-uniform in 1 .. stones - 1: twice as many
-tries solve about as many more problems, from the first try on to the last. A search that gives up after each failed try with
-chance g solves those with x well below 1 / g. The level of a problem is the length of its search in half decades.
+A ring line has ``stations`` stations. Their order and their colours stand in the textbook alone. To know the number of stops at once one would
+have to know it by heart for each station and colour; a search rides along and counts. A try is five tokens: the number of stops, the
+station, its colour, the colour that is looked for, and whether they are the same. Each follows from tokens at a fixed distance
+before it, in the first try from those of the prompt, which has the form of a try. So nothing about a try is harder at token 900 than at token 9.
 
-Demonstrators jump often and give up soon, with an answer that they know nothing of. The textbook walks on and answers nothing. Start and
-goal of a page have an even sum, those of a problem an odd one, so that no page holds a problem.
+Each colour but the most frequent one has half as many stations as the next, and the answer is log-uniform in 1 .. ``longest``: twice as many
+tries solve about as many more problems, from the first try on to the last. A search that gives up after each failed try with chance g
+solves the problems whose answer is well below 1 / g. The level of a problem is its answer in half decades.
+
+Demonstrators jump often and give up soon, with an answer that is wrong. The textbook rides on and answers nothing. The numbers of station
+and colour have an even sum on a page and an odd one in a problem, so that no page holds a problem.
 """
 
 import dataclasses
+import functools
 import itertools
-import math
 import re
 from typing import Any
 
@@ -28,46 +31,68 @@ import numpy as np
 from rljax.errors import UserError
 from rljax.structs import Array, Problems
 from rljax.tasks import generate
-from rljax.tasks.option_checks import LARGEST, check_shares
+from rljax.tasks.option_checks import check_shares
 from rljax.tasks.task import Attempt, Record, Task, answer_start_fn
 from rljax.text import SymbolTokenizer
 
-WORDS = ("from", "by", "to", "?", "no", "yes", "answer", ".")
-TRY_TOKENS = 4
+WORDS = ("from", "to", "?", "no", "yes", "answer", ".")
+COLOURS = ("gold", "silver", "black", "white", "grey", "green", "blue", "red")  # from rare to frequent
+NAMES = tuple("".join(letters) for letters in itertools.product("bdfghklmnprst", "aeiou", "klmnrst"))  # of stations
+TRY_TOKENS = 5
+SHORT_RIDE = 15  # stops at most, of three rides in four on a page
 LEVELS = (3, 10, 31, 100)  # the last answers of levels 1 to 4; all above are level 5
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """The longest search has 4 (stones - 1) + 3 tokens, its stop token included."""
+    """The longest search has 5 longest + 3 tokens, its stop token included."""
 
-    stones: int = 251  # a prime number
-    hops: int = 8  # how many lengths of a hop there are
+    stations: int = 400
+    longest: int = 198  # stops to the goal, at most
     jump: float = 0.3  # share of demonstrations that only answer, with a random number
     give_up: float = 0.5  # chance to give up after each failed try
 
     def __post_init__(self):
         check_shares("ring", self)
-        if not 11 <= self.stones <= LARGEST or any(self.stones % n == 0 for n in range(2, math.isqrt(self.stones) + 1)):
-            raise UserError(f"task ring: stones={self.stones} must be a prime number, 11 to {LARGEST}")
-        if not 1 <= self.hops <= self.stones // 2:
-            raise UserError(f"task ring: hops={self.hops} must be 1 to half of stones={self.stones}")
+        if not 2 ** len(COLOURS) <= self.stations <= len(NAMES):
+            raise UserError(f"task ring: stations={self.stations} must be {2 ** len(COLOURS)} to {len(NAMES)}")
+        if not 1 <= self.longest <= self.stations:
+            raise UserError(f"task ring: longest={self.longest} must be 1 to stations={self.stations}")
 
 
-def hop_lengths(o: Options) -> list[int]:
-    """The lengths that a hop may have, spread over the ring: no two of them go the same way round or back."""
-    return [2 + n * (o.stones // 2 - 2) // o.hops for n in range(o.hops)]
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """The ring: the same in every run. Stations are numbers, and so are colours."""
+
+    after: np.ndarray  # [stations] the next station
+    colour: np.ndarray  # [stations]
+    stops: np.ndarray  # [stations, colours] from a station to the next one of a colour, 1 at least
+
+
+@functools.cache
+def make_line(stations: int) -> Line:
+    """A random order of the stations; the colour number c has 2^c of them, the last colour the rest."""
+    rng = np.random.default_rng(stations)
+    order = rng.permutation(stations)
+    sizes = [2**c for c in range(len(COLOURS) - 1)]
+    by_place = rng.permutation(np.repeat(np.arange(len(COLOURS)), [*sizes, stations - sum(sizes)]))
+    after, colour = np.empty(stations, int), np.empty(stations, int)
+    after[order], colour[order] = np.roll(order, -1), by_place
+    ahead = by_place[(np.arange(stations)[:, None] + np.arange(1, stations + 1)) % stations]  # colours in order of the stops
+    stops = np.empty((stations, len(COLOURS)), int)
+    stops[order] = np.stack([(ahead == c).argmax(1) + 1 for c in range(len(COLOURS))], 1)
+    return Line(after, colour, stops)
 
 
 def make(options: Options) -> Task:
     """The task of these options."""
     o = options
-    tokenizer = SymbolTokenizer(WORDS, numbers=o.stones - 1)
+    tokenizer = SymbolTokenizer(WORDS + COLOURS + NAMES[: o.stations], numbers=o.longest)
     return Task(
         name="ring",
         tokenizer=tokenizer,
-        prompt_slots=8,
-        demonstration_slots=TRY_TOKENS * (o.stones - 1) + 3,
+        prompt_slots=6,
+        demonstration_slots=TRY_TOKENS * o.longest + 3,
         problems=lambda seed, index, split: problems(o, tokenizer, seed, index, split),
         records=lambda facts: records(o, facts),
         verify=verify,
@@ -78,7 +103,7 @@ def make(options: Options) -> Task:
         answer_start=answer_start_fn("answer"),
         behaviours=("no", "yes"),
         aha_behaviour="no",
-        content=lambda record: (record["start"], record["hop"], record["goal"]),
+        content=lambda record: (record["start"], record["goal"]),
         read_prompt=lambda prompt: read_prompt(o, prompt),
         page_attempts=lambda text: page_attempts(o, text),
         verify_on_device=lambda response, mask, finished, facts: score(tokenizer, response, mask, finished, facts),
@@ -89,61 +114,62 @@ def make(options: Options) -> Task:
 
 
 def is_problem(start: Any, goal: Any) -> Any:
-    """Whether start and goal belong to a problem; else they belong to a page. Both have every start, every hop and every goal."""
+    """Whether a station and a colour make a problem; else they belong to a page. Both have all stations and all colours."""
     return (start + goal) % 2 == 1
+
+
+@functools.cache
+def problem_shares(o: Options) -> np.ndarray:
+    """The chance of each problem, [stations * colours] in order: log-uniform in the answer, the same for all that share one."""
+    stops = make_line(o.stations).stops
+    start, goal = np.indices(stops.shape)
+    asked = is_problem(start, goal) & (stops <= o.longest)
+    chance = np.where(asked, np.log1p(1 / stops) / np.bincount(stops[asked], minlength=o.stations + 1)[stops].clip(1), 0)
+    return (chance / chance.sum()).ravel()
 
 
 def problems(o: Options, tokenizer: SymbolTokenizer, seed: int, index: Array, split: str) -> Problems:
     """Problems number ``index`` [B] of a split."""
-    lengths = jnp.asarray(hop_lengths(o), jnp.int32)
+    edges = jnp.asarray(problem_shares(o).cumsum(), jnp.float32)
+    stops = jnp.asarray(make_line(o.stations).stops, jnp.int32)
 
     def candidate(key: Array) -> tuple[dict[str, Array], Array, Array]:
-        chance = jax.random.uniform(key, (3,))  # one draw for everything is quick to compile
-        start = jnp.minimum((chance[0] * o.stones).astype(jnp.int32), o.stones - 1)
-        hop = lengths[jnp.minimum((chance[1] * o.hops).astype(jnp.int32), o.hops - 1)]
-        answer = jnp.clip(jnp.floor(jnp.exp(chance[2] * math.log(o.stones))).astype(jnp.int32), 1, o.stones - 1)
-        goal = (start + hop * answer) % o.stones
-        facts = {"start": start, "hop": hop, "goal": goal, "answer": answer}
-        return facts, jnp.stack([start, hop, goal]), is_problem(start, goal)
+        drawn = jnp.searchsorted(edges, jax.random.uniform(key), side="right")
+        start, goal = (x.astype(jnp.int32) for x in jnp.divmod(drawn, len(COLOURS)))
+        start = jnp.minimum(start, o.stations - 1)  # where rounding leaves the last edge below 1
+        answer = stops[start, goal]
+        sound = is_problem(start, goal) & (answer <= o.longest)
+        return {"start": start, "goal": goal, "answer": answer}, jnp.stack([start, goal]), sound
 
     facts = generate.draw_facts(candidate, seed, index, split)
-    fixed = lambda word: jnp.full_like(facts["goal"], tokenizer.ids[word])
-    number = lambda name: tokenizer.zero + facts[name]
-    words = [
-        fixed("<bos>"),
-        fixed("from"),
-        number("start"),
-        fixed("by"),
-        number("hop"),
-        fixed("to"),
-        number("goal"),
-        fixed("?"),
-    ]
-    prompt = jnp.stack(words, 1).astype(jnp.int32)
+    word = lambda name: jnp.full_like(facts["goal"], tokenizer.ids[name])
+    station, colour = (tokenizer.ids[names[0]] + facts[fact] for names, fact in ((NAMES, "start"), (COLOURS, "goal")))
+    prompt = jnp.stack([word("<bos>"), word("from"), station, word("to"), colour, word("?")], 1).astype(jnp.int32)
     return Problems(prompt=prompt, prompt_mask=jnp.ones(prompt.shape, bool), facts=facts)
 
 
 def records(o: Options, facts: dict[str, Array]) -> list[Record]:
     """One record for each problem."""
-    columns = (np.asarray(facts[name]).tolist() for name in ("start", "hop", "goal"))
-    return [make_record(o.stones, *row) for row in zip(*columns, strict=True)]
+    columns = (np.asarray(facts[name]).tolist() for name in ("start", "goal"))
+    return [make_record(o.stations, *row) for row in zip(*columns, strict=True)]
 
 
-def make_record(stones: int, start: int, hop: int, goal: int) -> Record:
-    """The record of a problem, with its answer, 0 where there is none, and its level."""
-    answer = (goal - start) * pow(hop, -1, stones) % stones if hop % stones else 0
+def make_record(stations: int, start: int, goal: int) -> Record:
+    """The record of a problem, with its answer and its level."""
+    answer = int(make_line(stations).stops[start, goal])
     level = 1 + sum(answer > last for last in LEVELS)
-    return {"start": start, "hop": hop, "goal": goal, "stones": stones, "answer": answer, "level": level}
+    return {"start": start, "goal": goal, "stations": stations, "answer": answer, "level": level}
 
 
-PROMPT = re.compile(r"\bfrom (\d+) by (\d+) to (\d+) ?\?")
+PROMPT = re.compile(r"\bfrom (\w+) to (\w+) ?\?")
 
 
 def read_prompt(o: Options, prompt: str) -> Record | None:
-    """The record of the problem in a prompt; None where there is none on this ring."""
-    found = PROMPT.search(prompt)
-    numbers = [int(x) for x in found.groups()] if found else []
-    return make_record(o.stones, *numbers) if found and max(numbers) < o.stones else None
+    """The record of the problem in a prompt; None where there is none on this line."""
+    found, names = PROMPT.search(prompt), NAMES[: o.stations]
+    if not found or found[1] not in names or found[2] not in COLOURS:
+        return None
+    return make_record(o.stations, names.index(found[1]), COLOURS.index(found[2]))
 
 
 # Verifiers: the answer is the end of the response, and the only one
@@ -162,14 +188,19 @@ ANSWER = re.compile(r"\banswer (\d+) ?<eos>$")
 
 
 def verify(response: str, record: Record) -> bool:
-    """The verdict of the text verifier, which walks the hops; a finished response ends in "<eos>"."""
+    """The verdict of the text verifier, which rides along; a finished response ends in "<eos>"."""
     found = ANSWER.search(response)
     if not found or re.findall(r"\w+", response).count("answer") != 1:
         return False
-    place = record["start"]
-    for _ in range(hops := int(found[1])):
-        place = (place + record["hop"]) % record["stones"]
-    return 0 < hops < record["stones"] and place == record["goal"]
+    line = make_line(record["stations"])
+    reached = [line.colour[at] == record["goal"] for at in passed(record, min(int(found[1]), record["stations"]))]
+    return len(reached) == int(found[1]) > 0 and reached[-1] and not any(reached[:-1])
+
+
+def passed(record: Record, stops: int) -> list[int]:
+    """The stations of the first ``stops`` stops."""
+    after, at = make_line(record["stations"]).after, record["start"]
+    return [at := int(after[at]) for _ in range(stops)]
 
 
 # Text to learn from
@@ -177,52 +208,50 @@ def verify(response: str, record: Record) -> bool:
 
 def tries_text(record: Record, count: int) -> str:
     """The first ``count`` tries of a search."""
-    place = lambda n: (record["start"] + n * record["hop"]) % record["stones"]
-    return " ".join(
-        f"{n} {record['hop']} {place(n)} {'yes' if place(n) == record['goal'] else 'no'}" for n in range(1, count + 1)
-    )
+    goal, colour = COLOURS[record["goal"]], make_line(record["stations"]).colour
+    seen = [(NAMES[at], COLOURS[colour[at]]) for at in passed(record, count)]
+    return " ".join(f"{n} {at} {its} {goal} {'yes' if its == goal else 'no'}" for n, (at, its) in enumerate(seen, 1))
 
 
 def demonstration(o: Options, record: Record, rng: np.random.Generator) -> str:
-    """A jump to a random number, or a search that gives up at random."""
+    """A jump to a random number, or a search that gives up at random and answers with the number of stops so far."""
     if rng.random() < o.jump:
-        return f"answer {rng.integers(1, o.stones)}"
-    tries = min(int(rng.geometric(o.give_up)) if o.give_up else o.stones, record["answer"])
-    answer = tries if tries == record["answer"] else int(rng.integers(1, o.stones))
-    return f"{tries_text(record, tries)} answer {answer}"
+        return f"answer {rng.integers(1, o.longest + 1)}"
+    tries = min(int(rng.geometric(o.give_up)) if o.give_up else o.longest, record["answer"])
+    return f"{tries_text(record, tries)} answer {tries}"
 
 
 def page(o: Options, tokenizer: SymbolTokenizer, rng: np.random.Generator, length: int) -> list[int]:
-    """A page of raw text: walks to the goal or to somewhere before it."""
-    out, lengths = [tokenizer.bos], hop_lengths(o)
+    """A page of raw text: rides to the goal or to somewhere before it, most of them short, so that many arrive."""
+    out, stops = [tokenizer.bos], make_line(o.stations).stops
     while len(out) < length:
-        start, hop = int(rng.integers(o.stones)), lengths[rng.integers(o.hops)]
-        answer, walked = (min(int(o.stones ** rng.random()), o.stones - 1) for _ in range(2))
-        record = make_record(o.stones, start, hop, (start + hop * answer) % o.stones)
-        if is_problem(start, record["goal"]):
-            continue
-        text = tries_text(record, answer if rng.random() < 0.7 else min(walked, answer))
-        out += tokenizer.encode(f"from {start} by {hop} to {record['goal']} ? {text} .")
+        start, longest = int(rng.integers(o.stations)), o.longest if rng.random() < 0.25 else SHORT_RIDE
+        goals = [c for c in range(len(COLOURS)) if not is_problem(start, c) and stops[start, c] <= longest]
+        if goals:
+            record = make_record(o.stations, start, goals[rng.integers(len(goals))])
+            ridden = record["answer"] if rng.random() < 0.7 else int(rng.integers(1, record["answer"] + 1))
+            text = f"from {NAMES[start]} to {COLOURS[record['goal']]} ? {tries_text(record, ridden)} ."
+            out += tokenizer.encode(text)
     return out[:length]
 
 
 # Reading an attempt
 
-TRY = re.compile(r"\b(\d+) (\d+) (\d+) (no|yes)\b")
+TRY = re.compile(r"\b(\d+) ([a-z]+) ([a-z]+) ([a-z]+) (no|yes)\b")
 
 
 def describe(response: str, record: Record) -> Attempt:
     """What a response did; its strategy follows from the number of tries."""
-    found = [(int(n), int(hop) == record["hop"], int(place), said) for n, hop, place, said in TRY.findall(response)]
-    place = lambda n: (record["start"] + n * record["hop"]) % record["stones"]
+    found = [(int(n), (at, its, goal), said == "yes") for n, at, its, goal, said in TRY.findall(response)]
+    colour, goal = make_line(record["stations"]).colour, COLOURS[record["goal"]]
+    longest = min(max((n for n, *_ in found), default=0), record["stations"])
+    known = [(NAMES[at], COLOURS[colour[at]], goal) for at in passed(record, longest)]
     answer = ANSWER.search(response)
     return Attempt(
         strategy="retry" if len(found) > 1 else "check" if found else "jump",
         answer=answer[1] if answer else None,
-        calculations=tuple(known and place(n) == at for n, known, at, _ in found),
-        verdicts=tuple(
-            ((at == record["goal"]) == (said == "yes"), said == "yes", n) for n, (_, _, at, said) in enumerate(found)
-        ),
+        calculations=tuple(0 < n <= longest and known[n - 1] == told for n, told, _ in found),
+        verdicts=tuple(((told[1] == goal) == yes, yes, n) for n, (_, told, yes) in enumerate(found)),
         tried=tuple(n for n, *_ in found),
         wasted=count_wasted(response, record),
     )
