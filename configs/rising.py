@@ -24,7 +24,8 @@ def get_config(arg=None):
     )
     c.sft.optimizer = common.optimizer(0.005, name="muon")
     # widths instead of packing: a packed sequence has the columns of the longest row, and attention costs their square
-    c.rl.update(dict(steps=200, max_new_tokens=longest, widths=(32, 96, 288), micro_batch=8, eval_every=10, slots=64))
+    c.rl.update(dict(steps=200, prompts=16, group_size=8, max_new_tokens=longest, eval_every=10))
+    c.rl.update(dict(widths=(32, 96, 288), micro_batch=8, slots=64))
     c.rl.optimizer = common.optimizer(4e-4, schedule="constant", weight_decay=0.0)
     c.eval.update(dict(problems=128, attempts=4, greedy=False))
     if arg.short:

@@ -14,7 +14,8 @@ Each colour but the most frequent one has half as many stations as the next, and
 tries solve about as many more problems, from the first try on to the last. A search that gives up after each failed try with chance g
 solves the problems whose answer is well below 1 / g. The level of a problem is its answer in half decades.
 
-Demonstrators jump often and give up soon, with an answer that is wrong. The textbook rides on and answers nothing. The numbers of station
+Demonstrators jump often and give up soon, with an answer that is wrong. The textbook rides on and answers nothing; its pages begin with
+"book", so that a policy knows whether it is to answer. The numbers of station
 and colour have an even sum on a page and an odd one in a problem, so that no page holds a problem.
 """
 
@@ -35,7 +36,7 @@ from rljax.tasks.option_checks import check_shares
 from rljax.tasks.task import Attempt, Record, Task, answer_start_fn
 from rljax.text import SymbolTokenizer
 
-WORDS = ("from", "to", "?", "no", "yes", "answer", ".")
+WORDS = ("book", "from", "to", "?", "no", "yes", "answer", ".")
 COLOURS = ("gold", "silver", "black", "white", "grey", "green", "blue", "red")  # from rare to frequent
 NAMES = tuple("".join(letters) for letters in itertools.product("bdfghklmnprst", "aeiou", "klmnrst"))  # of stations
 TRY_TOKENS = 5
@@ -223,7 +224,7 @@ def demonstration(o: Options, record: Record, rng: np.random.Generator) -> str:
 
 def page(o: Options, tokenizer: SymbolTokenizer, rng: np.random.Generator, length: int) -> list[int]:
     """A page of raw text: rides to the goal or to somewhere before it, most of them short, so that many arrive."""
-    out, stops = [tokenizer.bos], make_line(o.stations).stops
+    out, stops = tokenizer.encode("<bos> book", specials=True), make_line(o.stations).stops
     while len(out) < length:
         start, longest = int(rng.integers(o.stations)), o.longest if rng.random() < 0.25 else SHORT_RIDE
         goals = [c for c in range(len(COLOURS)) if not is_problem(start, c) and stops[start, c] <= longest]
