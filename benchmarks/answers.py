@@ -112,7 +112,7 @@ def time_batch(pairs: list[tuple[str, str]]) -> tuple[float, int]:
     symbolic.CACHE.clear()
     numeric_evaluation.evaluate_at_points.cache_clear()
     start = time.perf_counter()
-    right = sum(j.correct for j in answers.grade_many(pairs))
+    right = sum(j.correct is True for j in answers.grade_many(pairs))
     return time.perf_counter() - start, right
 
 

@@ -71,14 +71,14 @@ def main() -> None:
     command_line.main(
         run,
         use="other",
-        seeds=Flag(3, "number of seeds of each arm"),
+        seeds=Flag(3, "number of seeds of each arm", low=1, high=4096),
         vary=Flag([], "KEY=VALUE,VALUE: an arm for each value of a setting"),
         starts=Flag("", "folder of the stages that runs start from; default: WORKDIR/starts"),
         form=Flag(
             "auto",
             "processes: each run in a process of its own; together: many in one, side by side; auto: what fits the devices",
         ),
-        processes=Flag(0, "number of processes at once; 0: one for each core"),
+        processes=Flag(0, "number of processes at once; 0: one for each core", high=4096),
         at_once=Flag(0, "largest number of runs in one program; 0: no limit"),
         results=Flag("", "a results.jsonl to make the report from; nothing is run"),
     )

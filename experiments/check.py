@@ -89,8 +89,8 @@ def run_without_workdir(config: ConfigTree, **flags: Any) -> None:
 
 def main() -> None:
     flags: dict[str, Any] = dict(
-        problems=Flag(64, "problems to ask, at least: whole rollouts are sampled"),
-        steps=Flag(1, "warm train steps to time; 0: none, and none is compiled"),
+        problems=Flag(64, "problems to ask, at least: whole rollouts are sampled", low=1, high=1 << 20),
+        steps=Flag(1, "warm train steps to time; 0: none, and none is compiled", high=1 << 20),
         split=Flag("validation", "validation, test or train"),
         json=Flag("", "a file to write the numbers to"),
     )

@@ -52,8 +52,8 @@ def main() -> None:
         plugin=Flag([], "FILE.py, a plug-in that adds the task"),
         option=Flag([], "KEY=VALUE, an option of the task"),
         seed=Flag(0, "of the problems"),
-        problems=Flag(256, "problems to check"),
-        train_draws=Flag(10_000, "training problems that are compared with the test problems"),
+        problems=Flag(256, "problems to check", low=1, high=1 << 20),
+        train_draws=Flag(10_000, "training problems that are compared with the test problems", high=1 << 20),
         weights=Flag("", "a Hugging Face folder, hub name or GGUF file, whose tokenizer reads the texts of the task"),
     )
 

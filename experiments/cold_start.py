@@ -79,12 +79,12 @@ def main() -> None:
     command_line.main(
         run,
         use="other",
-        examples=Flag(3, "worked examples before each problem that the pretrained model attempts"),
-        problems=Flag(512, "training problems to ask"),
-        attempts=Flag(8, "attempts at each"),
+        examples=Flag(3, "worked examples before each problem that the pretrained model attempts", low=1, high=16),
+        problems=Flag(512, "training problems to ask", low=1),
+        attempts=Flag(8, "attempts at each", low=1),
         per_problem=Flag(4, "most attempts imitated at one problem; 0: all"),
         at_least=Flag(0, "fewest tokens of an attempt that is imitated"),
-        epochs=Flag(2.0, "times that SFT sees each of them"),
+        epochs=Flag(2.0, "times that SFT sees each of them", high=1000.0),
     )
 
 

@@ -127,17 +127,19 @@ def main() -> None:
         use="read",
         stage=Flag("rl", "the stage whose policy attempts the problems"),
         to=Flag("", "the .jsonl file to write; without it WORKDIR/collected_STAGE.jsonl"),
-        problems=Flag(512, "training problems to ask"),
-        attempts=Flag(4, "attempts at each"),
+        problems=Flag(512, "training problems to ask", low=1),
+        attempts=Flag(4, "attempts at each", low=1),
         temperature=Flag(1.0, "of sampling"),
-        top_p=Flag(1.0, "of sampling"),
-        language=Flag(0.0, "least share of words in the target language"),
+        top_p=Flag(1.0, "of sampling", high=1.0),
+        language=Flag(0.0, "least share of words in the target language", high=1.0),
         target=Flag("en", "the target language"),
         at_least=Flag(0, "fewest tokens of an attempt that is kept"),
         at_most=Flag(0, "most tokens of an attempt that is kept; 0: any number"),
         per_problem=Flag(0, "most attempts kept at one problem; 0: all"),
         step=Flag("", "the checkpoint: a step, best or last; without it the last, of a finished stage"),
-        prompts=Flag(1, "whether a line has the prompt of its attempt; 0: SFT puts the problem as its own config does"),
+        prompts=Flag(
+            1, "whether a line has the prompt of its attempt; 0: SFT puts the problem as its own config does", high=1
+        ),
     )
 
 

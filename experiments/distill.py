@@ -118,7 +118,7 @@ def format_table(results: list[ablation.RunResult]) -> str:
 
 
 def main() -> None:
-    command_line.main(run, seeds=Flag(1, "how many seeds, from 0 on"))
+    command_line.main(run, seeds=Flag(1, "how many seeds, from 0 on", low=1, high=4096))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ questions, .png, and _questions.jsonl with a line for every question.
 """
 
 import dataclasses
+import math
 import sys
 from pathlib import Path
 
@@ -32,7 +33,7 @@ from rljax.training.run import Run, resolve
 
 KEEP = 64  # problems whose attempts are written down whole
 R1 = dict(temperature=0.6, top_p=0.95, top_k=0, greedy=False)  # DeepSeek-R1, section 3
-UNSET = -1.0  # a number that was not given
+UNSET = math.nan  # a number that was not given
 
 
 def run(
@@ -53,7 +54,7 @@ def run(
         raise UserError(f"--protocol {protocol}: choose from r1 and config")
     config = config.copy_and_resolve_references()
     e, said = config.eval, {"split": split or None, "attempts": attempts or None}
-    said |= {name: None if x == UNSET else x for name, x in (("temperature", temperature), ("top_p", top_p))}
+    said |= {name: None if math.isnan(x) else x for name, x in (("temperature", temperature), ("top_p", top_p))}
     explicit = {name for name in e if command_line.find_flag(sys.argv, f"config.eval.{name}") is not None}
     if protocol == "r1":
         usual = R1 | {"attempts": protocol_attempts(config.task.options.to_dict())}
@@ -101,12 +102,12 @@ def main() -> None:
         use="read",
         stage=Flag("rl", "the stage whose policy is evaluated"),
         split=Flag("", "test, validation or train; without it, what config.eval says"),
-        problems=Flag(-1, "problems to ask; 0: all there are; -1: what config.eval says"),
+        problems=Flag(-1, "problems to ask; 0: all there are; -1: what config.eval says", low=-1),
         attempts=Flag(0, "attempts at each; 0: what the protocol says"),
         tokens=Flag(0, "most tokens of an attempt; 0: what the config says"),
         protocol=Flag("r1", "r1: temperature 0.6 and top-p 0.95 as DeepSeek-R1; config: what config.eval says"),
         temperature=Flag(UNSET, "of sampling, 0: the likeliest token; without it what the protocol says"),
-        top_p=Flag(UNSET, "of sampling; without it what the protocol says"),
+        top_p=Flag(UNSET, "of sampling; without it what the protocol says", high=1.0),
         step=Flag("", "the checkpoint: a step, best or last; without it the last, of a finished stage"),
         budget=Flag("", "numbers of thinking tokens to force, such as 16,32,64: eval.budget says how"),
     )

@@ -24,16 +24,20 @@ from rljax.training.run import resolve
 
 
 def run(config: ConfigTree, workdir: Path, stage: str, strategy: str, attempts: int, problems: int, step: str) -> None:
-    run = resolve(config)
+    given = {name: value for name, value in (("attempts", attempts), ("problems", problems)) if value}
+    config = config.copy_and_resolve_references()
+    config.eval.update(given)
+    with command_line.name_flags({f"eval.{name}": name for name in given}):
+        run = resolve(config)
     if not strategy:
         raise UserError(
             f"--strategy: name one of {', '.join(run.task.forbidden) or 'none: this task can forbid nothing'}"
         )
     params = initial_state.start_params(run, initial_state.at_step(stage, step), workdir)
     e = run.evaluation
-    asked = problem_fn(run.task)(run.seed, jnp.arange(problems or e.problems), e.split)
+    asked = problem_fn(run.task)(run.seed, jnp.arange(e.problems), e.split)
     settings: dict[str, Any] = dict(
-        attempts=attempts or e.attempts,
+        attempts=e.attempts,
         max_new_tokens=run.rl.sampling.max_new_tokens,
         temperature=e.temperature,
         seed=run.seed,
@@ -64,8 +68,8 @@ def main() -> None:
         use="read",
         stage=Flag("rl", "the stage whose policy attempts the problems"),
         strategy=Flag("", "the strategy that is forbidden"),
-        attempts=Flag(0, "attempts at each problem; 0: what config.eval says"),
-        problems=Flag(0, "problems to ask; 0: what config.eval says"),
+        attempts=Flag(0, "attempts at each problem; 0: what config.eval says", high=1 << 20),
+        problems=Flag(0, "problems to ask; 0: what config.eval says", high=1 << 20),
         step=Flag("", "the checkpoint: a step, best or last; without it the last, of a finished stage"),
     )
 

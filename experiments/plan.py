@@ -33,12 +33,13 @@ FLAGS: dict[str, Any] = dict(
     mesh=Flag("data=1", "devices along each axis: data, fsdp, tensor, expert, context"),
     chip=Flag("h100", "the accelerator whose memory the run must fit in"),
     price=Flag(0.0, "dollars an hour of one chip; 0: the assumed price of each chip"),
-    efficiency=Flag(0.4, "share of the roofline that a run reaches"),
+    efficiency=Flag(0.4, "share of the roofline that a run reaches", high=1.0),
     topology=Flag("", "a TPU topology such as v5e:2x4: compile for it with libtpu"),
     json=Flag("", "yes: also print the plan as JSON"),
     exact=Flag("", "yes: compile every layer instead of extrapolating"),
     fit=Flag("yes", "yes: where the run does not fit, search settings with which it fits"),
 )
+MAX_DEVICES = 8192  # each is simulated
 
 
 def parse_mesh(text: str) -> dict[str, int]:
@@ -50,7 +51,9 @@ def parse_mesh(text: str) -> dict[str, int]:
             raise UserError(
                 f"--mesh={text}: {part!r} is not AXIS=NUMBER with an axis of {', '.join(sharding.MESH_AXES)}"
             )
-        sizes[name] = int(size)
+        sizes[name] = int(size[:10])
+    if (devices := math.prod(sizes.values())) > MAX_DEVICES:
+        raise UserError(f"--mesh={text}: {devices:,} devices, at most {MAX_DEVICES:,} can be planned")
     return sizes
 
 

@@ -63,7 +63,7 @@ def main() -> None:
         train=Flag("shop", "the config that is trained where no folder is named and there is no run yet"),
         workdir=Flag("runs/shop", "the folder of that run"),
         host=Flag("127.0.0.1", "the address to listen on; another than this one lets other machines ask"),
-        port=Flag(8765, "the port to listen on; 0: any that is free"),
+        port=Flag(8765, "the port to listen on; 0: any that is free", high=65_535),
     )
 
 

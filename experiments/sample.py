@@ -118,7 +118,8 @@ def run_model(
     rollout = evaluation.sample_in_parts(sampling, config, params, asked, jax.random.key(seed), rows or DEFAULT_ROWS)
     gold = answer or known_answer(prompt)
     prefill = words.template.prefill
-    verify = (lambda text: answers.verify(prefill + text.removesuffix("<eos>"), gold)) if gold else None
+    grade = lambda text: answers.grade_many([(prefill + text.removesuffix("<eos>"), gold)])[0].correct
+    verify = grade if gold else None
     said = print_attempts(tokenizer, rollout, verify, sampling.stop_strings)
     found = [a for text in said if (a := answers.extract_answer(prefill + text)) is not None]
     for one, votes in Counter(merge_equal_answers(found)).most_common(3):
@@ -155,7 +156,7 @@ def read_prompt(task: Task, prompt: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def main() -> None:
-    attempts = Flag(15, "attempts at the problem")
+    attempts = Flag(15, "attempts at the problem", low=1)
     stop = Flag([], "TEXT, a text that ends an attempt, as the stop token does; \\n is a newline")
     prompt = Flag("", "a problem of your own")
     model = dict(
@@ -163,11 +164,11 @@ def main() -> None:
         prompt=prompt,
         answer=Flag("", "the right answer, where the task is not known"),
         attempts=attempts,
-        tokens=Flag(512, "most tokens of an attempt"),
+        tokens=Flag(512, "most tokens of an attempt", low=1),
         template=Flag("", "the prompt's template; without it the folder's own chat template, or r1_zero"),
         dtype=Flag("", "of the weights: float32 or bfloat16; without it as in the folder"),
         temperature=Flag(0.6, "of sampling; 0: the likeliest token"),
-        top_p=Flag(0.95, "of sampling"),
+        top_p=Flag(0.95, "of sampling", high=1.0),
         rows=Flag(0, f"attempts sampled at once; 0: at most {DEFAULT_ROWS}"),
         seed=Flag(0, "of sampling"),
         stop=stop,

@@ -2,17 +2,25 @@
 
 import contextlib
 import os
+import re
 import select
 import sys
 from collections.abc import Iterator
+
+LONGEST_WORD = 200  # characters without a space that a message repeats
 
 
 class UserError(Exception):
     """Something outside the program is wrong: a config, a data file, a checkpoint, a prompt, a device layout.
 
     The message is one line: what is wrong, where, and how to mend it. ``experiments`` print it without a traceback and
-    exit with status 1; every other exception is a defect and keeps its traceback.
+    exit with status 1; every other exception is a defect and keeps its traceback. Line breaks in the message become spaces, and
+    the middle of a word that nobody would read is left out: both may come from a value that the message repeats.
     """
+
+    def __init__(self, message: str):
+        words = re.sub(rf"\S{{{LONGEST_WORD + 1},}}", lambda word: f"{word[0][:60]}...{word[0][-20:]}", message)
+        super().__init__(" ".join(words.splitlines()))
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ import dataclasses
 import hashlib
 import importlib.util
 import math
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -174,7 +175,7 @@ def load_plugin(path: str) -> ModuleType:
     name = f"{PLUGIN_PACKAGE}{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
     if name in sys.modules:
         return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, file) if file.is_file() else None
+    spec = importlib.util.spec_from_file_location(name, file) if os.path.isfile(file) else None
     if spec is None or spec.loader is None:
         raise UserError(f"plug-in {path}: there is no such Python file")
     module = sys.modules[name] = importlib.util.module_from_spec(spec)

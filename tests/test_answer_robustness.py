@@ -1,6 +1,9 @@
 """Robustness of the verifier of answers: hostile responses cost little CPU time, and any text can be graded."""
 
+import io
 import itertools
+import json
+import math
 import multiprocessing
 import os
 import random
@@ -17,7 +20,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rljax.verifiers import formula_evaluator, number_parsing, numeric_evaluation, symbolic
+from rljax.tasks import questions
+from rljax.verifiers import answers, formula_evaluator, number_parsing, numeric_evaluation, symbolic
 from rljax.verifiers.answers import extract_answer, grade_many, verify
 from rljax.verifiers.failures import VerifierFailed
 
@@ -411,5 +415,42 @@ def test_a_server_that_dies_again_and_again_gives_no_verdict(monkeypatch):
     server = symbolic.Server()
     dead = lambda: subprocess.Popen(["true"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     monkeypatch.setattr(server, "start", dead)
+    monkeypatch.setattr(symbolic, "get_servers", lambda pid: (server,))
+    monkeypatch.setattr(symbolic, "CACHE", {})
+    assert server.check([("x+1", "1+x")]) == [None]
     with pytest.raises(VerifierFailed, match="dies"):
-        server.check([("x+1", "1+x")])
+        symbolic.expressions_equal("x+1", "1+x")
+    check_that_nobody_is_judged_by_algebra()
+
+
+ALGEBRA = "x_1+1", "1+x_1"  # only algebra knows that these are equal
+
+
+def check_that_nobody_is_judged_by_algebra():
+    """Only algebra can decide on ALGEBRA: what a response says is neither right nor wrong, and no vote joins another."""
+    said, gold = ALGEBRA
+    record = {"kind": "math", "answer": gold, "prefill": ""}
+    texts = [f"\\boxed{{{said}}}<eos>", f"\\boxed{{{said}}}", "nothing<eos>"]
+    scores = questions.verify_batch([(text, record) for text in texts])
+    assert [s["correct"] for s in scores] == [pytest.approx(math.nan, nan_ok=True), 0.0, 0.0]
+    with pytest.raises(VerifierFailed):
+        verify(texts[0].removesuffix("<eos>"), gold)
+    assert not answers.equivalent(gold, said)
+    assert symbolic.CACHE == {}
+
+
+def test_what_the_machine_kills_twice_has_no_verdict_and_what_needs_too_much_work_is_wrong(monkeypatch):
+    """A child that ends by SIGKILL, or that neither works nor ends, was the machine's; SIGPROF ends a formula that is too long."""
+    ends = {"killed": signal.SIGKILL, "too much work": signal.SIGPROF}
+    waits = lambda: time.sleep(1000)
+
+    def judge(gold, answer):
+        return waits() if gold == "hangs" else os.kill(os.getpid(), ends[gold]) if gold in ends else gold == answer
+
+    monkeypatch.setattr(symbolic, "check_pair", judge)
+    monkeypatch.setattr(symbolic, "REPLY_TIMEOUT_SECONDS", 0.4)
+    pairs = [("1", "1"), ("killed", ""), ("1", "2"), ("too much work", ""), ("hangs", ""), ("1", "1")]
+    requests, replies = [json.dumps(pairs).encode() + b"\n", b""], io.BytesIO()
+    monkeypatch.setattr(symbolic, "read_request", lambda *_: requests.pop(0))
+    symbolic.serve(io.BytesIO(), replies)
+    assert json.loads(replies.getvalue()) == [True, None, False, False, None, True]

@@ -3,6 +3,7 @@
 import hashlib
 import importlib
 import json
+import math
 import os
 import re
 import shlex
@@ -52,6 +53,39 @@ def test_a_flag_without_a_value_is_told_and_not_left_out(argv):
     assert values == {"budget": "", "stop": []}
     config, *_ = parse(SHORT, "--workdir=w", "--config.rl.start=")
     assert config.rl.start == "", "a setting may be empty"
+
+
+NUMBERS = dict(count=Flag(3, low=1, high=10), share=Flag(math.nan, high=1.0), problems=Flag(-1, low=-1), plain=0)
+
+
+@pytest.mark.parametrize(
+    "written, said",
+    [
+        ("--count=0", "--count=0: must be at least 1 and at most 10"),
+        ("--count=11", "--count=11: must be at least 1 and at most 10"),
+        (f"--plain={10**13}", f"--plain={10**13}: must be at least 0 and at most 2,147,483,647"),
+        ("--plain=-1", "--plain=-1: must be at least 0"),
+        ("--problems=-2", "--problems=-2: must be at least -1"),
+        ("--share=nan", "--share=nan: must be a finite number"),
+        ("--share=inf", "--share=inf: must be a finite number"),
+        ("--share=-1", "--share=-1.0: must be at least 0 and at most 1"),
+        ("--share=1.5", "--share=1.5: must be at least 0 and at most 1"),
+    ],
+)
+def test_a_number_outside_the_range_of_its_flag_is_refused_before_any_work(written, said, capsys, monkeypatch):
+    with pytest.raises(UserError) as caught:
+        parse(SHORT, "--workdir=w", written, **NUMBERS)
+    assert str(caught.value) == said
+    monkeypatch.setattr(sys, "argv", ["x.py", written])
+    with pytest.raises(SystemExit):
+        command_line.main_without_config(lambda **_: print("work"), **NUMBERS)
+    printed = capsys.readouterr()
+    assert printed.out == "" and printed.err == f"error: {said}\n"
+
+
+def test_a_default_may_lie_outside_the_range_of_its_flag():
+    *_, values = parse(SHORT, "--workdir=w", "--count=10", **NUMBERS)
+    assert values["count"] == 10 and values["problems"] == -1 and math.isnan(values["share"]) and values["plain"] == 0
 
 
 def test_an_unknown_key_is_answered_with_the_nearest_one():

@@ -124,6 +124,19 @@ def test_a_moment_that_never_moves_is_refused(option):
         OptimizerOptions(**{option: 1.0}).check("rl.optimizer.")
 
 
+def test_a_short_moment_that_would_never_decay_is_refused(params):
+    decay = lambda b1: OptimizerOptions(learning_rate=0.01, b1=b1, moment_dtype="bfloat16")
+    for b1 in (0.996, 0.999):
+        with pytest.raises(UserError, match=f"^rl.optimizer.b1={b1} with moment_dtype='bfloat16'.*b1=0.995 or less"):
+            decay(b1).check("rl.optimizer.")
+    moment = {"w": jnp.linspace(1.0, 2.0, 1000).astype(jnp.bfloat16)}
+    tx = optax.scale_by_adam(b1=0.995, mu_dtype=jnp.bfloat16)
+    state = tx.init({"w": jnp.zeros(1000)})
+    _, after = tx.update({"w": jnp.zeros(1000)}, state._replace(mu=moment))
+    assert (after.mu["w"] < moment["w"]).all()
+    decay(0.995).check("rl.optimizer.")
+
+
 def test_an_eps_of_zero_is_out_of_range():
     assert "above 0" in declared(OptimizerOptions)["eps"].problem(0.0)
 

@@ -117,8 +117,14 @@ def test_an_option_of_a_reward_term_outside_its_range_is_refused(text):
         rewards.parse_reward(f"correct + {text}")
 
 
-WORLDS = ("shop", "fruit", "cups", "countdown", "programs")
-OPTIONS = [(name, field) for name in WORLDS for field in dataclasses.fields(tasks.find_world(name).Options)]
+WORLDS = ("shop", "fruit", "cups", "countdown", "ring", "programs", "fruit_text", "questions")
+NUMBERS = (bool, int, float)
+OPTIONS = [
+    (name, field)
+    for name in WORLDS
+    for field in dataclasses.fields(tasks.find_world(name).Options)
+    if field.type in NUMBERS
+]
 
 
 @pytest.mark.parametrize("name, field", OPTIONS, ids=[f"{name}-{field.name}" for name, field in OPTIONS])
@@ -130,3 +136,22 @@ def test_no_world_takes_an_option_of_another_kind_or_an_impossible_size(name, fi
         with pytest.raises(UserError, match=field.name) as caught:
             tasks.make_task(name, **{field.name: value})
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name, option, value",
+    [
+        *(("fruit_text", "level", value) for value in ("x" * 4000, "1e999*5", "nan*5", "0*5")),
+        *(
+            ("questions", "datasets", value)
+            for value in ("0*gsm8k", "1e999*gsm8k", "nan*gsm8k", "-1*gsm8k", "x" * 4000)
+        ),
+        *((name, "stop_strings", ("x",) * 4000) for name in ("fruit_text", "questions")),
+        *(("questions", option, 1.5) for option in ("min_pass_rate", "max_pass_rate")),
+        ("questions", "curriculum_over", 0),
+    ],
+)
+def test_an_impossible_text_or_share_of_a_world_is_refused_in_one_short_line(name, option, value):
+    with pytest.raises(UserError) as caught:
+        tasks.make_task(name, **{option: value})
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 400

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +16,10 @@ from experiments import rl
 from rljax import transformer
 from rljax.errors import UserError
 from rljax.learner import UpdateOptions
+from rljax.learner.policy_update import refresh_reference
 from rljax.learner.reference import copy_reference
 from rljax.planning.memory import compute_state_memory
+from rljax.structs import TrainState
 from rljax.training import checkpoint, initial_state
 from rljax.training.run import resolve
 from rljax.training.stage_checkpoints import restore_newest
@@ -54,6 +57,20 @@ def test_a_reference_that_moves_or_is_as_short_already_or_holds_adapters_keeps_i
     assert dtypes(exact) == {"float32"}
     half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), params)
     assert dtypes(copy_reference(half, dataclasses.replace(model, dtype="float32"), FIXED)) == {"bfloat16"}
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+def test_small_shares_of_the_policy_add_up_in_a_mixed_reference_whatever_the_dtype_of_the_weights(dtype):
+    options = UpdateOptions(refresh_reference=1, mix_reference=0.001)
+    params = {"w": jnp.linspace(0.5, 1.0, 64).astype(dtype)}
+    reference = copy_reference(params, transformer.Config(vocab_size=8), options)
+    zero, learner = jnp.zeros((), jnp.int32), SimpleNamespace(update=options)
+    policy = {"w": (params["w"] * 1.02).astype(dtype)}
+    state = TrainState(zero, policy, (), jax.random.key(0), zero, reference=reference)
+    mix = lambda _, state: refresh_reference(learner, state, zero)
+    after = jax.lax.fori_loop(0, 1000, mix, state).reference["w"]
+    moved = (after - reference["w"]) / (policy["w"].astype(jnp.float32) - reference["w"])
+    np.testing.assert_allclose(moved, 1 - 0.999**1000, atol=0.01)
 
 
 def test_a_plan_counts_the_reference_in_the_dtype_that_it_is_kept_in():

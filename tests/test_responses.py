@@ -26,6 +26,32 @@ def test_an_attempt_has_a_strategy_an_answer_and_checked_calculations():
 
 
 @pytest.mark.parametrize(
+    "answer",
+    [
+        r"\boxed{5}",
+        r"\fbox{5}",
+        r"\framebox[2cm]{5}",
+        r"\fcolorbox{red}{white}{5}",
+        r"\boxed 5",
+        r"\boxed{3} or \boxed{5}",
+    ]
+    + ["#### 5", "<answer>5</answer>", "✅ Answer: **5**", "**Final Answer**\n5", "A: 5", "So the answer is 5."],
+)
+def test_an_answer_is_no_reasoning_whatever_marks_it(answer):
+    assert describe_response(f"{answer}<eos>").strategy == "jump"
+    for before in ("2+2=4, so it is", "<think>2+2=4</think>"):
+        assert responses.reasoning_text(f"{before}\n{answer}", "math").split() == before.strip("</think>").split()
+
+
+def test_a_program_is_no_reasoning_and_an_unfinished_thought_is():
+    program = "```python\nx = 1 + 1  # 1+1=3\n```"
+    assert describe_response(f"{program}<eos>", "code").strategy == "jump"
+    assert describe_response(f"1+1=2\n{program}<eos>", "code").calculations == (True,)
+    assert responses.reasoning_text("<think>1+1=2", "math").split() == ["1+1=2"]
+    assert responses.reasoning_text("no <think>a</think> b <think>1+1=2", "math").split() == ["no", "a", "b", "1+1=2"]
+
+
+@pytest.mark.parametrize(
     ("text", "verdicts"),
     [
         ("$1,000 x 2 = $2,000", [True]),

@@ -17,6 +17,9 @@ SCHEDULES = ("constant", "linear", "cosine")
 OPTIMIZERS = ("adamw", "muon", "sgd")
 CLIP_SCOPES = ("group", "all")
 UNUSED = {"sgd": ("b1", "b2", "eps")}  # options that an optimizer has no use for
+LARGEST_BFLOAT16_DECAY = (
+    0.995  # neighbours in bfloat16 differ by up to 1/128 of themselves, and half of it is rounded away
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +59,11 @@ class OptimizerOptions:
             raise UserError(
                 f"{where}moment_dtype={self.moment_dtype!r} with name={self.name!r}: only adamw keeps its first moment in "
                 "another dtype"
+            )
+        if self.moment_dtype == "bfloat16" and self.b1 > LARGEST_BFLOAT16_DECAY:
+            raise UserError(
+                f"{where}b1={self.b1!r} with moment_dtype='bfloat16': the first moment would never decay, because a change by 1 - b1 of "
+                f"itself is less than bfloat16 can tell: use b1={LARGEST_BFLOAT16_DECAY} or less, or moment_dtype='float32'"
             )
         if self.offload and self.name == "sgd":
             raise UserError(f"{where}offload=True with name='sgd': it has no moments that could be offloaded")

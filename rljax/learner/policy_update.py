@@ -194,5 +194,6 @@ def refresh_reference(learner: PolicyLearner, state: TrainState, number: Array) 
     if state.reference is None or not options.refresh_reference:
         return state
     due = (state.step * options.steps + number + 1) % options.refresh_reference == 0
-    mix = lambda p, r: jnp.where(due, options.mix_reference * p + (1 - options.mix_reference) * r, r).astype(r.dtype)
+    share = options.mix_reference
+    mix = lambda p, r: jnp.where(due, share * p.astype(r.dtype) + (1 - share) * r, r).astype(r.dtype)
     return state.replace(reference=jax.tree.map(mix, state.params, state.reference))

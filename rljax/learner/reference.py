@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from rljax import transformer
 from rljax.learner.policy import UpdateOptions
 from rljax.transformer import WeightSpec
+from rljax.transformer.products import accumulation_dtype
 
 Array = jax.Array
 
@@ -22,10 +23,12 @@ def copy_reference(params: Any, model: transformer.Config, options: UpdateOption
 
     One that never moves is kept in the dtype of the products where that has fewer bits: every product rounds its matrix to
     that dtype, so the log-probabilities have the same bits. Norms and routers compute in float32, and one that moves is
-    added to: these stay as they are. So do ``adapters``, which are small.
+    added to: these stay as they are. So do ``adapters``, which are small. One that is mixed with the policy has at least
+    float32: in fewer bits a small share of a small difference would be rounded away, at every refresh.
     """
     if adapters or not never_moves(options):
-        return jax.tree.map(jnp.copy, params)
+        mixed = options.mix_reference != 1.0
+        return jax.tree.map(lambda x: x.astype(accumulation_dtype(x)) if mixed else jnp.copy(x), params)
     dtype = jnp.dtype(model.dtype)
 
     def copy(path: Any, w: WeightSpec, x: Array) -> Array:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from rljax.errors import UserError
+from rljax.learner.optimizer import LARGEST_BFLOAT16_DECAY
 from rljax.planning.plan import Plan
 from rljax.structs import ConfigTree
 
@@ -39,7 +40,7 @@ def candidate_settings(config: ConfigTree, experts: int) -> Iterator[tuple[str, 
             yield "", {f"mesh.{axis}": size // 2, "mesh.tensor": tensor * 2}
             break
     yield "sample", {"rl.sampler_weights": "int8"}
-    if "moment_dtype" in rl.optimizer and rl.optimizer.name == "adamw" and not rl.optimizer.moment_dtype:
+    if rl.optimizer.name == "adamw" and not rl.optimizer.moment_dtype and rl.optimizer.b1 <= LARGEST_BFLOAT16_DECAY:
         yield "", {"rl.optimizer.moment_dtype": "bfloat16"}
     if not rl.optimizer.offload and rl.optimizer.name != "sgd":
         yield "", {"rl.optimizer.offload": True}

@@ -11,7 +11,7 @@ from rljax.tasks import response_text, responses
 from rljax.text import StopStrings, Tokenizer
 
 GREEN, RED, RESET = "\033[32m", "\033[31m", "\033[0m"
-Verify = Callable[[str], bool]  # text of a finished response -> is it right?
+Verify = Callable[[str], bool | None]  # text of a finished response -> is it right? None: no verdict
 
 
 def merge_equal_answers(answers: list[str]) -> list[str]:
@@ -32,10 +32,10 @@ def print_attempts(
     columns = (np.asarray(x) for x in (rollout.response, rollout.mask, rollout.finished))
     for response, mask, finished in zip(*columns, strict=True):
         text = response_text(tokenizer, response[mask], finished, stops)
-        right = finished and verify is not None and verify(text)
-        num_right += right
-        mark = "?" if verify is None else "✓" if right else "✗"
-        start, end = (GREEN if right else RED, RESET) if use_colours else ("", "")
+        right = None if verify is None else verify(text) if finished else False
+        num_right += right is True
+        mark = "?" if right is None else "✓" if right else "✗"
+        start, end = (GREEN if right else RED, RESET) if use_colours and right is not None else ("", "")
         print(f"{start}{mark} {mask.sum():>4} tokens  {text}{end}")
         texts.append(text.removesuffix("<eos>"))
     verdict = f"{num_right} of {len(texts)} right, " if verify is not None else ""

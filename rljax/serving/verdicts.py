@@ -1,6 +1,7 @@
 """What is said of one attempt: right or wrong and why, its answer, its thinking and its behaviours."""
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from rljax.serving.questions import Question
 from rljax.tasks import Attempt, Task, response_text
 from rljax.text import StopStrings
 from rljax.verifiers import answers
+from rljax.verifiers.failures import score_of_verdict
 
 
 class Verdict(NamedTuple):
@@ -45,7 +47,9 @@ def make_judge(task: Task, workers: int) -> Judge:
             found = score([[(text, question.record)]], 1)[0]["correct"]
             correct = None if found != found else float(found)
         elif question.answer:
-            correct = float(finished and answers.verify(task.prefill + body, question.answer))
+            grade = answers.grade_many([(task.prefill + body, question.answer)])[0]
+            earned = score_of_verdict(grade.correct, finished)
+            correct = None if math.isnan(earned) else earned
         attempt = describe(task, question, text)
         final = task.answer_start(text, question.record) if question.record is not None else after_thinking(body)
         marks = [(m.start(), m.end(), name) for name, p in patterns.items() for m in p.finditer(body)]
@@ -79,7 +83,8 @@ def explain(attempt: Attempt, correct: float | None, finished: bool, length: int
     if not finished:
         return f"cut off after {length} tokens{sums}"
     if correct is None:
-        return f"{says}; nobody said what is right{sums}"
+        known = "the verifier gave no verdict" if gold else "nobody said what is right"
+        return f"{says}; {known}{sums}"
     if correct > 0:
         return f"{says}, which is right{sums}"
     wanted = f" (right is {gold})" if gold else ""

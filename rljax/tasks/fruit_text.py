@@ -22,6 +22,7 @@ import numpy as np
 
 from rljax.errors import UserError
 from rljax.metrics import behaviours
+from rljax.options import format_value
 from rljax.structs import Array, Problems
 from rljax.tasks import few_shot, prompting, responses, shuffle, word_problems, wordings
 from rljax.tasks.few_shot import FewShot
@@ -29,6 +30,7 @@ from rljax.tasks.option_checks import check_shares
 from rljax.tasks.task import Attempt, Record, Task, split_number
 from rljax.text import ByteTokenizer, Tokenizer, check_stop_strings, pad_batch, templates
 from rljax.verifiers import answers
+from rljax.verifiers.failures import score_of_verdict
 
 QUESTION = 0  # the random numbers of questions; rljax.tasks.few_shot has those of examples
 
@@ -83,7 +85,7 @@ def parse_levels(text: str | int) -> dict[int, float]:
         weight = float(found[1] or 1) if found else 0.0
         if not levels or not 0 < weight < math.inf or set(levels) & set(out):
             raise UserError(
-                f"task fruit_text: level={text!r}: write levels from 1 to 6, each once, such as 5, or 1-3, or 1-3 + 0.5*5"
+                f"task fruit_text: level={format_value(text)}: write levels from 1 to 6, each once, such as 5, or 1-3, or 1-3 + 0.5*5"
             )
         out |= dict.fromkeys(levels, weight)
     return dict(sorted(out.items()))
@@ -193,7 +195,7 @@ def verify_batch(pairs: list[tuple[str, Record]]) -> list[dict[str, float]]:
     found = answers.grade_many([(text, record["answer"]) for text, (_, record) in zip(said, pairs, strict=True)])
     return [
         {
-            "correct": float(grade.correct and response.endswith("<eos>")),
+            "correct": score_of_verdict(grade.correct, response.endswith("<eos>")),
             "answers/none": float(grade.answer is None),
             "answers/several": float(max(grade.num_answers, len(CLAIM.findall(text))) > 1),
         }

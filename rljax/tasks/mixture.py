@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from rljax.errors import UserError
 from rljax.json_lines import read_json_lines
+from rljax.options import MAX_FLOAT, MAX_INT, format_value
 from rljax.tasks import datasets, prompting
 from rljax.tasks.datasets import decontamination
 from rljax.tasks.prompting import PromptFormat
@@ -33,6 +34,10 @@ HARDNESS: dict[str, Callable[[Record], float]] = {
 
 LONGEST_PROMPT = 1024  # tokens: longer questions are dropped where prompt_slots=0 leaves the slots to the data
 SLOT_MULTIPLE = 16
+BOUNDS: dict[str, tuple[float, float]] = {
+    **dict(prompt_slots=(0, 1 << 20), max_response=(1, 1 << 20), decontaminate=(0, 1000)),
+    **dict(min_pass_rate=(0, 1), max_pass_rate=(0, 1), curriculum_over=(1, MAX_INT)),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,9 +75,13 @@ class Options:
     allow_unsafe: bool = False  # run programs even where the kernel cannot confine them
 
     def __post_init__(self):
-        if self.prompt_slots < 0 or self.max_response < 1:
-            said = f"prompt_slots={self.prompt_slots}, max_response={self.max_response}"
-            raise UserError(f"task questions: {said}: at least 0 and at least 1")
+        for name, (low, high) in BOUNDS.items():
+            if not low <= getattr(self, name) <= high:
+                raise UserError(f"task questions: {name}={getattr(self, name)} must be {low} to {high:,}")
+        if self.min_pass_rate > self.max_pass_rate:
+            raise UserError(
+                f"task questions: min_pass_rate={self.min_pass_rate} is above max_pass_rate={self.max_pass_rate}"
+            )
         if self.curriculum not in ("", *HARDNESS):
             raise UserError(f"task questions: curriculum={self.curriculum!r}, choose from {sorted(HARDNESS)} or none")
         if (self.min_pass_rate, self.max_pass_rate) != (0.0, 1.0) and not self.pass_rates:
@@ -118,8 +127,13 @@ def parse_mixture(text: str) -> dict[str, float]:
             out[name.strip()] = float(weight or 1)
         except ValueError:
             out[name.strip()] = -1.0
-    if not all(name and weight > 0 for name, weight in out.items()) or len(out) != text.count("+") + 1:
-        raise UserError(f"task questions: {text!r} is no mixture: write names, each once, as in 'math + 0.5*gsm8k'")
+    if (
+        not all(name and 1 / MAX_FLOAT <= weight <= MAX_FLOAT for name, weight in out.items())
+        or len(out) != text.count("+") + 1
+    ):
+        raise UserError(
+            f"task questions: {format_value(text)} is no mixture: write names, each once, as in 'math + 0.5*gsm8k'"
+        )
     return out
 
 

@@ -34,6 +34,7 @@ from rljax.tasks.prompting import PromptFormat
 from rljax.tasks.task import Record, Task, split_number
 from rljax.text import ByteTokenizer, Tokenizer, describe_control_tokens, pad_batch
 from rljax.verifiers import sandbox
+from rljax.verifiers.failures import known_verdict, score_of_verdict
 
 
 def make(options: Options, tokenizer: Tokenizer | None = None) -> Task:
@@ -134,8 +135,12 @@ def page(prompt_format: PromptFormat, split: Split, rng: np.random.Generator, le
 
 
 def verify(response: str, record: Record, allow_unsafe: bool = False) -> bool:
-    """Whether a response is right and finished. A truncated response counts as wrong, whatever it says."""
-    return response.endswith("<eos>") and grading.grade_responses([(response, record)], allow_unsafe)[0].correct
+    """Whether a response is right and finished. A truncated response counts as wrong, whatever it says.
+
+    Raises VerifierFailed where there is no verdict.
+    """
+    grade = grading.grade_responses([(response, record)], allow_unsafe)[0]
+    return response.endswith("<eos>") and known_verdict(grade.correct)
 
 
 def verify_batch(pairs: list[tuple[str, Record]], allow_unsafe: bool = False) -> list[dict[str, float]]:
@@ -143,7 +148,7 @@ def verify_batch(pairs: list[tuple[str, Record]], allow_unsafe: bool = False) ->
     found = grading.grade_responses(pairs, allow_unsafe)
     return [
         {
-            "correct": float(j.correct and response.endswith("<eos>")),
+            "correct": score_of_verdict(j.correct, response.endswith("<eos>")),
             "answers/none": float(j.answer is None),
             "answers/several": float(j.num_answers > 1),
         }

@@ -39,11 +39,16 @@ def extract_final_answer(said: str, kind: str) -> str | None:
 
 def reasoning_text(said: str, kind: str) -> str:
     """The text before the final answer, without tags; the whole text where there is no answer."""
-    marks = ("```", "<answer>") if kind == "code" else ("####", "\\boxed", "<answer>")
     conclusion = answer_extraction.text_after_thinking(said)
-    places = [p for p in map(conclusion.rfind, marks) if p >= 0]
-    end = len(said) - len(conclusion) + max(places) if places else len(said)
+    start = find_answer_start(conclusion, kind)
+    begin = len(said) - len(said.rpartition("</think>")[2])
+    end = begin + start if start < len(conclusion) else len(said)
     return re.sub(r"</?(?:think|answer)>", " ", said[:end])
+
+
+def find_answer_start(text: str, kind: str) -> int:
+    """Where the final answer begins in a text without thoughts, whatever marks it; the length of the text without one."""
+    return (code_blocks if kind == "code" else answer_extraction).answer_start(text)
 
 
 def answer_start(response: str, record: Record) -> int:
@@ -55,7 +60,7 @@ def answer_start(response: str, record: Record) -> int:
     elif "<think>" in said:  # reasoning that never ends has no answer
         start = len(said)
     else:
-        start = (code_blocks if record["kind"] == "code" else answer_extraction).answer_start(said)
+        start = find_answer_start(said, record["kind"])
     return max(start - len(record["prefill"]), 0)
 
 

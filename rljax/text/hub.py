@@ -1,5 +1,6 @@
 """The folder of a Hugging Face model: one that exists, or a name on the Hugging Face hub that is downloaded."""
 
+import os
 import re
 from pathlib import Path
 
@@ -20,7 +21,7 @@ def resolve_folder(name_or_path: str | Path) -> Path:
     UserError in one line where there is neither such a folder nor such a model.
     """
     folder = Path(name_or_path).expanduser()
-    if folder.exists():
+    if os.path.exists(folder):  # Path.exists raises for a name that is too long
         return folder
     named = HUB_NAME.fullmatch(str(name_or_path))
     if named is None or is_gguf(folder):

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from rljax.errors import UserError
+from rljax.options import format_value
 from rljax.text.byte_tokenizer import ByteTokenizer
 from rljax.text.hf_tokenizer import FolderTokenizer
 from rljax.text.word_tokenizer import SymbolTokenizer
@@ -34,10 +35,14 @@ def find_stop_strings(
 def check_stop_strings(strings: Sequence[str]) -> None:
     """Raise UserError for what is no tuple of texts, or has no bytes."""
     if not isinstance(strings, tuple | list) or not all(isinstance(text, str) and text for text in strings):
-        raise UserError(f"stop_strings={strings!r}: must be a tuple of texts, such as ('\\n\\n',), none of them empty")
+        raise UserError(
+            f"stop_strings={format_value(strings)}: must be a tuple of texts, such as ('\\n\\n',), none of them empty"
+        )
     for text in strings:
         if any("\ud800" <= character <= "\udfff" for character in text):
-            raise UserError(f"stop_strings={strings!r}: {text!r} has half a character, which no response can hold")
+            raise UserError(
+                f"stop_strings={format_value(strings)}: {format_value(text)} has half a character, which no response can hold"
+            )
 
 
 @functools.lru_cache(maxsize=16)
@@ -48,10 +53,10 @@ def compile_stop_strings(
     found = StopStrings(tokenizer, strings)
     if not all(found.patterns):
         raise UserError(
-            f"stop_strings={strings!r}: {strings[found.patterns.index('')]!r} has no word of this vocabulary"
+            f"stop_strings={format_value(strings)}: {strings[found.patterns.index('')]!r} has no word of this vocabulary"
         )
     if (letters := sum(map(len, found.patterns))) > MAX_LETTERS:
-        raise UserError(f"stop_strings={strings!r}: {letters} letters, at most {MAX_LETTERS} in all")
+        raise UserError(f"stop_strings={format_value(strings)}: {letters} letters, at most {MAX_LETTERS} in all")
     _ = found.table
     return found
 
@@ -71,7 +76,7 @@ class StopStrings:
         try:
             return tuple("".join(map(chr, self.tokenizer.encode(text, specials=True))) for text in self.strings)
         except UserError as e:
-            raise UserError(f"stop_strings={self.strings!r}: {e}") from None
+            raise UserError(f"stop_strings={format_value(self.strings)}: {e}") from None
 
     @functools.cached_property
     def spelled(self) -> tuple[str, ...]:

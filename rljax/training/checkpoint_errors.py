@@ -17,7 +17,7 @@ IS_DAMAGE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.ENAM
 # Errors of the system under a program: a disk, a network, permissions. A missing file may be a defect of the program.
 SYSTEM_ERRORS = (
     *(errno.EIO, errno.EPERM, errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
-    *(errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE),
+    *(errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE, errno.ENAMETOOLONG),
 )
 # Status names of TensorStore and XLA: another try, another user or another machine may succeed.
 UNPROVEN = ("PERMISSION_DENIED", "UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "UNAUTHENTICATED", "ABORTED")

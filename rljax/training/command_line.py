@@ -16,8 +16,10 @@ from typing import Any, Literal, NamedTuple
 import jax
 from absl import flags
 
+from rljax import options
 from rljax.distributed import processes
 from rljax.errors import UserError, allow_closed_stdout, discard_closed_stdout
+from rljax.options import Declared
 from rljax.structs import ConfigTree
 from rljax.training import config_files, workdir
 from rljax.training.checkpoint_errors import SYSTEM_ERRORS, SaveError, describe_error, is_full
@@ -34,10 +36,15 @@ Use = Literal["hold", "read", "other", "none"]
 
 
 class Flag(NamedTuple):
-    """A flag of a script: its default, whose type is also the flag's, and its help. A list is a flag that may be repeated."""
+    """A flag of a script: its default, whose type is also the flag's, its help, and the range of a number.
+
+    A list is a flag that may be repeated. The range is checked where the flag is written: a default may lie outside.
+    """
 
     default: Value
     help: str = ""
+    low: float = 0
+    high: float | None = None  # None: as large as a setting may be
 
 
 Flags = Mapping[str, Flag | Value]
@@ -79,6 +86,7 @@ def main_without_config(run: Callable[..., None], **own: Any) -> None:
         values = flags.FlagValues()
         define_flags(own, values)
         read_flags(values, sys.argv, own)
+        check_ranges(values, own)
         quiet_third_parties()
         use_compilation_cache()
         run(**{name: values[name].value for name in own})
@@ -160,6 +168,7 @@ def parse_command_line(argv: Sequence[str], own: Flags, use: Use = "hold") -> tu
     define_flags(own, values)
     known = list(config_files.flatten_config(config.to_dict()))
     read_flags(values, argv, [*own, "workdir", "config"], known, "overrides are written --config.key=value")
+    check_ranges(values, own)
     if recorded is not None and (line := workdir.describe_differences(recorded, holder.value)):
         print(line, file=sys.stderr)
     return holder.value, Path(folder or ""), {name: values[name].value for name in own}
@@ -200,6 +209,16 @@ def read_flags(
     for name in own:
         if values[name].present and values[name].value in ("", [""]):  # --budget=$BUDGET, and the variable is not set
             raise UserError(f"--{name}=: there is no value; for the default leave the flag out")
+
+
+def check_ranges(values: flags.FlagValues, own: Flags) -> None:
+    """Raise UserError for a number that was written on the command line and lies outside its flag's range."""
+    for name, given in own.items():
+        flag = given if isinstance(given, Flag) else Flag(given)
+        if values[name].present and isinstance(flag.default, (int, float)):
+            options.check(
+                Declared("", type(flag.default), low=flag.low, high=flag.high), values[name].value, f"--{name}"
+            )
 
 
 @contextlib.contextmanager
@@ -313,6 +332,6 @@ def _flag_line(name: str, flag: Flag | str | Value) -> str:
     """A line of the help, as in "  --attempts=15    how many". For config and workdir, ``flag`` is the text alone."""
     if name in ("config", "workdir"):
         return f"  --{name + '=...':<20} {flag}"
-    default, text = flag if isinstance(flag, Flag) else (flag, "")
+    default, text, *_ = flag if isinstance(flag, Flag) else Flag(flag)
     shown = f"{name}=... (may be repeated)" if isinstance(default, list) else f"{name}={default}"
     return f"  --{shown:<20} {text}".rstrip()

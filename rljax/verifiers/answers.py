@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 from rljax.errors import UserError
 from rljax.verifiers import answer_extraction, compound_answers, number_parsing, numeric_evaluation, symbolic
+from rljax.verifiers.failures import VerifierFailed, known_verdict
 
 NO_ANSWER = frozenset({"", "nan", "none", "null", "n/a", "na", "undefined", "unknown", "?", "-", "."})
 CHOICE = re.compile(r"\(?([A-Z])\)?[.,]?")
@@ -32,7 +33,7 @@ RELATION = re.compile(r"[<>=]|\\(?:in|cup|cap|leq?|geq?|neq?|begin|infty|emptyse
 class Grade(NamedTuple):
     """The result of the verifier for one response."""
 
-    correct: bool
+    correct: bool | None  # None: the machine kept the verifier from judging, see ``symbolic``
     answer: str | None  # the final answer in canonical form, for majority votes; None if there is none
     num_answers: int  # final answers that the response marks; the last one counts
 
@@ -44,16 +45,27 @@ def extract_answer(response: str) -> str | None:
 
 
 def verify(response: str, answer: str) -> bool:
-    """True if the final answer of ``response`` equals ``answer``. Raises UserError if ``answer`` cannot be parsed."""
-    return grade_many([(response, answer)])[0].correct
+    """True if the final answer of ``response`` equals ``answer``.
+
+    Raises UserError if ``answer`` cannot be parsed, and VerifierFailed where there is no verdict.
+    """
+    return known_verdict(grade_many([(response, answer)])[0].correct)
 
 
 def is_readable(answer: str) -> bool:
-    """True if a response can be compared with this right answer."""
+    """True if a response can be compared with this right answer. Raises VerifierFailed where algebra gave no verdict."""
     text = number_parsing.strip_decoration(answer)
     if not has_readable_form(answer, text):
         return False
     return number_parsing.parse_number(answer) is not None or is_readable_text(text)
+
+
+def readable_or_unknown(answer: str) -> bool | None:
+    """``is_readable``; None where there is no verdict."""
+    try:
+        return is_readable(answer)
+    except VerifierFailed:
+        return None
 
 
 @functools.lru_cache(maxsize=1 << 14)
@@ -78,7 +90,8 @@ def is_readable_text(text: str) -> bool:
 def grade_many(pairs: Sequence[tuple[str, str]]) -> list[Grade]:
     """Grades of pairs (response, right answer).
 
-    A right answer that cannot be parsed makes no response correct. Raises UserError if that is seen without algebra.
+    A right answer that cannot be parsed makes no response correct. Raises UserError if that is seen without algebra. A grade
+    is neither right nor wrong (None) where algebra had to decide and gave no verdict.
     """
     out: list[Grade] = []
     undecided: dict[int, tuple[str, str]] = {}
@@ -86,8 +99,8 @@ def grade_many(pairs: Sequence[tuple[str, str]]) -> list[Grade]:
         said = answer_extraction.text_after_thinking(response)
         region = answer_extraction.extract_final_region(said)
         right = compare(gold, region or "")
-        if right and number_parsing.parse_number(gold) is None and not is_readable(gold):
-            right = False  # "((" equals itself, but it is no answer
+        if right and number_parsing.parse_number(gold) is None:
+            right = readable_or_unknown(gold)  # "((" equals itself, but it is no answer
         if right is None:
             undecided[n] = number_parsing.strip_decoration(gold), number_parsing.strip_decoration(region or "")
         answer = None if region is None else canonicalize(region)
@@ -98,15 +111,17 @@ def grade_many(pairs: Sequence[tuple[str, str]]) -> list[Grade]:
 
 
 def equivalent(one: str, other: str) -> bool:
-    """True if two canonical answers are equal. For majority votes: neither is known to be correct."""
+    """True if two canonical answers are equal. For majority votes: neither is known to be correct.
+
+    Answers of which nobody knows whether they are equal are two answers.
+    """
     if one == other or not has_readable_form(one, number_parsing.strip_decoration(one)):
         return one == other
     right = compare(one, other)
-    return (
-        symbolic.expressions_equal(number_parsing.strip_decoration(one), number_parsing.strip_decoration(other))
-        if right is None
-        else right
-    )
+    if right is None:
+        pair = number_parsing.strip_decoration(one), number_parsing.strip_decoration(other)
+        right = symbolic.check_many([pair])[0]
+    return right is True
 
 
 def compare(gold: str, region: str) -> bool | None:

@@ -5,9 +5,10 @@ r"""Compares two mathematical expressions with math-verify (sympy), in processes
 sympy may never end, or use all memory, on a text that a policy wrote. Therefore servers do the work: ``python -m
 rljax.verifiers.symbolic``. Each server has sympy loaded and its parser warmed up, and forks a child that checks one
 pair after another. The kernel kills a child that uses more than ``CPU_SECONDS`` of CPU time or ``MEMORY_BYTES`` of
-memory. The server then counts the pair as not equal, forks another child within milliseconds, and continues. The caller
-needs no signals, so it may be any thread. Expressions that are hopeless (towers of powers, huge factorials) are
-rejected before.
+memory. The server then counts the pair as not equal, forks another child within milliseconds, and continues. A child that
+the machine kills, or keeps from working, says nothing about the pair: it is asked again once, and then has no verdict. The
+caller needs no signals, so it may be any thread. Expressions that are hopeless (towers of powers, huge factorials) are rejected
+before.
 """
 
 import atexit
@@ -30,14 +31,15 @@ from pathlib import Path
 from typing import IO
 
 from rljax.verifiers import formula_evaluator
-from rljax.verifiers.failures import VerifierFailed
+from rljax.verifiers.failures import known_verdict
 from rljax.verifiers.tractability import is_tractable
 
 Pair = tuple[str, str | None]  # (gold, answer); with None for the answer: can gold be parsed?
+Verdict = bool | None  # None: the machine kept the processes from judging
 CPU_SECONDS = 0.5  # of CPU time for one check; a normal one takes a fiftieth
 MEMORY_BYTES = 2 << 30  # bytes of address space
 PARENT_CHECK_SECONDS = 2.0  # a server checks so often whether its caller is alive
-REPLY_TIMEOUT_SECONDS = 20.0  # for a child that neither works nor answers; generous, for a busy machine
+REPLY_TIMEOUT_SECONDS = 20.0  # for a child that neither works nor answers
 WAIT_SECONDS = 0.5  # the most that one look at a child adds to this time: a pause of the server adds no more
 MAX_CACHE_ENTRIES = 1 << 17
 
@@ -67,8 +69,8 @@ class Server:
             self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env)
         return self.process
 
-    def check(self, pairs: Sequence[Pair]) -> list[bool]:
-        """One verdict per pair. A server that dies is restarted once. Raises VerifierFailed if it dies again."""
+    def check(self, pairs: Sequence[Pair]) -> list[Verdict]:
+        """One verdict per pair. A server that dies is restarted once. If it dies again, no pair has a verdict."""
         with self.lock:
             for _ in range(2):
                 process = self.start()
@@ -78,7 +80,7 @@ class Server:
                     process.stdin.flush()
                     return json.loads(process.stdout.readline())
                 self.stop()
-            raise VerifierFailed("the process that compares formulas dies: is there enough memory?")
+            return [None] * len(pairs)
 
     def stop(self) -> None:
         if self.process is not None:
@@ -98,10 +100,13 @@ def get_servers(pid: int) -> tuple[Server, ...]:
 CACHE: dict[Pair, bool] = {}
 
 
-def check_many(pairs: Sequence[Pair]) -> list[bool]:
-    """One verdict per pair: is gold equal to answer? With None for the answer: can gold be parsed? From any thread."""
+def check_many(pairs: Sequence[Pair]) -> list[Verdict]:
+    """One verdict per pair: is gold equal to answer? With None for the answer: can gold be parsed? From any thread.
+
+    A verdict is None where the machine killed the processes that judge, or kept them from working, twice.
+    """
     pairs = [formula_evaluator.rename_letters(*pair) for pair in pairs]
-    verdicts = {p: CACHE[p] for p in dict.fromkeys(pairs) if p in CACHE}
+    verdicts: dict[Pair, Verdict] = {p: CACHE[p] for p in dict.fromkeys(pairs) if p in CACHE}
     todo = [p for p in dict.fromkeys(pairs) if p not in verdicts]
     verdicts |= {p: False for p in todo if not all(is_tractable(text) for text in p if text is not None)}
     todo = [p for p in todo if p not in verdicts]
@@ -117,19 +122,22 @@ def check_many(pairs: Sequence[Pair]) -> list[bool]:
     checked = dict(zip(todo, found, strict=True))
     if len(CACHE) + len(checked) > MAX_CACHE_ENTRIES:
         CACHE.clear()
-    CACHE.update(checked)
+    CACHE.update({pair: verdict for pair, verdict in checked.items() if verdict is not None})
     verdicts |= checked
     return [verdicts[p] for p in pairs]
 
 
 def expressions_equal(gold: str, answer: str) -> bool:
-    """True if two expressions are equal; False if one cannot be parsed, or if the check takes too long."""
-    return check_many([(gold, answer)])[0]
+    """True if two expressions are equal; False if one cannot be parsed, or if the check takes too long.
+
+    Raises VerifierFailed where there is no verdict.
+    """
+    return known_verdict(check_many([(gold, answer)])[0])
 
 
 def is_readable(gold: str) -> bool:
-    """True if math-verify can parse the text."""
-    return check_many([(gold, None)])[0]
+    """True if math-verify can parse the text. Raises VerifierFailed where there is no verdict."""
+    return known_verdict(check_many([(gold, None)])[0])
 
 
 # In the server process
@@ -194,15 +202,16 @@ def serve(requests: IO[bytes], replies: IO[bytes]) -> None:
         verdicts = []
         for pair in json.loads(line):
             verdict = None
-            for _ in range(2):  # once more where the machine, not the pair, has killed the child
+            for _ in range(2):  # once more where the machine, not the pair, has ended or stopped the child
                 child = child or start_child()
                 verdict = check_in_child(child, pair)
                 if verdict is not None:
                     break
-                was_killed, child = kill_child(child), None
-                if not was_killed:
+                by_machine, child = kill_child(child), None
+                if not by_machine:
+                    verdict = False
                     break
-            verdicts.append(verdict is True)
+            verdicts.append(verdict)
         replies.write(json.dumps(verdicts).encode() + b"\n")
         replies.flush()
     if child:
@@ -243,30 +252,46 @@ def start_child() -> tuple[int, int, int]:
     return pid, write_pair, read_verdict
 
 
-def check_in_child(child: tuple[int, int, int], pair: Pair) -> bool | None:
-    """The verdict of a child; None if it died or took too long."""
-    os.write(child[1], json.dumps(pair).encode() + b"\n")
+def check_in_child(child: tuple[int, int, int], pair: Pair) -> Verdict:
+    """The verdict of a child; None if it died, or stood still for too long. ``CPU_SECONDS`` end one that works."""
+    with contextlib.suppress(BrokenPipeError):  # it died since the last pair
+        os.write(child[1], json.dumps(pair).encode() + b"\n")
     ready, seconds = [], REPLY_TIMEOUT_SECONDS
     while not ready and seconds > 0:
-        before = time.monotonic()
+        before, used = time.monotonic(), cpu_seconds(child[0])
         ready, _, _ = select.select([child[2]], [], [], WAIT_SECONDS)
-        seconds -= min(time.monotonic() - before, WAIT_SECONDS)
+        if cpu_seconds(child[0]) <= used:
+            seconds -= min(time.monotonic() - before, WAIT_SECONDS)
     verdict = os.read(child[2], 1) if ready else b""
     return verdict == b"1" if verdict else None
 
 
+def cpu_seconds(pid: int) -> float:
+    """The CPU time of a process; 0 where the kernel does not tell it."""
+    try:
+        return time.clock_gettime((~pid << 3) | 2)  # as clock_getcpuclockid of Linux numbers the clock
+    except OSError:
+        return 0.0
+
+
 def kill_child(child: tuple[int, int, int]) -> bool:
-    """Kill a child and close its pipes. Returns whether somebody else had killed it: the machine was out of memory."""
+    """Kill a child and close its pipes. Returns whether the machine, and no pair, is to blame.
+
+    That is so where somebody else had killed it, as the kernel does without memory, and where it neither works nor ends: a
+    pair that needs much work ends it by ``CPU_SECONDS``.
+    """
     os.close(child[1])
     os.close(child[2])
+    pid = status = 0
     for _ in range(10):  # one that died gives its status at once, but its pipe may close before
         pid, status = os.waitpid(child[0], os.WNOHANG)
         if pid:
-            return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+            break
         time.sleep(0.01)
-    os.kill(child[0], signal.SIGKILL)
-    os.waitpid(child[0], 0)
-    return False
+    if not pid:
+        os.kill(child[0], signal.SIGKILL)
+        _, status = os.waitpid(child[0], 0)
+    return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
 
 
 @contextlib.contextmanager

@@ -43,8 +43,8 @@ def load_rows(name: str, path: str, data_dir: str, own_data_dir: str) -> dict[st
         return load_tfds_gsm8k(data_dir)
     if name in SOURCES:
         source, there = SOURCES[name], Path(path).expanduser() / name
-        path = str(there) if path and there.is_dir() else path
-    elif Path(name).expanduser().exists():
+        path = str(there) if path and os.path.isdir(there) else path
+    elif os.path.exists(Path(name).expanduser()):  # Path.exists raises for a name that is too long
         name, source, path = "own", OWN_FILES, name
     elif looks_like_path(name):
         raise UserError(f"data set: there is no file {name} (seen from {Path.cwd()})")
