@@ -1,6 +1,7 @@
 """Questions in words: their prompts, splits, filters and order, and the check of their answers."""
 
 import json
+import math
 import pickle
 
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from rljax import tasks
 from rljax.errors import UserError
 from rljax.tasks import batches, mixture, questions
 from rljax.tasks.datasets import library, sources
+from rljax.verifiers import symbolic
 
 
 def gsm8k_row(n):
@@ -253,6 +255,18 @@ def test_an_empty_split_is_an_error_before_any_work(tmp_path):
 
 def verify_responses(record, *texts):
     return [x["correct"] for x in questions.verify_batch([(r, {"prefill": "", "entry": "", **record}) for r in texts])]
+
+
+def test_an_answer_of_which_algebra_gives_no_verdict_is_unscored_and_one_that_was_cut_off_is_wrong(monkeypatch):
+    dead = symbolic.Server()
+    monkeypatch.setattr(dead, "check", lambda pairs: [None] * len(pairs))
+    monkeypatch.setattr(symbolic, "get_servers", lambda pid: (dead,))
+    monkeypatch.setattr(symbolic, "CACHE", {})
+    record, said = {"kind": "math", "answer": r"1+x_{n+1}"}, r"\boxed{x_{n+1}+1}"  # equal, as only algebra knows
+    nan = pytest.approx(math.nan, nan_ok=True)
+    assert verify_responses(record, f"{said}<eos>", said, "nothing<eos>") == [nan, 0, 0]
+    record = {"kind": "math", "answer": "7"}  # decided without algebra
+    assert verify_responses(record, r"\boxed{7}<eos>", r"\boxed{8}<eos>") == [1, 0]
 
 
 def test_each_kind_of_question_has_its_own_check():

@@ -186,5 +186,10 @@ def test_a_policy_that_would_prune_at_once_never_does_where_it_is_forbidden():
     without = attempt_without(params, model, task, problems, "odd", **settings)
     assert free.reward.shape == (4, 16) and free.reward.mean() > 0.1 and free.forbidden.sum() == 0
     assert without.reward.sum() == 0 and not without.shows.any() and (without.forbidden == 1).all()
+    likeliest = attempt_without(params, model, task, problems, "odd", **settings | {"temperature": 0.0})
+    cold = attempt_without(params, model, task, problems, "odd", **settings | {"temperature": 1e-6})
+    assert not likeliest.shows.any() and (likeliest.forbidden == cold.forbidden).all()
+    with pytest.raises(UserError, match="temperature=-1"):
+        attempt_without(params, model, task, problems, "odd", **settings | {"temperature": -1.0})
     with pytest.raises(UserError, match="strategy 'even' cannot be forbidden"):
         attempt_without(params, model, task, problems, "even", **settings)

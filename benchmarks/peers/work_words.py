@@ -58,7 +58,7 @@ def main() -> None:
     os.dup2(2, 1)  # what libraries print does not belong to the answers
     case = json.loads(sys.stdin.readline())
     torch.set_num_threads(case["cores"])
-    rows = [json.loads(line) for line in Path(case["questions"]).read_text().splitlines()]
+    rows = [json.loads(line) for line in Path(case["questions"]).read_text().split("\n") if line]
     tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(case["folder"])
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rljax import transformer
+from rljax import sampler, transformer
 from rljax.errors import UserError
 from rljax.structs import KeyTag, Problems
 from rljax.tasks import Task, response_text
@@ -31,9 +31,13 @@ def draw_next(
     params: Any, config: transformer.Config, tokens: jax.Array, mask: jax.Array, allowed: jax.Array, last: jax.Array,
     temperature: jax.Array, keys: jax.Array,
 ) -> jax.Array:  # fmt: skip
-    """The next token [N] int32 of rows [N, S], whose newest token is in column ``last`` []; ``allowed`` is [N, V] bool."""
-    logits = transformer.forward(params, config, tokens, mask)[:, last] / temperature
-    return jax.vmap(jax.random.categorical)(keys, jnp.where(allowed, logits, -jnp.inf))
+    """The next token [N] int32 of rows [N, S], whose newest token is in column ``last`` []; ``allowed`` is [N, V] bool.
+
+    At temperature 0 it is the likeliest that is allowed.
+    """
+    logits = jnp.where(allowed, transformer.forward(params, config, tokens, mask)[:, last], -jnp.inf)
+    drawn = jax.vmap(jax.random.categorical)(keys, logits / jnp.where(temperature > 0, temperature, 1.0))
+    return jnp.where(temperature > 0, drawn, jnp.argmax(logits, -1))
 
 
 def attempt_without(
@@ -50,8 +54,9 @@ def attempt_without(
 ) -> Forbidding:
     """``attempts`` at each problem, with the words forbidden that ``task.forbidden[strategy]`` names; "" forbids nothing.
 
-    Raises UserError for a strategy that the task cannot forbid.
+    Raises UserError for a strategy that the task cannot forbid, and for a temperature below 0.
     """
+    sampler.is_greedy(temperature)
     if strategy and strategy not in task.forbidden:
         raise UserError(
             f"strategy {strategy!r} cannot be forbidden in task {task.name}, choose from {sorted(task.forbidden) or 'none'}"

@@ -8,7 +8,7 @@ policy_sampler.py  the settings of a run's sampler, bound to a model
 """
 
 from rljax.sampler.parts import sample_part_by_part
-from rljax.sampler.policy_sampler import LengthLimit, PolicySampler, Sampling, make_sampler
+from rljax.sampler.policy_sampler import LengthLimit, PolicySampler, Sampling, is_greedy, make_sampler
 from rljax.sampler.sampling import align_left_padding, check_window, inverse_cdf, sample, stage_sizes
 from rljax.sampler.slots import choose_slots, rows_at_once
 from rljax.sampler.truncation import truncate
@@ -21,6 +21,7 @@ __all__ = [
     "check_window",
     "choose_slots",
     "inverse_cdf",
+    "is_greedy",
     "make_sampler",
     "rows_at_once",
     "sample",

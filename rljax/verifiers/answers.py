@@ -20,7 +20,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from rljax.errors import UserError
-from rljax.verifiers import answer_extraction, compound_answers, number_parsing, numeric_evaluation, symbolic
+from rljax.verifiers import (
+    answer_extraction,
+    compound_answers,
+    formula_evaluator,
+    number_parsing,
+    numeric_evaluation,
+    symbolic,
+)
 from rljax.verifiers.failures import VerifierFailed, known_verdict
 
 NO_ANSWER = frozenset({"", "nan", "none", "null", "n/a", "na", "undefined", "unknown", "?", "-", "."})
@@ -77,7 +84,7 @@ def is_readable_text(text: str) -> bool:
         or CHOICE.fullmatch(text)
         or number_parsing.match_clock_time(text)
         or number_parsing.BASE.fullmatch(text)
-        or numeric_evaluation.evaluate_at_points(text)
+        or numeric_evaluation.evaluate_at_points(formula_evaluator.name_indexed_letters(text, "")[0])
     )
     if known:
         return True
@@ -179,7 +186,7 @@ def compare_texts(text: str, other: str) -> bool | None:
         return compare_rounded(text, *other.split("\\approx", 1))
     if number and re.search(r"\bor\b", other):  # "9/2 or 4.5": one number in two notations
         return all(compare_texts(text, one.strip()) is True for one in re.split(r"\bor\b", other))
-    text, other = drop_unshared_names(text, other)
+    text, other = formula_evaluator.name_indexed_letters(*drop_unshared_names(text, other))
     if compound_answers.EQUALS.search(other) and "=" not in text:
         return compare_chain(text, [side.strip() for side in compound_answers.EQUALS.split(other)])
     if "=" in text and "=" in other:

@@ -28,6 +28,31 @@ COMMAND = re.compile(r"\\(?:begin|end) ?\{[a-z*]+\}|\\[A-Za-z]+|[fgh](?= ?\()")
 LETTERS = re.compile(r"[A-Za-z]+")
 NAME = re.compile(rf"(?P<keep>{COMMAND.pattern})|[A-Za-z]+")
 LETTER_NAMES = "xyzabcnkpqrstuvwABCXYZ"  # without a meaning of their own in the parser
+# x_1, a_{12}, v_n, \theta_0; an index of several letters or a sum is no part of a name that is known here
+INDEXED = re.compile(
+    rf"(?:\\(?P<greek>{'|'.join(sorted(GREEK, key=len, reverse=True))})|(?P<command>\\[A-Za-z]+)|(?P<letter>[A-Za-z]))"
+    r"(?: ?_ ?(?:\{ ?(?P<braced>[0-9]{1,3}|[A-Za-z]) ?\}|(?P<index>[0-9A-Za-z])))?"
+)
+
+
+def name_indexed_letters(one: str, other: str) -> tuple[str, str]:
+    """Two formulas in which each letter with an index, as x_1, is a letter of its own that neither has: a name is a name.
+
+    Unchanged where there are too few letters, or an index that is more than a number or a letter.
+    """
+    texts = f"{one} {other}"
+    if "_" not in texts:
+        return one, other
+    found = [m for m in INDEXED.finditer(texts) if not m["command"]]
+    key = lambda m: (m["greek"] or m["letter"], m["braced"] or m["index"])
+    keys = dict.fromkeys(key(m) for m in found if key(m)[1])
+    free = [letter for letter in LETTER_NAMES if letter not in {m["letter"] for m in found if not key(m)[1]}]
+    if len(keys) > len(free):
+        return one, other
+    names = dict(zip(keys, free, strict=False))
+    replace = lambda m: f" {names[key(m)]} " if not m["command"] and key(m) in names else m[0]
+    out = INDEXED.sub(replace, one).strip(), INDEXED.sub(replace, other).strip()
+    return (one, other) if "_" in re.sub(r"\\log ?_", "", " ".join(out)) else out
 
 
 class UnknownSyntax(Exception):

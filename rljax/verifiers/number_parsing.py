@@ -44,7 +44,7 @@ NOT_UNITS = frozenset(
 )
 DECORATION = re.compile(
     r"(?<![0-9])\$|\$(?![0-9])|\\\(|\\\)|\\\[|\\\]|\\left(?![a-z])|\\right(?![a-z])|\\displaystyle|\\!|\*\*|^ *\\quad|~"
-    r"|[\u00a2\u00a3\u20ac]|\\pounds|\\textcent"
+    r"|[\u00a2\u00a3\u20ac`]|\\pounds|\\textcent"
 )
 UNICODE_TO_LATEX = str.maketrans(
     dict.fromkeys("\u2212\u2010\u2011\u2013\ufe63\uff0d", "-")
