@@ -73,6 +73,11 @@ def format_json(value: Any, ensure_ascii: bool = False, indent: int | None = Non
     return json.dumps(replace_non_finite(value), ensure_ascii=ensure_ascii, indent=indent, allow_nan=False)
 
 
+def shorten_float(x: float, digits: int = 6) -> float:
+    """x with so many significant digits, which keep a small number what it is: -4e-6 nats are not 0."""
+    return float(f"{float(x):.{digits}g}")
+
+
 def replace_non_finite(value: Any) -> Any:
     """A JSON value with None for each float that is not finite."""
     if isinstance(value, dict):

@@ -164,3 +164,10 @@ def test_an_attempt_that_could_not_be_scored_is_not_kept_for_sft():
     attempt = {"problem": 0, "prompt": "p", "response": "right<eos>", "length": 2, "reward": float("nan")}
     kept, dropped = rejection_sampling.filter_attempts([attempt], rejection_sampling.AttemptFilter())
     assert kept == [] and dropped["unscored"] == 1
+
+
+@pytest.mark.parametrize(
+    "x, said", [(-4.1234567e-6, -4.12346e-6), (-1e-30, -1e-30), (-12.3456789, -12.3457), (0.0, 0.0)]
+)
+def test_a_shortened_number_keeps_its_significant_digits_however_small_it_is(x, said):
+    assert json_lines.shorten_float(x) == said == json_lines.shorten_float(np.float64(x))

@@ -238,7 +238,11 @@ def test_a_plan_counts_evaluation_and_restoring_and_names_the_phase_that_needs_t
     as_rollout = make()
     assert list(as_rollout.memory.phases) == ["sample", "advantages", "update", "evaluate", "restore"]
     assert as_rollout.programs.evaluate is as_rollout.programs.sample, "the same rows, the same program"
-    c.eval.rows = 256
+    with_greedy = as_rollout.memory.phases["evaluate"]
+    c.eval.greedy = False
+    without = make()
+    assert without.programs.evaluate_greedy is None and with_greedy > without.memory.phases["evaluate"]
+    c.eval.update(dict(greedy=True, rows=256))
     many = make()
     assert many.memory.phases["evaluate"] > 2 * as_rollout.memory.phases["sample"]
     assert many.memory.largest_phase == "evaluate" and "in evaluate, of " in planning.format_memory(many, "h100")[-1]

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from rljax.json_lines import shorten_float
 from rljax.structs import Problems
 from rljax.tasks import Attempt, Task, response_text
 from rljax.text import Tokenizer
@@ -58,7 +59,7 @@ def make_samples(
                     "length": len(tokens),
                     "tokens": tokens,
                     "pieces": [task.tokenizer.decode([t]) for t in tokens],
-                    "logprobs": [round(float(x), 4) for x in columns["logprobs"][q, n, : lengths[q, n]]],
+                    "logprobs": [shorten_float(x) for x in columns["logprobs"][q, n, : lengths[q, n]]],
                 }
             )
     return out

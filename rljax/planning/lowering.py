@@ -47,6 +47,7 @@ class Programs(NamedTuple):
     advantages: CompiledProgram
     update: CompiledProgram
     evaluate: CompiledProgram  # one call of the sampler at the settings of ``eval``
+    evaluate_greedy: CompiledProgram | None = None  # the same of its greedy attempts: more prompts, each with one row
 
 
 def abstract_state(run: Run) -> Any:
@@ -136,6 +137,8 @@ def lower_programs(run: Run) -> dict[str, Callable[[], Any]]:
     asked, evaluated = evaluation_sampling(run)
     if not same_program(run, asked, evaluated):
         programs["evaluate"] = lambda: lower_sampler(evaluated, asked)
+    if run.evaluation.greedy:
+        programs["evaluate_greedy"] = lambda: lower_sampler(evaluated, greedy_prompts(run), greedy=True)
     return programs
 
 
@@ -151,6 +154,11 @@ def evaluation_sampling(run: Run) -> tuple[int, sampler.Sampling]:
         max_new_tokens=own.max_new_tokens, stop_ids=own.stop_ids, stop_strings=own.stop_strings, slots=own.slots
     )
     return parts.problems, dataclasses.replace(base, **settings)
+
+
+def greedy_prompts(run: Run) -> int:
+    """Return the prompts of one call of the sampler for the greedy attempts of an evaluation."""
+    return divide_attempts(run.evaluation, 1, run.sampler_model.layout).problems
 
 
 def same_program(run: Run, prompts: int, evaluated: sampler.Sampling) -> bool:
@@ -174,7 +182,13 @@ def compile_programs(run: Run, exact: bool = False) -> tuple[Programs, str]:
     prompts, all_rows = run.rl.problems.prompts, run.rl.problems.prompts * run.rl.sampling.group_size
     compiled, note = {}, ""
     for name, lower in lower_programs(run).items():
-        rows = {"evaluate": evaluation_rows(run), "greedy": (prompts, prompts)}.get(name, (prompts, all_rows))
+        alone = greedy_prompts(run)
+        others = {
+            "evaluate": evaluation_rows(run),
+            "evaluate_greedy": (alone, alone),
+            "greedy": (prompts, prompts),
+        }
+        rows = others.get(name, (prompts, all_rows))
         trip_counts = of_update if name in ("advantages", "update") else sampler_trip_counts(run, *rows)
         if run.model.layers <= MAX_COMPILED_LAYERS or exact or run.model.scan_layers:
             compiled[name] = compile_program(lower(), trip_counts)
@@ -182,16 +196,15 @@ def compile_programs(run: Run, exact: bool = False) -> tuple[Programs, str]:
         small, large = (with_repeats(run, repeats) for repeats in EXTRAPOLATION_REPEATS)
         a, b = (compile_program(lower_programs(shorter)[name](), trip_counts) for shorter in (small, large))
         min_growth = 0.0
-        if name in ("sample", "evaluate"):
+        if name in ("sample", "evaluate", "evaluate_greedy"):
             min_growth = kv_cache_bytes(large, *rows) + sampler_weight_bytes(large)
             min_growth -= kv_cache_bytes(small, *rows) + sampler_weight_bytes(small)
         steps = (run.model.layers - large.model.layers) / (large.model.layers - small.model.layers)
         compiled[name] = extrapolate(a, b, steps, min_growth)
         note = f"extrapolated from {small.model.layers} and {large.model.layers} layers"
-    evaluate = compiled.get("evaluate", compiled["sample"])
-    return Programs(
-        compiled["sample"], compiled.get("greedy"), compiled["advantages"], compiled["update"], evaluate
-    ), note
+    optional = {name: compiled.get(name) for name in ("greedy", "evaluate_greedy")}
+    compiled = {"evaluate": compiled["sample"]} | compiled | optional
+    return Programs(**compiled), note
 
 
 def sampler_trip_counts(run: Run, prompts: int, rows: int) -> tuple[float, ...]:

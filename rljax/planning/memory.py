@@ -40,11 +40,12 @@ def compute_memory(run: Run, programs: Programs) -> Memory:
 
     rollout = programs.sample.output + (programs.greedy.output if programs.greedy else 0.0)
     batch = programs.advantages.output
+    evaluations = [p for p in (programs.evaluate, programs.evaluate_greedy) if p is not None]
     phases = {
         "sample": state_total + programs.sample.temporary + rollout,
         "advantages": state_total + rollout + programs.advantages.temporary + batch,
         "update": state_total + rollout + batch + added_bytes(programs.update),
-        "evaluate": state_total + programs.evaluate.temporary + programs.evaluate.output,
+        "evaluate": state_total + max(p.temporary + p.output for p in evaluations),
         "restore": state_total + largest_array_bytes(state),
     }
 

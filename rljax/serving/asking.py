@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator, Iterator
 from typing import Any, NamedTuple
 
 from rljax.errors import UserError
+from rljax.json_lines import shorten_float
 from rljax.serving.engine import Work
 from rljax.serving.fields import FieldError, Fields, check_known, read_number, read_texts, read_whole
 from rljax.serving.groups import Group, find_algorithm, group_advantages, summarize_group
@@ -106,7 +107,7 @@ class Attempts:
                 ids = columns.tokens[n, places].tolist()
                 self.sampled[n] += columns.sampled[n, places].tolist()
                 tops = [self.alternatives(columns, n, j) for j in places]
-                logprobs = [round(x, 4) for x in columns.logprobs[n, places].tolist()]
+                logprobs = [shorten_float(x) for x in columns.logprobs[n, places].tolist()]
                 pieces = [self.texts[n].add(i) for i in ids]
                 rows.append({"row": n, "ids": ids, "pieces": pieces, "logprobs": logprobs, "tops": tops})
         self.finished = columns.finished.tolist()
@@ -115,7 +116,7 @@ class Attempts:
     def alternatives(self, columns: Columns, row: int, place: int) -> list[tuple[str, float]]:
         """[(text, log-probability)] of the likeliest tokens at one place."""
         pairs = zip(columns.top_ids[row, place].tolist(), columns.top_logprobs[row, place].tolist(), strict=True)
-        return [(self.name(i), round(x, 4)) for i, x in pairs if math.isfinite(x)]
+        return [(self.name(i), shorten_float(x)) for i, x in pairs if math.isfinite(x)]
 
     def name(self, token: int) -> str:
         """A token alone as text; decoding is slower than a look."""

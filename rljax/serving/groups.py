@@ -14,6 +14,7 @@ from rljax import metrics
 from rljax import policy_gradient as pg
 from rljax.errors import UserError
 from rljax.evaluation import canonicalize_answers
+from rljax.json_lines import shorten_float
 from rljax.serving.shapes import power_of_two
 from rljax.tasks import Attempt
 
@@ -121,4 +122,4 @@ def group_advantages(
     advantage = np.asarray(pg.compute_advantages(algorithm, attempts)[0])[0]
     if advantage.ndim == 2:
         advantage = np.where(mask[0], advantage, 0).sum(-1) / np.maximum(mask[0].sum(-1), 1)
-    return [round(float(x), 6) for x in advantage]
+    return [shorten_float(x) for x in advantage]
