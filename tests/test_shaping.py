@@ -122,6 +122,7 @@ def test_text_rewards_take_little_cpu_time_on_hostile_text(text):
         ("```python\nx = '''never closed\n```\nThe end.", "x = '''never closed"),
         ("```python\n# don't\nx = 1\n```\nI don't know.", "# don't\nx = 1"),
         ("```python\ns = '\\''\n```\nit's", "s = '\\''"),
+        ("so:\r\n```python\r\nx = 1\r\n```\r\n", "x = 1\r"),
     ],
 )
 def test_the_last_program_after_the_thoughts_is_extracted(response, program):

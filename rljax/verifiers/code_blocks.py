@@ -4,7 +4,7 @@ import re
 
 from rljax.verifiers import answer_extraction
 
-OPENING = re.compile(r"(?<!`)(`{3,}+)[ \t]*+[A-Za-z0-9_+-]*+[ \t]*+\n")
+OPENING = re.compile(r"(?<!`)(`{3,}+)[ \t]*+[A-Za-z0-9_+-]*+[ \t]*+\r?\n")
 # What can stand before a closing fence: comments, strings in one line, and the quotes that open a longer string
 CODE_TOKEN = re.compile(
     r"""(?P<long>\'\'\'|\"\"\")|\#[^\n]*|'(?:\\.|[^'\\\n])*'|"(?:\\.|[^"\\\n])*"|(?P<fence>`{3,})""", re.DOTALL
