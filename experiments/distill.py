@@ -12,6 +12,7 @@ for each run in the form of an ablation, and table.md has means over the seeds.
 """
 
 import copy
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,15 +23,28 @@ from rljax import ablation
 from rljax.distributed import processes
 from rljax.errors import UserError
 from rljax.metrics.intervals import confidence_interval
+from rljax.options import build, option
 from rljax.structs import ConfigTree
 from rljax.training import command_line, journal
 from rljax.training.command_line import Flag
+from rljax.training.run import resolve
 from rljax.training.workdir import hold_workdir
 
 from . import collect, pretrain, rl, sft
 
 STAGES: dict[str, Callable[[ConfigTree, Path], None]] = {"pretrain": pretrain.run, "sft": sft.run, "rl": rl.run}
 MEASURES = ("pass@1", "length", "jumps", "truncated")
+
+
+@dataclasses.dataclass(frozen=True)
+class DistillationOptions:
+    """The numbers of a config's section ``distillation``."""
+
+    teacher_steps: int = option(150, "steps of RL of the teacher", low=1)
+    problems: int = option(800, "problems that the teacher answers for SFT", low=1, high=1 << 20)
+    epochs: tuple[int, ...] = option(
+        (1, 4), "passes of SFT over its right answers, an arm each", items=int, low=1, high=1000
+    )
 
 
 def run(config: ConfigTree, workdir: Path, seeds: int = 1) -> None:
@@ -42,12 +56,20 @@ def run(config: ConfigTree, workdir: Path, seeds: int = 1) -> None:
         )
     if seeds < 1:
         raise UserError(f"--seeds={seeds} must be at least 1")
+    check_distillation(config)
     results = [result for seed in range(seeds) for result in run_seed(config, workdir / f"seed_{seed}", seed)]
     if processes.is_primary():
         ablation.write_results(workdir / "results.jsonl", results)
         table = format_table(results)
         journal.replace_text(workdir / "table.md", table + "\n")
         print(table)
+
+
+def check_distillation(config: ConfigTree) -> None:
+    """Raise UserError for a setting of the section ``distillation`` that a later model could not use."""
+    options = build(DistillationOptions, config.distillation, "distillation.")
+    resolve(make_config(config, "teacher", 0, {"rl.steps": options.teacher_steps}))
+    resolve(make_config(config, "start", 0, {}))
 
 
 def run_seed(config: ConfigTree, folder: Path, seed: int) -> list[ablation.RunResult]:

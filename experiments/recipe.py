@@ -29,6 +29,7 @@ from typing import Any
 from rljax.ablation.recipe_report import MODELS, ModelResult, summarize_model, write_recipe_report
 from rljax.distributed import processes
 from rljax.errors import UserError
+from rljax.options import Declared, check
 from rljax.structs import ConfigTree
 from rljax.training import command_line, initial_state, journal
 from rljax.training.run import resolve
@@ -45,6 +46,7 @@ def run(config: ConfigTree, workdir: Path) -> None:
         raise UserError(
             "--config: this config has no section `recipe`: use --config recipe, or a copy of configs/recipe.py"
         )
+    check_recipe(config)
     start_time, options = time.perf_counter(), config.recipe
     configs: dict[str, ConfigTree] = {}
     results: dict[str, ModelResult] = {}
@@ -88,6 +90,28 @@ def run(config: ConfigTree, workdir: Path) -> None:
         write_recipe_report(config, workdir, results)
         minutes = (time.perf_counter() - start_time) / 60
         print(f"{minutes:.1f} min in this session; {(workdir / 'report.html').absolute()}")
+
+
+def check_recipe(config: ConfigTree) -> None:
+    """Raise UserError for a setting of the section ``recipe`` that one of the later stages could not use."""
+    options = config.recipe
+    for name in ("cold", "reject", "distil"):
+        data, asked = options[name], {"problems": 512, "attempts": 4} | options[name].filter.to_dict()
+        check(Declared("", float, above=0, high=1000), data.epochs, f"recipe.{name}.epochs")
+        check(Declared("", float, low=0, high=0.99), data.general, f"recipe.{name}.general")
+        bounds = (asked.get(flag, 0) for flag in ("at_least", "at_most", "per_problem"))
+        try:
+            collect.check_flags(asked["problems"], asked["attempts"], options.target, *bounds)
+        except UserError as e:
+            raise UserError(f"recipe.{name}.filter: {e}") from None
+    second = {"rl.reward": options.reward, "rl.temperature": options.cooler}
+    for name, stage, changes in (
+        ("base", "pretrain", {}),
+        ("zero", "rl", {}),
+        ("r1", "rl", second),
+        ("small_rl", "rl", {}),
+    ):
+        resolve(make_stage_config(config, name, stage, "", changes), stage)
 
 
 def make_stage_config(config: ConfigTree, name: str, stage: str, start: str, changes: Mapping[str, Any]) -> ConfigTree:

@@ -42,3 +42,21 @@ def test_a_config_without_the_section_and_no_seed_are_refused(tmp_path):
         distill.run(shop.get_config("short"), tmp_path)
     with pytest.raises(UserError, match="--seeds=0"):
         distill.run(distillation.get_config("short"), tmp_path, seeds=0)
+
+
+@pytest.mark.parametrize(
+    "key, value, said",
+    [
+        ("teacher_steps", 0, "distillation.teacher_steps=0: must be at least 1"),
+        ("problems", 10**13, "distillation.problems=10000000000000: must be at least 1"),
+        ("epochs", (1, 0), r"distillation.epochs=\(1, 0\): each item must be at least 1"),
+        ("student", {"width": -1}, "model.width=-1"),
+    ],
+)
+def test_a_number_that_a_later_model_could_not_use_is_refused_before_any_work(tmp_path, key, value, said):
+    config = distillation.get_config()
+    with config.unlocked():
+        config.distillation[key] = value
+    with pytest.raises(UserError, match=said):
+        distill.run(config, tmp_path)
+    assert not list(tmp_path.iterdir())

@@ -1,5 +1,7 @@
 """The parts of the recipe without training: the config of each stage, the table, and the verdict on the numbers."""
 
+import re
+
 import pytest
 
 from configs import recipe as recipe_config
@@ -94,3 +96,23 @@ def test_attempts_of_any_two_models_are_shown_side_by_side(tmp_path):
     )
     page = (tmp_path / "r.html").read_text()
     assert "of one and of another" in page and "before RL" not in page
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        ({"recipe.cold.epochs": 0}, "recipe.cold.epochs=0: must be above 0"),
+        ({"recipe.distil.general": 1.0}, "recipe.distil.general=1.0: must be at least 0 and at most 0.99"),
+        ({"recipe.reject.filter.problems": -1}, "recipe.reject.filter: --problems=-1"),
+        ({"recipe.cooler": -0.5}, "rl.temperature=-0.5: must be above 0"),
+        ({"recipe.reward": "0*correct"}, "rl.reward"),
+        ({"recipe.steps.small_rl": -1}, "rl.steps=-1"),
+        ({"recipe.target": "xx"}, "--target=xx"),
+    ],
+)
+def test_a_number_that_a_later_stage_could_not_use_is_refused_before_any_work(tmp_path, changes, said):
+    config = recipe_config.get_config()
+    config.update_from_flattened_dict(changes)
+    with pytest.raises(UserError, match=re.escape(said)):
+        recipe.run(config, tmp_path)
+    assert not list(tmp_path.iterdir())
