@@ -202,9 +202,14 @@ def compile_programs(run: Run, exact: bool = False) -> tuple[Programs, str]:
         steps = (run.model.layers - large.model.layers) / (large.model.layers - small.model.layers)
         compiled[name] = extrapolate(a, b, steps, min_growth)
         note = f"extrapolated from {small.model.layers} and {large.model.layers} layers"
-    optional = {name: compiled.get(name) for name in ("greedy", "evaluate_greedy")}
-    compiled = {"evaluate": compiled["sample"]} | compiled | optional
-    return Programs(**compiled), note
+    return Programs(
+        sample=compiled["sample"],
+        greedy=compiled.get("greedy"),
+        advantages=compiled["advantages"],
+        update=compiled["update"],
+        evaluate=compiled.get("evaluate", compiled["sample"]),
+        evaluate_greedy=compiled.get("evaluate_greedy"),
+    ), note
 
 
 def sampler_trip_counts(run: Run, prompts: int, rows: int) -> tuple[float, ...]:
