@@ -201,6 +201,22 @@ def test_calls_of_an_evaluation_have_at_most_the_rows_of_its_setting():
         assert parts.problems * parts.attempts <= rows, rows
 
 
+@pytest.mark.parametrize("prompt_slots, longest", [(512, 512), (512, 64), (13, 160), (4096, 1)])
+def test_greedy_attempts_of_an_evaluation_hold_no_more_columns_than_the_others(prompt_slots, longest):
+    options = evaluation.EvaluationOptions(problems=256, attempts=4)
+    for rows in (0, 1, 3, 16, 100, 256, 1000):
+        asked = dataclasses.replace(options, rows=rows)
+        others = evaluation.divide_attempts(asked, 4, transformer.Layout())
+        greedy = evaluation.divide_greedy(asked, prompt_slots, longest, transformer.Layout())
+        held = others.problems * (prompt_slots + others.attempts * longest)
+        assert greedy.attempts == 1 and greedy.block == others.block
+        assert greedy.problems * (prompt_slots + longest) <= max(held, prompt_slots + longest)
+    shop = evaluation.EvaluationOptions(
+        problems=128, attempts=16, rows=256
+    )  # in one call, as long as that holds no more
+    assert evaluation.divide_greedy(shop, 13, 160, transformer.Layout()).problems == 64
+
+
 def test_an_evaluation_is_the_same_twice_and_counts_what_it_says(tiny):
     params = state_of(tiny).params
     options = evaluation.EvaluationOptions(problems=6, attempts=4)

@@ -102,7 +102,7 @@ def make_evaluators(
     # made at the first evaluation: a run that starts from a finished stage may need none
     get_held_out = functools.cache(lambda: [make_held_out(task, options, seed) for seed in seeds])
     parts = divide_attempts(options, options.attempts, model.layout)
-    greedy_parts = divide_attempts(options, 1, model.layout)
+    greedy_parts = divide_greedy(options, task.prompt_slots, max_new_tokens, model.layout)
     sampling = Sampling(
         group_size=parts.attempts,
         max_new_tokens=max_new_tokens,
@@ -159,6 +159,17 @@ def divide_attempts(options: EvaluationOptions, attempts: int, layout: transform
     at_each = divide_evenly(attempts, max(rows // shards, 1))
     problems = divide_evenly(block, max(rows // at_each, 1))
     return Parts(block, -(-problems // shards) * shards, at_each)
+
+
+def divide_greedy(options: EvaluationOptions, prompt_slots: int, longest: int, layout: transformer.Layout) -> Parts:
+    """Calls for the greedy attempts, which hold no more columns of prompts and responses than a call for the others.
+
+    As many rows would hold more: each has a prompt of its own.
+    """
+    others = divide_attempts(options, options.attempts, layout)
+    columns = others.problems * (prompt_slots + others.attempts * longest)
+    rows = max(1, columns // (prompt_slots + longest))
+    return divide_attempts(dataclasses.replace(options, rows=min(options.rows or rows, rows)), 1, layout)
 
 
 def divide_evenly(count: int, largest: int) -> int:

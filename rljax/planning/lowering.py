@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from rljax import learner, sampler, transformer
 from rljax.distributed import sharding
-from rljax.evaluation import divide_attempts
+from rljax.evaluation import divide_attempts, divide_greedy
 from rljax.planning import collectives
 from rljax.planning.collectives import Collective
 from rljax.planning.operations import update_shape
@@ -158,7 +158,8 @@ def evaluation_sampling(run: Run) -> tuple[int, sampler.Sampling]:
 
 def greedy_prompts(run: Run) -> int:
     """Return the prompts of one call of the sampler for the greedy attempts of an evaluation."""
-    return divide_attempts(run.evaluation, 1, run.sampler_model.layout).problems
+    longest, layout = run.rl.sampling.max_new_tokens, run.sampler_model.layout
+    return divide_greedy(run.evaluation, run.task.prompt_slots, longest, layout).problems
 
 
 def same_program(run: Run, prompts: int, evaluated: sampler.Sampling) -> bool:
