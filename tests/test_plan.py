@@ -238,12 +238,11 @@ def test_a_plan_counts_evaluation_and_restoring_and_names_the_phase_that_needs_t
     as_rollout = make()
     assert list(as_rollout.memory.phases) == ["sample", "advantages", "update", "evaluate", "restore"]
     assert as_rollout.programs.evaluate is as_rollout.programs.sample, "the same rows, the same program"
-    greedy = as_rollout.programs.evaluate_greedy
-    assert greedy is not None and greedy.temporary < 1.5 * as_rollout.programs.evaluate.temporary
+    assert as_rollout.programs.evaluate_greedy is not None, "more prompts at once, each with one row"
     c.eval.greedy = False
     without = make()
     assert without.programs.evaluate_greedy is None
-    assert without.memory.phases["evaluate"] <= as_rollout.memory.phases["evaluate"]
+    assert without.memory.phases["evaluate"] < as_rollout.memory.phases["evaluate"]
     c.eval.update(dict(greedy=True, rows=256))
     many = make()
     assert many.memory.phases["evaluate"] > 2 * as_rollout.memory.phases["sample"]
