@@ -16,11 +16,11 @@ def get_config(arg=None):
     longest = 5 * arg.longest + 24  # 1,014 for 198 stops
     c.model.max_length = longest + 8
     c.model.attention_chunk = 128  # scores of 128 queries at a time stay in a core's cache
-    c.pretrain.update(dict(steps=300, batch=8, length=768, micro_batch=1, eval_every=300))
+    c.pretrain.update(dict(steps=360, batch=8, length=768, micro_batch=1, eval_every=360))
     c.pretrain.optimizer = common.optimizer(0.01, name="muon")
     # one row in 64 is a page of 1,020 tokens, more than all demonstrations together: long searches are not to be forgotten
     c.sft.update(
-        dict(steps=500, batch=64, max_new_tokens=longest, widths=(32,), micro_batch=8, general=1 / 64, eval_every=500)
+        dict(steps=500, batch=64, max_new_tokens=longest, packing=-1, micro_batch=1, general=1 / 64, eval_every=500)
     )
     c.sft.optimizer = common.optimizer(0.005, name="muon")
     # widths instead of packing: a packed sequence has the columns of the longest row, and attention costs their square
