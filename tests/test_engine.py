@@ -5,7 +5,8 @@ import threading
 import pytest
 
 from rljax.errors import UserError
-from rljax.serving.engine import BusyError, Engine
+from rljax.serving.aside import Aside, do_aside
+from rljax.serving.engine import ASIDE, BusyError, Engine
 
 
 @pytest.fixture
@@ -86,7 +87,7 @@ def test_one_request_too_many_is_refused_and_a_stopped_one_makes_room(engine, ga
     tickets = [engine.submit(work("a", 1, []), Ear()) for _ in range(2)]
     with pytest.raises(BusyError, match="2 requests wait already"):
         engine.submit(work("a", 1, []), last)
-    assert engine.count() == {"running": 1, "waiting": 2}
+    assert engine.count() == {"running": 1, "preparing": 0, "waiting": 2}
     tickets[-1].stop()
     engine.submit(work("a", 1, []), last)
     gate.set()
@@ -122,3 +123,74 @@ def test_whoever_waits_is_told_when_the_engine_is_closed():
         engine.submit(work("a", 10**9, []), ear)
     engine.close()
     assert all(str(ear.told[-1].error) == "the playground was closed" for ear in ears)
+
+
+def prepare(call, log=()):
+    """A request that has something done aside before its only turn."""
+    value = yield from do_aside(call)
+    yield value
+
+
+def submit_aside(engine, call, ear=None):
+    """The ticket of a request, when it has something to be done aside."""
+    ticket = engine.submit(prepare(call), ear or Ear())
+    with engine.changed:
+        assert engine.changed.wait_for(lambda: ticket.is_aside and not engine.waiting, 30)
+    return ticket
+
+
+def test_others_have_turns_while_a_request_has_something_done_aside(engine, gate):
+    slow, quick, began = Ear(), [Ear() for _ in range(3)], threading.Event()
+    engine.submit(prepare(lambda: (began.set(), gate.wait(), "made")[-1]), slow)
+    assert began.wait(30)
+    for ear in quick:
+        engine.submit(work("a", 3, []), ear)
+        assert ear.ended.wait(30)
+    assert not slow.told and engine.count() == {"running": 0, "preparing": 1, "waiting": 0}
+    gate.set()
+    assert slow.ended.wait(30) and [told.value for told in slow.told] == ["made", None]
+
+
+def test_requests_with_work_aside_take_no_more_places_than_there_are_again(engine, gate):
+    ears = [Ear() for _ in range(5)]
+    for ear in ears[:4]:
+        submit_aside(engine, gate.wait, ear)
+    engine.submit(work("a", 1, []), ears[4])
+    assert engine.count() == {"running": 0, "preparing": 4, "waiting": 1}
+    gate.set()
+    assert all(ear.ended.wait(30) for ear in ears)
+
+
+def test_a_request_that_is_stopped_while_work_is_done_aside_leaves_at_once(engine, gate):
+    began, ear = threading.Event(), Ear()
+    ticket = engine.submit(prepare(lambda: (began.set(), gate.wait())), ear)
+    assert began.wait(30)
+    ticket.stop()
+    assert engine.wait_until_idle(30) and not ear.told
+
+
+def test_what_nobody_waits_for_any_longer_is_not_begun_aside(engine, gate):
+    begun, last = [], Ear()
+    for _ in range(ASIDE):
+        submit_aside(engine, gate.wait)
+    ticket = submit_aside(engine, lambda: begun.append("stopped"))
+    ticket.stop()
+    engine.submit(prepare(lambda: begun.append("last")), last)
+    gate.set()
+    assert last.ended.wait(30) and begun == ["last"]
+
+
+def test_what_fails_aside_is_an_error_of_its_request(engine):
+    def fail():
+        raise UserError("the checkpoint is damaged")
+
+    ears = [Ear(), Ear()]
+    engine.submit(prepare(fail), ears[0])
+    engine.submit(work("a", 2, []), ears[1])
+    assert all(ear.ended.wait(30) for ear in ears)
+    assert str(ears[0].told[-1].error) == "the checkpoint is damaged" and ears[1].told[-1].error is None
+
+
+def test_what_nobody_does_aside_is_done_when_it_is_wanted():
+    jobs = list(prepare(lambda: 7))
+    assert isinstance(jobs[0], Aside) and jobs[1:] == [7]

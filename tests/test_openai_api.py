@@ -214,6 +214,7 @@ def test_an_error_of_the_device_is_one_line_also_where_nothing_is_streamed(toy, 
     def load(name):
         raise UserError("the checkpoint is damaged")
 
+    monkeypatch.setattr(toy.state.policies, "in_memory", lambda name: None)
     monkeypatch.setattr(toy.state.policies, "load", load)
     answer = toy.client.post("/v1/completions", json={"model": NAME, "prompt": PROMPT, "stream": stream})
     assert answer.status_code == 400 and answer.json()["error"]["message"] == "the checkpoint is damaged"

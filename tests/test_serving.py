@@ -1,5 +1,6 @@
 """The playground's own addresses: attempts, groups, steps, limits, and who may ask."""
 
+import contextlib
 import json
 import math
 import re
@@ -11,6 +12,8 @@ import numpy as np
 import pytest
 
 from rljax import sampler
+from rljax.serving import learning
+from rljax.serving.asking import warm_up
 from rljax.serving.engine import Engine
 from rljax.serving.groups import find_algorithm, group_advantages, usable_algorithms
 from rljax.serving.shapes import choose_shape
@@ -231,7 +234,7 @@ def test_a_client_that_leaves_frees_the_device_at_its_next_turn(toy):
     with toy.client.stream("POST", "/api/ask", json={"problem": 1, "attempts": 64, "max_tokens": 150}) as answer:
         next(answer.iter_lines())
     assert toy.state.engine.wait_until_idle(60)
-    assert toy.state.engine.count() == {"running": 0, "waiting": 0}
+    assert toy.state.engine.count() == {"running": 0, "preparing": 0, "waiting": 0}
 
 
 def test_two_clients_are_served_in_turns(toy):
@@ -249,6 +252,77 @@ def test_two_clients_are_served_in_turns(toy):
     [t.join(120) for t in threads]
     text = "".join(order)
     assert "a" in text.strip("b") and "b" in text.strip("a"), "neither waits for the end of the other"
+
+
+@contextlib.contextmanager
+def in_background(call):
+    """Call in a thread while the block runs; yields the list that its result comes into."""
+    found = []
+    thread = threading.Thread(target=lambda: found.append(call()))
+    thread.start()
+    try:
+        yield found
+    finally:
+        thread.join(300)
+
+
+def test_others_are_served_while_a_program_is_compiled(toy, monkeypatch):
+    ask(toy.client, attempts=4)
+    gate, began, compile = threading.Event(), threading.Event(), toy.state.programs.compile
+    slow = lambda *how: (began.set(), gate.wait(300), compile(*how))[-1]
+    monkeypatch.setattr(toy.state.programs, "compile", slow)
+    with in_background(lambda: ask(toy.client, attempts=32)) as found:
+        assert began.wait(60)
+        assert ask(toy.client, attempts=4)[-1]["type"] == "group" and not found
+        assert toy.client.get("/api/status").json()["device"] == {"running": 0, "preparing": 1, "waiting": 0}
+        assert toy.client.post("/api/problem", json={"problem": 3}).status_code == 200
+        gate.set()
+    assert found[0][-1]["summary"]["attempts"] == 32
+
+
+def test_others_are_served_while_a_step_is_taken(toy, monkeypatch):
+    group = ask(toy.client, attempts=4, seed=2)[-1]["group"]
+    gate, began, describe = threading.Event(), threading.Event(), learning.describe_step
+    monkeypatch.setattr(learning, "describe_step", lambda *how: (began.set(), gate.wait(300), describe(*how))[-1])
+    step = lambda: toy.client.post("/api/step", json={"group": group, "algorithm": "rloo", "rate": 1e-4}).json()
+    with in_background(step) as found:
+        assert began.wait(300)
+        assert ask(toy.client, attempts=4)[-1]["type"] == "group" and not found
+        gate.set()
+    assert found[0]["steps"] == 1
+
+
+def test_two_steps_in_one_copy_at_once_are_both_taken(toy):
+    group = ask(toy.client, attempts=4, seed=2)[-1]["group"]
+    step = lambda **more: toy.client.post(
+        "/api/step", json={"group": group, "algorithm": "rloo", "rate": 1e-4} | more
+    ).json()
+    copy = step()["copy"]
+    with in_background(lambda: step(model=copy)) as other:
+        here = step(model=copy)
+    assert sorted((here["steps"], other[0]["steps"])) == [2, 3]
+
+
+def test_asking_again_compiles_nothing(toy, caplog):
+    ask(toy.client, attempts=4)
+    jax.config.update("jax_log_compiles", True)
+    try:
+        for n in range(3):
+            ask(toy.client, attempts=3, seed=n, problem=n, temperature=1 + n)
+            assert not [r for r in caplog.records if "Compiling" in r.getMessage()]
+        ask(toy.client, attempts=4, max_tokens=40)
+        assert [r for r in caplog.records if "Compiling" in r.getMessage()], "a new size is seen here"
+    finally:
+        jax.config.update("jax_log_compiles", False)
+
+
+def test_what_the_page_asks_first_is_compiled_when_the_server_starts(tmp_path):
+    with served.playground(tmp_path) as toy:
+        warm_up(toy.state)
+        assert toy.state.engine.wait_until_idle(300)
+        count = len(toy.state.programs.kept)
+        ask(toy.client, problem=5, attempts=8, max_tokens=toy.source.run.rl.sampling.max_new_tokens)
+        assert len(toy.state.programs.kept) == count > 4
 
 
 def test_more_requests_than_fit_are_told_to_come_back(tmp_path):

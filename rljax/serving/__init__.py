@@ -1,7 +1,8 @@
 """The playground: a page where a policy is asked again and again, and an interface for clients of OpenAI's protocol.
 
 streaming.py   attempts, a few columns at a time            shapes.py     few shapes, so that few programs are compiled
-engine.py      the queue of the device
+engine.py      the queue of the device                      aside.py      what needs no device: another thread does it
+programs.py    compiled programs
 policies.py    checkpoints of runs, model folders, copies   questions.py  a problem or a text, as ids
 asking.py      the request of the page for attempts         verdicts.py   right or wrong, and why
 groups.py      what attempts say together, advantages       learning.py   one policy-gradient step in a copy

@@ -53,4 +53,5 @@ def file_routes() -> list[Route]:
 async def not_found(request: Request, error: Exception) -> Response:
     """An address, or a method, that there is not."""
     status = getattr(error, "status_code", 404)
-    return error_response(StatusError(status, f"there is no {request.method} {request.url.path[:120]}"))
+    fail = openai_api.openai_error if request.url.path.startswith("/v1/") else error_response
+    return fail(StatusError(status, f"there is no {request.method} {request.url.path[:120]}"))

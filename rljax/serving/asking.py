@@ -16,15 +16,15 @@ from typing import Any, NamedTuple
 from rljax.errors import UserError
 from rljax.json_lines import shorten_float
 from rljax.serving.engine import Work
-from rljax.serving.fields import FieldError, Fields, check_known, read_number, read_texts, read_whole
+from rljax.serving.fields import FieldError, Fields, check_known, read_number, read_temperature, read_texts, read_whole
 from rljax.serving.groups import Group, find_algorithm, group_advantages, summarize_group
-from rljax.serving.http import follow, json_line
+from rljax.serving.http import follow, in_thread, json_line, one_line
 from rljax.serving.pieces import TextStream, split_pieces
 from rljax.serving.policies import NoPolicyError, Source
 from rljax.serving.questions import Question, read_question
 from rljax.serving.shapes import check_window
 from rljax.serving.state import Limits, State
-from rljax.serving.streaming import Ask, Columns, stream_attempts
+from rljax.serving.streaming import Ask, Columns, prepare_attempts, stream_attempts
 from rljax.serving.verdicts import Verdict, judge_of, verdict_fields
 from rljax.text import StopStrings, Tokenizer, find_stop_strings
 
@@ -65,7 +65,7 @@ def read_sampling(source: Source, fields: Fields, limits: Limits) -> Sampling:
     return Sampling(
         attempts=read_whole(fields, "attempts", 8, 1, limits.attempts),
         max_new_tokens=read_whole(fields, "max_tokens", usual, 1, most),
-        temperature=read_number(fields, "temperature", 1.0, 0.0, 10.0),
+        temperature=read_temperature(fields),
         top_p=read_number(fields, "top_p", 1.0, 0.001, 1.0),
         seed=read_whole(fields, "seed", 0, 0, LAST_SEED),
         stops=stops,
@@ -81,11 +81,11 @@ def make_ask(source: Source, ids: tuple[int, ...], how: Sampling, **more: Any) -
 
 def sample_question(state: State, name: str, fields: Fields, how: Sampling) -> Work:
     """The work of the device: read the policy, draw the problem (yields ``Began``), sample (``Columns``)."""
-    policy = state.policies.load(name)
+    policy = yield from state.policies.use(name)
     question = read_question(policy.source, fields)
     ask = make_ask(policy.source, question.ids, how)
     yield Began(question, ask)
-    yield from stream_attempts(policy.sampling, policy.source.run.sampler_model, ask)
+    yield from stream_attempts(state.programs, policy.sampling, policy.source.run.sampler_model, ask)
 
 
 class Attempts:
@@ -129,7 +129,7 @@ async def attempt_lines(state: State, name: str, fields: Fields) -> AsyncGenerat
     """The lines of a request. Raises UserError before the first one for whatever is wrong with the request."""
     check_known(fields, KNOWN)
     source = state.policies.find(name)
-    how = read_sampling(source, fields, state.limits)
+    how = await in_thread(state.helpers, lambda: read_sampling(source, fields, state.limits))
     task, began, attempts = source.run.task, None, Attempts(source.run.task.tokenizer, how.attempts)
     judge, loop = judge_of(task, source.run.workers), asyncio.get_running_loop()
     judged: dict[int, asyncio.Future[Verdict]] = {}
@@ -173,7 +173,7 @@ async def attempt_lines(state: State, name: str, fields: Fields) -> AsyncGenerat
         except UserError as e:
             if began is None:
                 raise
-            yield json_line({"type": "error", "error": str(e)})
+            yield json_line({"type": "error", "error": one_line(e)})
 
 
 def prompt_fields(tokenizer: Tokenizer, began: Began) -> dict[str, Any]:
@@ -215,4 +215,13 @@ def warm_up(state: State) -> None:
     except NoPolicyError:
         return
     how = read_sampling(state.policies.find(name), {}, state.limits)
-    state.engine.submit(sample_question(state, name, {"problem": 0}, how), lambda told: None)
+    state.engine.submit(sample_first(state, name, how), lambda told: None)
+
+
+def sample_first(state: State, name: str, how: Sampling) -> Work:
+    """The work of ``warm_up``: attempts at the first problem, and what longer ones need."""
+    policy = yield from state.policies.use(name)
+    source = policy.source
+    ask = make_ask(source, read_question(source, {"problem": 0}).ids, how)
+    yield from stream_attempts(state.programs, policy.sampling, source.run.sampler_model, ask)
+    yield from prepare_attempts(state.programs, policy.sampling, source.run.sampler_model, ask)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from rljax.serving.aside import Aside
 from rljax.serving.engine import Work
 from rljax.serving.pieces import TextStream, held_back
 from rljax.serving.scoring import Scored, score_texts
@@ -103,13 +104,12 @@ def complete(state: State, name: str, asks: Sequence[Ask], echo: bool, tops: int
 
     ``tops`` is the number of alternatives that are wanted; None: no log-probabilities. An ask for 0 tokens samples none.
     """
-    policy = state.policies.load(name)
+    policy = yield from state.policies.use(name)
     config, tokenizer = policy.source.run.sampler_model, policy.source.run.task.tokenizer
-    scored: list[Scored | None] = [None] * len(asks)
+    scored: Sequence[Scored | None] = [None] * len(asks)
     if echo and tops is not None:
-        for found in score_texts(policy.sampling, config, [ask.prompt for ask in asks], max(tops, 1)):
-            yield None
-            scored = list(found) if found is not None else scored
+        texts = [ask.prompt for ask in asks]
+        scored = yield from score_texts(state.programs, policy.sampling, config, texts, max(tops, 1))
     for number, (ask, of_prompt) in enumerate(zip(asks, scored, strict=True)):
         first = number * ask.attempts
         choices = [Choice(first + c, tokenizer, ask.stops, ask.stop_ids) for c in range(ask.attempts)]
@@ -117,7 +117,10 @@ def complete(state: State, name: str, asks: Sequence[Ask], echo: bool, tops: int
             entries = [] if of_prompt is None else prompt_entries(tokenizer, ask.prompt, of_prompt)
             yield from (Part(choice.number, tokenizer.decode(ask.prompt), entries) for choice in choices)
         if ask.max_new_tokens:
-            for columns in stream_attempts(policy.sampling, config, ask):
+            for columns in stream_attempts(state.programs, policy.sampling, config, ask):
+                if isinstance(columns, Aside):
+                    yield columns
+                    continue
                 yield None
                 yield from filter(None, (choice.add(columns, row) for row, choice in enumerate(choices)))
         yield from (choice.end("length") for choice in choices if not choice.ended)

@@ -34,7 +34,8 @@ class Training:
             command = [sys.executable, "-c", CHILD, "reproduce", *flags]
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
         if hasattr(os, "setpriority"):
-            os.setpriority(os.PRIO_PROCESS, self.process.pid, NICE)
+            now = os.getpriority(os.PRIO_PROCESS, 0)  # nobody but root may go below it
+            os.setpriority(os.PRIO_PROCESS, self.process.pid, min(now + NICE, 19))
 
     def progress(self) -> dict[str, Any] | None:
         """What the page says of it; None where it has finished."""

@@ -1,7 +1,8 @@
 """The device works for one thread, which goes round the requests: a little of each, so that none waits for another's end.
 
-A request's work is a generator. What it yields is told to whoever asked; between two yields it has the device for itself. A
-request that nobody waits for any longer is closed before its next turn.
+A request's work is a generator. What it yields is told to whoever asked; between two yields it has the device for itself. Where
+it yields an ``Aside``, this is done in another thread, and the request has no turn until then. A request that nobody waits for
+any longer is closed before its next turn.
 """
 
 import sys
@@ -9,11 +10,14 @@ import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from rljax.errors import UserError
+from rljax.serving.aside import Aside
 
-RUNNING = 4  # requests that have a turn, and memory for their attempts
+RUNNING = 4  # requests that have a turn, and memory for their attempts; as many may have work aside
+ASIDE = 2  # threads for such work
 WAITING = 64  # requests that wait for a place among them
 
 
@@ -35,12 +39,18 @@ class Told(NamedTuple):
 class Ticket:
     """One request in the queue."""
 
-    def __init__(self, work: Work, tell: Callable[[Told], None]):
-        self.work, self.tell, self.stopped = work, tell, False
+    def __init__(self, work: Work, tell: Callable[[Told], None], wake: Callable[[], None]):
+        self.work, self.tell, self.wake = work, tell, wake
+        self.stopped, self.is_aside = False, False
 
     def stop(self) -> None:
         """Nobody waits any longer: the work is closed before its next turn."""
         self.stopped = True
+        self.wake()
+
+    def has_turn(self) -> bool:
+        """Whether there is something to do for the device's thread."""
+        return self.stopped or not self.is_aside
 
 
 class Engine:
@@ -51,13 +61,14 @@ class Engine:
         self.running: list[Ticket] = []
         self.waiting: deque[Ticket] = deque()
         self.changed = threading.Condition()
+        self.others = ThreadPoolExecutor(ASIDE, "aside")
         self.closed = False
         self.thread = threading.Thread(target=self._run, name="device", daemon=True)
         self.thread.start()
 
     def submit(self, work: Work, tell: Callable[[Told], None]) -> Ticket:
         """Let the device work on this. Raises BusyError where too many wait already."""
-        ticket = Ticket(work, tell)
+        ticket = Ticket(work, tell, self._wake)
         with self.changed:
             self.waiting = deque(t for t in self.waiting if not t.stopped)
             if self.closed or len(self.waiting) >= self.most_waiting:
@@ -67,9 +78,11 @@ class Engine:
         return ticket
 
     def count(self) -> dict[str, int]:
-        """How many requests have a turn, and how many wait for one."""
+        """How many requests have a turn, how many have work aside, and how many wait for their first turn."""
         with self.changed:
-            return {"running": len(self.running), "waiting": sum(not t.stopped for t in self.waiting)}
+            aside = sum(not t.has_turn() for t in self.running)
+            waiting = sum(not t.stopped for t in self.waiting)
+            return {"running": len(self.running) - aside, "preparing": aside, "waiting": waiting}
 
     def wait_until_idle(self, timeout: float) -> bool:
         """Whether no request is left within so many seconds."""
@@ -82,13 +95,14 @@ class Engine:
             self.closed = True
             self.changed.notify_all()
         self.thread.join()
+        self.others.shutdown(wait=False, cancel_futures=True)
 
     def _run(self) -> None:
         while self._admit():
             for ticket in list(self.running):
                 if self.closed:
                     break
-                if self._take_turn(ticket):
+                if ticket.has_turn() and self._take_turn(ticket):
                     with self.changed:
                         self.running.remove(ticket)
                         self.changed.notify_all()
@@ -100,15 +114,36 @@ class Engine:
         """Give places to those who wait longest. Waits while there is nothing to do; False where the engine was closed."""
         with self.changed:
             while not self.closed:
-                while self.waiting and len(self.running) < self.most_running:
+                while self.waiting and self._has_place():
                     ticket = self.waiting.popleft()
                     if not ticket.stopped:
                         self.running.append(ticket)
-                if self.running:
+                if any(t.has_turn() for t in self.running):
                     return True
                 self.changed.notify_all()
                 self.changed.wait()
         return False
+
+    def _has_place(self) -> bool:
+        """Whether one more request may have a turn. One that has work aside takes the place of none, while they are not many."""
+        with_turn = sum(t.has_turn() for t in self.running)
+        return with_turn < self.most_running and len(self.running) < 2 * self.most_running
+
+    def _wake(self) -> None:
+        with self.changed:
+            self.changed.notify_all()
+
+    def _set_aside(self, ticket: Ticket, job: Aside) -> None:
+        """Do something for a request in another thread."""
+
+        def run() -> None:
+            if not ticket.stopped:
+                job.run()
+            ticket.is_aside = False
+            self._wake()
+
+        ticket.is_aside = True
+        self.others.submit(run)
 
     def _take_turn(self, ticket: Ticket) -> bool:
         """Whether the request has come to its end. One that fails costs the others nothing."""
@@ -116,7 +151,11 @@ class Engine:
             if ticket.stopped:
                 ticket.work.close()
                 return True
-            ticket.tell(Told(next(ticket.work)))
+            value = next(ticket.work)
+            if isinstance(value, Aside):
+                self._set_aside(ticket, value)
+            else:
+                ticket.tell(Told(value))
             return False
         except StopIteration:
             ticket.tell(Told(ended=True))

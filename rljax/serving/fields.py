@@ -1,7 +1,6 @@
 """Fields of a request's JSON, each with its type and its range. What is wrong is said in one line that names the field."""
 
 import json
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +8,7 @@ from rljax.errors import UserError
 
 MAX_BODY = 1 << 20  # bytes of a request
 MAX_TEXT = 100_000  # characters of a text in it
+COLDEST = 1e-3  # a temperature
 
 Fields = Mapping[str, Any]
 
@@ -46,11 +46,23 @@ def read_number(fields: Fields, name: str, default: float, low: float, high: flo
     """A number between ``low`` and ``high``."""
     value = fields.get(name)
     value = default if value is None else value
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
         raise FieldError(name, f"must be a number, from {low:g} to {high:g}")
     if not low <= value <= high:
-        raise FieldError(name, f"{value:g} must be from {low:g} to {high:g}")
+        raise FieldError(name, f"{shorten(value)} must be from {low:g} to {high:g}")
     return float(value)
+
+
+def shorten(value: float) -> str:
+    """A number as a person reads it, also a whole number of many digits, which no float holds."""
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= 24 else f"{text[:12]}..."
+
+
+def read_temperature(fields: Fields) -> float:
+    """The temperature of sampling. One that is hardly above 0 means 0, the likeliest token: logits divided by it have no room."""
+    value = read_number(fields, "temperature", 1.0, 0.0, 10.0)
+    return value if value >= COLDEST else 0.0
 
 
 def read_whole(fields: Fields, name: str, default: int, low: int, high: int) -> int:
@@ -60,7 +72,7 @@ def read_whole(fields: Fields, name: str, default: int, low: int, high: int) -> 
     if isinstance(value, bool) or not isinstance(value, int):
         raise FieldError(name, f"must be a whole number, from {low} to {high}")
     if not low <= value <= high:
-        raise FieldError(name, f"{value} must be from {low} to {high}")
+        raise FieldError(name, f"{shorten(value)} must be from {low} to {high}")
     return value
 
 

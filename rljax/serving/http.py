@@ -4,11 +4,12 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from typing import Any
+from concurrent.futures import Executor
+from typing import Any, TypeVar
 
 import anyio
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -18,6 +19,10 @@ from rljax.serving.engine import BusyError, Engine, Told, Work
 from rljax.serving.fields import MAX_BODY, read_body
 from rljax.serving.policies import NoPolicyError
 
+T = TypeVar("T")
+
+BODY_SECONDS = 30.0  # in which the body of a request has to come
+LONGEST_ERROR = 600  # characters
 HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -47,11 +52,17 @@ def status_of(error: UserError) -> int:
     return 500 if str(error).startswith("internal error") else 400
 
 
+def one_line(error: UserError | str) -> str:
+    """What is wrong, in one line that is not long: it may repeat what the request said, half characters and all."""
+    said = " ".join(str(error).encode(errors="replace").decode().split())
+    return said if len(said) <= LONGEST_ERROR else f"{said[:LONGEST_ERROR]}..."
+
+
 def error_response(error: UserError) -> Response:
     """One line of JSON that says what is wrong."""
     status = status_of(error)
     retry = {"retry-after": "2"} if status == 503 else {}
-    return JSONResponse({"error": str(error)}, status, headers=retry)
+    return JSONResponse({"error": one_line(error)}, status, headers=retry)
 
 
 def make_route(
@@ -67,21 +78,32 @@ def make_route(
             return await answer(request)
         except UserError as e:
             return fail(e)
+        except ClientDisconnect:
+            return Response(status_code=499)  # nobody reads it
 
     return Route(path, handle, methods=[method])
 
 
 async def read_json(request: Request) -> dict[str, Any]:
-    """The JSON object of a request. Raises UserError for one that is too large or is no JSON object."""
+    """The JSON object of a request. Raises UserError for one that is too large or too slow, or is no JSON object."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise StatusError(415, "send JSON, with the header content-type: application/json")
     body = b""
-    async for part in request.stream():
-        body += part
-        if len(body) > MAX_BODY:
-            raise StatusError(413, f"the request is larger than {MAX_BODY} bytes")
+    try:
+        with anyio.fail_after(BODY_SECONDS):
+            async for part in request.stream():
+                body += part
+                if len(body) > MAX_BODY:
+                    raise StatusError(413, f"the request is larger than {MAX_BODY} bytes")
+    except TimeoutError:
+        raise StatusError(408, "the rest of the request did not come") from None
     return read_body(body)
+
+
+async def in_thread(threads: Executor, compute: Callable[[], T]) -> T:
+    """Something that takes a moment, while the server answers others."""
+    return await asyncio.get_running_loop().run_in_executor(threads, compute)
 
 
 async def follow(engine: Engine, work: Work) -> AsyncGenerator[Any, None]:

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import math
 import secrets
+import threading
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -13,10 +14,13 @@ import numpy as np
 
 from rljax import learner
 from rljax import policy_gradient as pg
+from rljax.errors import UserError
 from rljax.learner.optimizer import OptimizerOptions, make_optimizer
+from rljax.serving.aside import do_aside
 from rljax.serving.engine import Work
 from rljax.serving.groups import Group
 from rljax.serving.policies import Policies, make_policy
+from rljax.serving.programs import Programs
 from rljax.serving.shapes import choose_shape
 from rljax.structs import Experience, Rewards, Rollout, TrainState
 from rljax.text import pad_batch
@@ -39,34 +43,46 @@ class Learned(NamedTuple):
 class Copies:
     """The training states of changed copies, beside the parameters that ``Policies`` keeps."""
 
-    def __init__(self, policies: Policies):
-        self.policies = policies
+    def __init__(self, policies: Policies, programs: Programs):
+        self.policies, self.programs = policies, programs
         self.states: dict[str, TrainState] = {}
+        self.learning = threading.Lock()
 
     def take_step(self, group: Group, name: str, algorithm: str, rate: float) -> Work:
         """Take a step on a group, in the copy ``name``, or in a new one of a policy of this name. Yields ``Learned`` at the end.
 
-        For the thread of the device. Raises UserError for what the algorithm cannot do with this group.
+        Aside of the device's thread, so that others' attempts go on. Raises UserError for what the algorithm cannot do with this
+        group.
         """
-        policy = self.policies.load(name)
+        policy = yield from self.policies.use(name)
         run = policy.source.run
         rows = make_rows(group, run.model.max_length)
         shape = rows.rollout.mask.shape
         how = bind_learner(run.model, algorithm, run.rl.optimizer, shape, rows.rollout.prompt.shape[1])
         state = self.states.get(name)
-        state = begin_state(how, policy.params, rate) if state is None else state
-        yield None
-        temperature = jnp.float32(group.temperature or 1.0)
-        before = np.asarray(how.score(state.params, rows, temperature))
-        yield None
-        state = how.step(state, rows, temperature, jnp.float32(rate))
-        after = np.asarray(how.score(state.params, rows, temperature))
-        new = name if MARK in name else f"{name}{MARK}{secrets.token_hex(2)}"
-        self.policies.keep_copy(make_policy(new, policy.source, state.params))
-        self.states = {k: v for k, v in (self.states | {new: state}).items() if k in self.policies.copies}
-        count = len(group.responses)
-        first, last = (x[:count].astype(float).tolist() for x in (before, after))
-        yield Learned(new, int(state.step), first, last, describe_step(group.correct, first, last))
+        if state is None:
+            state = yield from do_aside(lambda: begin_state(how, policy.params, rate))
+        inputs = (rows, jnp.float32(group.temperature or 1.0))
+        score = yield from self.programs.use(how.score, state.params, *inputs)
+        step = yield from self.programs.use(how.step, state, *inputs, jnp.float32(rate))
+
+        def learn() -> Learned:
+            with self.learning:  # two steps in one copy come one after the other
+                now = self.states.get(name, state)
+                before = np.asarray(score(now.params, *inputs))
+                now = step(now, *inputs, jnp.float32(rate))
+                after = np.asarray(score(now.params, *inputs))
+                if not np.isfinite(after).all():
+                    raise UserError(
+                        f"rate: after a step of {rate:g} the policy has no finite probabilities: take a smaller one"
+                    )
+                new = name if MARK in name else f"{name}{MARK}{secrets.token_hex(2)}"
+                self.policies.keep_copy(make_policy(new, policy.source, now.params))
+                self.states = {k: v for k, v in (self.states | {new: now}).items() if k in self.policies.copies}
+            first, last = (x[: len(group.responses)].astype(float).tolist() for x in (before, after))
+            return Learned(new, int(now.step), first, last, describe_step(group.correct, first, last))
+
+        yield (yield from do_aside(learn))
 
     def forget(self, name: str) -> None:
         """Give up a copy. Raises NoPolicyError where there is none."""

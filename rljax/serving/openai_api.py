@@ -19,7 +19,7 @@ from rljax.serving import openai_shapes as shapes
 from rljax.serving.completions import Part, complete
 from rljax.serving.conversations import encode_conversation, read_messages
 from rljax.serving.fields import FieldError, Fields, read_text
-from rljax.serving.http import Stream, collect, follow, make_route, read_json, status_of
+from rljax.serving.http import Stream, collect, follow, in_thread, make_route, one_line, read_json, status_of
 from rljax.serving.policies import NoPolicyError, Source
 from rljax.serving.questions import encode_prompt
 from rljax.serving.shapes import check_window
@@ -54,8 +54,8 @@ def openai_error(error: UserError) -> Response:
     """An error in OpenAI's shape."""
     status = status_of(error)
     code = "model_not_found" if isinstance(error, NoPolicyError) else None
-    about = {"message": str(error), "type": KINDS.get(status, "server_error")}
-    about |= {"param": error.field if isinstance(error, FieldError) else None, "code": code}
+    about = {"message": one_line(error), "type": KINDS.get(status, "server_error")}
+    about |= {"param": one_line(error.field) if isinstance(error, FieldError) else None, "code": code}
     return JSONResponse({"error": about}, status, headers={"retry-after": "2"} if status == 503 else {})
 
 
@@ -135,7 +135,7 @@ async def answer_request(state: State, request: Request, chat: bool) -> Response
     name = find_model(state, fields)
     source = state.policies.find(name)
     wanted = shapes.read_wanted(fields, chat, state.limits.attempts)
-    asks = make_asks(state, source, fields, wanted, chat)
+    asks = await in_thread(state.helpers, lambda: make_asks(state, source, fields, wanted, chat))
     answer = shapes.Answer(name, chat, wanted, len(asks), sum(len(ask.prompt) for ask in asks))
     parts = follow(state.engine, complete(state, name, asks, wanted.echo, wanted.tops))
     if wanted.stream:
@@ -157,7 +157,7 @@ async def events(parts: AsyncGenerator[Part, None], answer: shapes.Answer) -> As
         except UserError as e:
             if not began:
                 raise
-            yield event({"error": {"message": str(e), "type": "server_error", "param": None, "code": None}})
+            yield event({"error": {"message": one_line(e), "type": "server_error", "param": None, "code": None}})
             return
     if answer.wanted.usage:
         yield event(answer.last_chunk())

@@ -6,7 +6,16 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from rljax.serving.completions import Entry, Part
-from rljax.serving.fields import FieldError, Fields, check_known, read_flag, read_number, read_texts, read_whole
+from rljax.serving.fields import (
+    FieldError,
+    Fields,
+    check_known,
+    read_flag,
+    read_number,
+    read_temperature,
+    read_texts,
+    read_whole,
+)
 from rljax.serving.streaming import MANY_TOPS
 
 SHARED = ("model", "max_tokens", "temperature", "top_p", "n", "stream", "stream_options", "stop", "seed")
@@ -47,7 +56,7 @@ def read_wanted(fields: Fields, chat: bool, most: int) -> Wanted:
     given = fields.get(length) is not None
     return Wanted(
         max_tokens=read_whole(fields, length, 0, 1 if chat else 0, 1 << 20) if given else None,
-        temperature=read_number(fields, "temperature", 1.0, 0.0, 10.0),
+        temperature=read_temperature(fields),
         top_p=max(read_number(fields, "top_p", 1.0, 0.0, 1.0), 1e-6),
         n=read_whole(fields, "n", 1, 1, most),
         seed=read_whole(fields, "seed", secrets.randbelow(1 << 31), -(1 << 63), (1 << 63) - 1) % (1 << 31),

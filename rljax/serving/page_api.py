@@ -2,7 +2,6 @@
 
 import functools
 import math
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,10 +11,9 @@ from starlette.routing import Route
 
 from rljax import transformer
 from rljax.serving.asking import advantage_fields, attempt_lines
-from rljax.serving.engine import Work
 from rljax.serving.fields import FieldError, Fields, check_known, read_number, read_text, read_whole
 from rljax.serving.groups import find_algorithm, usable_algorithms
-from rljax.serving.http import StatusError, Stream, make_route, read_json, run
+from rljax.serving.http import StatusError, Stream, in_thread, make_route, read_json, run
 from rljax.serving.learning import MARK
 from rljax.serving.pieces import split_pieces
 from rljax.serving.policies import NoPolicyError, Source, policy_names
@@ -112,16 +110,11 @@ async def post_problem(state: State, request: Request) -> Response:
     check_known(fields, frozenset(("model", "problem")))
     number = read_whole(fields, "problem", 0, 0, LAST_PROBLEM)
     source = state.policies.find(name_of(state, fields))
-    question = await run(state.engine, iter_of(lambda: draw_problem(source, number)))
+    question = await in_thread(state.helpers, lambda: draw_problem(source, number))
     tokenizer, ids = source.run.task.tokenizer, list(question.ids)
     begin = list(tokenizer.begin_ids)
     shown = ids[len(begin) :] if ids[: len(begin)] == begin else ids  # a prompt of a person gets them too
     return JSONResponse({"prompt": tokenizer.decode(shown), "ids": ids, "pieces": split_pieces(tokenizer, ids)})
-
-
-def iter_of(compute: Callable[[], Any]) -> Work:
-    """The work of one call."""
-    yield compute()
 
 
 async def post_ask(state: State, request: Request) -> Response:
@@ -136,7 +129,7 @@ async def post_advantages(state: State, request: Request) -> Response:
     check_known(fields, frozenset(("group", "algorithm")))
     group = state.groups.find(read_text(fields, "group", longest=20))
     algorithm = read_text(fields, "algorithm", "grpo", 40)
-    return JSONResponse(await run(state.engine, iter_of(lambda: advantage_fields(group, algorithm))))
+    return JSONResponse(await in_thread(state.helpers, lambda: advantage_fields(group, algorithm)))
 
 
 async def post_step(state: State, request: Request) -> Response:

@@ -1,13 +1,13 @@
 """The policies that can be asked: the checkpoints of runs, model folders, and copies that a gradient step has changed.
 
-A policy's name is ``SOURCE/STAGE@STEP``, as in ``shop/rl@180``. Parameters are read when they are first asked for, by the
-thread of the device, and the ones that were asked last stay in memory.
+A policy's name is ``SOURCE/STAGE@STEP``, as in ``shop/rl@180``. Parameters are read when they are first asked for, aside
+of the device, and the ones that were asked last stay in memory.
 """
 
 import dataclasses
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ import jax
 from rljax import transformer
 from rljax.distributed import sharding
 from rljax.errors import UserError
+from rljax.serving.aside import Aside, do_aside
 from rljax.structs import ConfigTree
 from rljax.training import initial_state
 from rljax.training.checkpoint_manifest import list_steps
@@ -80,7 +81,7 @@ class Policies:
         self.sources: dict[str, Source] = {source.name: source for source in sources}
         self.loaded: OrderedDict[str, Policy] = OrderedDict()
         self.copies: OrderedDict[str, Policy] = OrderedDict()
-        self.lock = threading.Lock()
+        self.lock, self.reading = threading.Lock(), threading.Lock()
 
     def add_source(self, source: Source) -> None:
         """One more source, such as a run that has just begun."""
@@ -112,21 +113,30 @@ class Policies:
             raise NoPolicyError(f"there is no policy {name[:80]!r}{hint}")
         return source
 
+    def use(self, name: str) -> Generator[Aside, None, Policy]:
+        """Part of a request's work: ``load``, aside of the device where a checkpoint is to be read."""
+        return self.in_memory(name) or (yield from do_aside(lambda: self.load(name)))
+
+    def in_memory(self, name: str) -> Policy | None:
+        """The policy of this name, where its parameters are in memory."""
+        with self.lock:
+            for kept in (self.copies, self.loaded):
+                if name in kept:
+                    kept.move_to_end(name)
+                    return kept[name]
+        return None
+
     def load(self, name: str) -> Policy:
-        """The policy of this name, in the thread of the device. Raises NoPolicyError, and UserError for a damaged checkpoint."""
+        """The policy of this name. Raises NoPolicyError, and UserError for a damaged checkpoint."""
         source = self.find(name)
-        with self.lock:
-            if name in self.copies:
-                self.copies.move_to_end(name)
-                return self.copies[name]
-            if name in self.loaded:
-                self.loaded.move_to_end(name)
-                return self.loaded[name]
-        policy = make_policy(name, source, read_params(source, name))
-        with self.lock:
-            self.loaded[name] = policy
-            while len(self.loaded) > IN_MEMORY:
-                self.loaded.popitem(last=False)
+        with self.reading:  # one at a time: it is read once, and memory holds one more at most
+            if found := self.in_memory(name):
+                return found
+            policy = make_policy(name, source, read_params(source, name))
+            with self.lock:
+                self.loaded[name] = policy
+                while len(self.loaded) > IN_MEMORY:
+                    self.loaded.popitem(last=False)
         return policy
 
     def keep_copy(self, policy: Policy) -> None:
@@ -177,4 +187,7 @@ def make_policy(name: str, source: Source, params: Any) -> Policy:
     config = source.run.sampler_model
     if config.weight_dtype == config.dtype:
         return Policy(name, source, params, params)
-    return Policy(name, source, params, jax.jit(lambda p: transformer.quantize_params(p, config, config.dtype))(params))
+    return Policy(name, source, params, quantize(params, config, config.dtype))
+
+
+quantize = jax.jit(transformer.quantize_params, static_argnums=(1, 2))

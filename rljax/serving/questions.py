@@ -10,6 +10,7 @@ from rljax.errors import UserError
 from rljax.serving.fields import FieldError, Fields, read_text, read_whole
 from rljax.serving.policies import Source
 from rljax.tasks import Record, Task
+from rljax.tasks.batches import problem_fn
 
 SPLIT = "test"
 LAST_PROBLEM = (1 << 31) - 1
@@ -58,7 +59,7 @@ def draw_problem(source: Source, number: int) -> Question:
     count = task.num_questions(SPLIT)
     if count is not None and number >= count:
         raise FieldError("problem", f"{number} must be less than {count}, the number of questions")
-    asked = task.problems(source.run.seed, jnp.asarray([number]), SPLIT)
+    asked = problem_fn(task)(source.run.seed, jnp.asarray([number]), SPLIT)
     prompt, mask = np.asarray(asked.prompt)[0], np.asarray(asked.prompt_mask)[0]
     return Question(tuple(prompt[mask].tolist()), task.records(asked.facts)[0])
 

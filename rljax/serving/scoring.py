@@ -1,7 +1,7 @@
 """The log-probability of each token of a text, and the likeliest tokens in its place: what ``echo`` with ``logprobs`` returns."""
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rljax import transformer
+from rljax.serving.programs import Programs
 from rljax.serving.shapes import SMALLEST, check_window, power_of_two
 from rljax.text import pad_batch
 from rljax.transformer.blocks import unembed
@@ -28,25 +29,29 @@ class Scored(NamedTuple):
 
 
 def score_texts(
-    params: Any, config: transformer.Config, texts: Sequence[Sequence[int]], tops: int
-) -> Iterator[list[Scored] | None]:
-    """Score texts, some at a time; the last value is all of them. Raises UserError for one that does not fit in the window."""
+    programs: Programs, params: Any, config: transformer.Config, texts: Sequence[Sequence[int]], tops: int
+) -> Generator[Any, None, list[Scored]]:
+    """Part of a request's work: score texts, some at a turn. Raises UserError for one that does not fit in the window."""
     for ids in texts:
         check_window(len(ids), 0, config.max_length)
     out: list[Scored] = []
+    how: dict[str, Any] = dict(config=config, tops=min(tops, config.vocab_size))
     for start in range(0, len(texts), ROWS):
         part = [list(ids) for ids in texts[start : start + ROWS]]
         columns = min(config.max_length, power_of_two(max(map(len, part)), SMALLEST))
         rows = power_of_two(len(part))
         tokens, mask = pad_batch(part + [[0]] * (rows - len(part)), columns, 0)
-        found = [np.asarray(x) for x in score(params, config, tokens, mask, min(tops, config.vocab_size))]
+        program = yield from programs.use(score, params, tokens, mask, **how)
+        found = [np.asarray(x) for x in program(params, tokens, mask)]
         out += [Scored(*(x[n, : len(ids)] for x in found)) for n, ids in enumerate(part)]
         yield None
-    yield out
+    return out
 
 
 @functools.partial(jax.jit, static_argnames=("config", "tops"))
-def score(params: Any, config: transformer.Config, tokens: Array, mask: Array, tops: int) -> tuple[Array, Array, Array]:
+def score(
+    params: Any, tokens: Array, mask: Array, *, config: transformer.Config, tops: int
+) -> tuple[Array, Array, Array]:
     """(log-probabilities [B, S], the likeliest tokens [B, S, K], theirs [B, S, K]) of tokens [B, S]; column 0 is 0."""
     x = run_layers(params, config, tokens, mask)[0][:, :-1]
     targets = tokens[:, 1:]

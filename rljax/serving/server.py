@@ -67,4 +67,5 @@ def serve(state: State, sock: socket.socket) -> Iterator[str]:
         server.should_exit = True
         thread.join(10)
         state.engine.close()
-        state.judges.shutdown(wait=False, cancel_futures=True)
+        for threads in (state.judges, state.helpers):
+            threads.shutdown(wait=False, cancel_futures=True)

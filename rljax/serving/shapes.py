@@ -22,7 +22,9 @@ def choose_shape(rows: int, prompt: int, response: int, window: int) -> Shape:
     Raises UserError where they do not fit.
     """
     check_window(prompt, response, window)
-    prompt_columns = max(prompt, min(power_of_two(prompt, SMALLEST), window - response))
+    room, prompt_columns = window - response, power_of_two(prompt, SMALLEST)
+    if prompt_columns > room:  # of what fits, few sizes too
+        prompt_columns = max(prompt, room - room % SMALLEST)
     return Shape(power_of_two(rows), prompt_columns, min(power_of_two(response, SMALLEST), window - prompt_columns))
 
 

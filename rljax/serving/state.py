@@ -9,6 +9,7 @@ from rljax.serving.engine import Engine
 from rljax.serving.groups import Groups
 from rljax.serving.learning import Copies
 from rljax.serving.policies import Policies
+from rljax.serving.programs import Programs
 
 Progress = Callable[[], dict[str, Any] | None]
 
@@ -27,15 +28,18 @@ class State:
     """Everything that the handlers share."""
 
     policies: Policies
+    programs: Programs
     copies: Copies
     engine: Engine = dataclasses.field(default_factory=Engine)
     limits: Limits = Limits()
     groups: Groups = dataclasses.field(default_factory=Groups)
     judges: ThreadPoolExecutor = dataclasses.field(default_factory=lambda: ThreadPoolExecutor(1, "judge"))
+    helpers: ThreadPoolExecutor = dataclasses.field(default_factory=lambda: ThreadPoolExecutor(2, "helper"))
     progress: Progress = lambda: None  # how far the training has come that the server began; None: it began none
     default_source: str = ""
 
 
 def make_state(policies: Policies, **more: Any) -> State:
     """The state of a server of these policies."""
-    return State(policies, Copies(policies), **more)
+    programs = Programs()
+    return State(policies, programs, Copies(policies, programs), **more)

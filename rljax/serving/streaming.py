@@ -1,12 +1,12 @@
 """Attempts column by column: the sampler's loop, left every few tokens so that the host can show them and may stop.
 
 The tokens are those of ``rljax.sampler.sample`` with the same key and shapes: the same steps in the same order. Rows that nobody
-asked for pad the batch to a power of two, and have ended before the first token.
+asked for pad the batch to a power of two, and have ended before the first token. Programs are compiled aside of the device.
 """
 
 import functools
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +15,8 @@ import numpy as np
 
 from rljax import transformer
 from rljax.sampler.sampling import make_loop, stage_sizes
+from rljax.serving.aside import Aside
+from rljax.serving.programs import Program, Programs
 from rljax.serving.shapes import STATES, Shape, choose_shape, power_of_two
 from rljax.text import StopStrings, pad_batch
 
@@ -52,41 +54,75 @@ class Columns(NamedTuple):
     finished: np.ndarray  # [G] bool, the attempts that a stop token or a stop string has ended
 
 
-def stream_attempts(params: Any, config: transformer.Config, ask: Ask) -> Iterator[Columns]:
-    """Sample the attempts, a few columns at a time. Raises UserError where they do not fit in the window."""
+class Start(NamedTuple):
+    """A request as the programs take it."""
+
+    shape: Shape
+    prompt: np.ndarray  # [1, P] int32, padded on the left
+    mask: np.ndarray  # [1, P] bool
+    noise: tuple[Any, ...]  # (key, (temperature, top-p), table of stop strings)
+    settings: dict[str, Any]  # what the programs are compiled for
+
+
+def lay_out(config: transformer.Config, ask: Ask) -> Start:
+    """The inputs of the programs. Raises UserError where prompt and response do not fit in the window."""
     shape = choose_shape(ask.attempts, len(ask.prompt), ask.max_new_tokens, config.max_length)
     prompt, mask = pad_batch([list(ask.prompt)], shape.prompt, 0, left=True)
-    settings = sampling_settings(ask, shape)
-    key = jax.random.key(ask.seed)
     numbers = (jnp.float32(ask.temperature or 1.0), jnp.float32(ask.top_p) if ask.top_p < 1 else None)
     table = None if ask.stops is None else jnp.asarray(pad_table(ask.stops.table))
-    changing = begin(params, config, prompt, mask, key, numbers, table, jnp.int32(ask.attempts), **settings)
-    column, count, ended = 0, 1, False
-    for size in stage_sizes(shape.response):
-        changing = grow(changing, config, size)
-        while column < min(size, ask.max_new_tokens) and not ended:
+    how: dict[str, Any] = dict(config=config, rows=shape.rows, response=shape.response, stop_ids=ask.stop_ids)
+    how |= dict(greedy=not ask.temperature, tops=ask.tops)
+    return Start(shape, prompt, mask, (jax.random.key(ask.seed), numbers, table), how)
+
+
+def stream_attempts(
+    programs: Programs, params: Any, config: transformer.Config, ask: Ask
+) -> Generator[Columns | Aside, None, None]:
+    """Sample the attempts, a few columns at a time. Raises UserError where they do not fit in the window."""
+    start = lay_out(config, ask)
+    changing = yield from fill(programs, params, start, ask)
+    column, count = 0, 1
+    for size in stage_sizes(start.shape.response):
+        changing, sample = yield from enlarge(programs, params, start, changing, size)
+        while column < min(size, ask.max_new_tokens):
             until = min(column + count, size, ask.max_new_tokens)
-            start = time.perf_counter()
-            changing, seen = advance(
-                params, config, changing, key, numbers, table, jnp.int32(until), columns=size, **settings
-            )
+            before = time.perf_counter()
+            changing, seen = sample(params, changing, *start.noise, jnp.int32(until))
             *by_column, finished = map(np.asarray, seen)  # waits for the device
-            done, pace = until - column, (time.perf_counter() - start) / (until - column)
+            done, pace = until - column, (time.perf_counter() - before) / (until - column)
             count = min(CHUNK, max(1, min(2 * count, int(PACE / max(pace, 1e-6)))))
-            column, ended = until, bool(finished.all())
+            column = until
             parts: Any = [*(x[: ask.attempts, :done] for x in by_column), finished[: ask.attempts]]
             yield Columns(*parts)
+            if finished.all():
+                return
+        if column == ask.max_new_tokens:
+            return
 
 
-def sampling_settings(ask: Ask, shape: Shape) -> dict[str, Any]:
-    """What the programs of this request are compiled for."""
-    return dict(
-        rows=shape.rows,
-        response=shape.response,
-        stop_ids=ask.stop_ids,
-        greedy=not ask.temperature,
-        tops=ask.tops,
-    )
+def prepare_attempts(
+    programs: Programs, params: Any, config: transformer.Config, ask: Ask
+) -> Generator[Aside, None, None]:
+    """Compile everything that such a request may need, and sample nothing."""
+    start = lay_out(config, ask)
+    changing = yield from fill(programs, params, start, ask)
+    for size in stage_sizes(start.shape.response):
+        changing, _ = yield from enlarge(programs, params, start, changing, size)
+
+
+def fill(programs: Programs, params: Any, start: Start, ask: Ask) -> Generator[Aside, None, Any]:
+    """What the loop carries before the first token: the prompt is read."""
+    asked = (params, start.prompt, start.mask, *start.noise, jnp.int32(ask.attempts))
+    return (yield from programs.use(begin, *asked, **start.settings))(*asked)
+
+
+def enlarge(
+    programs: Programs, params: Any, start: Start, changing: Any, size: int
+) -> Generator[Aside, None, tuple[Any, Program]]:
+    """(What the loop carries, with room for ``size`` columns; the program that samples them)."""
+    changing = (yield from programs.use(grow, changing, config=start.settings["config"], columns=size))(changing)
+    asked = (params, changing, *start.noise, jnp.int32(0))
+    return changing, (yield from programs.use(advance, *asked, columns=size, **start.settings))
 
 
 def pad_table(table: np.ndarray) -> np.ndarray:
@@ -126,13 +162,14 @@ def loop_of(
 @functools.partial(jax.jit, static_argnames=STATIC)
 def begin(
     params: Any,
-    config: transformer.Config,
     prompt: Array,
     mask: Array,
     key: Array,
     numbers: tuple[Array, Array | None],
     table: Array | None,
     attempts: Array,
+    *,
+    config: transformer.Config,
     **settings: Any,
 ) -> Any:
     """What the loop carries before the first token. Rows from number ``attempts`` [] on have ended."""
@@ -142,7 +179,7 @@ def begin(
 
 
 @functools.partial(jax.jit, static_argnames=("config", "columns"))
-def grow(changing: Any, config: transformer.Config, columns: int) -> Any:
+def grow(changing: Any, *, config: transformer.Config, columns: int) -> Any:
     """The same with room for more columns."""
     out, cache, *others = changing
     return out, transformer.grow_cache(cache, columns, config), *others
@@ -151,13 +188,13 @@ def grow(changing: Any, config: transformer.Config, columns: int) -> Any:
 @functools.partial(jax.jit, static_argnames=(*STATIC, "columns"), donate_argnames="changing")
 def advance(
     params: Any,
-    config: transformer.Config,
     changing: Any,
     key: Array,
     numbers: tuple[Array, Array | None],
     table: Array | None,
     until: Array,
     *,
+    config: transformer.Config,
     columns: int,
     **settings: Any,
 ) -> tuple[Any, tuple[Array, ...]]:

@@ -42,8 +42,9 @@ async function readStatus(wanted) {
     find("device").textContent = "the server does not answer";
     return;
   }
-  const { running, waiting } = status.device;
-  find("device").textContent = running ? `${running} asking, ${waiting} waiting` : "ready";
+  const { running, preparing, waiting } = status.device, asked = running + preparing;
+  const compiles = preparing ? ", compiling for a new size" : "";
+  find("device").textContent = asked ? `${asked} asking, ${waiting} waiting${compiles}` : "ready";
   const training = status.training;
   find("training").hidden = !training;
   if (training) find("training").textContent = training.said;
