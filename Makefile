@@ -17,8 +17,8 @@ SEEDS ?= 3
 
 # quick files of every part of the library; what is slow in them is marked so
 FAST := $(addprefix tests/test_,$(addsuffix .py, \
-	launch packaging configs options plugins call_path advantages algorithms surrogates behaviours metrics answers templates chat text countdown \
-	shop_and_fruit data checksums figures))
+	launch workdir commands packaging configs options plugins call_path advantages algorithms surrogates behaviours metrics answers \
+	equal_answers templates chat text countdown shop_and_fruit data checksums figures))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup playground playground-test test test-fast test-all test-exhaustive reproduce ablations lint format newest gym parity real docs notebook bench peers clean
