@@ -62,12 +62,13 @@ SMALL: dict[str, object] = {  # most of the time goes to compiling: one layer, a
 }
 
 MESHES = {  # what each case is run on, beside one device
-    "default": ("data=8", "data=4,tensor=2", "fsdp=4,context=2"),
+    "default": ("data=8",),
     "statistics": ("data=2,fsdp=4",),
     "adapters": ("fsdp=4,tensor=2",),
     "experts": ("fsdp=2,tensor=2,expert=2",),
     "grouped": ("context=2,tensor=4",),
 }
+MORE_MESHES = {"default": ("data=4,tensor=2", "fsdp=4,context=2")}  # axes that the cases above have already
 
 
 COLLECTIVE = re.compile(r"= (\w+\[[\d,]*\])\S* (all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute)\(")
@@ -198,18 +199,25 @@ def one_step_ahead() -> dict[str, float]:
     run = resolve(configured("data=1", changes))
     steps, state = make_steps(run), initial_state.new_state(run, run.rl, None)
     before, written, first = None, [], jnp.int32(0)
-    for _ in range(3):
+
+    @jax.jit
+    def act(state, params):
         problems = steps.ask(state, first)
-        rollout, _ = steps.sample(state.replace(params=before or state.params), problems, first)
+        rollout, _ = steps.sample(state.replace(params=params), problems, first)
+        return Experience(rollout, steps.verify(rollout, problems))
+
+    @jax.jit
+    def learn(state, experience):
+        batch, _ = steps.compute_advantages(state, one_round(lambda number: experience))
+        return steps.update_policy(state, batch)
+
+    for _ in range(3):
+        experience = act(state, before or state.params)
         before = jax.tree.map(jnp.copy, state.params)
-        experience = Experience(rollout, steps.verify(rollout, problems))
-        collected = one_round(lambda number, experience=experience: experience)
-        batch, _ = steps.compute_advantages(state, collected)
-        state, metrics = steps.update_policy(state, batch)
-        state = steps.advance(state, collected)
-        written.append(
-            {"tokens": float(rollout.lengths.mean()), **{k: float(metrics[k]) for k in ("sampler_gap", "entropy")}}
-        )
+        state, metrics = learn(state, experience)
+        state = steps.advance(state, one_round(lambda number, experience=experience: experience))
+        tokens = float(experience.rollout.lengths.mean())
+        written.append({"tokens": tokens, **{k: float(metrics[k]) for k in ("sampler_gap", "entropy")}})
     names = {"tokens": "train/response_length/mean", "sampler_gap": "train/sampler_gap", "entropy": "train/entropy"}
     apart = max(abs(w[k] - r[name]) for w, r in zip(written, whole, strict=True) for k, name in names.items())
     return {
@@ -220,12 +228,12 @@ def one_step_ahead() -> dict[str, float]:
     }
 
 
-if __name__ == "__main__":
-    assert jax.device_count() == 8, jax.devices()
+def on_meshes(meshes: dict[str, tuple[str, ...]]) -> dict[str, Any]:
+    """Each case on each of its meshes, beside one device."""
     out = {}
-    for case in CASES:
+    for case in meshes:
         one = on_mesh("data=1", case)
-        for axes in MESHES[case]:
+        for axes in meshes[case]:
             many = on_mesh(axes, case)
             out[f"{case} {axes}"] = {
                 "tokens_equal": float((one["response"] == many["response"]).mean()),
@@ -235,10 +243,22 @@ if __name__ == "__main__":
                 "layout": many["layout"],
                 "rows": many["rows"],
             }
-    out["folder"] = loaded_in_parts()
-    out["ahead"] = one_step_ahead()
+    return out
+
+
+def in_decode_loops() -> dict[str, dict[str, int]]:
     few = {"model.experts": 8, "model.expert_width": 32}
-    out["decode loop"] = {axes: in_decode_loop(axes, {}) for axes in ("fsdp=8", "data=4,tensor=2")}
-    out["decode loop"]["latents data=4,tensor=2"] = in_decode_loop("data=4,tensor=2", LATENT)
-    out["decode loop"]["experts data=2,tensor=2,expert=2"] = in_decode_loop("data=2,tensor=2,expert=2", few)
+    out = {axes: in_decode_loop(axes, {}) for axes in ("fsdp=8", "data=4,tensor=2")}
+    out["latents data=4,tensor=2"] = in_decode_loop("data=4,tensor=2", LATENT)
+    out["experts data=2,tensor=2,expert=2"] = in_decode_loop("data=2,tensor=2,expert=2", few)
+    return out
+
+
+if __name__ == "__main__":
+    assert jax.device_count() == 8, jax.devices()
+    if "more" in sys.argv:
+        out = on_meshes(MORE_MESHES)
+    else:
+        out = on_meshes(MESHES)
+        out |= {"folder": loaded_in_parts(), "ahead": one_step_ahead(), "decode loop": in_decode_loops()}
     json.dump(out, sys.stdout)

@@ -19,9 +19,9 @@ def device_environment(count: int) -> dict[str, str]:
     }
 
 
-def on_devices(count: int, script: str) -> Any:
-    """What ``tests/SCRIPT`` prints on its last line, as JSON."""
-    command = [sys.executable, str(TESTS / script)]
+def on_devices(count: int, script: str, *arguments: str) -> Any:
+    """What ``tests/SCRIPT ARGUMENTS`` prints on its last line, as JSON."""
+    command = [sys.executable, str(TESTS / script), *arguments]
     environment = device_environment(count)
     done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=TESTS.parent)
     assert done.returncode == 0, done.stderr[-3000:]

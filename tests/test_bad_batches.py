@@ -14,6 +14,8 @@ from rljax.training import bad_batches
 from rljax.training.bad_batches import MAX_FILES, BadBatches
 from rljax.training.journal import read_records
 
+LIGHT = {"rl.updates": 1, "rl.widths": (), "rl.top_p": 1.0, "eval.greedy": False, "eval.problems": 2}
+
 
 def test_the_batches_of_skipped_rl_steps_are_those_of_the_metrics(tmp_path, capsys, monkeypatch):
     """Every gradient from the third step on is NaN."""
@@ -24,7 +26,7 @@ def test_the_batches_of_skipped_rl_steps_are_those_of_the_metrics(tmp_path, caps
         return real(state, jax.tree.map(lambda g: g * factor, grads), *given)
 
     monkeypatch.setattr(policy_update, "apply_gradients", bad_gradients)
-    config = make_config(**{"rl.steps": 20, "rl.max_skipped": 12, "rl.eval_every": 100, "rl.log_every": 1})
+    config = make_config(**LIGHT, **{"rl.steps": 20, "rl.max_skipped": 12, "rl.eval_every": 100, "rl.log_every": 1})
     with pytest.raises(UserError, match="the gradient was not finite 12 steps in a row"):
         rl.run(config, tmp_path)
     files = sorted((tmp_path / "bad_batches").iterdir())
@@ -41,7 +43,7 @@ def test_the_batches_of_skipped_rl_steps_are_those_of_the_metrics(tmp_path, caps
 
 
 def test_the_batch_of_a_skipped_supervised_step_is_saved_and_the_run_goes_on(tmp_path, capsys, monkeypatch):
-    config = make_config(**{"sft.start": "", "sft.steps": 6, "sft.eval_every": 6})
+    config = make_config(**LIGHT, **{"sft.start": "", "sft.steps": 6, "sft.eval_every": 6})
     real, calls = sft.make_supervised_step, []
 
     def one_bad_step(*given):

@@ -22,7 +22,7 @@ ONCE = learner.UpdateOptions()
 
 @pytest.fixture(scope="module")
 def params():
-    return transformer.init(MODEL, jax.random.key(0))
+    return jax.jit(transformer.init, static_argnums=0)(MODEL, jax.random.key(0))
 
 
 @pytest.fixture(scope="module")
@@ -169,16 +169,14 @@ def test_imitation_learns_only_from_the_chosen_attempts(params, rollout):
 
 
 def test_zero_advantage_is_zero_gradient(params, rollout):
-    step = step_of(optimizer=optax.sgd(1.0))
-    _, metrics = step(state_of(params), rollout, jnp.zeros(B * G))
+    _, metrics = step_of()(state_of(params), rollout, jnp.zeros(B * G))
     assert float(metrics["grad_norm"]) == 0.0
 
 
 def test_reinforce_makes_rewarded_attempts_likelier_and_others_less_likely(params, rollout):
-    step = step_of(optimizer=optax.sgd(0.5))
-    state, _ = step(state_of(params), rollout, ADVANTAGE)
+    state, _ = step_of()(state_of(params), rollout, ADVANTAGE)
     batch = learner.make_policy_batch(rollout, rollout.mask)
-    total = lambda p: transformer.token_logprobs(p, MODEL, batch["tokens"], batch["mask"], 1.0, P)[0].sum(-1)
+    total = jax.jit(lambda p: transformer.token_logprobs(p, MODEL, batch["tokens"], batch["mask"], 1.0, P)[0].sum(-1))
     gain = total(state.params) - total(params)
     assert float(jnp.sum(gain * ADVANTAGE)) > 0
 
@@ -195,25 +193,24 @@ def supervised_batch(rows=12):
 
 
 def test_supervised_gradient_does_not_depend_on_micro_batches(params):
+    batch, of = supervised_batch(), dict(model=MODEL)
+    supervised_step = jax.jit(learner.supervised_step, static_argnames=("model", "optimizer", "micro_batching"))
+    supervised_loss = jax.jit(learner.supervised_loss, static_argnames=("model", "micro_batching"))
+
     def step(micro_batching):
-        sgd = optax.sgd(1.0)
-        state, metrics = learner.supervised_step(
-            state_of(params), supervised_batch(), model=MODEL, optimizer=sgd, micro_batching=micro_batching
-        )
+        state, metrics = supervised_step(state_of(params), batch, optimizer=SGD, micro_batching=micro_batching, **of)
         return jax.tree.map(lambda a, b: a - b, params, state.params), metrics
 
     whole, metrics = step(learner.MicroBatching())
     parts, more = step(learner.MicroBatching(5, (8, 14)))
     assert_close(whole, parts, 1e-5)
     np.testing.assert_allclose(metrics["loss"], more["loss"], rtol=1e-6)
-    held = learner.supervised_loss(
-        params, supervised_batch(), model=MODEL, micro_batching=learner.MicroBatching(5, (8, 14))
-    )
+    held = supervised_loss(params, batch, micro_batching=learner.MicroBatching(5, (8, 14)), **of)
     np.testing.assert_allclose(held, metrics["loss"], rtol=1e-6)
-    logits = transformer.forward(params, MODEL, supervised_batch()["tokens"], jnp.asarray(supervised_batch()["mask"]))
-    logp = jax.nn.log_softmax(logits)[:, :-1]
-    picked = jnp.take_along_axis(logp, supervised_batch()["tokens"][:, 1:, None], -1)[..., 0]
-    learn = (supervised_batch()["loss_mask"] & supervised_batch()["mask"])[:, 1:]
+    logits = jax.jit(transformer.forward, static_argnums=1)(params, MODEL, batch["tokens"], batch["mask"])
+    logp = np.asarray(jax.nn.log_softmax(logits))[:, :-1]
+    picked = np.take_along_axis(logp, batch["tokens"][:, 1:, None], -1)[..., 0]
+    learn = (batch["loss_mask"] & batch["mask"])[:, 1:]
     np.testing.assert_allclose(metrics["loss"], -(picked * learn).sum() / learn.sum(), rtol=1e-5)
 
 

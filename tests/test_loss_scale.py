@@ -46,29 +46,33 @@ def norm(tree):
     return float(optax.tree.norm(jax.tree.map(lambda x: x.astype(jnp.float32), tree)))
 
 
-def gradient_error(kind, weight, scale, rank=0):
-    """||g16 - g32|| / ||g32|| of the gradient of a loss whose tokens have this weight, over two micro-batches."""
+@functools.cache  # one compilation for all sizes of the batch
+def compile_gradient(kind, dtype, scaled, rank):
+    """``(weight of a token, scale) -> gradient`` of a loss over two micro-batches."""
     exact = transformer.Config(**SMALL | KINDS[kind])
-    params, frozen = transformer.init(exact, jax.random.key(0)), None
+    params, frozen = jax.jit(transformer.init, static_argnums=0)(exact, jax.random.key(0)), None
     if rank:
         frozen, params = lora.Base(params, jnp.float32(1)), lora.init_adapters(exact, (), rank, jax.random.key(3))
         params = jax.tree.map(lambda x: x + 0.05, params)
-    tokens = jax.random.randint(jax.random.key(1), (4, 32), 0, exact.vocab_size)
-    batch = {"tokens": tokens, "mask": jnp.ones(tokens.shape, bool), "weight": jnp.full(tokens.shape, weight)}
+    tokens, model = jax.random.randint(jax.random.key(1), (4, 32), 0, 64), dataclasses.replace(exact, dtype=dtype)
 
-    def compute(dtype, scale):
-        model = dataclasses.replace(exact, dtype=dtype)
+    def loss(params, batch):
+        policy = lora.policy_params(params, frozen)
+        logprobs, _ = transformer.token_logprobs(policy, model, batch["tokens"], batch["mask"])
+        return jnp.sum(batch["weight"][:, 1:] * jnp.sin(jnp.arange(logprobs.shape[1])) * logprobs), {}
 
-        def loss(params, batch):
-            policy = lora.policy_params(params, frozen)
-            logprobs, _ = transformer.token_logprobs(policy, model, batch["tokens"], batch["mask"])
-            return jnp.sum(batch["weight"][:, 1:] * jnp.sin(jnp.arange(logprobs.shape[1])) * logprobs), {}
+    @jax.jit
+    def gradient(params, weight, scale):
+        batch = {"tokens": tokens, "mask": jnp.ones(tokens.shape, bool), "weight": jnp.full(tokens.shape, weight)}
+        return learner.gradients(loss, params, batch, learner.MicroBatching(2), loss_scale=scale if scaled else None)[0]
 
-        return jax.jit(lambda p, s: learner.gradients(loss, p, batch, learner.MicroBatching(2), loss_scale=s)[0])(
-            params, scale
-        )
+    return functools.partial(gradient, params)
 
-    found, expected = compute("float16", scale), compute("float32", None)
+
+def gradient_error(kind, weight, scale, rank=0):
+    """||g16 - g32|| / ||g32|| of the gradient of a loss whose tokens have this weight."""
+    found = compile_gradient(kind, "float16", scale is not None, rank)(weight, scale)
+    expected = compile_gradient(kind, "float32", False, rank)(weight, None)
     return norm(jax.tree.map(lambda a, b: a - b, found, expected)) / norm(expected)
 
 

@@ -101,8 +101,9 @@ def left_behind(folder):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
+    """A run whose reference moves."""
     folder = tmp_path_factory.mktemp("finished")
-    rl.run(short(), folder)
+    rl.run(short(**{"rl.refresh_reference": 3}), folder)
     return folder
 
 
@@ -114,7 +115,7 @@ def holds_reference(folder):
 def test_a_run_goes_on_with_its_reference_which_is_stored_only_where_it_moves(finished, tmp_path, refresh):
     changes = {"rl.refresh_reference": refresh}
     once = finished
-    if refresh:
+    if not refresh:
         once = tmp_path / "once"
         rl.run(short(**changes), once)
     rl.run(short(**changes), tmp_path / "twice", stop=2)

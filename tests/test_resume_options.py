@@ -25,16 +25,18 @@ from rljax.training.signals import Interrupted
 STEPS = 6
 SIZES = {"rl.start": "", "rl.steps": STEPS, "rl.eval_every": 2, "rl.log_every": 1, "rl.prompts": 2, "rl.group_size": 4}
 REWARDS = {"rl.reward": "correct + overlong(share=0.9)"}  # an untrained model is never right, but its lengths differ
-OPTIONS = {
-    "critic": {"rl.algorithm": "orz_ppo"},
-    "dynamic sampling": {"rl.row.groups": "refill(rounds=2)"},
+OPTIONS = {  # what goes together is one program: each of its parts has state of its own in the checkpoint
+    "critic, asked again, curriculum, sampling mask, moving reference, adaptive entropy, two updates": {
+        **{"rl.algorithm": "orz_ppo", "rl.row.groups": "refill(rounds=2)", "rl.updates": 2},
+        **{"task.options.fewest": 3, "rl.levels.rise": 4, "rl.top_p": 0.9, "rl.keep_sampling_mask": True},
+        **{"rl.row.kl": "k3(coef=0.1)", "rl.refresh_reference": 3, "rl.mix_reference": 0.5},
+        "rl.row.entropy": "adaptive(target=2.0)",
+    },
     "adapters": {"rl.lora.rank": 2, "rl.algorithm": "grpo"},
-    "curriculum": {"task.options.fewest": 3, "rl.levels.rise": 4},
-    "refreshed reference": {"rl.row.kl": "k3(coef=0.1)", "rl.refresh_reference": 3, "rl.mix_reference": 0.5},
-    "adaptive entropy, two updates": {"rl.row.entropy": "adaptive(target=2.0)", "rl.updates": 2},
-    "verifier in workers": {"rl.reward": "correct + overlong(share=0.9) + 0.5*format", "workers": 1},
-    "sampling mask": {"rl.top_p": 0.9, "rl.keep_sampling_mask": True},
-    "loss scale": {"model.dtype": "float16", "model.weight_dtype": "float16"},
+    "verifier in workers, loss scale": {
+        **{"rl.reward": "correct + overlong(share=0.9) + 0.5*format", "workers": 1},
+        **{"model.dtype": "float16", "model.weight_dtype": "float16"},
+    },
     "two vmapped runs": {},
 }
 POINTS = ("in step 1", "after the records of step 3", "before the save of step 4", "asked to stop in step 5")

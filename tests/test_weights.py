@@ -42,6 +42,7 @@ def config(folder, tmp_path_factory):
     c.weights, c.stages, c.workers = str(folder), ("sft", "rl"), 0
     c.sft.update(dict(start="weights", steps=2, log_every=1, batch=4, max_new_tokens=48, widths=()))
     c.rl.update(dict(start="sft", steps=2, eval_every=2, max_new_tokens=16, widths=(), sampler_weights="int8"))
+    c.eval.update(dict(problems=4, attempts=2, greedy=False))
     c.sft.lora.rank = c.rl.lora.rank = 2
     c.rl.row.entropy = "bonus(coef=0.1)"  # no attempt is right yet: something to learn from
     c.sft.optimizer = c.rl.optimizer.copy_and_resolve_references()
