@@ -1,14 +1,22 @@
 """Left pads change nothing: positions count real tokens, so that a wider prompt slot is the same prompt."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-from models import EACH, near, params_of, tokens_of
+import pytest
+from models import DEEPSEEK, EVERYTHING, SMALL, near, params_of, tokens_of
 
 from rljax import sampler, transformer
 from rljax.structs import Problems
 
 PADS, LENGTH = 20, 6
+MODELS = {  # of each kind of layer one
+    "small": SMALL,
+    "everything": dataclasses.replace(EVERYTHING, layers=2),
+    "deepseek": dataclasses.replace(DEEPSEEK, layers=2, sliding=(False, True)),
+}
 
 
 def padded(pads):
@@ -18,8 +26,9 @@ def padded(pads):
     return np.concatenate([noise, tokens], 1), np.concatenate([np.zeros((2, pads), bool), mask], 1)
 
 
-@EACH
-def test_twenty_left_pads_change_neither_samples_nor_the_log_probabilities_that_are_learned_from(config):
+@pytest.mark.parametrize("name", MODELS)
+def test_twenty_left_pads_change_neither_samples_nor_the_log_probabilities_that_are_learned_from(name):
+    config = MODELS[name]
     params = params_of(config)
     sampling = sampler.Sampling(group_size=2, max_new_tokens=8, stop_ids=(0, 1))
     sample = jax.jit(sampler.make_sampler(sampling, config))

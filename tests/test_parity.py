@@ -72,7 +72,9 @@ def greedy(params, config, prompt, mask):
     return out.response, jnp.argmax(logits, -1)
 
 
-@each_main_case
+@pytest.mark.parametrize(  # of the third and fourth model of a family the test above compares every logit and gradient
+    "name", [pytest.param(n, marks=pytest.mark.exhaustive) if n[-1] in "cd" else n for n in cases.MAIN]
+)
 def test_64_greedy_tokens_after_two_prompts_of_different_length_are_those_of_torch(name, loaded, monkeypatch):
     """Past every sliding window, with the cache; the full forward of prompt and response names the same tokens."""
     monkeypatch.setattr(sampling, "STAGES", 1)  # test_sampler.py grows caches; a third of the compiling here

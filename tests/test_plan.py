@@ -44,6 +44,7 @@ def small_config(**changes):
     c = shop.get_config()
     c.model.layers = 1
     c.rl.update(dict(prompts=4, group_size=4, max_new_tokens=32, micro_batch=8, widths=()) | changes)
+    c.eval.attempts = 4  # an evaluation is the program that samples
     return c
 
 

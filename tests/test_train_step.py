@@ -99,6 +99,7 @@ def test_the_compiled_train_step_can_be_scanned(easy, after_three):
     np.testing.assert_allclose(metrics["reward"], [m["reward"] for m in after_three[1]], atol=1e-6)
 
 
+@pytest.mark.exhaustive  # test_vmapped_runs compares whole runs
 def test_the_compiled_train_step_can_be_vmapped_over_seeds(easy, after_three):
     states = [state_of(easy), state_of(easy, seed=5).replace(key=jax.random.key(11))]
     data = lambda s: s.replace(key=jax.random.key_data(s.key))
@@ -173,7 +174,7 @@ def test_a_verifier_that_raises_scores_zero_and_is_counted(tiny):
         assert reward.tolist() == [[0.0, 1.0]] and info["verifier_error"].tolist() == [[1.0, 0.0]]
 
 
-@pytest.mark.parametrize("rows", [8, 3, 1])
+@pytest.mark.parametrize("rows", [8, pytest.param(1, marks=pytest.mark.exhaustive), 3])
 def test_an_evaluation_and_a_sample_are_the_same_however_many_attempts_are_sampled_at_once(tiny, rows):
     params = state_of(tiny).params
     options = evaluation.EvaluationOptions(problems=5, attempts=4)
