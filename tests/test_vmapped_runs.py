@@ -28,9 +28,28 @@ def fast_compilation_and_frequent_rewards():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shop, "score", score_first_number)
         patch.setattr(vmapped, "vmap_train_step", once_for_equal_runs(vmapped.vmap_train_step))
+        patch.setattr(vmapped, "make_vmapped_evaluator", once_for_equal_groups(vmapped.make_vmapped_evaluator))
         patch.setattr(rl, "compile_train_step", once_for_equal_programs(rl.compile_train_step))
         yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+def settings_of(run):
+    settings = {k: x for k, x in run.record.items() if k != "rl"} | {"rl": run.record["rl"] | {"max_skipped": None}}
+    return json.dumps(settings)
+
+
+def once_for_equal_groups(make_vmapped_evaluator):
+    """The compiled evaluation of a group that has the settings and seeds of an earlier one is the earlier one's."""
+    made = {}
+
+    def make_once(run, seeds, mesh):
+        key = settings_of(run), tuple(seeds), mesh.size
+        if key not in made:
+            made[key] = make_vmapped_evaluator(run, seeds, mesh)
+        return made[key]
+
+    return make_once
 
 
 def once_for_equal_runs(vmap_train_step):
@@ -38,8 +57,7 @@ def once_for_equal_runs(vmap_train_step):
     made = {}
 
     def vmap_once(make_train_step, run, numbers, mesh):
-        settings = {k: x for k, x in run.record.items() if k != "rl"} | {"rl": run.record["rl"] | {"max_skipped": None}}
-        key = json.dumps(settings), str(numbers), mesh.size, run.model.layout.run_axis
+        key = settings_of(run), str(numbers), mesh.size, run.model.layout.run_axis
         if key not in made:
             made[key] = vmap_train_step(make_train_step, run, numbers, mesh)
         return made[key]
