@@ -190,3 +190,10 @@ def test_what_is_kept_of_a_run_does_not_grow_with_it():
         watch, _ = see(watch, {"stage": "rl", "step": step, "eval/pass@1": 0.5} | CALM)
         sizes.append(len(json.dumps(watch, default=list)))
     assert max(sizes[100:]) - min(sizes[100:]) < 100
+
+
+def test_entropy_may_fall_where_no_reward_is_measured():
+    """Pretraining and fine-tuning lower it: that is what they are for."""
+    falling = [{"stage": "pretrain", "step": n, "train/entropy": 5.0 * 0.5**n} for n in range(1, 16)]
+    assert find_alarms(falling, stage="pretrain") == []
+    assert find_alarms([r | {"train/reward": 0.1} for r in falling], stage="pretrain") != []

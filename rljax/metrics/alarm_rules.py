@@ -86,23 +86,23 @@ def entropy_lost(past: Past, record: Record) -> Value:
 
     0 where most attempts are right: a policy that has learned a task is certain.
     """
-    first, now = past.at_start("train/entropy"), number(record, "train/entropy")
-    if first is None or now is None or first < COLLAPSIBLE:
+    first, now, right = past.at_start("train/entropy"), number(record, "train/entropy"), share_right(record)
+    if first is None or now is None or right is None or first < COLLAPSIBLE:
         return None
-    return 0.0 if share_right(record) > LEARNED else first / max(now, 1e-9)
+    return 0.0 if right > LEARNED else first / max(now, 1e-9)
 
 
 def certainty(past: Past, record: Record) -> Value:
     """Minus the entropy, of a policy whose entropy was too low at the start to collapse."""
-    first, now = past.at_start("train/entropy"), number(record, "train/entropy")
-    if first is None or now is None or first >= COLLAPSIBLE:
+    first, now, right = past.at_start("train/entropy"), number(record, "train/entropy"), share_right(record)
+    if first is None or now is None or right is None or first >= COLLAPSIBLE:
         return None
-    return -math.inf if share_right(record) > LEARNED else -now
+    return -math.inf if right > LEARNED else -now
 
 
-def share_right(record: Record) -> float:
-    """The share of right attempts in a training record; 0 where it is not known."""
-    return number(record, "train/reward/correct" if "train/reward/correct" in record else "train/reward") or 0.0
+def share_right(record: Record) -> Value:
+    """The share of right attempts in a training record; None in one of pretraining or SFT, which lower entropy as they should."""
+    return number(record, "train/reward/correct" if "train/reward/correct" in record else "train/reward")
 
 
 def length_growth(past: Past, record: Record) -> Value:

@@ -79,7 +79,9 @@ def make_line(stations: int) -> Line:
     by_place = rng.permutation(np.repeat(np.arange(len(COLOURS)), [*sizes, stations - sum(sizes)]))
     after, colour = np.empty(stations, int), np.empty(stations, int)
     after[order], colour[order] = np.roll(order, -1), by_place
-    ahead = by_place[(np.arange(stations)[:, None] + np.arange(1, stations + 1)) % stations]  # colours in order of the stops
+    ahead = by_place[
+        (np.arange(stations)[:, None] + np.arange(1, stations + 1)) % stations
+    ]  # colours in order of the stops
     stops = np.empty((stations, len(COLOURS)), int)
     stops[order] = np.stack([(ahead == c).argmax(1) + 1 for c in range(len(COLOURS))], 1)
     return Line(after, colour, stops)
@@ -125,7 +127,9 @@ def problem_shares(o: Options) -> np.ndarray:
     stops = make_line(o.stations).stops
     start, goal = np.indices(stops.shape)
     asked = is_problem(start, goal) & (stops <= o.longest)
-    chance = np.where(asked, np.log1p(1 / stops) / np.bincount(stops[asked], minlength=o.stations + 1)[stops].clip(1), 0)
+    chance = np.where(
+        asked, np.log1p(1 / stops) / np.bincount(stops[asked], minlength=o.stations + 1)[stops].clip(1), 0
+    )
     return (chance / chance.sum()).ravel()
 
 
