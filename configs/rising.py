@@ -18,15 +18,13 @@ def get_config(arg=None):
     c.model.attention_chunk = 128  # scores of 128 queries at a time stay in a core's cache
     c.pretrain.update(dict(steps=360, batch=8, length=768, micro_batch=1, eval_every=360))
     c.pretrain.optimizer = common.optimizer(0.01, name="muon")
-    # one row in 64 is a page of 1,020 tokens, more than all demonstrations together: long searches are not to be forgotten
-    c.sft.update(
-        dict(steps=500, batch=64, max_new_tokens=longest, packing=-1, micro_batch=1, general=1 / 64, eval_every=500)
-    )
+    # one row in 64 is a page of 1,020 tokens: else what follows 10 stops would be forgotten
+    c.sft.update(dict(steps=400, max_new_tokens=longest, packing=-1, micro_batch=1, general=1 / 64, eval_every=400))
     c.sft.optimizer = common.optimizer(0.005, name="muon")
     # widths instead of packing: a packed sequence has the columns of the longest row, and attention costs their square
-    c.rl.update(dict(steps=200, prompts=16, group_size=8, max_new_tokens=longest, eval_every=10))
+    c.rl.update(dict(steps=100, prompts=16, group_size=8, max_new_tokens=longest, eval_every=10))
     c.rl.update(dict(widths=(32, 96, 288), micro_batch=8, slots=64))
-    c.rl.optimizer = common.optimizer(4e-4, schedule="constant", weight_decay=0.0)
+    c.rl.optimizer = common.optimizer(3e-4, schedule="constant", weight_decay=0.0)
     c.eval.update(dict(problems=128, attempts=4, greedy=False))
     if arg.short:
         common.shorten(c)

@@ -60,7 +60,7 @@ def test_both_verifiers_accept_exactly_the_right_answer_at_the_end_and_alone(tas
         texts = [f"answer {x} <eos>" for x in range(41)]
         texts += [f"1 bak red red no answer {right} <eos>", f"answer {right} answer {right} <eos>"]
         texts += [f"answer {right} no <eos>", f"{right} <eos>", f"answer {right}", "<eos>"]
-        texts += [f"answer {right} {right} <eos>", f"no answer {right} . <eos>"]
+        texts += [f"answer {right} {right} <eos>", f"no answer {right} no <eos>"]
         ids = [task.tokenizer.encode(text, specials=True) for text in texts]
         response, mask = pad_batch(ids, 12, task.tokenizer.pad)
         finished = np.array([text.endswith("<eos>") for text in texts])

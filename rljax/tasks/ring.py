@@ -14,9 +14,9 @@ Each colour but the most frequent one has half as many stations as the next, and
 tries solve about as many more problems, from the first try on to the last. A search that gives up after each failed try with chance g
 solves the problems whose answer is well below 1 / g. The level of a problem is its answer in half decades.
 
-Demonstrators jump often and give up soon, with an answer that is wrong. The textbook rides on and answers nothing; its pages begin with
-"book", so that a policy knows whether it is to answer. The numbers of station
-and colour have an even sum on a page and an odd one in a problem, so that no page holds a problem.
+Demonstrators jump often and give up soon, with an answer that is wrong. The textbook answers nothing: each of its rides begins with "book", and
+ends at the goal where that is near, or on a long way to it. So no text shows a long search that arrives. The numbers of station and colour
+have an even sum on a page and an odd one in a problem, so that no page holds a problem.
 """
 
 import dataclasses
@@ -36,11 +36,11 @@ from rljax.tasks.option_checks import check_shares
 from rljax.tasks.task import Attempt, Record, Task, answer_start_fn
 from rljax.text import SymbolTokenizer
 
-WORDS = ("book", "from", "to", "?", "no", "yes", "answer", ".")
+WORDS = ("book", "from", "to", "?", "no", "yes", "answer")
 COLOURS = ("gold", "silver", "black", "white", "grey", "green", "blue", "red")  # from rare to frequent
 NAMES = tuple("".join(letters) for letters in itertools.product("bdfghklmnprst", "aeiou", "klmnrst"))  # of stations
 TRY_TOKENS = 5
-SHORT_RIDE = 15  # stops at most, of three rides in four on a page
+SHORT_RIDE = 15  # stops at most, of the rides of a page that arrive
 LEVELS = (3, 10, 31, 100)  # the last answers of levels 1 to 4; all above are level 5
 
 
@@ -227,16 +227,18 @@ def demonstration(o: Options, record: Record, rng: np.random.Generator) -> str:
 
 
 def page(o: Options, tokenizer: SymbolTokenizer, rng: np.random.Generator, length: int) -> list[int]:
-    """A page of raw text: rides to the goal or to somewhere before it, most of them short, so that many arrive."""
-    out, stops = tokenizer.encode("<bos> book", specials=True), make_line(o.stations).stops
+    """A page of raw text: three rides in four are short and may arrive, the others end somewhere on a long way."""
+    out, stops = [], make_line(o.stations).stops
     while len(out) < length:
-        start, longest = int(rng.integers(o.stations)), o.longest if rng.random() < 0.25 else SHORT_RIDE
-        goals = [c for c in range(len(COLOURS)) if not is_problem(start, c) and stops[start, c] <= longest]
+        start, short = int(rng.integers(o.stations)), rng.random() < 0.75
+        near = stops[start] <= SHORT_RIDE
+        goals = [c for c in range(len(COLOURS)) if not is_problem(start, c) and near[c] == short]
         if goals:
             record = make_record(o.stations, start, goals[rng.integers(len(goals))])
-            ridden = record["answer"] if rng.random() < 0.7 else int(rng.integers(1, record["answer"] + 1))
-            text = f"from {NAMES[start]} to {COLOURS[record['goal']]} ? {tries_text(record, ridden)} ."
-            out += tokenizer.encode(text)
+            arrives = short and rng.random() < 0.7
+            ridden = record["answer"] if arrives else int(rng.integers(1, max(2, min(record["answer"], o.longest + 1))))
+            text = f"<bos> book from {NAMES[start]} to {COLOURS[record['goal']]} ? {tries_text(record, ridden)} <eos>"
+            out += tokenizer.encode(text, specials=True)
     return out[:length]
 
 
