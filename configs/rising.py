@@ -2,7 +2,10 @@
 
     rljax reproduce --config rising --workdir runs/rising
 
-How many stops is it to the next station of a colour? docs/rising.md says why length has no ceiling below 1,000 tokens here.
+How many stops is it to the next station of a colour? docs/rising.md says why search pays up to 1,000 tokens here.
+
+Seen on validation problems, seeds 0 and 1: mean length 9.0 and 9.4 before RL, 107 and 181 after it; pass@1 .107 and .156, then .488 and
+.588. Both are flat in the last fifth of RL.
 """
 
 from . import common

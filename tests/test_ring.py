@@ -101,6 +101,19 @@ def test_pages_ride_rightly_and_hold_no_problem(task):
     assert seen > 100
 
 
+def test_pages_know_no_number_above_the_longest_ride():
+    for longest in (1, 5):
+        task = tasks.make_task("ring", longest=longest)
+        assert len(task.page(np.random.default_rng(0), 2000)) == 2000
+
+
+def test_long_rides_of_pages_never_arrive(task):
+    for n in range(20):
+        text = task.tokenizer.decode(task.page(np.random.default_rng(n), 400))
+        for shown, record in task.page_attempts(text):
+            assert "yes" not in shown or record["answer"] <= ring.SHORT_RIDE
+
+
 def test_every_token_of_a_first_try_stands_as_far_behind_the_prompt_as_that_of_a_later_try(task):
     """A station five tokens behind the last one, the colour that is looked for five behind the last one."""
     _, records = drawn(task, 20)

@@ -11,7 +11,7 @@ get_config = rising.get_config
 def get_ablation():
     return dict(
         question="Does length keep rising where search pays at any length?",
-        hypothesis="Where twice as many tries solve about as many more problems, from the first try to the 250th, accuracy and mean length "
+        hypothesis="Where twice as many tries solve about as many more problems, from the first try to the 198th, accuracy and mean length "
         "rise together through the whole run, length more than tenfold, and both still rise in its last fifth. Hardly a token is "
         "wasted behind the first right try. With 1/|o| long wrong responses are punished less, so that length grows faster than with "
         "Dr. GRPO at the same accuracy.",

@@ -10,8 +10,8 @@ have to know it by heart for each station and colour; a search rides along and c
 station, its colour, the colour that is looked for, and whether they are the same. Each follows from tokens at a fixed distance
 before it, in the first try from those of the prompt, which has the form of a try. So nothing about a try is harder at token 900 than at token 9.
 
-Each colour but the most frequent one has half as many stations as the next, and the answer is log-uniform in 1 .. ``longest``: twice as many
-tries solve about as many more problems, from the first try on to the last. A search that gives up after each failed try with chance g
+One station is golden, two are silver, four black, and so on; all that are left are red. The answer is log-uniform in 1 .. ``longest``:
+twice as many tries solve about as many more problems, from the first try on to the last. A search that gives up after each failed try with chance g
 solves the problems whose answer is well below 1 / g. The level of a problem is its answer in half decades.
 
 Demonstrators jump often and give up soon, with an answer that is wrong. The textbook answers nothing: each of its rides begins with "book", and
@@ -79,9 +79,8 @@ def make_line(stations: int) -> Line:
     by_place = rng.permutation(np.repeat(np.arange(len(COLOURS)), [*sizes, stations - sum(sizes)]))
     after, colour = np.empty(stations, int), np.empty(stations, int)
     after[order], colour[order] = np.roll(order, -1), by_place
-    ahead = by_place[
-        (np.arange(stations)[:, None] + np.arange(1, stations + 1)) % stations
-    ]  # colours in order of the stops
+    stop = np.arange(1, stations + 1)
+    ahead = by_place[(np.arange(stations)[:, None] + stop) % stations]  # [place, stop] the colour found there
     stops = np.empty((stations, len(COLOURS)), int)
     stops[order] = np.stack([(ahead == c).argmax(1) + 1 for c in range(len(COLOURS))], 1)
     return Line(after, colour, stops)
@@ -127,9 +126,8 @@ def problem_shares(o: Options) -> np.ndarray:
     stops = make_line(o.stations).stops
     start, goal = np.indices(stops.shape)
     asked = is_problem(start, goal) & (stops <= o.longest)
-    chance = np.where(
-        asked, np.log1p(1 / stops) / np.bincount(stops[asked], minlength=o.stations + 1)[stops].clip(1), 0
-    )
+    sharing = np.bincount(stops[asked], minlength=o.stations + 1)[stops].clip(1)  # problems with the same answer
+    chance = np.where(asked, np.log1p(1 / stops) / sharing, 0)
     return (chance / chance.sum()).ravel()
 
 
@@ -231,7 +229,7 @@ def page(o: Options, tokenizer: SymbolTokenizer, rng: np.random.Generator, lengt
     out, stops = [], make_line(o.stations).stops
     while len(out) < length:
         start, short = int(rng.integers(o.stations)), rng.random() < 0.75
-        near = stops[start] <= SHORT_RIDE
+        near = stops[start] <= min(SHORT_RIDE, o.longest)
         goals = [c for c in range(len(COLOURS)) if not is_problem(start, c) and near[c] == short]
         if goals:
             record = make_record(o.stations, start, goals[rng.integers(len(goals))])
