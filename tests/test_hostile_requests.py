@@ -245,6 +245,7 @@ def test_a_temperature_that_is_hardly_above_zero_takes_the_likeliest_tokens(toy)
 
 def test_a_step_that_breaks_the_policy_is_refused_and_not_kept(toy, monkeypatch):
     group, use = ask(toy.client, attempts=4, seed=1)[-1]["group"], toy.state.programs.use
+    copies = list(toy.state.policies.copies)  # of the requests before
 
     def use_broken(*args, **static):
         program, calls = (yield from use(*args, **static)), []
@@ -253,7 +254,7 @@ def test_a_step_that_breaks_the_policy_is_refused_and_not_kept(toy, monkeypatch)
     monkeypatch.setattr(toy.state.programs, "use", use_broken)
     answer = toy.client.post("/api/step", json={"group": group, "algorithm": "rloo", "rate": 0.5})
     assert answer.status_code == 400 and "no finite probabilities" in answer.json()["error"]
-    assert not toy.state.policies.copies
+    assert list(toy.state.policies.copies) == copies
 
 
 @pytest.mark.parametrize("correct", [[1.0] * 4, [0.0] * 4, [float("nan")] * 4, [1.0, 0.0, float("nan"), 0.0]])
