@@ -1,5 +1,7 @@
 """The ring: problems that exist once, two verifiers that agree with riding along, a textbook that holds no problem."""
 
+import re
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -92,7 +94,6 @@ def test_pages_ride_rightly_and_hold_no_problem(task):
     seen = 0
     for n in range(60):
         text = task.tokenizer.decode(task.page(np.random.default_rng(n), 200))
-        assert "answer" not in text
         for shown, record in task.page_attempts(text):
             assert (record["start"] + record["goal"]) % 2 == 0 and task.content(record) not in kept
             attempt = task.describe(shown, record)
@@ -107,11 +108,24 @@ def test_pages_know_no_number_above_the_longest_ride():
         assert len(task.page(np.random.default_rng(0), 2000)) == 2000
 
 
-def test_long_rides_of_pages_never_arrive(task):
-    for n in range(20):
+def test_long_rides_of_pages_never_arrive_and_no_answer_of_a_page_is_right(task):
+    answers = 0
+    for n in range(40):
         text = task.tokenizer.decode(task.page(np.random.default_rng(n), 400))
         for shown, record in task.page_attempts(text):
-            assert "yes" not in shown or record["answer"] <= ring.SHORT_RIDE
+            assert "yes" not in shown or record["answer"] <= ring.SHORT_RIDE and "answer" not in shown
+            if found := re.search(r"answer (\d+) ?<eos>", shown):
+                assert int(found[1]) == max(task.describe(shown, record).tried) != record["answer"]
+                answers += 1
+    assert answers > 50
+
+
+def test_pages_come_to_every_number(task):
+    rng, zero = np.random.default_rng(0), task.tokenizer.zero
+    tokens = np.concatenate([task.page(rng, 200) for _ in range(200)])
+    numbers = np.bincount(tokens[tokens >= zero] - zero, minlength=41)
+    behind_answer = np.bincount(tokens[1:][tokens[:-1] == task.tokenizer.ids["answer"]] - zero, minlength=41)
+    assert min(numbers[1:]) > 5 and min(behind_answer[1:40]) > 0
 
 
 def test_every_token_of_a_first_try_stands_as_far_behind_the_prompt_as_that_of_a_later_try(task):

@@ -14,9 +14,10 @@ One station is golden, two are silver, four black, and so on; all that are left 
 twice as many tries solve about as many more problems, from the first try on to the last. A search that gives up after each failed try with chance g
 solves the problems whose answer is well below 1 / g. The level of a problem is its answer in half decades.
 
-Demonstrators jump often and give up soon, with an answer that is wrong. The textbook answers nothing: each of its rides begins with "book", and
-ends at the goal where that is near, or on a long way to it. So no text shows a long search that arrives. The numbers of station and colour
-have an even sum on a page and an odd one in a problem, so that no page holds a problem.
+Demonstrators jump often and give up soon, with an answer that is wrong. Rides of the textbook begin with "book". A ride that arrives is
+short, and nothing is answered. A ride that ends on the way, however long, is answered with the number of its last stop, which is wrong. So no
+text shows a long search that arrives, and none but the shortest demonstrations shows a right answer. The numbers of station and colour have an even sum on a
+page and an odd one in a problem, so that no page holds a problem.
 """
 
 import dataclasses
@@ -225,19 +226,22 @@ def demonstration(o: Options, record: Record, rng: np.random.Generator) -> str:
 
 
 def page(o: Options, tokenizer: SymbolTokenizer, rng: np.random.Generator, length: int) -> list[int]:
-    """A page of raw text: three rides in four are short and may arrive, the others end somewhere on a long way."""
-    out, stops = [], make_line(o.stations).stops
-    while len(out) < length:
+    """A page of raw text, cut out of a long row of rides: three in four are short and may arrive, the others are long and never do."""
+    out, stops, skipped = [], make_line(o.stations).stops, int(rng.integers(TRY_TOKENS * o.longest))
+    while len(out) < skipped + length:
         start, short = int(rng.integers(o.stations)), rng.random() < 0.75
         near = stops[start] <= min(SHORT_RIDE, o.longest)
         goals = [c for c in range(len(COLOURS)) if not is_problem(start, c) and near[c] == short]
         if goals:
             record = make_record(o.stations, start, goals[rng.integers(len(goals))])
-            arrives = short and rng.random() < 0.7
-            ridden = record["answer"] if arrives else int(rng.integers(1, max(2, min(record["answer"], o.longest + 1))))
-            text = f"<bos> book from {NAMES[start]} to {COLOURS[record['goal']]} ? {tries_text(record, ridden)} <eos>"
-            out += tokenizer.encode(text, specials=True)
-    return out[:length]
+            before = min(record["answer"] - 1, o.longest)  # stops at most without arriving
+            arrives = short and (record["answer"] == 1 or rng.random() < 0.7)
+            # of a long ride the greatest of three, else next to none would come to the large numbers
+            ridden = record["answer"] if arrives else int(rng.integers(1, before + 1, 1 if short else 3).max())
+            prompt = f"<bos> book from {NAMES[start]} to {COLOURS[record['goal']]} ?"
+            answer = "" if arrives else f"answer {ridden}"
+            out += tokenizer.encode(f"{prompt} {tries_text(record, ridden)} {answer} <eos>", specials=True)
+    return out[skipped : skipped + length]
 
 
 # Reading an attempt
