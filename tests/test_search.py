@@ -16,7 +16,8 @@ from rljax.tasks.absence import search_rows
 from rljax.tasks.batches import page_batch
 from rljax.tasks.stage_data import PretrainingData, SFTData, pretraining_batches, sft_batches
 
-SORTED = dict(prices=6, max_price=20, in_order=1.0, searches=1.0, jump=0.3, give_up=0.25, ascending=True, prunes=True)
+SORTED = dict(prices=6, max_price=20, in_order=1.0, searches=1.0, jump=0.3, give_up=0.25)
+SORTED.update(ascending=True, prunes=True, skip=0.3)
 LIST = {"prices": [2, 5, 9, 16], "total": 14}
 
 
@@ -67,28 +68,40 @@ def test_lengths_are_told_apart_by_level_and_by_outcome():
 # Prunes
 
 
-def test_a_prune_leaves_out_the_rest_of_a_prices_pairs_behind_a_total_that_is_too_high():
+def test_a_prune_leaves_out_the_rest_of_a_prices_pairs_behind_a_total_that_is_too_low():
     count = lambda *tries: shop.count_prunes(words(*tries, answer="5 9"), LIST)
-    assert count((2, 5), (2, 9), (2, 16), (5, 9)) == 0  # 16 is the last of the list
-    assert count((5, 16), (9, 16)) == 0
-    assert count((9, 5), (2, 16)) == 0  # the total, not too high
-    assert shop.count_prunes("try 9 + 9 = 18 vs 14 more wait 16 + 2 = 18 vs 14 more", LIST) == 1
-    sixteen = LIST | {"total": 8}
-    too_high = "try 2 + 9 = 11 vs 8 more wait 5 + 9 = 14 vs 8 more answer 2 5 <eos>"
-    assert shop.count_prunes(too_high, sixteen) == 1
-    assert shop.count_prunes(too_high.replace("wait 5 + 9 = 14", "wait 2 + 16 = 18"), sixteen) == 0  # goes on
-    assert shop.describe(too_high, sixteen, prunes=True).strategy == "prune"
-    assert shop.describe(too_high, sixteen).strategy == "retry"  # unless one looks for it
+    assert count((2, 16), (2, 9), (5, 16)) == 1
+    assert count((2, 16), (2, 9), (2, 5), (5, 16)) == 0  # goes on, and leaves out nothing
+    assert count((2, 5), (5, 16)) == 0  # there is no price between them
+    assert count((2, 16), (5, 9)) == 0  # the total was too high
+    assert count((5, 9), (9, 16)) == 0  # the total, not too low
+    assert count((5, 9), (2, 16)) == 0 and count((2, 9)) == 0
+    assert shop.count_prunes("try 2 + 16 = 18 vs 14 less wait 5 + 16 = 21 vs 14 more", LIST) == 1  # as the attempt says
+    assert shop.count_prunes("try 3 + 9 = 12 vs 14 less wait 5 + 16 = 21 vs 14 more", LIST) == 0
+    pruned = words((2, 9), (5, 9), answer="5 9")
+    assert shop.describe(pruned, LIST, prunes=True).strategy == "prune"
+    assert shop.describe(pruned, LIST).strategy == "retry"  # unless one looks for it
 
 
-def test_in_an_ascending_list_a_prune_leaves_out_only_pairs_that_are_too_high():
+def test_in_an_ascending_list_a_prune_leaves_out_only_pairs_that_are_too_low():
     task = tasks.make_task("shop", **SORTED)
     for record in task.records(task.problems(0, np.arange(40), "test").facts):
         prices = record["prices"]
         assert prices == sorted(prices) and task.content is not None
         for n, m in itertools.combinations(range(len(prices)), 2):
-            if prices[n] + prices[m] > record["total"]:
-                assert all(prices[n] + later > record["total"] for later in prices[m:])
+            if prices[n] + prices[m] < record["total"]:
+                assert all(prices[n] + left_out < record["total"] for left_out in prices[n + 1 : m])
+
+
+def test_searches_go_from_the_top_and_leave_out_only_behind_a_total_that_is_too_high():
+    options, rng = shop.Options(**SORTED), np.random.default_rng(0)
+    whole = [(2, 16), (2, 9), (2, 5), (5, 16), (5, 9), (9, 16)]
+    assert shop.in_order_pairs(dataclasses.replace(options, skip=0.0), LIST["prices"], 14, rng) == whole
+    seen = {tuple(shop.in_order_pairs(options, LIST["prices"], 14, rng)) for _ in range(200)}
+    left_out = {frozenset(whole) - set(tried) for tried in seen}
+    assert left_out == {frozenset(x) for x in ((), ((2, 9), (2, 5)), ((5, 9),), ((2, 9), (2, 5), (5, 9)))}
+    plain = dataclasses.replace(options, prunes=False)
+    assert shop.in_order_pairs(plain, LIST["prices"], 14, rng) == list(itertools.combinations(LIST["prices"], 2))
 
 
 def test_lists_of_several_lengths_are_ascending_too():
@@ -125,7 +138,7 @@ def test_the_search_of_the_text_finds_a_prune_where_there_is_one():
     def planted(split, start, count):  # one try is taken out of one page
         batch = page_batch(task, 0, start, count, 160)
         if start == 64:
-            text = "Ben pays 8 for two of 2 5 9 16? try 2 + 9 = 11 vs 8 more wait 5 + 9 = 14 vs 8 more."
+            text = "Ben pays 14 for two of 2 5 9 16? try 2 + 9 = 11 vs 14 less wait 5 + 16 = 21 vs 14 more."
             ids = [task.tokenizer.bos, *task.tokenizer.encode(text)]
             batch["tokens"][3, : len(ids)], batch["tokens"][3, len(ids) :] = ids, task.tokenizer.pad
             batch["mask"] = batch["loss_mask"] = batch["mask"] & (np.arange(160) < len(ids)) | (
@@ -159,12 +172,11 @@ def test_a_strategy_that_the_task_does_not_know_is_refused():
 
 
 def test_forbidden_words_are_those_that_would_begin_a_prune():
-    too_high = "try 2 + 9 = 11 vs 8 more wait"
-    record = LIST | {"total": 8}
-    assert shop.prune_words(too_high, record) == ("5", "9", "16")
-    assert shop.prune_words(too_high.removesuffix(" wait"), record) == ()
-    assert shop.prune_words(too_high.replace("2 + 9 = 11", "2 + 16 = 18"), record) == ()  # the last of the list
-    assert shop.prune_words("try 2 + 5 = 7 vs 8 less wait", record) == ()
+    too_low = "try 2 + 9 = 11 vs 14 less wait"
+    assert shop.prune_words(too_low, LIST) == ("5", "9", "16")
+    assert shop.prune_words(too_low.removesuffix(" wait"), LIST) == ()
+    assert shop.prune_words("try 2 + 5 = 7 vs 14 less wait", LIST) == ()  # there is no price between them
+    assert shop.prune_words("try 2 + 16 = 18 vs 14 more wait", LIST) == ()
 
 
 def test_a_policy_that_would_prune_at_once_never_does_where_it_is_forbidden():

@@ -4,9 +4,11 @@
     rljax absence --config ablations/emergence --strategy prune
     rljax forbid --workdir runs/emergence/limited/seed_0 --strategy prune
 
-Prices are listed in ascending order, so that behind a + b that is too high all later pairs of a are too high as well. Every search in
-the textbook and in the demonstrations goes through all pairs in order and leaves out none. Responses are cut off after eight tries of fifteen, so
-that leaving out pays. In the control worlds it does not: there all pairs have room, or the list has no order.
+Prices are listed in ascending order, and every search in the textbook and in the demonstrations pairs each price with the highest
+others first. So behind a + b that is too low all later pairs of a are too low as well: to go on with the next first price at once, to
+prune, leaves out only what must be wrong. No text does this. Searches leave out pairs in the one case where it is a mistake: behind a total that is
+too high. Responses are cut off after eight tries of fifteen, so that pruning pays. In the control worlds it does not: there
+all pairs have room, or the list has no order.
 """
 
 from .. import common
@@ -16,8 +18,8 @@ def get_config(arg=None):
     arg = common.parse_arg(arg, tokens=76, short=False)
     c = common.base()
     c.task.name = "shop"
-    c.task.options = dict(prices=6, max_price=20, jump=0.3, give_up=0.25, in_order=1.0)
-    c.task.options.update(dict(searches=1.0, ascending=True, prunes=True))
+    c.task.options = dict(prices=6, max_price=20, jump=0.3, give_up=0.25, in_order=1.0, searches=1.0)
+    c.task.options.update(dict(ascending=True, prunes=True, skip=0.3))
     c.model.rope_base, c.model.max_length = 1000.0, 192
     c.pretrain.update(dict(steps=800, batch=20, length=160, micro_batch=5, eval_every=800))
     c.pretrain.optimizer = common.optimizer(0.01, name="muon")
@@ -35,7 +37,7 @@ def get_config(arg=None):
 def get_ablation():
     return dict(
         question="Does RL find a strategy that no text showed?",
-        hypothesis="Where a search has no room for all pairs, leaving out those that must be too high is rewarded, and RL finds it. Where "
+        hypothesis="Where a search has no room for all pairs, leaving out those that must be too low is rewarded, and RL finds it. Where "
         "it has room, or where the list has no order, leaving out is not rewarded and does not appear.",
         arms=(
             ("limited",),

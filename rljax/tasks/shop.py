@@ -51,8 +51,11 @@ class Options:
     second: float = 0.0  # share of tries and answers in the second language; 0: there is none
     searches: float = 0.0  # share of the textbook's drills that go through the pairs in order, in the words of a search
     ascending: bool = False  # prices are listed from the lowest to the highest, and not as they were drawn
-    prunes: bool = (
-        False  # attempts that leave out pairs behind a total that is too high are a strategy, and tries are counted
+    # searches in order pair each price with the last one of the list first. Attempts that then leave out pairs behind a total that
+    # is too low are a strategy, and tries are counted
+    prunes: bool = False
+    skip: float = (
+        0.0  # with ``prunes``: chance that a search leaves out a price's other pairs behind a total that is too *high*
     )
 
     def __post_init__(self):
@@ -227,6 +230,19 @@ def search_sentences(pairs: list[tuple[int, int]], total: int) -> list[str]:
     return [f"{'wait' if n else 'try'} {try_text(pair, total)}" for n, pair in enumerate(pairs)]
 
 
+def in_order_pairs(o: Options, prices: list[int], total: int, rng: np.random.Generator) -> list[tuple[int, int]]:
+    """The pairs that a search in order tries, where it finds none. Draws nothing without ``skip``."""
+    if not o.prunes:
+        return list(itertools.combinations(prices, 2))
+    tried = []
+    for n, a in enumerate(prices):
+        for b in reversed(prices[n + 1 :]):
+            tried.append((a, b))
+            if a + b > total and o.skip and rng.random() < o.skip:
+                break
+    return tried
+
+
 def translate_some(o: Options, sentence: str, rng: np.random.Generator) -> str:
     """A try or an answer, in one of the two languages. Draws nothing where there is only one language."""
     return " ".join(SECOND.get(w, w) for w in sentence.split()) if o.second and rng.random() < o.second else sentence
@@ -241,15 +257,18 @@ def demonstration(o: Options, record: Record, rng: np.random.Generator) -> str:
         a, b = right if rng.random() < o.jump_right else pairs[rng.integers(len(pairs))]
         return translate_some(o, f"answer {a} {b}", rng)
     if rng.random() >= o.in_order:
-        pairs = [pairs[i] for i in rng.permutation(len(pairs))]
-    tried, answer = [], right
-    for pair in pairs:
+        order = [pairs[i] for i in rng.permutation(len(pairs))]
+    else:
+        order = in_order_pairs(o, prices, total, rng)
+    tried, answer = [], None
+    for pair in order:
         tried.append(pair)
         if pair == right:
+            answer = right
             break
         if rng.random() < o.give_up:
-            answer = pairs[rng.integers(len(pairs))]
             break
+    answer = answer or pairs[rng.integers(len(pairs))]
     sentences = search_sentences(tried, total) + [f"answer {answer[0]} {answer[1]}"]
     return " ".join(translate_some(o, sentence, rng) for sentence in sentences)
 
@@ -289,7 +308,8 @@ def page(o: Options, tokenizer: SymbolTokenizer, rng: np.random.Generator, lengt
         name = NAMES[rng.integers(len(NAMES))]
         out += tokenizer.encode(f"{name} pays {total} for two of {' '.join(map(str, prices))} ?")
         if o.searches and rng.random() < o.searches:  # no answer follows
-            said = [translate_some(o, sentence, rng) for sentence in search_sentences(pairs, total)]
+            tried = in_order_pairs(o, prices, total, rng)
+            said = [translate_some(o, sentence, rng) for sentence in search_sentences(tried, total)]
             out += tokenizer.encode(" ".join(said)) + [tokenizer.ids["."]]
             continue
         for i in rng.permutation(len(pairs)):
@@ -341,28 +361,28 @@ def count_wasted(response: str, record: Record) -> int:
 
 
 def count_prunes(response: str, record: Record) -> int:
-    """How often the attempt leaves out the rest of a price's pairs behind a total that is too high.
+    """How often the attempt leaves out the rest of a price's pairs behind a total that is too low.
 
-    A try a + b whose verdict is "more", where b is not the last price of the list, followed by a try whose first price stands behind
-    a in the list. In a list in ascending order the pairs that are left out are all too high as well.
+    A try a + b whose verdict is "less", where the list has prices between a and b, followed by a try whose first price stands behind
+    a in the list. In a list in ascending order the pairs that are left out are all too low as well.
     """
     prices, found = record["prices"], TRY.findall(response.partition("answer")[0])
     place = {str(price): n for n, price in enumerate(prices)}
     count = 0
     for (a, b, _, _, verdict), (c, *_) in itertools.pairwise(found):
         known = all(price in place for price in (a, b, c))
-        count += known and FIRST.get(verdict, verdict) == "more" and place[b] < len(prices) - 1 and place[c] > place[a]
+        count += known and FIRST.get(verdict, verdict) == "less" and place[b] > place[a] + 1 and place[c] > place[a]
     return count
 
 
 def prune_words(response: str, record: Record) -> tuple[str, ...]:
-    """The words that would begin a prune behind this response: the prices behind a, after a try a + b that is too high."""
+    """The words that would begin a prune behind this response: the prices behind a, after a try a + b that is too low."""
     prices, found = record["prices"], TRY.findall(response)
     if not found or not response.endswith(("wait", SECOND["wait"])):
         return ()
     a, b, _, _, verdict = found[-1]
     place = {str(price): n for n, price in enumerate(prices)}
-    if FIRST.get(verdict, verdict) != "more" or a not in place or place.get(b, len(prices)) >= len(prices) - 1:
+    if FIRST.get(verdict, verdict) != "less" or a not in place or place.get(b, 0) <= place[a] + 1:
         return ()
     return tuple(map(str, prices[place[a] + 1 :]))
 
