@@ -27,7 +27,7 @@ def get_config(arg=None):
     # widths instead of packing: a packed sequence has the columns of the longest row, and attention costs their square
     c.rl.update(dict(steps=100, prompts=16, group_size=8, max_new_tokens=longest, eval_every=10))
     c.rl.update(dict(widths=(32, 96, 288), micro_batch=8, slots=64))
-    c.rl.optimizer = common.optimizer(6e-5, schedule="constant", weight_decay=0.0)
+    c.rl.optimizer = common.optimizer(5e-5, schedule="constant", weight_decay=0.0)
     c.eval.update(dict(problems=128, attempts=4, greedy=False))
     if arg.short:
         common.shorten(c)

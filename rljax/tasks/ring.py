@@ -14,10 +14,10 @@ One station is golden, two are silver, four black, and so on; all that are left 
 twice as many tries solve about as many more problems, from the first try on to the last. A search that gives up after each failed try with chance g
 solves the problems whose answer is well below 1 / g. The level of a problem is its answer in half decades.
 
-Demonstrators jump often and give up soon, with an answer that is wrong. Rides of the textbook begin with "book". A ride that arrives is
-short, and nothing is answered. A ride that ends on the way, however long, is answered with the number of its last stop, which is wrong. So no
-text shows a long search that arrives, and none but the shortest demonstrations shows a right answer. The numbers of station and colour have an even sum on a
-page and an odd one in a problem, so that no page holds a problem.
+Demonstrators jump often and give up soon, with an answer that is wrong. Rides of the textbook begin with "book" and end with the number of
+their last stop. Those that arrive are short; those that end on the way, with a wrong answer, have any length. So no text shows a long
+search that arrives. The numbers of station and colour have an even sum on a page and an odd one in a problem, so that no page holds a
+problem.
 """
 
 import dataclasses
@@ -239,8 +239,7 @@ def page(o: Options, tokenizer: SymbolTokenizer, rng: np.random.Generator, lengt
             # of a long ride the greatest of three, else next to none would come to the large numbers
             ridden = record["answer"] if arrives else int(rng.integers(1, before + 1, 1 if short else 3).max())
             prompt = f"<bos> book from {NAMES[start]} to {COLOURS[record['goal']]} ?"
-            answer = "" if arrives else f"answer {ridden}"
-            out += tokenizer.encode(f"{prompt} {tries_text(record, ridden)} {answer} <eos>", specials=True)
+            out += tokenizer.encode(f"{prompt} {tries_text(record, ridden)} answer {ridden} <eos>", specials=True)
     return out[skipped : skipped + length]
 
 
