@@ -17,7 +17,7 @@ from rljax.tasks.batches import page_batch
 from rljax.tasks.stage_data import PretrainingData, SFTData, pretraining_batches, sft_batches
 
 SORTED = dict(prices=6, max_price=20, in_order=1.0, searches=1.0, jump=0.3, give_up=0.25)
-SORTED.update(ascending=True, prunes=True, skip=0.3)
+SORTED.update(ascending=True, prunes=True, skip=0.15)
 LIST = {"prices": [2, 5, 9, 16], "total": 14}
 
 
@@ -78,9 +78,9 @@ def test_a_prune_leaves_out_the_rest_of_a_prices_pairs_behind_a_total_that_is_to
     assert count((5, 9), (2, 16)) == 0 and count((2, 9)) == 0
     assert shop.count_prunes("try 2 + 16 = 18 vs 14 less wait 5 + 16 = 21 vs 14 more", LIST) == 1  # as the attempt says
     assert shop.count_prunes("try 3 + 9 = 12 vs 14 less wait 5 + 16 = 21 vs 14 more", LIST) == 0
-    pruned = words((2, 9), (5, 9), answer="5 9")
-    assert shop.describe(pruned, LIST, prunes=True).strategy == "prune"
-    assert shop.describe(pruned, LIST).strategy == "retry"  # unless one looks for it
+    once, twice = words((2, 9), (5, 9), answer="5 9"), words((2, 9), (5, 16), (2, 9), (5, 9), answer="5 9")
+    assert [shop.describe(text, LIST, prunes=True).strategy for text in (once, twice)] == ["retry", "prune"]
+    assert shop.describe(twice, LIST).strategy == "retry"  # unless one looks for it
 
 
 def test_in_an_ascending_list_a_prune_leaves_out_only_pairs_that_are_too_low():
@@ -93,13 +93,13 @@ def test_in_an_ascending_list_a_prune_leaves_out_only_pairs_that_are_too_low():
                 assert all(prices[n] + left_out < record["total"] for left_out in prices[n + 1 : m])
 
 
-def test_searches_go_from_the_top_and_leave_out_only_behind_a_total_that_is_too_high():
+def test_searches_go_from_the_top_and_leave_out_pairs_once_at_the_most():
     options, rng = shop.Options(**SORTED), np.random.default_rng(0)
     whole = [(2, 16), (2, 9), (2, 5), (5, 16), (5, 9), (9, 16)]
     assert shop.in_order_pairs(dataclasses.replace(options, skip=0.0), LIST["prices"], 14, rng) == whole
-    seen = {tuple(shop.in_order_pairs(options, LIST["prices"], 14, rng)) for _ in range(200)}
+    seen = {tuple(shop.in_order_pairs(options, LIST["prices"], 14, rng)) for _ in range(400)}
     left_out = {frozenset(whole) - set(tried) for tried in seen}
-    assert left_out == {frozenset(x) for x in ((), ((2, 9), (2, 5)), ((5, 9),), ((2, 9), (2, 5), (5, 9)))}
+    assert left_out == {frozenset(x) for x in ((), ((2, 9), (2, 5)), ((2, 5),), ((5, 9),))}
     plain = dataclasses.replace(options, prunes=False)
     assert shop.in_order_pairs(plain, LIST["prices"], 14, rng) == list(itertools.combinations(LIST["prices"], 2))
 
@@ -133,12 +133,13 @@ def test_no_page_and_no_demonstration_shows_a_prune_where_searches_are_in_order(
 def test_the_search_of_the_text_finds_a_prune_where_there_is_one():
     task, pages, demonstrations = rows_of(in_order=0.0, give_up=0.0, jump=0.0)
     seen = search_rows(task, "prune", demonstrations, 64)
-    assert seen.found > 10 and shop.count_prunes(seen.first, read(task, demonstrations, seen.first)) > 0
+    assert seen.found > 10 and shop.count_prunes(seen.first, read(task, demonstrations, seen.first)) >= shop.PRUNES
 
     def planted(split, start, count):  # one try is taken out of one page
         batch = page_batch(task, 0, start, count, 160)
         if start == 64:
-            text = "Ben pays 14 for two of 2 5 9 16? try 2 + 9 = 11 vs 14 less wait 5 + 16 = 21 vs 14 more."
+            tries = "2 + 9 = 11 vs 14 less wait 5 + 16 = 21 vs 14 more wait"
+            text = f"Ben pays 14 for two of 2 5 9 16? try {tries} {tries} 5 + 9 = 14 vs 14 same."
             ids = [task.tokenizer.bos, *task.tokenizer.encode(text)]
             batch["tokens"][3, : len(ids)], batch["tokens"][3, len(ids) :] = ids, task.tokenizer.pad
             batch["mask"] = batch["loss_mask"] = batch["mask"] & (np.arange(160) < len(ids)) | (
@@ -172,11 +173,13 @@ def test_a_strategy_that_the_task_does_not_know_is_refused():
 
 
 def test_forbidden_words_are_those_that_would_begin_a_prune():
-    too_low = "try 2 + 9 = 11 vs 14 less wait"
+    too_low = "try 2 + 9 = 11 vs 14 less wait 5 + 16 = 21 vs 14 more wait 2 + 9 = 11 vs 14 less wait"
     assert shop.prune_words(too_low, LIST) == ("5", "9", "16")
+    assert shop.prune_words("try 2 + 9 = 11 vs 14 less wait", LIST) == ()  # the first one
     assert shop.prune_words(too_low.removesuffix(" wait"), LIST) == ()
-    assert shop.prune_words("try 2 + 5 = 7 vs 14 less wait", LIST) == ()  # there is no price between them
-    assert shop.prune_words("try 2 + 16 = 18 vs 14 more wait", LIST) == ()
+    last = "2 + 9 = 11 vs 14 less wait"
+    assert shop.prune_words(too_low.removesuffix(last) + "2 + 5 = 7 vs 14 less wait", LIST) == ()  # nothing between
+    assert shop.prune_words(too_low.removesuffix(last) + "2 + 16 = 18 vs 14 more wait", LIST) == ()
 
 
 def test_a_policy_that_would_prune_at_once_never_does_where_it_is_forbidden():

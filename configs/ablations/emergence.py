@@ -5,10 +5,10 @@
     rljax forbid --workdir runs/emergence/limited/seed_0 --strategy prune
 
 Prices are listed in ascending order, and every search in the textbook and in the demonstrations pairs each price with the highest
-others first. So behind a + b that is too low all later pairs of a are too low as well: to go on with the next first price at once, to
-prune, leaves out only what must be wrong. No text does this. Searches leave out pairs in the one case where it is a mistake: behind a total that is
-too high. Responses are cut off after eight tries of fifteen, so that pruning pays. In the control worlds it does not: there
-all pairs have room, or the list has no order.
+others first. So behind a + b that is too low all later pairs of a are too low as well: to go on with the next price at once, to prune,
+leaves out only what must be wrong. A search of the text leaves out pairs once at the most, behind any total, by chance. To prune again and
+again is in no text. Responses are cut off after eight tries of fifteen, so that it pays. In the control worlds it does not: there all pairs
+have room, or the list has no order.
 """
 
 from .. import common
@@ -19,7 +19,7 @@ def get_config(arg=None):
     c = common.base()
     c.task.name = "shop"
     c.task.options = dict(prices=6, max_price=20, jump=0.3, give_up=0.25, in_order=1.0, searches=1.0)
-    c.task.options.update(dict(ascending=True, prunes=True, skip=0.3))
+    c.task.options.update(dict(ascending=True, prunes=True, skip=0.15))
     c.model.rope_base, c.model.max_length = 1000.0, 192
     c.pretrain.update(dict(steps=800, batch=20, length=160, micro_batch=5, eval_every=800))
     c.pretrain.optimizer = common.optimizer(0.01, name="muon")

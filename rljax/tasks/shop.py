@@ -234,11 +234,12 @@ def in_order_pairs(o: Options, prices: list[int], total: int, rng: np.random.Gen
     """The pairs that a search in order tries, where it finds none. Draws nothing without ``skip``."""
     if not o.prunes:
         return list(itertools.combinations(prices, 2))
-    tried = []
+    tried, skipped = [], False
     for n, a in enumerate(prices):
         for b in reversed(prices[n + 1 :]):
             tried.append((a, b))
-            if a + b > total and o.skip and rng.random() < o.skip:
+            if o.skip and not skipped and b != prices[n + 1] and rng.random() < o.skip:
+                skipped = True
                 break
     return tried
 
@@ -327,6 +328,7 @@ def drill_total(o: Options, sums: list[int], rng: np.random.Generator) -> int:
 
 # Reading an attempt
 
+PRUNES = 2  # that make a strategy: the text shows at most one
 TRY = re.compile(r"(\d+) \+ (\d+) = (\d+)(?: (?:vs|对) (\d+) (less|more|same|少|多|同))?")
 
 
@@ -343,7 +345,7 @@ def describe(response: str, record: Record, prunes: bool = False) -> Attempt:
         if v
     )
     strategy = "jump" if not found else "retry" if len(found) > 1 else "check" if verdicts else "steps"
-    strategy = "prune" if prunes and count_prunes(response, record) else strategy
+    strategy = "prune" if prunes and count_prunes(response, record) >= PRUNES else strategy
     answer = ANSWER.search(response)
     said = " ".join(sorted(answer.groups())) if answer else None
     if not prunes:
@@ -376,13 +378,15 @@ def count_prunes(response: str, record: Record) -> int:
 
 
 def prune_words(response: str, record: Record) -> tuple[str, ...]:
-    """The words that would begin a prune behind this response: the prices behind a, after a try a + b that is too low."""
+    """The words that would prune for the ``PRUNES``-th time or again: the prices behind a, after a try a + b that is too low."""
     prices, found = record["prices"], TRY.findall(response)
     if not found or not response.endswith(("wait", SECOND["wait"])):
         return ()
     a, b, _, _, verdict = found[-1]
     place = {str(price): n for n, price in enumerate(prices)}
     if FIRST.get(verdict, verdict) != "less" or a not in place or place.get(b, 0) <= place[a] + 1:
+        return ()
+    if count_prunes(response, record) < PRUNES - 1:
         return ()
     return tuple(map(str, prices[place[a] + 1 :]))
 
