@@ -112,6 +112,30 @@ DRESSED = [
 ]
 
 
+FENCED = [
+    ("The answer is:\n```\n42\n```", "42"),
+    ("Final answer: `42`", "42"),
+    ("The answer is `42`.", "42"),
+    ("`Final answer: 42`", "42"),
+    ("Answer: ```42```", "42"),
+    ("#### `42`", "42"),
+    ("So the answer is:\n\n```text\n\n42\n```\n", "42"),
+    ("**The answer is:**\n~~~\n42\n~~~", "42"),
+    ("**Final Answer**\n```latex\n\\frac{84}{2}\n```", "42"),
+    ("- Final answer:\n  ````\n  42\n  ````", "42"),
+    ("> Answer:\n> ```\n> 42\n> ```", "42"),
+    ("The answer is:\n```\n42\n```<|im_end|>", "42"),
+    ("Answer:\r\n```\r\n42\r\n```", "42"),
+    ("```\n41\n```\nThe answer is:\n```\n42\n```", "42"),
+    ("```\nThe answer is 42.\n```", "42"),
+    ("```\nAnswer: 42\n```", "42"),
+    ("```\nFinal answer:\n42\n```", "42"),
+    ("```\n\\boxed{42}\n```", "42"),
+    ("The answer is:\n42", "42"),
+    ("The answer is:\n$$\n42\n$$", "42"),
+]
+
+
 NO_BOX = [
     (r"\fboxed{5}", "5"),
     (r"\unboxed{5}", "5"),
@@ -133,6 +157,15 @@ NO_BOX = [
     ("My answer\n58", "58"),
     ("The answer:\n60\n58", "58"),
     ("No answer: 58", "58"),
+    ("```\n42\n```", "42"),
+    ("It prints\n```\n42\n```", "42"),
+    ("The answer is 41.\n```\n42\n```", "42"),
+    ("The answer is not:\n```\n42\n```", "42"),
+    ("I doubt that the answer is:\n```\n42\n```", "42"),
+    ("Answer:\n```\nprint(42)\n```", "42"),
+    ("Answer:\n```\n41\n42\n```", "42"),
+    ("The answer is:\n```\n42\n```\nBut I doubt it.", "42"),
+    ("The answer is\n42", "42"),
 ]
 
 
@@ -187,6 +220,11 @@ def test_a_box_is_read_as_tex_reads_it_and_boxes_in_one_list_are_one_answer(resp
 
 @pytest.mark.parametrize(("response", "answer"), DRESSED)
 def test_a_last_line_is_an_answer_in_bold_in_a_list_in_a_quote_and_after_an_emoji(response, answer):
+    assert verify(response, answer)
+
+
+@pytest.mark.parametrize(("response", "answer"), FENCED)
+def test_code_marks_around_an_answer_or_its_claim_do_not_matter(response, answer):
     assert verify(response, answer)
 
 

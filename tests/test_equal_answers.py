@@ -378,6 +378,48 @@ def test_assignments_equal_the_tuple_of_their_values_and_a_chain_equals_its_one_
     assert answers.verify(f"so it is \\boxed{{{said}}}", answer)
 
 
+MILLIONS = [
+    "1'000'000", "1\u2019000\u2019000", "1 000 000", "1\u00a0000\u00a0000", "1\u2007000\u2007000", "1\u2009000\u2009000",
+    "1\u202f000\u202f000", "1{,}000{,}000", r"1\,000\,000", r"1{\,}000{\,}000", r"1\:000\:000", r"1\;000\;000", r"1\ 000\ 000",
+    r"1\thinspace 000\thinspace000", "1~000~000", "1_000_000", r"1\_000\_000", "1,000,000", r"1\!,\!000\!,\!000", "10^6",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("spelled", MILLIONS)
+def test_a_number_in_groups_of_three_digits_equals_the_plain_one_whichever_of_the_two_is_the_gold(spelled):
+    for pattern in ("{}", "-{}", "{}.5", "${}$", "{} km", "x = {}", r"\frac{{{}}}{{7}}", r"{}\pi", "({}, 2)"):
+        said, plain, other = (pattern.format(number) for number in (spelled, "1000000", "1000001"))
+        if (
+            spelled == "10^6"
+            and pattern != "{}"
+            or ",000" in spelled.replace(r"\!", "").replace(r"\,", "")
+            and pattern == "({}, 2)"
+        ):
+            continue  # a power is no number in "10^6.5", and "(1,000,000, 2)" may be four numbers
+        assert verify(f"\\boxed{{{said}}}", plain) and verify(f"\\boxed{{{plain}}}", said), said
+        assert not verify(f"\\boxed{{{other}}}", said) and not verify(f"\\boxed{{{said}}}", other), said
+        assert answers.is_readable(said) and equivalent(str(extract_answer(f"#### {said}")), plain)
+    for one in MILLIONS:
+        assert verify(f"\\boxed{{{one}}}", spelled)
+
+
+@pytest.mark.parametrize(("said", "plain"), [
+    ("100 200 300", "100200300"), ("1 234", "1234"), ("72 000 1", "720001"), ("5 1 000", "51000"), ("1 000 00", "100000"),
+    ("0 123", "123"), ("0'123", "123"), ("12'00'000", "1200000"), ("1'0000", "10000"), ("1'000_000", "1000000"), ("1_00", "100"),
+    ("1.000.000", "1000000"), ("1, 000, 000", "1000000"), ("1, 234", "1,234"), ("12,34,567", "1234567"), (r"x^2\,000", "x^{2000}"),
+    ("7~2", "72"), ("1_000", "1_0"), ("1000'000", "1000000"), (r"\sqrt2\,000", r"\sqrt{2000}"),
+])  # fmt: skip
+def test_what_may_be_several_numbers_or_has_other_groups_is_not_one_number(said, plain):
+    assert not verify(f"\\boxed{{{said}}}", plain)
+    assert extract_answer(f"#### {said}") != extract_answer(f"#### {plain}")
+
+
+@pytest.mark.parametrize("several", ["100 200 300", "1 234", "1, 234", "1 0", "7~2", "1.000.000"])
+def test_several_numbers_as_the_right_answer_do_not_equal_one(several):
+    one = several.replace(" ", "").replace(",", "").replace("~", "").replace(".", "")
+    assert not verify(f"\\boxed{{{one}}}", several) and verify(f"\\boxed{{{several}}}", several)
+
+
 def test_the_lists_have_at_least_sixty_equal_and_sixty_wrong_answers():
     assert len(set(EQUAL)) >= 60 and len(set(DIFFERENT)) >= 60
 

@@ -13,6 +13,11 @@ one is not an answer. If nothing is marked, the last line counts if it, or its l
     - **Final Answer:** 72         ✅ Answer: **72**         **Final Answer**
                                                              72
 
+    The answer is:           Final Answer: `72`
+    ```
+    72
+    ```
+
 Boxes are read as TeX reads them: ``\boxed{72}``, ``\boxed {72}``, ``\boxed 7`` (one token without braces), ``\fbox{72}``,
 ``\framebox[2cm]{72}``, ``\fcolorbox{red}{white}{72}``, ``\Aboxed{72}``, ``\bbox[5px]{72}`` and those of fancybox. For
 ``\boxed 72`` TeX draws a box around the 7 alone, so the answer is broken. Boxes that only commas, semicolons, "and" or
@@ -49,7 +54,7 @@ SYMBOL = (
 )
 SYMBOLS = re.compile(rf"\A(?: |{SYMBOL})+")
 APPROVAL = " \u2705\u2713\u2714\u2611\ufe0f\U0001f389\U0001f3af\U0001f3c1\u2b50\U0001f31f\U0001f44d\U0001f3c6"
-DRESSING = rf"(?:[ \t*_>\u00b7+-]|{SYMBOL}|[0-9]{{1,2}}[.)] ){{0,12}}"  # bullets, quotes, bold, emoji
+DRESSING = rf"(?:[ \t*_>\u00b7+`-]|{SYMBOL}|[0-9]{{1,2}}[.)] ){{0,12}}"  # bullets, quotes, bold, emoji
 LINE_START = re.compile(rf"\A{DRESSING}")
 LABEL = rf"{DRESSING}(?P<hashes>#{{1,6}} *)?{DRESSING}(?P<label>A|(?:the )?(?:final )?answer)"
 LABEL_BESIDE = re.compile(rf"{LABEL}[ *_]*:[ *_]*(?P<beside>[^\n]*)", re.IGNORECASE)
@@ -69,6 +74,8 @@ HEADING = re.compile(
     r"|(?:final )?answer[:* ]*(?:\n|\Z))",
     re.IGNORECASE,
 )
+FENCE = re.compile(r"[ \t>]*(`{3,}|~{3,})[ \t]*")  # the line that ends a block of code, also in a list or a quote
+LINE_QUOTE = re.compile(r"^[ \t>]+", re.MULTILINE)
 HOPE_PHRASE = re.compile(r"\.? *I hope it is correct\.?[ *]*\Z")  # Minerva's prompt ends answers with it
 
 
@@ -159,28 +166,56 @@ def find_last_tagged(text: str) -> tuple[int, str] | None:
 
 
 def find_last_line_claim(text: str) -> tuple[int, str] | None:
-    """(start, claim) of a last line "A: x" or "So the answer is x.", or of the line below a last heading "# Answer"."""
+    """(start, claim) of a last line "A: x" or "So the answer is x.", or of what stands below a last line "# Answer"."""
     skipped = max(len(text) - MAX_CLAIM_LENGTH, 0)
     tail = text[skipped:].rstrip()
+    found = find_claim_at_end(tail)
+    inside, _, last = tail.rpartition("\n")
+    if not found and FENCE.fullmatch(cut_at_tag(last)):  # the claim itself stands in the block
+        found = find_claim_at_end(inside.rstrip())
+    return found and (skipped + found[0], found[1])
+
+
+def find_claim_at_end(tail: str) -> tuple[int, str] | None:
+    """(start, claim) of the claim that ends a text."""
     begin = tail.rfind("\n") + 1
     if found := LABEL_BESIDE.fullmatch(tail, begin):
-        return skipped + begin + count_leading_spaces(found[0]), clean_claim(found["beside"])
-    value, above = take_last_value(tail)
-    heading = above.rfind("\n") + 1
-    if found := LABEL_ABOVE.fullmatch(above, heading) if "nswer" in above[heading:].lower() else None:
-        return skipped + heading + count_leading_spaces(found[0]), clean_claim(value.lstrip("> "))
-    begin = len(tail) - len(LINE_START.sub("", tail[begin:]))
-    if found := CLAIM_SENTENCE.search(tail[begin:]) if "nswer" in tail[begin:] else None:
-        before = len(found["before"] or "")
-        return skipped + begin + before, clean_claim(found["claim"])
+        return begin + count_leading_spaces(found[0]), clean_claim(found["beside"])
+    if above := find_claim_above(*take_last_value(tail)):
+        return above
+    sentence = match_sentence(tail)
+    return sentence and (sentence[0], clean_claim(sentence[1]))
+
+
+def find_claim_above(value: str, above: str) -> tuple[int, str] | None:
+    """(start, value) where the last line above a value is "# Answer", "**Answer:**" or "So the answer is:"."""
+    begin = above.rfind("\n") + 1
+    if "nswer" not in above[begin:].lower():
+        return None
+    if found := LABEL_ABOVE.fullmatch(above, begin):
+        return begin + count_leading_spaces(found[0]), clean_claim(value.lstrip("> "))
+    if (found := match_sentence(above)) and ":" in above[found[0] :] and not found[1].strip(" *_"):
+        return found[0], clean_claim(value.lstrip("> "))
     return None
 
 
+def match_sentence(text: str) -> tuple[int, str] | None:
+    """(start, claim) of "So the answer is x." at the end of a text."""
+    begin = text.rfind("\n") + 1
+    begin = len(text) - len(LINE_START.sub("", text[begin:]))
+    found = CLAIM_SENTENCE.search(text[begin:]) if "nswer" in text[begin:] else None
+    return found and (begin + len(found["before"] or ""), found["claim"])
+
+
 def take_last_value(tail: str) -> tuple[str, str]:
-    """(value, text above it): the last line, or the formula in the last lines between $$ and $$."""
+    """(value, text above it): the last line, or what stands in the last lines between $$ and $$ or between fences of code."""
     above, _, value = tail.rpartition("\n")
-    opening = {"$$": "$$", "\\]": "\\["}.get(value.strip())
-    if opening:
+    last = cut_at_tag(value).strip()
+    if fence := FENCE.fullmatch(last):
+        opening = re.compile(rf"^[ \t>]*{fence[1]}[^\n`]*$", re.MULTILINE)
+        if found := max(opening.finditer(above), key=re.Match.start, default=None):
+            return LINE_QUOTE.sub("", above[found.end() :]).strip(), above[: found.start()].rstrip(" \t\r\n>")
+    if opening := {"$$": "$$", "\\]": "\\["}.get(last):
         above, _, value = above.rpartition(opening)
     return value, above.rstrip()
 

@@ -163,11 +163,12 @@ def has_readable_form(gold: str, text: str) -> bool:
 
 def compare_texts(text: str, other: str) -> bool | None:
     """True if ``other``, which the response says, equals the right answer ``text``. Both are cleaned."""
-    if number_parsing.remove_spaces(text) == number_parsing.remove_spaces(other):
-        return True
     number, said = (number_parsing.parse_cleaned_number(t, powers=True) for t in (text, other))
     if number and said:
         return number_parsing.numbers_equal(number, said)
+    as_listed = "," in text and bool(number) != bool(said)  # "1, 234" is two numbers, and "1,234" is one
+    if not as_listed and number_parsing.remove_spaces(text) == number_parsing.remove_spaces(other):
+        return True
     number = number_parsing.parse_cleaned_number(text)  # beside 10^6, other formulas may be right too
     if choice := CHOICE.fullmatch(text):
         found = CHOICE.fullmatch(other) or CHOICE_WITH_TEXT.match(other)
@@ -312,11 +313,9 @@ def canonicalize(region: str) -> str | None:
     text = number_parsing.strip_label(number_parsing.strip_decoration(region))
     if not text or len(region) > number_parsing.MAX_LENGTH:
         return None
-    choice = CHOICE.fullmatch(text)
-    return (
-        choice[1]
-        if choice
-        else number_parsing.normalize_words(text)
-        if number_parsing.is_words(text)
-        else number_parsing.remove_spaces(text)
-    )
+    if choice := CHOICE.fullmatch(text):
+        return choice[1]
+    if number_parsing.is_words(text):
+        return number_parsing.normalize_words(text)
+    short = number_parsing.remove_spaces(text)
+    return text if "," in short and number_parsing.parse_number(short) else short  # "1, 234" is no number

@@ -9,7 +9,6 @@ import re
 
 from rljax.verifiers import number_parsing, numeric_evaluation
 
-THOUSANDS = re.compile(r"(?<![0-9])[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])")
 OR_OR_AND = re.compile(r"(?<![A-Za-z])(?:or|and)(?![A-Za-z])")
 SEPARATOR = re.compile(r"[,;]? *(?<![A-Za-z])(?:or|and)(?![A-Za-z])|[,;]")
 ASSIGNMENT = re.compile(r" *([a-zA-Z])(?:_\{?[a-zA-Z0-9]\}?)? ?= ?([^=]+)")
@@ -49,7 +48,7 @@ def split_elements(text: str) -> tuple[str, list[str]] | None:
     places = [n for n, depth in commas if depth == wrapped]
     if not places and not wrapped and text.count("\\pm") == 1:
         return "{}", [text.replace("\\pm", sign) for sign in "+-"]
-    if not places or "=" in text or OR_OR_AND.search(text) or THOUSANDS.search(text):
+    if not places or "=" in text or OR_OR_AND.search(text) or number_parsing.THOUSANDS.search(text):
         return None
     start, end = (2, len(text) - 2) if text[0] == "\\" and wrapped else (int(wrapped), len(text) - int(wrapped))
     edges = [start - 1, *places, end]
@@ -133,7 +132,7 @@ def is_equation_list(sides: list[str]) -> bool:
 
 def split_statements(text: str) -> list[str]:
     """The parts between commas, semicolons, "and", "or" and line breaks, without what is in brackets or a matrix."""
-    text = MATRIX.sub("", THOUSANDS.sub("1", text))
+    text = MATRIX.sub("", number_parsing.THOUSANDS.sub("1", text))
     while (outside := BRACKETED.sub("", text)) != text:
         text = outside
     return re.split(rf"{SEPARATOR.pattern}|\\\\", text)

@@ -43,14 +43,32 @@ NOT_UNITS = frozenset(
     "min actually correction false true except without instead rather unless minimum maximum".split()
 )
 DECORATION = re.compile(
-    r"(?<![0-9])\$|\$(?![0-9])|\\\(|\\\)|\\\[|\\\]|\\left(?![a-z])|\\right(?![a-z])|\\displaystyle|\\!|\*\*|^ *\\quad|~"
+    r"(?<![0-9])\$|\$(?![0-9])|\\\(|\\\)|\\\[|\\\]|\\left(?![a-z])|\\right(?![a-z])|\\displaystyle|\\!|\*\*|^ *\\quad"
     r"|[\u00a2\u00a3\u20ac`]|\\pounds|\\textcent"
 )
+# Groups of three digits, as in 1'000'000 and 1_000_000. A plain space may also stand between two numbers of a list.
+THIN_SPACES = "\u00a0\u2007\u2008\u2009\u200a\u202f~"
+NOT_BEFORE_GROUPS = rf"(?<![0-9A-Za-z.^_'\u2019])(?<![0-9][ {THIN_SPACES}_])"
+GROUPED = re.compile(
+    rf"{NOT_BEFORE_GROUPS}[1-9][0-9]{{0,2}}"
+    rf"(?P<separator>[{THIN_SPACES}'\u2019_]|\\_|\{{?\\[,:;]\}}?|\{{,\}})[0-9]{{3}}"
+    rf"(?:(?P=separator)[0-9]{{3}})*(?![0-9]|[ {THIN_SPACES}'\u2019_]\{{?[0-9])"
+)
+SPACED = re.compile(
+    rf"{NOT_BEFORE_GROUPS}[1-9][0-9]{{0,2}}(?P<separator> |\\ )(?:[0-9]{{3}}(?P=separator))*0[0-9]{{2}}"
+    rf"(?:(?P=separator)[0-9]{{3}})*(?![0-9]|\\? \{{?[0-9])"
+)
+THIN_SPACE = re.compile(r"\\thinspace(?![A-Za-z]) ?")
+THOUSANDS = re.compile(r"(?<![0-9])[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])")
+NOT_ONE_FORMULA = re.compile(r"[,;()\[\]]|\\\{|\\begin")
+NOT_DIGIT = re.compile("[^0-9]+")
 UNICODE_TO_LATEX = str.maketrans(
     dict.fromkeys("\u2212\u2010\u2011\u2013\ufe63\uff0d", "-")
     | dict.fromkeys("\u00d7\u22c5\u00b7\u2217\u2219", "*")
     | dict.fromkeys("\u2044\u2215\u00f7", "/")
-    | dict.fromkeys("\u00a0\u2009\u202f", " ")
+    | dict.fromkeys(
+        "\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000", " "
+    )
     | {
         "\u00b0": " degrees ",
         "\u221a": r"\sqrt ",
@@ -149,7 +167,7 @@ def normalize_notation(text: str) -> str:
     text = text.replace("\\$", "").strip()
     if "**" in text and not text.startswith("**"):
         text = PROGRAM_POWER.sub("^", text)
-    text = DECORATION.sub("", text)
+    text = DECORATION.sub("", join_groups(text)).replace("~", " ")
     if not text.isascii():
         text = unicode_to_latex(text)
     if "10" in text and ("x" in text or "X" in text):
@@ -162,6 +180,22 @@ def normalize_notation(text: str) -> str:
     if "M" in text or "m" in text:
         text = AM_PM.sub(lambda found: f"{found[1] or found[2].lower()}m", text)
     return ORDINAL.sub("", text.strip()).removesuffix(".").strip()
+
+
+def join_groups(text: str) -> str:
+    r"""Numbers without what separates their groups of three digits: 1'000'000, 1\,000\,000, 1_000_000 -> 1000000.
+
+    The separator is the same throughout. A plain space is one only where a later group begins with 0, which no number of a
+    list does: "1 000 000" is a number, and "100 200 300" may be three. Groups with commas stay as they are.
+    """
+    together = lambda found: NOT_DIGIT.sub("", found[0])
+    return SPACED.sub(together, GROUPED.sub(together, THIN_SPACE.sub(r"\\,", text)))
+
+
+def join_thousands(text: str) -> str:
+    r"""A formula without commas, where they are all in numbers of groups: 1,000\pi -> 1000\pi. (1,000) may be a pair, and stays."""
+    joined = THOUSANDS.sub(lambda found: found[0].replace(",", ""), text)
+    return text if NOT_ONE_FORMULA.search(joined) else joined
 
 
 def unicode_to_latex(text: str) -> str:
@@ -248,7 +282,7 @@ def numbers_equal(gold: ParsedNumber, answer: ParsedNumber) -> bool:
 @functools.lru_cache(maxsize=1 << 12)
 def strip_decoration(text: str) -> str:
     """An expression in normal notation, without "the answer is" before it and without units after it."""
-    text = normalize_notation(text) if len(text) <= 2 * MAX_LENGTH else ""
+    text = join_thousands(normalize_notation(text)) if len(text) <= 2 * MAX_LENGTH else ""
     text = CLAIM.sub("", re.sub(r"\bdegrees\b", "", text)).removeprefix("\\approx").strip()
     units = None if is_words(text) else UNITS.search(text.replace("\\pi ", "(pi) "))
     return text if units is None or not is_unit(units.group()) else text[: len(text) - len(units.group())].strip()
