@@ -28,6 +28,7 @@ from rljax.structs import ConfigTree
 from rljax.training import command_line, journal
 from rljax.training.command_line import Flag
 from rljax.training.run import resolve
+from rljax.training.schema import check_names, overlay
 from rljax.training.workdir import hold_workdir
 
 from . import collect, pretrain, rl, sft
@@ -67,7 +68,9 @@ def run(config: ConfigTree, workdir: Path, seeds: int = 1) -> None:
 
 def check_distillation(config: ConfigTree) -> None:
     """Raise UserError for a setting of the section ``distillation`` that a later model could not use."""
-    options = build(DistillationOptions, config.distillation, "distillation.")
+    names = [field.name for field in dataclasses.fields(DistillationOptions)] + ["student"]
+    section = check_names(config.distillation, "distillation", names, names)
+    options = build(DistillationOptions, section, "distillation.")
     resolve(make_config(config, "teacher", 0, {"rl.steps": options.teacher_steps}))
     resolve(make_config(config, "start", 0, {}))
 
@@ -114,7 +117,7 @@ def make_config(config: ConfigTree, name: str, seed: int, changes: dict[str, Any
         del model.distillation
     model.seed = seed
     if name != "teacher":
-        model.model.update(config.distillation.student)
+        overlay(model, "model", config.distillation.student, "distillation.student")
     for key, value in changes.items():
         section, setting = key.split(".")
         model[section][setting] = value

@@ -33,10 +33,18 @@ from rljax.options import Declared, check
 from rljax.structs import ConfigTree
 from rljax.training import command_line, initial_state, journal
 from rljax.training.run import resolve
+from rljax.training.schema import check_names, overlay
 from rljax.training.workdir import hold_workdir
 
 from . import collect, pretrain, rl, sft
 
+DATA = ("cold", "reject", "distil")  # the three files of attempts that are imitated
+RL_STAGES = ("zero", "dev2", "dev2_free", "r1", "small_rl", "small_distilled_rl")
+FILTER = {  # which attempts: the flags of `collect`, whose own checks follow
+    **dict.fromkeys(("problems", "attempts", "at_least", "at_most", "per_problem"), Declared("", int)),
+    **dict.fromkeys(("temperature", "top_p"), Declared("", float)),
+    "language": Declared("", float, low=0, high=1),
+}
 STAGES = {"pretrain": pretrain.run, "sft": sft.run, "rl": rl.run}
 
 
@@ -94,8 +102,14 @@ def run(config: ConfigTree, workdir: Path) -> None:
 
 def check_recipe(config: ConfigTree) -> None:
     """Raise UserError for a setting of the section ``recipe`` that one of the later stages could not use."""
+    names = ("small", "watch", "steps", "target", "reward", "cooler", *DATA)
+    check_names(config.recipe, "recipe", names, names)
+    check_names(config.recipe.steps, "recipe.steps", RL_STAGES)
     options = config.recipe
-    for name in ("cold", "reject", "distil"):
+    for name in DATA:
+        check_names(options[name], f"recipe.{name}", ("filter", "epochs", "general"), ("filter", "epochs", "general"))
+        for key, value in check_names(options[name].filter, f"recipe.{name}.filter", [*FILTER]).items():
+            check(FILTER[key], value, f"recipe.{name}.filter.{key}")
         data, asked = options[name], {"problems": 512, "attempts": 4} | options[name].filter.to_dict()
         check(Declared("", float, above=0, high=1000), data.epochs, f"recipe.{name}.epochs")
         check(Declared("", float, low=0, high=0.99), data.general, f"recipe.{name}.general")
@@ -120,10 +134,10 @@ def make_stage_config(config: ConfigTree, name: str, stage: str, start: str, cha
     with stage_config.unlocked():
         del stage_config.recipe  # a later change of another stage must not change this run's config
     stage_config.stages, stage_config[stage].start = (stage,), start
-    stage_config.eval.update(options.watch)
+    overlay(stage_config, "eval", options.watch, "recipe.watch")
     stage_config.rl.steps = options.steps.get(name, stage_config.rl.steps)
     if name.startswith("small"):
-        stage_config.model.update(options.small)
+        overlay(stage_config, "model", options.small, "recipe.small")
     for key, value in changes.items():
         section, setting = key.split(".")
         stage_config[section][setting] = value

@@ -15,7 +15,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from configs import shop
+from configs import common, shop
 from rljax.errors import UserError
 from rljax.training import schema
 from rljax.training.run import resolve
@@ -178,3 +178,24 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        (lambda c: c.rl.update(dict(promts=3)), "rl.promts: there is no such setting; did you mean rl.prompts?"),
+        (
+            lambda c: c.rl.optimizer.update(dict(lr=1e-3)),
+            "rl.optimizer.lr: there is no such setting; did you mean rl.optimizer.learning_rate?",
+        ),
+        (lambda c: c.update(dict(evl=dict(rows=3))), "evl.rows: there is no such setting; did you mean eval.rows?"),
+        (lambda c: setattr(c.rl, "optimizer", dict(learning_rate=1e-3)), "rl.optimizer.name: this setting is missing"),
+        (lambda c: c.rl.pop("limit"), "rl.limit."),
+    ],
+)
+def test_a_config_in_python_with_a_key_too_much_or_too_few_is_one_line(change, said):
+    config = common.base()
+    with config.unlocked(), config.ignore_type():
+        change(config)
+    with pytest.raises(UserError, match=said.replace("?", "[?]")):
+        schema.check_config(config)

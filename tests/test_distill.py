@@ -50,12 +50,21 @@ def test_a_config_without_the_section_and_no_seed_are_refused(tmp_path):
         ("teacher_steps", 0, "distillation.teacher_steps=0: must be at least 1"),
         ("problems", 10**13, "distillation.problems=10000000000000: must be at least 1"),
         ("epochs", (1, 0), r"distillation.epochs=\(1, 0\): each item must be at least 1"),
-        ("student", {"width": -1}, "model.width=-1"),
+        ("student", {"width": -1}, "distillation.student.width=-1: must be at least"),
+        (
+            "student",
+            {"widht": 32},
+            "distillation.student.widht: `model` has no such setting; did you mean distillation.student.width",
+        ),
+        ("student", {"width": "32"}, "distillation.student.width='32': must be a whole number"),
+        ("student", 5, "distillation.student=5: must be a dict of settings"),
+        ("student", {"lora": {"rank": 2}}, "distillation.student.lora.rank: `model` has no such setting"),
+        ("epoch", 3, "distillation.epoch: there is no such setting; did you mean distillation.epochs"),
     ],
 )
 def test_a_number_that_a_later_model_could_not_use_is_refused_before_any_work(tmp_path, key, value, said):
     config = distillation.get_config()
-    with config.unlocked():
+    with config.unlocked(), config.distillation.ignore_type():
         config.distillation[key] = value
     with pytest.raises(UserError, match=said):
         distill.run(config, tmp_path)

@@ -108,11 +108,31 @@ def test_attempts_of_any_two_models_are_shown_side_by_side(tmp_path):
         ({"recipe.reward": "0*correct"}, "rl.reward"),
         ({"recipe.steps.small_rl": -1}, "rl.steps=-1"),
         ({"recipe.target": "xx"}, "--target=xx"),
+        (
+            {"recipe.small.widht": 32},
+            "recipe.small.widht: `model` has no such setting; did you mean recipe.small.width?",
+        ),
+        (
+            {"recipe.watch.problem": 3},
+            "recipe.watch.problem: `eval` has no such setting; did you mean recipe.watch.problems?",
+        ),
+        ({"recipe.watch.problems": "3"}, "recipe.watch.problems='3': must be a whole number"),
+        ({"recipe.steps.zeroo": 3}, "recipe.steps.zeroo: there is no such setting; did you mean recipe.steps.zero?"),
+        ({"recipe.cold.filter.problms": 3}, "recipe.cold.filter.problms: there is no such setting; did you mean"),
+        ({"recipe.cold.filter.language": 2.0}, "recipe.cold.filter.language=2.0: must be"),
+        ({"recipe.cold.epoch": 3}, "recipe.cold.epoch: there is no such setting; did you mean recipe.cold.epochs?"),
+        ({"recipe.coolr": 0.5}, "recipe.coolr: there is no such setting; did you mean recipe.cooler?"),
     ],
 )
 def test_a_number_that_a_later_stage_could_not_use_is_refused_before_any_work(tmp_path, changes, said):
     config = recipe_config.get_config()
-    config.update_from_flattened_dict(changes)
+    for key, value in changes.items():
+        *groups, name = key.split(".")
+        section = config
+        for group in groups:
+            section = section[group]
+        with section.unlocked(), section.ignore_type():
+            section[name] = value
     with pytest.raises(UserError, match=re.escape(said)):
         recipe.run(config, tmp_path)
     assert not list(tmp_path.iterdir())

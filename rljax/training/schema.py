@@ -10,7 +10,7 @@ stand in the tree that a user writes. Nothing else knows the tree's shape.
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict, config_dict
@@ -26,6 +26,7 @@ from rljax.sampler import LengthLimit, Sampling
 from rljax.structs import ConfigTree
 from rljax.tasks.curriculum import Levels, ProblemOptions
 from rljax.tasks.stage_data import PretrainingData, SFTData
+from rljax.training.config_files import nearest_key, synonym_of
 from rljax.transformer.lora import LoraOptions
 
 STAGES = ("pretrain", "sft", "rl")
@@ -219,14 +220,66 @@ def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 
 def check_config(tree: ConfigTree) -> None:
-    """Raise UserError for a key that nobody declares, and for a value outside its range. ``task.options`` are the task's."""
+    """Raise UserError for a key that nobody declares or that is missing, and for a value outside its range.
+
+    ``task.options`` are the task's.
+    """
     known = declarations()
-    for key, value in leaves(tree.to_dict()):
-        if key.startswith("task.options."):
-            continue
+    values = {key: value for key, value in leaves(tree.to_dict()) if not key.startswith("task.options.")}
+    for key, value in values.items():
         if key not in known:
-            raise UserError(f"{key}: there is no such setting")
+            raise UserError(f"{key}: there is no such setting; did you mean {meant_key(key, list(known))}?")
         options.check(known[key][0], value, key)
+    if missing := next((key for key in known if key not in values), None):
+        raise UserError(
+            f"{missing}: this setting is missing from the config: begin with configs.common.base(), and change its sections "
+            "key by key, or with `.update`"
+        )
+
+
+def meant_key(key: str, known: Sequence[str]) -> str:
+    """The known key that an unknown one probably means: what other libraries call so, or the nearest one."""
+    synonym = (synonym_of(key, known) or "").removeprefix("--config.")
+    return synonym if synonym in known else nearest_key(key, known)
+
+
+def overlay(config: ConfigTree, section: str, values: Any, where: str) -> None:
+    """Lay settings of the user's, which stand at the key ``where``, over a section of the config.
+
+    Raises UserError, naming the key after ``where``, for one that the section does not have or a value outside its range.
+    """
+    known = {
+        key.removeprefix(f"{section}."): found
+        for key, (found, _) in declarations().items()
+        if key.startswith(f"{section}.")
+    }
+    for name, value in leaves(check_names(values, where)):
+        if name not in known:
+            raise UserError(
+                f"{where}.{name}: `{section}` has no such setting; did you mean {where}.{meant_key(name, list(known))}?"
+            )
+        options.check(known[name], value, f"{where}.{name}")
+        *groups, last = name.split(".")
+        target = config[section]
+        for group in groups:
+            target = target[group]
+        target[last] = tuple(value) if isinstance(value, list) else value
+
+
+def check_names(
+    values: Any, where: str, known: Sequence[str] | None = None, needed: Sequence[str] = ()
+) -> dict[str, Any]:
+    """A group of a config as a dict. Raises UserError where it is none, and for a name that is not known or is missing."""
+    if not isinstance(values, (Mapping, ConfigDict)):
+        raise UserError(f"{where}={options.format_value(values)}: must be a dict of settings")
+    found = values.to_dict() if isinstance(values, ConfigDict) else dict(values)
+    for name in found:
+        if known is not None and name not in known:
+            near = nearest_key(str(name), list(known))
+            raise UserError(f"{where}.{name}: there is no such setting; did you mean {where}.{near}?")
+    if missing := next((name for name in needed if name not in found), None):
+        raise UserError(f"{where}.{missing}: this setting is missing")
+    return found
 
 
 def build_section(cls: type, tree: ConfigTree, section: str, **others: Any) -> Any:
