@@ -190,7 +190,7 @@ if __name__ == "__main__":
         ),
         (lambda c: c.update(dict(evl=dict(rows=3))), "evl.rows: there is no such setting; did you mean eval.rows?"),
         (lambda c: setattr(c.rl, "optimizer", dict(learning_rate=1e-3)), "rl.optimizer.name: this setting is missing"),
-        (lambda c: c.rl.pop("limit"), "rl.limit."),
+        (lambda c: c.rl.__delattr__("limit"), "rl.limit.[a-z_]+: this setting is missing"),
     ],
 )
 def test_a_config_in_python_with_a_key_too_much_or_too_few_is_one_line(change, said):
