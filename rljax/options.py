@@ -64,11 +64,7 @@ class Declared(NamedTuple):
         if self.choices and value not in self.choices:
             return self.range()
         if self.kind is str:
-            return (
-                f"must be text of at most {MAX_ITEMS:,} characters"
-                if len(value) > MAX_ITEMS
-                else ("must be text without a NUL character" if "\0" in value else "")
-            )
+            return problem_of_text(value)
         return "" if self.kind is bool else self.problem_of_number(value)
 
     def problem_of_number(self, value: float) -> str:
@@ -95,6 +91,16 @@ class Declared(NamedTuple):
         problems = (each.problem(value) for value in values)
         first = next(filter(None, problems), "")
         return f"each item {first}" if first else ""
+
+
+def problem_of_text(value: str) -> str:
+    """What is wrong with a text: it stands in files and messages, which are UTF-8."""
+    if len(value) > MAX_ITEMS:
+        return f"must be text of at most {MAX_ITEMS:,} characters"
+    if "\0" in value:
+        return "must be text without a NUL character"
+    alone = any("\ud800" <= character <= "\udfff" for character in value)
+    return "must be text that UTF-8 can hold" if alone else ""
 
 
 NAMES = {bool: "True or False", int: "a whole number", float: "a number", str: "text", tuple: "a tuple"}

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from configs import common, shop
 from rljax.errors import UserError
 from rljax.training import schema
+from rljax.training.config_files import override_config
 from rljax.training.run import resolve
 
 EDGES: dict[type, tuple] = {
@@ -199,3 +200,26 @@ def test_a_config_in_python_with_a_key_too_much_or_too_few_is_one_line(change, s
         change(config)
     with pytest.raises(UserError, match=said.replace("?", "[?]")):
         schema.check_config(config)
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ("model.rope_scaling=('linear',)", "model: rope_scaling=.*after 'linear' come 1 values: factor"),
+        ("model.rope_scaling=('linear','x')", "factor must be a number"),
+        ("model.rope_scaling=('linear',0)", "factor must be above 0"),
+        ("model.rope_scaling=('yarn',1e999,32.0,1.0,4,1.0,True)", "factor must be a finite number"),
+        ("model.rope_scaling=('yarn',4.0,32.0,1.0,0,1.0,True)", "original length must be above 0"),
+        ("model.rope_scaling=('yarn',4.0,32.0,1.0,4,1.0,2)", "whether to round must be True or False"),
+        ("model.rope_scaling=('llama3',8.0,4.0,1.0,8192)", "low frequency must be below the high one"),
+        ("model.rope_scaling=((1,),)", r"rope_scaling=\(1,\) is unknown"),
+        ("rl.row.surrogate=ppo_clip(low=-1)", "ppo_clip.low=-1.: must be at least 0"),
+        ("rl.row.surrogate=ppo_clip(dual_clip=0.5)", "must be above 1"),
+        ("rl.row.correction=token_truncate(hi=-2)", "token_truncate.hi=-2.: must be above 0"),
+        ("rl.row.tokens=top_entropy(share=1.5)", "must be at least 0 and at most 1"),
+        ("rl.start=\udcff", "rl.start='.udcff': must be text that UTF-8 can hold"),
+    ],
+)
+def test_numbers_inside_a_tuple_or_a_choice_have_ranges_and_text_can_be_written(change, said):
+    with pytest.raises(UserError, match=said):
+        resolve(override_config(shop.get_config("short"), [change]))

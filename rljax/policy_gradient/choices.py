@@ -13,6 +13,16 @@ from typing import Any, NamedTuple
 from rljax.errors import UserError
 from rljax.options import Declared, format_value
 
+# Ranges of numeric options, which mean the same in every function that has them
+RANGES: dict[str, dict[str, Any]] = {
+    **dict.fromkeys(("low", "high", "clip", "lo", "eps", "alpha", "w_min", "cap"), dict(low=0.0)),
+    **dict.fromkeys(("hi", "delta", "w_max", "tau_pos", "tau_neg"), dict(above=0.0)),
+    **dict.fromkeys(("share", "gamma", "lam", "lam_critic"), dict(low=0.0, high=1.0)),
+    "dual_clip": dict(above=1.0),
+    "ddof": dict(low=0, high=1),
+    "rounds": dict(low=1),
+}
+
 
 class Choice(NamedTuple):
     """A function of a table, by name, and the options that differ from its defaults."""
@@ -46,7 +56,9 @@ def parse(text: str | Choice, table: Mapping[str, Callable], what: str) -> Choic
             raise UserError(f"{what}={choice}: {option} is a number, not {value!r}")
         if words and value is not None and value not in words:
             raise UserError(f"{what}={choice}: {option} must be one of {words}")
-        if problem := problem_of_literal(value) or problem_of_kind(table[choice.name], option, value):
+        function = table[choice.name]
+        problem = problem_of_literal(value) or problem_of_kind(function, option, value)
+        if problem := problem or problem_of_range(function, option, value):
             raise UserError(f"{what}: {choice.name}({option}={format_value(value)}): {problem}")
     missing = [k for k, v in options(table[choice.name]).items() if v is inspect.Parameter.empty]
     if missing := [k for k in missing if k not in choice.options]:
@@ -88,6 +100,14 @@ def problem_of_kind(function: Callable, option: str, value: Any) -> str:
     if isinstance(value, (int, float)) and kinds and not {int, float} & kinds:
         return "must be True or False" if bool in kinds else "must be a tuple" if tuple in kinds else ""
     return "must be a whole number" if isinstance(value, float) and int in kinds and float not in kinds else ""
+
+
+def problem_of_range(function: Callable, option: str, value: Any) -> str:
+    """What is wrong with the size of a number, where the option is one of ours; a plug-in's may mean something else."""
+    ours = function.__module__.startswith(f"{__package__}.")
+    if not ours or option not in RANGES or isinstance(value, bool) or not isinstance(value, (int, float)):
+        return ""
+    return Declared("", float, **RANGES[option]).problem(value)
 
 
 def kinds_of(function: Callable, option: str) -> set[Any]:

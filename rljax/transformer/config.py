@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 from rljax.errors import UserError
-from rljax.options import declared, option
+from rljax.options import Declared, declared, format_value, option
 from rljax.transformer.layout import Layout
 
 Array = jax.Array
@@ -16,7 +16,11 @@ DTYPES = ("float32", "bfloat16", "float16", "float64")
 SPLASH_KERNELS = ("splash", "splash_interpreted")
 ATTENTION_KERNELS = ("cudnn", "xla", *SPLASH_KERNELS)
 PACKED_ATTENTION = ("own", *SPLASH_KERNELS)  # those that know packed sequences
-SCALINGS = ("linear", "llama3", "yarn")
+SCALINGS = {  # what follows the name
+    "linear": ("factor",),
+    "llama3": ("factor", "low frequency", "high frequency", "original length"),
+    "yarn": ("factor", "fast rotations", "slow rotations", "original length", "stretch", "whether to round"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,8 +113,11 @@ class Config:
                 )
         if any(self.sliding) and not self.window:
             raise UserError("model: some layers slide, but window is not set")
-        if self.rope_scaling and self.rope_scaling[0] not in SCALINGS:
-            raise UserError(f"model: rope_scaling={self.rope_scaling[0]!r} is unknown, choose from {SCALINGS}")
+        if self.rope_scaling and self.rope_scaling[0] not in tuple(SCALINGS):
+            kind = format_value(self.rope_scaling[0])
+            raise UserError(f"model: rope_scaling={kind} is unknown, choose from {tuple(SCALINGS)}")
+        if problem := problem_of_scaling(self.rope_scaling):
+            raise UserError(f"model: rope_scaling={format_value(self.rope_scaling)}: {problem}")
         if self.latent and not 0 < self.rope_width <= self.head_width:
             raise UserError(
                 f"model: latent={self.latent} needs rope_width={self.rope_width} to be part of head_width={self.head_width}"
@@ -196,3 +203,20 @@ ACTIVATIONS = {
 # Kernels for attention over whole sequences: those of jax.nn.dot_product_attention, and the TPU's. "xla" and
 # "splash_interpreted" run on any device, slowly: tests compare with them.
 KERNEL_PLATFORM = {"cudnn": "gpu", "splash": "tpu"}  # that a kernel needs
+
+
+def problem_of_scaling(scaling: tuple) -> str:
+    """What is wrong with the numbers of a scaling of the rotary positions; "" where nothing is."""
+    if not scaling:
+        return ""
+    kind, *numbers = scaling
+    names = SCALINGS[kind]
+    if len(numbers) != len(names):
+        return f"after {kind!r} come {len(names)} values: {', '.join(names)}"
+    for name, number in zip(names, numbers, strict=True):
+        known = Declared("", bool) if name == "whether to round" else Declared("", float, above=0)
+        if problem := known.problem(number):
+            return f"{name} {problem}"
+    if kind == "llama3" and numbers[1] >= numbers[2]:
+        return "the low frequency must be below the high one"
+    return ""
