@@ -6,7 +6,7 @@
 FOLDER holds google/gemma-2-2b-it as Hugging Face has it: config.json, safetensors, tokenizer.json. By default adapters of
 rank 32 learn beside frozen bfloat16 weights; ``adapters=0`` learns all weights in float32.
 
-Memory, upper bounds by compilation (docs/models.md), on data=gsm8k: 16.5 GB, and 60.1 GB with adapters=0.
+Memory, upper bounds by compilation (docs/models.md), on data=gsm8k: 20.5 GB, and 60.1 GB with adapters=0.
 Evaluation samples as many attempts at once as a rollout has (eval.rows). data=math
 samples four times as many tokens: halve rl.prompts.
 

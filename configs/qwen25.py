@@ -7,8 +7,8 @@ FOLDER holds Qwen/Qwen2.5-0.5B or Qwen/Qwen2.5-1.5B (or their Math or Instruct s
 as Hugging Face has them. All weights learn, unless ``adapters`` names a rank. ``data=countdown,template=r1_zero`` is TinyZero's
 experiment, and needs no data set.
 
-Memory, upper bounds by compilation (docs/models.md), on data=gsm8k: 11.9 GB for 0.5B; 35.2 GB for 1.5B, and
-11.3 GB with adapters=32. Evaluation samples as many attempts at
+Memory, upper bounds by compilation (docs/models.md), on data=gsm8k: 12.5 GB for 0.5B; 35.2 GB for 1.5B, and
+18.4 GB with adapters=32. Evaluation samples as many attempts at
 once as a rollout has (eval.rows). data=math samples four times as many tokens: lower rl.prompts.
 
 Expected: not run here, for want of the weights and of an accelerator. What was run is this config with the real tokenizer

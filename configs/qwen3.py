@@ -6,7 +6,7 @@
 FOLDER holds Qwen/Qwen3-0.6B or Qwen/Qwen3-1.7B (asked in their own chat template, thinking first), or their -Base siblings
 (``template=r1_zero``), as Hugging Face has them. All weights learn, unless ``adapters`` names a rank.
 
-Memory, upper bounds by compilation (docs/models.md), on data=gsm8k: 52.1 GB for 0.6B and 67.5 GB for 1.7B.
+Memory, upper bounds by compilation (docs/models.md), on data=gsm8k: 44.5 GB for 0.6B and 60.4 GB for 1.7B.
 Nearly all of it is the sampler's cache, 114 kB a token: with rl.prompts=8 the cache is a quarter. Evaluation samples as
 many attempts at once as a rollout has (eval.rows).
 
