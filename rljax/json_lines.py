@@ -6,11 +6,14 @@ may hold as they are.
 
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rljax.errors import UserError
+
+HALF = re.compile(rb"\\u[dD][89a-fA-F]")  # how JSON spells a character beyond U+FFFF, by two of these
 
 
 class Line(NamedTuple):
@@ -51,11 +54,25 @@ def read_raw_lines(path: str | Path, what: str = "", blank: bool = True) -> Iter
         if not line.strip() and (blank or is_last):
             continue
         try:
-            yield Line(number, json.loads(line), line + b"\n")
+            value = json.loads(line)
         except (ValueError, RecursionError) as e:  # UnicodeDecodeError is a ValueError
             if is_last:
                 return
             raise UserError(damaged_line(path, number, f"it is not JSON ({str(e)[:100]})", what)) from None
+        if HALF.search(line) and not is_storable(value):
+            raise UserError(
+                damaged_line(path, number, "a text in it has half of a character (\\ud800 to \\udfff)", what)
+            )
+        yield Line(number, value, line + b"\n")
+
+
+def is_storable(value: Any) -> bool:
+    """Whether UTF-8 can hold the texts of a JSON value: not where one has a surrogate without its other half."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def damaged_line(path: str | Path, number: int, reason: str, what: str = "") -> str:

@@ -249,3 +249,13 @@ def test_a_runs_json_that_no_group_writes_is_one_line(tmp_path, text):
     (tmp_path / "runs.json").write_text(text)
     with pytest.raises(UserError, match="runs.json is damaged: bring it back"):
         vmapped.read_group(tmp_path / "runs.json")
+
+
+def test_a_text_with_half_of_a_character_is_damage_and_one_with_both_halves_is_read(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"text": "\\ud83d\\ude00"}\n{"text": "\\\\ud83d"}\n')
+    assert [line["text"] for line in read_json_lines(path)] == ["\U0001f600", "\\ud83d"]
+    for end in (b"\n", b""):  # a whole last line is not torn
+        path.write_bytes(b'{"text": "a"}\n{"deep": [{"\\uD83D": 1}]}' + end)
+        with pytest.raises(UserError, match="line 2 of .*a.jsonl is damaged: a text in it has half of a character"):
+            read_json_lines(path)
