@@ -100,7 +100,7 @@ def test_searches_go_from_the_top_and_leave_out_pairs_once_at_the_most():
     seen = {tuple(shop.in_order_pairs(options, LIST["prices"], 14, rng)) for _ in range(400)}
     left_out = {frozenset(whole) - set(tried) for tried in seen}
     assert left_out == {frozenset(x) for x in ((), ((2, 9), (2, 5)), ((2, 5),), ((5, 9),))}
-    plain = dataclasses.replace(options, prunes=False)
+    plain = dataclasses.replace(options, prunes=False, skip=0.0)
     assert shop.in_order_pairs(plain, LIST["prices"], 14, rng) == list(itertools.combinations(LIST["prices"], 2))
 
 
@@ -161,7 +161,7 @@ def read(task, batches, text):
 
 
 def test_a_strategy_that_the_task_does_not_know_is_refused():
-    task, pages, _ = rows_of(prunes=False)
+    task, pages, _ = rows_of(prunes=False, skip=0.0)
     with pytest.raises(UserError, match="strategy 'prune' is not one of task shop"):
         search_rows(task, "prune", pages, 1)
     countdown = tasks.make_task("countdown")

@@ -51,15 +51,18 @@ class Options:
     second: float = 0.0  # share of tries and answers in the second language; 0: there is none
     searches: float = 0.0  # share of the textbook's drills that go through the pairs in order, in the words of a search
     ascending: bool = False  # prices are listed from the lowest to the highest, and not as they were drawn
-    # searches in order pair each price with the last one of the list first. Attempts that then leave out pairs behind a total that
-    # is too low are a strategy, and tries are counted
+    # searches in order pair each price with the last one of the list first; attempts that twice or more leave out a price's
+    # other pairs behind a total that is too low are a strategy; and tries are counted
     prunes: bool = False
-    skip: float = (
-        0.0  # with ``prunes``: chance that a search leaves out a price's other pairs behind a total that is too *high*
-    )
+    # with ``prunes``: chance behind each try that a search in order leaves out a price's other pairs, but once at the most
+    skip: float = 0.0
 
     def __post_init__(self):
         check_shares("shop", self)
+        if self.skip and not (self.prunes and (self.in_order or self.searches)):
+            raise UserError(
+                f"task shop: skip={self.skip} is of searches in order with prunes=True: set these, or skip=0"
+            )
         if not 1 <= self.max_price <= LARGEST:
             raise UserError(f"task shop: max_price={self.max_price} must be 1 to {LARGEST}")
         if self.prices < 3 or math.comb(self.max_price, self.prices) < 100:  # each split needs some of the lists
