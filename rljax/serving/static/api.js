@@ -24,17 +24,32 @@ export async function post(path, fields, signal) {
   return answer.json();
 }
 
+const BUDGET = 8; // milliseconds that lines are taken before the browser may draw
+
+// Ends behind the next frame; soon also where none is drawn, as on a hidden page.
+const frame = () =>
+  new Promise((go) => {
+    setTimeout(go, 100);
+    requestAnimationFrame(() => setTimeout(go));
+  });
+
 // Calls `take` with each line of the answer as it comes. `signal` ends it, and with it the device's work.
 export async function stream(path, fields, signal, take) {
   const answer = await send(path, fields, signal);
   if (!answer.ok) throw await failure(answer);
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
-  let rest = "";
+  let rest = "", begun = performance.now();
   for (;;) {
     const { value, done } = await reader.read();
     if (done) break;
     const lines = (rest + value).split("\n");
     rest = lines.pop();
-    for (const line of lines) if (line) take(JSON.parse(line));
+    for (const line of lines) {
+      if (performance.now() - begun > BUDGET) {
+        await frame();
+        begun = performance.now();
+      }
+      if (line) take(JSON.parse(line));
+    }
   }
 }
