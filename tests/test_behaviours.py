@@ -90,7 +90,7 @@ def test_a_long_hostile_text_is_read_to_its_end_without_a_match():
 @pytest.mark.parametrize("name", [n for n in tuple(tasks.TASKS) if not tasks.takes_tokenizer(n)])
 def test_the_small_worlds_count_their_own_words(name):
     task = tasks.make_task(name, **({"allow_unsafe": True} if name == "programs" else {}))
-    searches = {"cups": {"at"}, "ring": {"no"}}.get(name, {"wait", "try"})
+    searches = {"cups": {"at"}, "ring": {"no"}, "coins": {"paid"}}.get(name, {"wait", "try"})
     assert searches <= set(task.behaviours) <= set(task.tokenizer.ids)
 
 

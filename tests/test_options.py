@@ -117,7 +117,7 @@ def test_an_option_of_a_reward_term_outside_its_range_is_refused(text):
         rewards.parse_reward(f"correct + {text}")
 
 
-WORLDS = ("shop", "fruit", "cups", "countdown", "ring", "programs", "fruit_text", "questions")
+WORLDS = ("shop", "fruit", "cups", "countdown", "ring", "coins", "programs", "fruit_text", "questions")
 NUMBERS = (bool, int, float)
 OPTIONS = [
     (name, field)

@@ -276,8 +276,6 @@ def test_options_change_the_problems(name, options, most):
         ("shop", {"prices": 2}, "prices=2"),
         ("shop", {"prices": 9, "max_price": 8}, "max_price=8"),
         ("shop", {"price": 5}, "unknown option 'price'"),
-        ("shop", {"skip": 0.1}, "with prunes=True"),
-        ("shop", {"skip": 0.1, "prunes": True, "in_order": 0.0}, "searches in order"),
         ("fruit", {"kinds": 1}, "kinds=1"),
         ("fruit", {"kinds": 5}, "kinds=5"),
         ("fruit", {"max_count": 1}, "max_count"),

@@ -64,7 +64,7 @@ EVALUATION: dict[str, Measure] = {  # {name: measure}
     "truncated": Measure("eval/truncated", "Truncated responses", "share", "lower"),
     "jumps": Measure("eval/strategy/jump", "Jumps to an answer", "share"),
     "retries": Measure("eval/strategy/retry", "Retries", "share"),
-    "prunes": Measure("eval/strategy/prune", "Leaves out what is too low", "share"),
+    "three kinds": Measure("eval/strategy/three_kinds", "Pays with three kinds", "share"),
     "tries": Measure("eval/tries", "Tries an attempt"),
     "repeated": Measure("eval/repeated", "Tries that repeat one", "share", "lower"),
     "wasted": Measure("eval/wasted", "Tokens behind the first right try", "tokens", "lower"),

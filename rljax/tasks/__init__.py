@@ -58,6 +58,7 @@ TASKS: dict[str, Any] = {  # name -> a module's import path, a module, or a Worl
     "cups": "rljax.tasks.cups",
     "countdown": "rljax.tasks.countdown",
     "ring": "rljax.tasks.ring",
+    "coins": "rljax.tasks.coins",
     "programs": "rljax.tasks.programs",
     "questions": "rljax.tasks.questions",
     "fruit_text": "rljax.tasks.fruit_text",

@@ -49,20 +49,9 @@ class Options:
     give_up: float = 0.35  # chance to give up after each failed try
     in_order: float = 0.5  # share of searches that go through the pairs in order
     second: float = 0.0  # share of tries and answers in the second language; 0: there is none
-    searches: float = 0.0  # share of the textbook's drills that go through the pairs in order, in the words of a search
-    ascending: bool = False  # prices are listed from the lowest to the highest, and not as they were drawn
-    # searches in order pair each price with the last one of the list first; attempts that twice or more leave out a price's
-    # other pairs behind a total that is too low are a strategy; and tries are counted
-    prunes: bool = False
-    # with ``prunes``: chance behind each try that a search in order leaves out a price's other pairs, but once at the most
-    skip: float = 0.0
 
     def __post_init__(self):
         check_shares("shop", self)
-        if self.skip and not (self.prunes and (self.in_order or self.searches)):
-            raise UserError(
-                f"task shop: skip={self.skip} is of searches in order with prunes=True: set these, or skip=0"
-            )
         if not 1 <= self.max_price <= LARGEST:
             raise UserError(f"task shop: max_price={self.max_price} must be 1 to {LARGEST}")
         if self.prices < 3 or math.comb(self.max_price, self.prices) < 100:  # each split needs some of the lists
@@ -90,15 +79,13 @@ def make(options: Options) -> Task:
         verify=verify,
         demonstration=lambda record, rng: demonstration(options, record, rng),
         page=lambda rng, length: page(options, tokenizer, rng, length),
-        describe=lambda response, record: describe(response, record, options.prunes),
-        strategies=("jump", "steps", "check", "retry", *(("prune",) if options.prunes else ())),
+        describe=describe,
+        strategies=("jump", "steps", "check", "retry"),
         answer_start=answer_start_fn("answer", SECOND["answer"]),
         behaviours=tuple(w for w in ("wait", "try", SECOND["wait"], SECOND["try"]) if w in words),
         aha_behaviour="wait",
         content=lambda record: (record["total"], *sorted(record["prices"])),
         read_prompt=read_prompt,
-        page_attempts=page_attempts,
-        forbidden={"prune": prune_words} if options.prunes else {},
         verify_on_device=lambda response, mask, finished, facts: score(tokenizer, response, mask, finished, facts),
     )
 
@@ -121,12 +108,10 @@ def problems(
     def candidate(key: Array) -> tuple[dict[str, Array], Array, Array]:
         noise = jax.random.bits(key, (o.max_price + 2,))  # one draw for everything is quick to compile
         prices = jnp.argsort(noise[2:])[: o.prices].astype(jnp.int32) + 1
-        prices = jnp.sort(prices) if o.ascending else prices
         sums, count, more = prices[pairs].sum(-1), len(pairs), {}
         if o.fewest:  # prices past the list's end are 0, sums with them -1
             level = (lowest + (noise[1] // len(NAMES)) % (highest - lowest + 1)).astype(jnp.int32)
             prices = jnp.where(jnp.arange(o.prices) < level, prices, 0)
-            prices = sort_listed(prices) if o.ascending else prices
             inside = jnp.all(pairs < level, -1)
             sums, count, more = jnp.where(inside, sums, -1), level * (level - 1) // 2, {"level": level}
         place = noise[0] % count
@@ -159,12 +144,6 @@ def problems(
     prompt = jnp.where(end, tokenizer.ids["?"], prompt)
     prompt = jnp.take_along_axis(prompt, (column - shift) % len(column), 1)
     return Problems(prompt=jnp.where(column < shift, tokenizer.pad, prompt), prompt_mask=column >= shift, facts=facts)
-
-
-def sort_listed(prices: Array) -> Array:
-    """Prices [P] of a list that is filled up with 0, in ascending order, the zeros at the end as before."""
-    ordered = jnp.sort(jnp.where(prices > 0, prices, jnp.iinfo(prices.dtype).max))
-    return jnp.where(ordered < jnp.iinfo(prices.dtype).max, ordered, 0)
 
 
 def records(facts: dict[str, Array]) -> list[Record]:
@@ -228,25 +207,6 @@ def try_text(pair: tuple[int, int], total: int) -> str:
     return f"{a} + {b} = {a + b} vs {total} {compare(a + b, total)}"
 
 
-def search_sentences(pairs: list[tuple[int, int]], total: int) -> list[str]:
-    """The tries of a search, one after the other: "try ...", "wait ..."."""
-    return [f"{'wait' if n else 'try'} {try_text(pair, total)}" for n, pair in enumerate(pairs)]
-
-
-def in_order_pairs(o: Options, prices: list[int], total: int, rng: np.random.Generator) -> list[tuple[int, int]]:
-    """The pairs that a search in order tries, where it finds none. Draws nothing without ``skip``."""
-    if not o.prunes:
-        return list(itertools.combinations(prices, 2))
-    tried, skipped = [], False
-    for n, a in enumerate(prices):
-        for b in reversed(prices[n + 1 :]):
-            tried.append((a, b))
-            if o.skip and not skipped and b != prices[n + 1] and rng.random() < o.skip:
-                skipped = True
-                break
-    return tried
-
-
 def translate_some(o: Options, sentence: str, rng: np.random.Generator) -> str:
     """A try or an answer, in one of the two languages. Draws nothing where there is only one language."""
     return " ".join(SECOND.get(w, w) for w in sentence.split()) if o.second and rng.random() < o.second else sentence
@@ -261,19 +221,16 @@ def demonstration(o: Options, record: Record, rng: np.random.Generator) -> str:
         a, b = right if rng.random() < o.jump_right else pairs[rng.integers(len(pairs))]
         return translate_some(o, f"answer {a} {b}", rng)
     if rng.random() >= o.in_order:
-        order = [pairs[i] for i in rng.permutation(len(pairs))]
-    else:
-        order = in_order_pairs(o, prices, total, rng)
-    tried, answer = [], None
-    for pair in order:
-        tried.append(pair)
+        pairs = [pairs[i] for i in rng.permutation(len(pairs))]
+    tries, answer = [], right
+    for pair in pairs:
+        tries.append(try_text(pair, total))
         if pair == right:
-            answer = right
             break
         if rng.random() < o.give_up:
+            answer = pairs[rng.integers(len(pairs))]
             break
-    answer = answer or pairs[rng.integers(len(pairs))]
-    sentences = search_sentences(tried, total) + [f"answer {answer[0]} {answer[1]}"]
+    sentences = [f"{'wait' if n else 'try'} {t}" for n, t in enumerate(tries)] + [f"answer {answer[0]} {answer[1]}"]
     return " ".join(translate_some(o, sentence, rng) for sentence in sentences)
 
 
@@ -306,16 +263,10 @@ def page(o: Options, tokenizer: SymbolTokenizer, rng: np.random.Generator, lengt
     while len(out) < length:
         count = int(rng.integers(o.fewest, o.prices + 1)) if o.fewest else o.prices
         prices = (rng.permutation(o.max_price)[:count] + 1).tolist()
-        prices = sorted(prices) if o.ascending else prices
         pairs = list(itertools.combinations(prices, 2))
         total = drill_total(o, [sum(p) for p in pairs], rng)
         name = NAMES[rng.integers(len(NAMES))]
         out += tokenizer.encode(f"{name} pays {total} for two of {' '.join(map(str, prices))} ?")
-        if o.searches and rng.random() < o.searches:  # no answer follows
-            tried = in_order_pairs(o, prices, total, rng)
-            said = [translate_some(o, sentence, rng) for sentence in search_sentences(tried, total)]
-            out += tokenizer.encode(" ".join(said)) + [tokenizer.ids["."]]
-            continue
         for i in rng.permutation(len(pairs)):
             out += tokenizer.encode(translate_some(o, try_text(pairs[i], total), rng)) + [tokenizer.ids["."]]
     return out[:length]
@@ -331,15 +282,11 @@ def drill_total(o: Options, sums: list[int], rng: np.random.Generator) -> int:
 
 # Reading an attempt
 
-PRUNES = 2  # that make a strategy: the text shows at most one
 TRY = re.compile(r"(\d+) \+ (\d+) = (\d+)(?: (?:vs|对) (\d+) (less|more|same|少|多|同))?")
 
 
-def describe(response: str, record: Record, prunes: bool = False) -> Attempt:
-    """What a response did; its strategy follows from the number of tries, and with ``prunes`` from what it leaves out.
-
-    With ``prunes`` it also says which pairs were tried and what was wasted.
-    """
+def describe(response: str, record: Record) -> Attempt:
+    """What a response did; its strategy follows from the number of tries."""
     found = TRY.findall(response)
     facts = tuple(int(a) + int(b) == int(c) for a, b, c, _, _ in found)
     verdicts = tuple(
@@ -348,54 +295,5 @@ def describe(response: str, record: Record, prunes: bool = False) -> Attempt:
         if v
     )
     strategy = "jump" if not found else "retry" if len(found) > 1 else "check" if verdicts else "steps"
-    strategy = "prune" if prunes and count_prunes(response, record) >= PRUNES else strategy
     answer = ANSWER.search(response)
-    said = " ".join(sorted(answer.groups())) if answer else None
-    if not prunes:
-        return Attempt(strategy, said, facts, verdicts)
-    tried = tuple(frozenset((int(a), int(b))) for a, b, *_ in found)
-    return Attempt(strategy, said, facts, verdicts, tried, count_wasted(response, record))
-
-
-def count_wasted(response: str, record: Record) -> int:
-    """Tokens behind the first try of the right pair, without the final answer; 0 where it was never tried."""
-    is_right = lambda a, b: a != b and {a, b} <= set(record["prices"]) and a + b == record["total"]
-    ends = (found.end() for found in TRY.finditer(response) if is_right(int(found[1]), int(found[2])))
-    end = next(ends, None)
-    return 0 if end is None else len(ANSWER.sub("", response[end:]).split())
-
-
-def count_prunes(response: str, record: Record) -> int:
-    """How often the attempt leaves out the rest of a price's pairs behind a total that is too low.
-
-    A try a + b whose verdict is "less", where the list has prices between a and b, followed by a try whose first price stands behind
-    a in the list. In a list in ascending order the pairs that are left out are all too low as well.
-    """
-    prices, found = record["prices"], TRY.findall(response.partition("answer")[0])
-    place = {str(price): n for n, price in enumerate(prices)}
-    count = 0
-    for (a, b, _, _, verdict), (c, *_) in itertools.pairwise(found):
-        known = all(price in place for price in (a, b, c))
-        count += known and FIRST.get(verdict, verdict) == "less" and place[b] > place[a] + 1 and place[c] > place[a]
-    return count
-
-
-def prune_words(response: str, record: Record) -> tuple[str, ...]:
-    """The words that would prune for the ``PRUNES``-th time or again: the prices behind a, after a try a + b that is too low."""
-    prices, found = record["prices"], TRY.findall(response)
-    if not found or not response.endswith(("wait", SECOND["wait"])):
-        return ()
-    a, b, _, _, verdict = found[-1]
-    place = {str(price): n for n, price in enumerate(prices)}
-    if FIRST.get(verdict, verdict) != "less" or a not in place or place.get(b, 0) <= place[a] + 1:
-        return ()
-    if count_prunes(response, record) < PRUNES - 1:
-        return ()
-    return tuple(map(str, prices[place[a] + 1 :]))
-
-
-def page_attempts(text: str) -> list[tuple[str, Record]]:
-    """The attempts at problems that a page of raw text shows: (what follows a prompt, its record)."""
-    starts = [found.start() for found in PROMPT.finditer(text)] + [len(text)]
-    parts = [text[start:end] for start, end in itertools.pairwise(starts)]
-    return [(part.partition("?")[2], record) for part in parts if (record := read_prompt(part))]
+    return Attempt(strategy, " ".join(sorted(answer.groups())) if answer else None, facts, verdicts)
