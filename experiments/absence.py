@@ -1,6 +1,6 @@
 """Search all text that a policy learns from before RL for a strategy: does any page or demonstration show it?
 
-    rljax absence --config ablations/emergence --strategy prune
+    rljax absence --config ablations/emergence --strategy three_kinds
 
 reads every page and every demonstration of this config, as pretraining and SFT do, and counts the attempts that show the
 strategy. It ends with status 1 where there is one.

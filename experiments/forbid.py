@@ -1,6 +1,6 @@
 """What is a strategy worth? The same policy with it and without it: the tokens that would begin it are never sampled.
 
-    rljax forbid --workdir runs/emergence/limited/seed_0 --strategy prune
+    rljax forbid --workdir runs/emergence/three_kinds_pay/seed_0 --strategy three_kinds
 
 The strategy is one that the task can tell from tokens and forbid (``Task.forbidden``). Both numbers are of the same held-out
 problems with the same random numbers; the interval is of the difference, paired by problem.

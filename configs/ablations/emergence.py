@@ -6,6 +6,8 @@
 
 All text that the policy learns from lays down coins of one kind, or changes to a second kind once, at random. An attempt with three kinds
 is in no text. Two problems in five cannot be made otherwise. In the control world no problem can be made so.
+
+Seen (four seeds, docs/rising.md): three kinds in .03 of the attempts before RL and .45 after; in the control world .03 and .04.
 """
 
 from .. import coins
