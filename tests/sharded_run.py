@@ -71,7 +71,7 @@ MESHES = {  # what each case is run on, beside one device
 MORE_MESHES = {"default": ("data=4,tensor=2", "fsdp=4,context=2")}  # axes that the cases above have already
 
 
-COLLECTIVE = re.compile(r"= (\w+\[[\d,]*\])\S* (all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute)\(")
+COLLECTIVE = re.compile(r"= \(?(\w+\[[\d,]*\]).*? (all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute)\(")
 
 
 def configured(axes: str, changes: dict[str, object]) -> Any:
@@ -153,19 +153,22 @@ def loaded_in_parts() -> dict[str, object]:
     }
 
 
-def in_decode_loop(axes: str, changes: dict[str, object]) -> dict[str, int]:
+def in_decode_loop(axes: str, changes: dict[str, object], vocab_size: int | None = None) -> dict[str, int]:
     """Collectives in one step of the first decode loop of the compiled sampler: "kind shape" -> how many."""
     run = resolve(configured(axes, changes))
-    params = jax.eval_shape(lambda: transformer.init(run.model, jax.random.key(0)))
+    model, sampler_model = (
+        dataclasses.replace(m, vocab_size=vocab_size or m.vocab_size) for m in (run.model, run.sampler_model)
+    )
+    params = jax.eval_shape(lambda: transformer.init(model, jax.random.key(0)))
     lie = lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)
-    params = jax.tree.map(lie, params, sharding.weight_shardings(run.model))
+    params = jax.tree.map(lie, params, sharding.weight_shardings(model))
     shape = 16, run.task.prompt_slots
     prompt, mask = (
-        jax.ShapeDtypeStruct(shape, d, sharding=run.sampler_model.layout.sharding(("rows",), shape))
+        jax.ShapeDtypeStruct(shape, d, sharding=sampler_model.layout.sharding(("rows",), shape))
         for d in (int, bool)
     )
     how = dict(group_size=16, max_new_tokens=16, stop_ids=(1,))  # so few tokens that there is one loop
-    text = sampler.sample.lower(params, run.sampler_model, prompt, mask, jax.random.key(0), **how).compile().as_text()
+    text = sampler.sample.lower(params, sampler_model, prompt, mask, jax.random.key(0), **how).compile().as_text()
     found = [COLLECTIVE.search(line) for line in text.splitlines() if "while/" in line]
     return dict(Counter(f"{m[2]} {m[1]}" for m in found if m))
 
@@ -249,6 +252,9 @@ def on_meshes(meshes: dict[str, tuple[str, ...]]) -> dict[str, Any]:
 def in_decode_loops() -> dict[str, dict[str, int]]:
     few = {"model.experts": 8, "model.expert_width": 32}
     out = {axes: in_decode_loop(axes, {}) for axes in ("fsdp=8", "data=4,tensor=2")}
+    tied = {"model.tied_head": True}
+    out["head fsdp=4,tensor=2"] = in_decode_loop("fsdp=4,tensor=2", tied, vocab_size=64)  # even: the head is split too
+    out["stacked fsdp=4,tensor=2"] = in_decode_loop("fsdp=4,tensor=2", tied | {"model.scan_layers": True}, vocab_size=64)
     out["latents data=4,tensor=2"] = in_decode_loop("data=4,tensor=2", LATENT)
     out["experts data=2,tensor=2,expert=2"] = in_decode_loop("data=2,tensor=2,expert=2", few)
     return out

@@ -69,6 +69,10 @@ def test_no_weights_are_collected_inside_the_decode_loop(runs):
     rows, width = "f32[64,1,64]", 2 * 2  # rows of a device; two sums in each of two layers
     of_tensor = {f"all-reduce {rows}": width, "all-gather s32[64]": 1, "all-gather f32[64]": 1, "all-reduce pred[]": 1}
     assert found["data=4,tensor=2"] == found["latents data=4,tensor=2"] == of_tensor
+    of_head = {"all-to-all f32[1,1,32,32]": 1}  # logits: from parts of the vocabulary to parts of the rows
+    assert found["head fsdp=4,tensor=2"] == of_tensor | of_head | {f"all-reduce {rows}": width + 1}  # and the embedding
+    in_scan = {f"all-reduce {rows}": 2 + 1, "all-reduce f32[4,13,64]": 2}  # the sums of a scanned layer, and of the prompt's
+    assert found["stacked fsdp=4,tensor=2"] == of_tensor | of_head | in_scan
     both = found["experts data=2,tensor=2,expert=2"]
     assert both.pop("all-gather f32[128,1,64]") == both.pop("reduce-scatter f32[64,1,64]") == 2  # a pair a layer
     assert both == of_tensor

@@ -133,7 +133,7 @@ def decode(params: Params, config: Config, tokens: Array, cache: Cache) -> tuple
                 return written
 
             x = decode_layer(weights, x, index, prompt, write_own, cache, reach, config)
-        return blocks.unembed(params, config, x[:, 0]), cache._replace(response=response, column=cache.column + 1)
+        return next_logits(params, config, x), cache._replace(response=response, column=cache.column + 1)
 
     # Or one loop over each stack of layers. The chunks that are written to are carried, so that a column is written in place:
     # the last one, or all where each row has a column of its own.
@@ -162,7 +162,15 @@ def decode(params: Params, config: Config, tokens: Array, cache: Cache) -> tuple
 
         (x, last), _ = jax.lax.scan(decode_pattern, (x, last), jnp.arange(repeats))
         stacks.append([[*chunks, *written] for chunks, written in zip(full, last, strict=True)])
-    return blocks.unembed(params, config, x[:, 0]), cache._replace(response=stacks, column=cache.column + 1)
+    return next_logits(params, config, x), cache._replace(response=stacks, column=cache.column + 1)
+
+
+def next_logits(params: Params, config: Config, x: Array) -> Array:
+    """The logits [N, V] float32 behind x [N, 1, D]: computed where the shards of the head lie.
+
+    A sampler divides the rows of logits among all devices. Without this constraint the compiler may gather the head for that.
+    """
+    return config.layout.constrain(blocks.unembed(params, config, x[:, 0]), "rows", "vocab")
 
 
 def decode_layer(
@@ -185,6 +193,7 @@ def decode_layer(
     position = jnp.repeat(prompt_length, group) + cache.column  # [N]
     prompt_position = sequence.token_positions(cache.prompt_mask)  # [B, P]
     weights = gather_layer(weights, config, index)
+    x = config.layout.constrain(x, "rows")  # in a scan the compiler may choose another sharding between two layers
     h = blocks.rms_norm(x, weights["attention_norm"], config)
     q, new = layer.project_step(weights, h, position[:, None], index, config)  # q: parts [N, K, R, E]
     chunks = write_own(new)

@@ -47,6 +47,7 @@ def run_layers(
 
     def run_layer(layer: Params, x: Array, index: int) -> tuple[Array, LayerCache]:
         layer = gather_layer(layer, config, index)
+        x = constrain(x, "rows", "columns")  # in a scan the compiler may choose another sharding between two layers
         h = rms_norm(x, layer["attention_norm"], config)
         q, k, v, pair = project_sequence(layer, h, positions, index, config)
         q, (k, v) = constrain(q, "rows", "heads", None, "columns"), constrain((k, v), "rows", "heads")
