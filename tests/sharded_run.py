@@ -71,7 +71,9 @@ MESHES = {  # what each case is run on, beside one device
 MORE_MESHES = {"default": ("data=4,tensor=2", "fsdp=4,context=2")}  # axes that the cases above have already
 
 
-COLLECTIVE = re.compile(r"= \(?(\w+\[[\d,]*\]).*? (all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute)\(")
+COLLECTIVE = re.compile(
+    r"= \(?(\w+\[[\d,]*\]).*? (all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute)\("
+)
 
 
 def configured(axes: str, changes: dict[str, object]) -> Any:
@@ -164,8 +166,7 @@ def in_decode_loop(axes: str, changes: dict[str, object], vocab_size: int | None
     params = jax.tree.map(lie, params, sharding.weight_shardings(model))
     shape = 16, run.task.prompt_slots
     prompt, mask = (
-        jax.ShapeDtypeStruct(shape, d, sharding=sampler_model.layout.sharding(("rows",), shape))
-        for d in (int, bool)
+        jax.ShapeDtypeStruct(shape, d, sharding=sampler_model.layout.sharding(("rows",), shape)) for d in (int, bool)
     )
     how = dict(group_size=16, max_new_tokens=16, stop_ids=(1,))  # so few tokens that there is one loop
     text = sampler.sample.lower(params, sampler_model, prompt, mask, jax.random.key(0), **how).compile().as_text()
@@ -254,7 +255,9 @@ def in_decode_loops() -> dict[str, dict[str, int]]:
     out = {axes: in_decode_loop(axes, {}) for axes in ("fsdp=8", "data=4,tensor=2")}
     tied = {"model.tied_head": True}
     out["head fsdp=4,tensor=2"] = in_decode_loop("fsdp=4,tensor=2", tied, vocab_size=64)  # even: the head is split too
-    out["stacked fsdp=4,tensor=2"] = in_decode_loop("fsdp=4,tensor=2", tied | {"model.scan_layers": True}, vocab_size=64)
+    out["stacked fsdp=4,tensor=2"] = in_decode_loop(
+        "fsdp=4,tensor=2", tied | {"model.scan_layers": True}, vocab_size=64
+    )
     out["latents data=4,tensor=2"] = in_decode_loop("data=4,tensor=2", LATENT)
     out["experts data=2,tensor=2,expert=2"] = in_decode_loop("data=2,tensor=2,expert=2", few)
     return out

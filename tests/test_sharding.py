@@ -71,7 +71,10 @@ def test_no_weights_are_collected_inside_the_decode_loop(runs):
     assert found["data=4,tensor=2"] == found["latents data=4,tensor=2"] == of_tensor
     of_head = {"all-to-all f32[1,1,32,32]": 1}  # logits: from parts of the vocabulary to parts of the rows
     assert found["head fsdp=4,tensor=2"] == of_tensor | of_head | {f"all-reduce {rows}": width + 1}  # and the embedding
-    in_scan = {f"all-reduce {rows}": 2 + 1, "all-reduce f32[4,13,64]": 2}  # the sums of a scanned layer, and of the prompt's
+    in_scan = {
+        f"all-reduce {rows}": 2 + 1,
+        "all-reduce f32[4,13,64]": 2,
+    }  # the sums of a scanned layer, and of the prompt's
     assert found["stacked fsdp=4,tensor=2"] == of_tensor | of_head | in_scan
     both = found["experts data=2,tensor=2,expert=2"]
     assert both.pop("all-gather f32[128,1,64]") == both.pop("reduce-scatter f32[64,1,64]") == 2  # a pair a layer
