@@ -13,6 +13,7 @@ from rljax import learner, transformer
 from rljax import policy_gradient as pg
 from rljax.structs import Experience, Rewards, Rollout, TrainState
 from rljax.transformer import value_head
+from tests import exhaustive
 
 B, G, P, T, V = 2, 4, 3, 8, 9
 MODEL = transformer.Config(
@@ -197,7 +198,10 @@ def test_the_rollout_used_here_has_unequal_lengths_and_stops(rollout):
     assert 0 < int(rollout.finished.sum()) < B * G
 
 
-@pytest.mark.parametrize("name", ALL)
+COMMON = ("grpo", "dapo", "gspo", "dr_grpo", "vapo", "adaptive", "clip_cov", "on_policy_distillation")
+
+
+@pytest.mark.parametrize("name", exhaustive.cases(ALL, lambda name: name not in COMMON))
 def test_no_algorithm_depends_on_the_micro_batches_and_none_is_upset_where_nobody_is_right(name, request):
     """1 x 8 and 4 x 2 rows: two optimizer steps on the same rollout end at the same parameters."""
     r = ALL[name]

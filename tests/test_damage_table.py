@@ -19,6 +19,7 @@ from rljax.training.checkpoint_manifest import Owner, list_steps
 from rljax.training.checkpoint_retention import SET_ASIDE
 from rljax.training.stage_checkpoints import load_params
 from rljax.training.workdir import hold_workdir
+from tests import exhaustive
 
 STAGES = ("sft", "rl")
 
@@ -90,7 +91,7 @@ DAMAGE = {
     **{f"a bit flipped at {at}": flip(at) for at in (0.0, 0.13, 0.31, 0.5, 0.69, 0.87, 1.0)},
 }
 MORE = {f"a bit flipped at {at}" for at in (0.13, 0.31, 0.69, 0.87)}  # of the same kind
-EACH_DAMAGE = [pytest.param(name, marks=pytest.mark.exhaustive) if name in MORE else name for name in DAMAGE]
+EACH_DAMAGE = exhaustive.cases(DAMAGE, lambda name: name in MORE)
 
 
 def replace(path, content):

@@ -192,6 +192,7 @@ def test_adapters_do_not_go_on_from_other_weights_than_they_began_with(finished,
         rl.run(arm, tmp_path)
 
 
+@pytest.mark.exhaustive
 def test_a_stage_that_goes_on_does_not_hold_what_it_started_from_as_well(finished, tmp_path):
     folder, _ = finished
     arm = config_of(**{"rl.start": f"{folder}:sft", "rl.lora.rank": 0})

@@ -16,6 +16,7 @@ from rljax.training import checkpoint, journal
 from rljax.training.run import resolve
 
 
+@pytest.mark.exhaustive
 def test_a_compiled_train_step_of_two_updates_leaves_the_same_bytes_a_critic_included():
     here, there = (
         after_two_train_steps(configured(offload, **{"rl.algorithm": "orz_ppo"})) for offload in (False, True)

@@ -17,6 +17,7 @@ from parity.quickly import jit
 
 from rljax import pretrained, sampler, transformer
 from rljax.sampler import sampling
+from tests import exhaustive
 
 each_main_case = pytest.mark.parametrize("name", cases.MAIN)
 
@@ -73,7 +74,7 @@ def greedy(params, config, prompt, mask):
 
 
 @pytest.mark.parametrize(  # of the third and fourth model of a family the test above compares every logit and gradient
-    "name", [pytest.param(n, marks=pytest.mark.exhaustive) if n[-1] in "cd" else n for n in cases.MAIN]
+    "name", exhaustive.cases(cases.MAIN, lambda name: name[-1] in "cd")
 )
 def test_64_greedy_tokens_after_two_prompts_of_different_length_are_those_of_torch(name, loaded, monkeypatch):
     """Past every sliding window, with the cache; the full forward of prompt and response names the same tokens."""

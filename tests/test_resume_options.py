@@ -21,6 +21,7 @@ from rljax.training.rl_steps import compile_train_step, is_hosted
 from rljax.training.run import resolve
 from rljax.training.schema import CheckpointOptions
 from rljax.training.signals import Interrupted
+from tests import exhaustive
 
 STEPS = 6
 SIZES = {"rl.start": "", "rl.steps": STEPS, "rl.eval_every": 2, "rl.log_every": 1, "rl.prompts": 2, "rl.group_size": 4}
@@ -106,7 +107,7 @@ def left_behind(folder: Path):
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
-@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("option", exhaustive.cases(OPTIONS, lambda option: "verifier" in option))
 def test_a_run_that_is_killed_and_interrupted_ends_as_one_that_was_never_disturbed(option, tmp_path, monkeypatch):
     trained = Trained(option)
     trained.train(tmp_path / "once")

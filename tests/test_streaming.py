@@ -49,7 +49,7 @@ SCANNED = dataclasses.replace(EVERYTHING, scan_layers=True)
     ("config", "ask"),
     [
         (SMALL, ASK),
-        (SMALL, ASK._replace(temperature=0.0)),
+        pytest.param(SMALL, ASK._replace(temperature=0.0), marks=pytest.mark.exhaustive),
         (SMALL, ASK._replace(temperature=0.7, top_p=0.8, seed=1)),
         (EVERYTHING, ASK._replace(attempts=4, max_new_tokens=33)),
     ],

@@ -20,6 +20,7 @@ from rljax.training.journal import read_records
 from rljax.training.rl_steps import choose_parts
 from rljax.training.run import resolve
 from rljax.training.workdir import hold_workdir
+from tests import exhaustive
 
 MODEL = transformer.Config(vocab_size=11, width=16, heads=2, kv_heads=2, head_width=8, ff_width=24, layers=1)
 
@@ -44,7 +45,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", exhaustive.cases(CASES, lambda name: "truncated" in name))
 def test_the_rollout_is_the_same_bit_for_bit_in_any_number_of_parts(name):
     model, slots, changes = CASES[name]
     whole = draw(model, 1, slots or B * G, **changes)
@@ -198,6 +199,7 @@ def test_the_metrics_of_a_run_are_the_same_bytes_in_any_number_of_parts_also_whe
     assert all(line["train/grad_norm"] > 0 for line in lines if "train/reward" in line), "there was something to learn"
 
 
+@pytest.mark.exhaustive
 def test_each_round_of_dynamic_sampling_is_verified_in_parts():
     """The same state, bit for bit, and more than one round."""
     ends = []
