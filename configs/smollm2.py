@@ -11,7 +11,8 @@ Levels 1 to 6 are those of rljax/tasks/word_problems.py; level 6 wants ``tokens=
 the model's own right attempts takes the examples out of the prompt.
 
 Expected, levels 1 and 2, seed 0, 40 steps: pass@1 .180 -> .766 on 48 test problems with 8 attempts each, length 25 -> 18 tokens, in 28
-minutes of CPU time, compilation and evaluations included. Levels with several calculations were not trained.
+minutes of CPU time, compilation and evaluations included. ``level=1,adapters=16``, three seeds, 40 steps: .102, .122, .109 -> .914,
+.867, .810 in 18 minutes on two cores. Levels with several calculations were not trained.
 """
 
 from . import common
