@@ -1,6 +1,8 @@
 """The countdown world: problems, demonstrations, and two verifiers that must agree."""
 
 import functools
+import itertools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -159,6 +161,79 @@ def test_every_problem_is_sound_and_its_known_solution_is_right(options):
         assert record["target"] not in record["numbers"]
         numbers = " ".join(map(str, record["numbers"]))
         assert task.tokenizer.decode(prompt) == f"<bos> make {record['target']} from {numbers}?"
+
+
+# Uniform targets, of which some are kept for test problems
+
+UNIFORM = {"numbers": 3, "max_number": 20, "limit": 60, "lowest_target": 5, "highest_target": 24, "held_targets": 0.2}
+
+
+def results_of(numbers, limit):
+    """All numbers that these make, each used once: by recursion, every operation on every ordered pair."""
+    if len(numbers) == 1:
+        return set(numbers)
+    out = set()
+    for a, b in itertools.permutations(range(len(numbers)), 2):
+        rest = [x for n, x in enumerate(numbers) if n not in (a, b)]
+        for operation in "+-*/":
+            if (c := countdown_text.calculate(numbers[a], operation, numbers[b], limit)) is not None:
+                out |= results_of((*rest, c), limit)
+    return out
+
+
+@pytest.mark.parametrize("numbers", [(1, 1, 1, 1), (2, 3, 5, 7), (9, 8, 4, 4), (6, 1, 9, 3)])
+def test_all_chains_make_what_recursion_makes_and_nothing_else(numbers):
+    o = countdown.Options(**UNIFORM | {"numbers": 4})
+    steps, possible = jax.device_get(jax.jit(lambda x: countdown.all_chains(o, x))(jnp.asarray(numbers)))
+    assert steps.shape == (1152, 3, 4)
+    assert set(steps[possible][:, -1, 3].tolist()) == results_of(numbers, o.limit)
+    for chain in steps[possible][::17]:
+        text = countdown.steps_text([(a, countdown.OPERATIONS[n], b, c) for a, n, b, c in chain.tolist()])
+        record = {"numbers": list(numbers), "target": int(chain[-1, 3]), "limit": o.limit}
+        assert countdown.verify(f"answer {text} <eos>", record)
+
+
+def test_each_target_that_a_split_has_is_as_likely_as_each_other():
+    known, held = countdown.split_targets(countdown.Options(**UNIFORM))
+    assert len(held) == 4 and sorted(known + held) == list(range(5, 25))
+    for split, shares in (("train", (1.0, 0.0)), ("test", (0.5, 0.5))):
+        facts, records = ask(UNIFORM, split=split)
+        for targets, share in zip((known, held), shares, strict=True):
+            seen = np.array([np.mean(facts["target"] == target) for target in targets])
+            assert np.abs(seen - share / len(targets)).max() < 0.04 and abs(seen.sum() - share) < 0.05
+        assert len({tuple(map(tuple, r["solution"])) for r in records}) > 500
+        assert all(r["target"] in results_of(tuple(r["numbers"]), 60) for r in records[:50])
+
+
+def test_targets_kept_for_test_problems_are_half_of_those_and_nowhere_else():
+    task, held = world(**UNIFORM)[0], countdown.split_targets(countdown.Options(**UNIFORM))[1]
+    of_split = {split: ask(UNIFORM, split=split)[1] for split in tasks.SPLITS}
+    for split, records in of_split.items():
+        kept = [r["target"] in held for r in records]
+        assert kept == [r["dataset"] == "held_targets" for r in records]
+        assert abs(np.mean(kept) - (0.5 if split == "test" else 0.0)) < 0.05
+        for record in records[:200]:
+            assert task.verify(f"answer {countdown.steps_text(record['solution'])} <eos>", record)
+    asked = [int(t) for n in range(60) for t in re.findall(r"make (\d+)", text_of_page(task, n))]
+    assert len(asked) > 60 and not set(asked) & set(held)
+
+
+def text_of_page(task, seed):
+    return task.tokenizer.decode(task.page(np.random.default_rng(seed), 400))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"highest_target": 100},
+        {"lowest_target": 3},
+        {"held_targets": 0.01},
+        {"lowest_target": 0, "highest_target": 0},
+    ],
+)
+def test_targets_that_cannot_be_are_refused(changes):
+    with pytest.raises(UserError, match="target"):
+        countdown.Options(**UNIFORM | {"highest_target": 2 if "lowest_target" in changes else 24} | changes)
 
 
 def test_demonstrations_jump_or_search_and_some_give_up():

@@ -7,11 +7,17 @@
 A step takes two of the numbers that are left and puts back its result, an integer within 0 .. limit. The last result must be
 the target. Demonstrators jump often, try at random, and give up at random with an arbitrary attempt. Two problems are the
 same if target and numbers are, in any order. Every solution of a problem is right.
+
+The target of a problem is the result of random steps, or uniform among ``lowest_target`` .. ``highest_target`` and the numbers are
+drawn until they can make it. Some of these targets may be kept for test problems (the protocol of Stream of Search, arXiv
+2404.03683, which has 10 .. 100 and keeps a tenth).
 """
 
 import dataclasses
 import functools
+import itertools
 import re
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -55,6 +61,9 @@ class Options:
     tries: int = 6  # the known solution is one of the first ``tries`` tries
     habits: str = ""  # names of countdown_text.HABITS joined by "+", all or none; "": the demonstrations shown above
     wrong: bool = False  # demonstrations of habits never reach the target
+    lowest_target: int = 0  # 0: the target is the result of random steps; else targets are uniform from here ...
+    highest_target: int = 0  # ... to here
+    held_targets: float = 0.0  # share of the targets that no training problem has; half of the test problems have one
 
     def __post_init__(self):
         check_shares("countdown", self)
@@ -69,8 +78,27 @@ class Options:
         except ValueError as e:
             known = ", ".join(HABITS)
             raise UserError(f"task countdown: habits={self.habits!r}: {e} is none of {known}, all, none") from None
+        if self.lowest_target and not 1 <= self.lowest_target <= self.highest_target <= self.limit:
+            said = f"lowest_target={self.lowest_target}, highest_target={self.highest_target}, limit={self.limit}"
+            raise UserError(f"task countdown: {said}: 1 <= lowest_target <= highest_target <= limit must hold")
+        if not self.lowest_target and (self.highest_target or self.held_targets):
+            raise UserError(
+                "task countdown: highest_target and held_targets are for uniform targets: set lowest_target"
+            )
+        if self.held_targets and not all(len(targets) for targets in split_targets(self)):
+            raise UserError(
+                f"task countdown: held_targets={self.held_targets} leaves no target on one of the two sides"
+            )
         if self.wrong and not self.habits:
             raise UserError("task countdown: wrong=True is for demonstrations of habits: name some, or all or none")
+
+
+@functools.cache
+def split_targets(o: Options) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The targets that training problems have, and those that only test problems have, both in order. Empty: random steps."""
+    targets = range(o.lowest_target, o.highest_target + 1) if o.lowest_target else range(0)
+    held = set(np.random.default_rng(0).permutation(targets)[: round(o.held_targets * len(targets))].tolist())
+    return tuple(t for t in targets if t not in held), tuple(sorted(held))
 
 
 def make(options: Options) -> Task:
@@ -105,6 +133,19 @@ def make(options: Options) -> Task:
 
 def problems(o: Options, tokenizer: SymbolTokenizer, seed: int, index: Array, split: str) -> Problems:
     """Problems number ``index`` [B] of a split."""
+    candidate = uniform_target(o, split) if o.lowest_target else result_of_steps(o)
+    facts = generate.draw_facts(candidate, seed, index, split)
+    fixed = lambda word: jnp.full_like(facts["target"], tokenizer.ids[word])[:, None]
+    target, numbers = tokenizer.zero + facts["target"][:, None], tokenizer.zero + facts["numbers"]
+    prompt = jnp.concatenate([fixed("<bos>"), fixed("make"), target, fixed("from"), numbers, fixed("?")], 1)
+    return Problems(prompt=prompt, prompt_mask=jnp.ones(prompt.shape, bool), facts=facts)
+
+
+Candidate = Callable[[Array], tuple[dict[str, Array], Array, Array]]  # key -> facts, content, whether it is a problem
+
+
+def result_of_steps(o: Options) -> Candidate:
+    """Random numbers, and the result of random steps as their target."""
 
     def candidate(key: Array) -> tuple[dict[str, Array], Array, Array]:
         chances = jax.random.uniform(key, (4 * o.numbers,))  # one draw for everything is quick to compile
@@ -115,11 +156,44 @@ def problems(o: Options, tokenizer: SymbolTokenizer, seed: int, index: Array, sp
         sound = possible & jnp.all(numbers != target)  # a target among the numbers needs no search
         return facts, jnp.concatenate([target[None], jnp.sort(numbers)]), sound
 
-    facts = generate.draw_facts(candidate, seed, index, split)
-    fixed = lambda word: jnp.full_like(facts["target"], tokenizer.ids[word])[:, None]
-    target, numbers = tokenizer.zero + facts["target"][:, None], tokenizer.zero + facts["numbers"]
-    prompt = jnp.concatenate([fixed("<bos>"), fixed("make"), target, fixed("from"), numbers, fixed("?")], 1)
-    return Problems(prompt=prompt, prompt_mask=jnp.ones(prompt.shape, bool), facts=facts)
+    return candidate
+
+
+TRIALS = 1000  # numbers that are drawn for a target; then another target is taken, since a small split may have none that make it
+
+
+def uniform_target(o: Options, split: str) -> Candidate:
+    """A target that the split may have, each as likely, and random numbers that make it. The solution is any of all."""
+    known, held = (jnp.asarray(targets or (0,), jnp.int32) for targets in split_targets(o))
+    content_of = lambda target, numbers: jnp.concatenate([target[None], jnp.sort(numbers)])
+
+    def candidate(key: Array) -> tuple[dict[str, Array], Array, Array]:
+        chances = jax.random.uniform(key, (3,))
+        target = known[pick_number(chances[0], len(known))]
+        if split == "test" and o.held_targets:
+            target = jnp.where(chances[1] < 0.5, target, held[pick_number(chances[0], len(held))])
+
+        def draw_numbers(trial: Array) -> Array:
+            return 1 + pick_number(jax.random.uniform(jax.random.fold_in(key, trial), (o.numbers,)), o.max_number)
+
+        def next_in_split(trial: Array) -> Array:  # quick: most candidates of a small split are of another one
+            outside = lambda trial: ~generate.in_split(content_of(target, draw_numbers(trial)), split)
+            return jax.lax.while_loop(lambda n: (n < TRIALS) & outside(n), lambda n: n + 1, trial + 1)
+
+        def try_all(trial: Array) -> tuple[Array, Array, Array]:
+            steps, possible = all_chains(o, draw_numbers(trial))
+            found = possible & (steps[:, -1, 3] == target)
+            place = jnp.argmax(jnp.cumsum(found) > pick_number(chances[2], found.sum()))
+            return trial, steps[place], found.any()
+
+        missing = lambda carry: ~carry[2] & (carry[0] < TRIALS)
+        start = jnp.int32(-1), jnp.zeros((o.numbers - 1, 4), jnp.int32), jnp.asarray(False)
+        trial, solution, found = jax.lax.while_loop(missing, lambda carry: try_all(next_in_split(carry[0])), start)
+        numbers = draw_numbers(trial)
+        facts = {"numbers": numbers, "target": target, "solution": solution}
+        return facts, content_of(target, numbers), found
+
+    return candidate
 
 
 def pick_number(chance: Array, count: Array | int) -> Array:
@@ -136,22 +210,56 @@ def random_chain(o: Options, left: Array, chances: Array) -> tuple[Array, Array]
     for n in range(o.numbers - 1):
         i, j = pick_number(chances[n, 0], len(left)), pick_number(chances[n, 1], len(left) - 1)
         j += j >= i
-        a, b = left[i], left[j]
-        results = jnp.stack([a + b, a - b, a * b, a // jnp.maximum(b, 1)])
-        legal = (0 <= results) & (results <= o.limit) & jnp.stack([True, True, True, (b > 0) & (results[3] * b == a)])
+        results, legal = step_results(o, left[i], left[j])
         operation = jnp.argmax(jnp.cumsum(legal) > pick_number(chances[n, 2], legal.sum()))
-        steps.append(jnp.stack([a, operation, b, results[operation]]))
+        steps.append(jnp.stack([left[i], operation, left[j], results[operation]]))
         possible &= legal.any()
-        left = left.at[i].set(results[operation])
-        left = left.at[j].set(left[-1])[:-1]
+        left = put_back(left, i, j, results[operation])
     return jnp.stack(steps).astype(jnp.int32), possible
 
 
+def all_chains(o: Options, numbers: Array) -> tuple[Array, Array]:
+    """All ways to take steps until one number is left: steps [C, n - 1, 4] as in ``random_chain``, and whether all are legal [C].
+
+    Each step takes two of the numbers, the larger one first, and one of four operations: C is 1,152 for four numbers. A result
+    that they can make is the result of one of these.
+    """
+    left, steps, possible = numbers[None], jnp.zeros((1, 0, 4), jnp.int32), jnp.ones(1, bool)
+    beside = lambda x, y: jnp.concatenate([jnp.broadcast_to(x, (len(OPERATIONS), *x.shape)), y], 2)
+    for size in range(o.numbers, 1, -1):
+        grown = []
+        for i, j in itertools.combinations(range(size), 2):
+            a, b = jnp.maximum(left[:, i], left[:, j]), jnp.minimum(left[:, i], left[:, j])
+            results, legal = step_results(o, a, b)  # [4, C]
+            operation = jnp.broadcast_to(jnp.arange(len(OPERATIONS))[:, None], results.shape)
+            taken = jnp.stack([*jnp.broadcast_arrays(a, operation, b, results)], -1)  # [4, C, 4]
+            rest = left[:, [k for k in range(size) if k not in (i, j)]]
+            grown.append((beside(rest, results[..., None]), beside(steps, taken[:, :, None]), possible & legal))
+        left, steps, possible = (jnp.concatenate(x).reshape(-1, *x[0].shape[2:]) for x in zip(*grown, strict=True))
+    return steps.astype(jnp.int32), possible
+
+
+def step_results(o: Options, a: Array, b: Array) -> tuple[Array, Array]:
+    """The results [4, ...] of the operations on a and b [...], and which of them are legal."""
+    results = jnp.stack([a + b, a - b, a * b, a // jnp.maximum(b, 1)])
+    whole = (b > 0) & (results[3] * b == a)
+    always = jnp.ones_like(whole)
+    return results, (0 <= results) & (results <= o.limit) & jnp.stack([always, always, always, whole])
+
+
+def put_back(left: Array, i: Array, j: Array, result: Array) -> Array:
+    """The numbers [n - 1] that are left when those in places i and j have become ``result``."""
+    left = left.at[i].set(result)
+    return left.at[j].set(left[-1])[:-1]
+
+
 def records(o: Options, facts: dict[str, Array]) -> list[Record]:
-    """One record for each problem."""
+    """One record for each problem. With ``held_targets`` its data set says whether training problems have its target."""
     known = lambda solution: [(a, OPERATIONS[operation], b, c) for a, operation, b, c in solution]
     rows = zip(*(np.asarray(facts[k]).tolist() for k in ("numbers", "target", "solution")), strict=True)
-    return [{"numbers": n, "target": t, "limit": o.limit, "solution": known(s)} for n, t, s in rows]
+    held = set(split_targets(o)[1])
+    of_split = lambda target: {"dataset": "held_targets" if target in held else "known_targets"} if held else {}
+    return [{"numbers": n, "target": t, "limit": o.limit, "solution": known(s)} | of_split(t) for n, t, s in rows]
 
 
 # Verifiers: the answer is the end of the response, and the only one
@@ -279,11 +387,13 @@ def products(limit: int) -> list[tuple[int, int]]:
 
 
 def drill(o: Options, rng: np.random.Generator) -> str:
-    """Attempts at a problem with a number larger than problems have, so no page shows a held-out answer."""
+    """Attempts at a problem with a number larger than problems have, so no page shows a held-out answer or target."""
+    held = split_targets(o)[1]
     numbers = rng.integers(1, o.max_number + 1, o.numbers).tolist()
     numbers[rng.integers(o.numbers)] = int(rng.integers(o.max_number + 1, min(o.limit, 3 * o.max_number) + 1))
     attempts = [random_steps(numbers, o.limit, rng) for _ in range(6)]
-    target = attempts[rng.integers(6)][-1][3]
+    while (target := attempts[rng.integers(6)][-1][3]) in held:
+        attempts = [random_steps(numbers, o.limit, rng) for _ in range(6)]
     return (
         f"make {target} from {' '.join(map(str, numbers))} ? {' . '.join(compared_text(a, target) for a in attempts)} ."
     )

@@ -1,0 +1,34 @@
+"""Countdown with four numbers as Stream of Search poses it (arXiv 2404.03683), from random weights.
+
+    rljax reproduce --config stream_of_search --workdir runs/stream_of_search
+
+Targets are uniform within 10 .. 100, numbers within 1 .. 99, and a tenth of the targets is kept for test problems. Results of steps
+are 199 at the most, since each number is a token: .07 of their problems have no such solution, and are none here.
+"""
+
+from . import common
+
+
+def get_config(arg=None):
+    arg = common.parse_arg(arg, numbers=4, limit=199, tries=40, layers=4, width=128, short=False)
+    c = common.base()
+    c.task.name = "countdown"
+    c.task.options = dict(
+        **dict(numbers=arg.numbers, max_number=99, limit=arg.limit, jump=0.0, give_up=0.03, tries=arg.tries),
+        **dict(lowest_target=10, highest_target=100, held_targets=0.1),
+    )
+    longest = 6 * (arg.numbers - 1) * (arg.tries + 1) + 3 * arg.tries + 1  # of a demonstration
+    c.model.update(dict(layers=arg.layers, width=arg.width, heads=4, kv_heads=4, head_width=32, ff_width=3 * arg.width))
+    c.model.max_length, c.model.rope_base = 1032, 10_000.0
+    c.model.attention_chunk = 128  # scores of 128 queries at a time stay in a core's cache
+    c.pretrain.update(dict(steps=4000, batch=16, length=256, micro_batch=4, eval_every=1000))
+    c.pretrain.optimizer = common.optimizer(0.01, name="muon")
+    c.sft.update(dict(steps=1500, max_new_tokens=longest, packing=-1, micro_batch=1, eval_every=500))
+    c.sft.optimizer = common.optimizer(0.005, name="muon")
+    c.rl.update(dict(steps=200, prompts=32, group_size=8, max_new_tokens=1016, packing=-1, micro_batch=1, slots=64))
+    c.rl.eval_every = 20
+    c.rl.optimizer = common.optimizer(1e-4, schedule="constant", weight_decay=0.0)
+    c.eval.update(dict(problems=256, attempts=4, greedy=False))
+    if arg.short:
+        common.shorten(c)
+    return c
