@@ -22,7 +22,9 @@ def get_config(arg=None):
     c.pretrain.optimizer = common.optimizer(0.01, name="muon")
     c.sft.update(dict(steps=800, max_new_tokens=160, packing=-1, widths=(16, 56), micro_batch=4))
     c.sft.optimizer = common.optimizer(0.005, name="muon")
-    c.rl.update(dict(steps=180, max_new_tokens=160, packing=-1, widths=(32, 80), micro_batch=4, eval_every=10))
+    c.rl.update(
+        dict(steps=110, updates=4, max_new_tokens=160, packing=-1, widths=(32, 80), micro_batch=4, eval_every=10)
+    )
     c.rl.optimizer = common.optimizer(3e-4, schedule="linear", weight_decay=0.0)
     c.selection = dict(rules=("shortest_correct", "rejection_sampling"), steps=50)
     c.eval.budget.update(common.SEARCH_BUDGET)

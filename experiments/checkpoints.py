@@ -2,8 +2,8 @@
 
     rljax checkpoints runs/shop                                     a line for each
     rljax checkpoints runs/shop --verify=true                       reads all arrays; status 1 if one is damaged
-    rljax checkpoints runs/shop --stage rl --compare 170,180        what differs between two steps
-    rljax checkpoints runs/shop --stage rl --export 180 --to rl.safetensors
+    rljax checkpoints runs/shop --stage rl --compare 100,110        what differs between two steps
+    rljax checkpoints runs/shop --stage rl --export 110 --to rl.safetensors
 
 Every array is read as it is stored: no config is needed. A policy as a Hugging Face folder is what `rljax export` writes.
 """
@@ -26,7 +26,7 @@ def run(workdir: str, stage: str, verify: str, compare: str, export: int, to: st
             raise UserError("--stage: say whose checkpoints, pretrain, sft or rl")
         steps = compare.split(",") if compare else [str(export)]
         if not all(step.strip().isdigit() for step in steps) or len(steps) != (2 if compare else 1):
-            raise UserError(f"--compare {compare}: write two steps, as in --compare 170,180")
+            raise UserError(f"--compare {compare}: write two steps, as in --compare 100,110")
         found = [report.find_checkpoint(folder, stage, int(step)) for step in steps]
         for path in found:
             stop_if_damaged(path, stage, folder)
@@ -65,7 +65,7 @@ def main() -> None:
         workdir=Flag("", "the folder of a run; also as the first argument, without a name"),
         stage=Flag("", "pretrain, sft or rl; without it all"),
         verify=Flag("", "true: read every array and compare its checksum"),
-        compare=Flag("", "two steps, as in 170,180"),
+        compare=Flag("", "two steps, as in 100,110"),
         export=Flag(-1, "the step whose arrays are written to --to"),
         to=Flag("", "the safetensors file that --export writes"),
     )

@@ -105,7 +105,7 @@ def config_of(**rows):
     c.rl.max_new_tokens, c.rl.widths, c.rl.micro_batch = 12, (), 0
     c.eval.problems, c.eval.attempts, c.eval.greedy = 2, 2, False
     c.rl.lora.rank, c.rl.lora.targets = 4, ("query", "value", "gate")
-    c.rl.optimizer.warmup = 0
+    c.rl.optimizer.warmup, c.rl.updates = 0, 1  # before its only update the policy is the reference: KL is 0
     c.rl.row.entropy = "bonus(coef=0.1)"  # no attempt is right yet: something to learn from
     c.rl.start = "sft"
     c.workers = 0

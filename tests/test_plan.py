@@ -43,7 +43,8 @@ ROOT = Path(__file__).parent.parent
 def small_config(**changes):
     c = shop.get_config()
     c.model.layers = 1
-    c.rl.update(dict(prompts=4, group_size=4, max_new_tokens=32, micro_batch=8, widths=()) | changes)
+    sizes = dict(prompts=4, group_size=4, max_new_tokens=32, micro_batch=8, widths=(), updates=1)
+    c.rl.update(sizes | changes)
     c.eval.attempts = 4  # an evaluation is the program that samples
     return c
 

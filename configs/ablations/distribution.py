@@ -22,7 +22,9 @@ def get_config(arg=None):
     c.sft.update(
         dict(steps=400, max_new_tokens=112, packing=-1, widths=(16, 48), micro_batch=16, eval_every=400, distinct=5000)
     )
-    c.rl.update(dict(steps=50, max_new_tokens=112, packing=-1, widths=(24, 56), micro_batch=16, eval_every=10))
+    c.rl.update(
+        dict(steps=50, updates=1, max_new_tokens=112, packing=-1, widths=(24, 56), micro_batch=16, eval_every=10)
+    )
     c.rl.optimizer.schedule = "constant"
     c.eval.problems, c.checkpoint.keep_best, c.selection.rules = 96, 0, ()
     if arg.short:

@@ -18,7 +18,9 @@ def get_config(arg=None):
     c.sft.update(
         dict(steps=300, max_new_tokens=80, packing=-1, widths=(16, 40), micro_batch=16, eval_every=300, distinct=5000)
     )
-    c.rl.update(dict(steps=50, max_new_tokens=80, packing=-1, widths=(24, 48), micro_batch=16, eval_every=10))
+    c.rl.update(
+        dict(steps=50, updates=1, max_new_tokens=80, packing=-1, widths=(24, 48), micro_batch=16, eval_every=10)
+    )
     c.rl.optimizer.schedule = "constant"
     c.eval.problems = 64
     c.checkpoint.keep_best = 0

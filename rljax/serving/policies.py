@@ -1,6 +1,6 @@
 """The policies that can be asked: the checkpoints of runs, model folders, and copies that a gradient step has changed.
 
-A policy's name is ``SOURCE/STAGE@STEP``, as in ``shop/rl@180``. Parameters are read when they are first asked for, aside
+A policy's name is ``SOURCE/STAGE@STEP``, as in ``shop/rl@110``. Parameters are read when they are first asked for, aside
 of the device, and the ones that were asked last stay in memory.
 """
 
