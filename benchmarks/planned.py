@@ -33,7 +33,7 @@ from rljax.transformer import lora
 
 RESULTS = Path(__file__).parent / "results" / "plan_cpu.jsonl"
 MODEL = dict(layers=6, width=1024, heads=8, kv_heads=4, head_width=128, ff_width=4096, max_length=1024)
-RL = dict(prompts=8, group_size=8, max_new_tokens=160, micro_batch=8)
+RL = dict(prompts=8, group_size=8, max_new_tokens=160, micro_batch=8, updates=1)
 CASES: dict[str, dict[str, Any]] = {
     "all weights": dict(model=MODEL, rl=RL, mesh={}),
     "remat, scan, a reference": dict(

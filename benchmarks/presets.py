@@ -29,7 +29,7 @@ def config_of(seed: int) -> ConfigTree:
     from configs import shop
 
     config = shop.get_config()
-    config.seed = seed
+    config.seed, config.rl.updates = seed, 1  # a table of algorithms at one update a rollout
     return config
 
 

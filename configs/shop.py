@@ -2,8 +2,8 @@
 
     rljax reproduce --config shop --workdir runs/shop
 
-Expected on the 128 test problems, seeds 0 to 2, mean and 95 % interval: pass@1 .245 [.189, .300] after SFT, .958 [.942, .975]
-after RL; mean length 15.6 [13.5, 17.7], then 53.8 [47.7, 60.0]; jumps .50, then .01; cons@16 .53, then 1.00.
+Expected on the 128 test problems, seeds 0 to 2, mean and 95 % interval: pass@1 .227 [.154, .300] after SFT, .984 [.981, .988]
+after RL; mean length 15.8 [13.4, 18.2], then 53.6 [46.9, 60.4]; jumps .51, then .00; cons@16 .48, then 1.00.
 """
 
 from . import common
