@@ -14,6 +14,7 @@ import multiprocessing
 import os
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +29,7 @@ from rljax.training.workdir import hold_workdir
 def config_of(seed: int) -> ConfigTree:
     from configs import shop
 
-    config = shop.get_config()
+    config: Any = shop.get_config()
     config.seed, config.rl.updates = seed, 1  # a table of algorithms at one update a rollout
     return config
 
