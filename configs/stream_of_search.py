@@ -23,12 +23,12 @@ def get_config(arg=None):
     c.model.attention_chunk = 128  # scores of 128 queries at a time stay in a core's cache
     c.pretrain.update(dict(steps=4000, batch=16, length=256, micro_batch=4, eval_every=1000))
     c.pretrain.optimizer = common.optimizer(0.01, name="muon")
-    c.sft.update(dict(steps=1500, max_new_tokens=longest, packing=-1, micro_batch=1, eval_every=500))
+    c.sft.update(dict(steps=800, max_new_tokens=longest, packing=-1, micro_batch=1, eval_every=800))
     c.sft.optimizer = common.optimizer(0.005, name="muon")
     c.rl.update(dict(steps=200, prompts=32, group_size=8, max_new_tokens=1016, packing=-1, micro_batch=1, slots=64))
-    c.rl.eval_every = 20
+    c.rl.eval_every = 40
     c.rl.optimizer = common.optimizer(1e-4, schedule="constant", weight_decay=0.0)
-    c.eval.update(dict(problems=256, attempts=4, greedy=False))
+    c.eval.update(dict(problems=256, attempts=2, greedy=False))  # 500 attempts of up to 1,000 tokens
     if arg.short:
         common.shorten(c)
     return c
