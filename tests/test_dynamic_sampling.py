@@ -71,7 +71,7 @@ def easy(hosted=False, **changes):
     """A run of a tiny policy, with a verifier that rewards any response that begins with a small number."""
     config = shop.get_config("short")
     config.model.layers, config.model.width = 1, 32
-    config.rl.max_new_tokens, config.rl.widths, config.workers = 8, (), 0
+    config.rl.updates, config.rl.max_new_tokens, config.rl.widths, config.workers = 1, 8, (), 0
     config.rl.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
     run = resolve(config)
     zero = run.task.tokenizer.zero

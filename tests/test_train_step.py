@@ -29,7 +29,7 @@ def tiny_config(**changes):
     config.rl.max_new_tokens = 12
     config.rl.widths, config.rl.micro_batch = (), 16
     config.rl.optimizer.learning_rate, config.rl.optimizer.warmup = 1e-2, 0
-    config.workers = 0
+    config.rl.updates, config.workers = 1, 0
     config.update_from_flattened_dict(changes)
     return config
 
