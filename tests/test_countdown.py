@@ -228,6 +228,7 @@ def text_of_page(task, seed):
         {"highest_target": 100},
         {"lowest_target": 3},
         {"held_targets": 0.01},
+        {"max_number": 3, "highest_target": 28},
         {"lowest_target": 0, "highest_target": 0},
     ],
 )

@@ -78,9 +78,14 @@ class Options:
         except ValueError as e:
             known = ", ".join(HABITS)
             raise UserError(f"task countdown: habits={self.habits!r}: {e} is none of {known}, all, none") from None
-        if self.lowest_target and not 1 <= self.lowest_target <= self.highest_target <= self.limit:
-            said = f"lowest_target={self.lowest_target}, highest_target={self.highest_target}, limit={self.limit}"
-            raise UserError(f"task countdown: {said}: 1 <= lowest_target <= highest_target <= limit must hold")
+        most = min(
+            self.limit, self.max_number**self.numbers
+        )  # what steps can make: else no problem would ever be found
+        if self.lowest_target and not 1 <= self.lowest_target <= self.highest_target <= most:
+            said = f"lowest_target={self.lowest_target}, highest_target={self.highest_target}"
+            raise UserError(
+                f"task countdown: {said}: 1 <= lowest_target <= highest_target <= {most} must hold, the largest result of steps"
+            )
         if not self.lowest_target and (self.highest_target or self.held_targets):
             raise UserError(
                 "task countdown: highest_target and held_targets are for uniform targets: set lowest_target"
