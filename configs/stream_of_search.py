@@ -21,9 +21,9 @@ def get_config(arg=None):
     c.model.update(dict(layers=arg.layers, width=arg.width, heads=4, kv_heads=4, head_width=32, ff_width=3 * arg.width))
     c.model.max_length, c.model.rope_base = 1032, 10_000.0
     c.model.attention_chunk = 128  # scores of 128 queries at a time stay in a core's cache
-    c.pretrain.update(dict(steps=4000, batch=16, length=256, micro_batch=4, eval_every=1000))
+    c.pretrain.update(dict(steps=1500, batch=16, length=256, micro_batch=4, eval_every=300))
     c.pretrain.optimizer = common.optimizer(0.01, name="muon")
-    c.sft.update(dict(steps=800, max_new_tokens=longest, packing=-1, micro_batch=1, eval_every=800))
+    c.sft.update(dict(steps=1500, batch=16, max_new_tokens=longest, packing=-1, micro_batch=1, eval_every=750))
     c.sft.optimizer = common.optimizer(0.005, name="muon")
     c.rl.update(dict(steps=200, prompts=32, group_size=8, max_new_tokens=1016, packing=-1, micro_batch=1, slots=64))
     c.rl.eval_every = 40
