@@ -10,11 +10,13 @@ from . import common
 
 
 def get_config(arg=None):
-    arg = common.parse_arg(arg, numbers=4, limit=199, tries=40, layers=4, width=128, short=False)
+    arg = common.parse_arg(arg, numbers=4, limit=199, tries=20, layers=4, width=128, short=False)
     c = common.base()
     c.task.name = "countdown"
     c.task.options = dict(
-        **dict(numbers=arg.numbers, max_number=99, limit=arg.limit, jump=0.0, give_up=0.03, tries=arg.tries),
+        **dict(
+            numbers=arg.numbers, max_number=99, limit=arg.limit, jump=0.0, give_up=0.03, tries=arg.tries, nearest=0.5
+        ),
         **dict(lowest_target=10, highest_target=100, held_targets=0.1),
     )
     longest = 6 * (arg.numbers - 1) * (arg.tries + 1) + 3 * arg.tries + 1  # of a demonstration

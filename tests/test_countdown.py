@@ -366,3 +366,18 @@ def test_what_is_undone_is_no_try():
 def test_habits_that_do_not_exist_are_refused(options, reason):
     with pytest.raises(UserError, match=reason):
         tasks.make_task("countdown", **options)
+
+
+def test_tries_may_end_with_the_operation_that_comes_nearest_to_the_target():
+    task, _, _ = world(numbers=4, max_number=4, limit=12, nearest=1.0, jump=0.0, give_up=0.0, tries=10)
+    _, records = ask({"numbers": 4, "max_number": 4, "limit": 12})
+    rng, misses = np.random.default_rng(0), 0
+    for record in records[:100]:
+        searched = task.demonstration(record, rng).partition("answer")[0]
+        for last in re.findall(r", (\d+ \S \d+ = \d+) vs", searched):
+            a, _, b, _, c = last.split()
+            results = [countdown.calculate(int(a), x, int(b), 12) for x in countdown.OPERATIONS]
+            distance = min(abs(x - record["target"]) for x in results if x is not None)
+            assert distance == abs(int(c) - record["target"])
+            misses += distance > 0
+    assert misses > 100

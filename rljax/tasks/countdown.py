@@ -59,6 +59,7 @@ class Options:
     jump: float = 0.5  # share of demonstrations that only answer
     give_up: float = 0.35  # chance to give up after each failed try
     tries: int = 6  # the known solution is one of the first ``tries`` tries
+    nearest: float = 0.0  # share of the other tries whose last operation is the one that comes nearest to the target
     habits: str = ""  # names of countdown_text.HABITS joined by "+", all or none; "": the demonstrations shown above
     wrong: bool = False  # demonstrations of habits never reach the target
     lowest_target: int = 0  # 0: the target is the result of random steps; else targets are uniform from here ...
@@ -357,7 +358,10 @@ def demonstration(o: Options, record: Record, rng: np.random.Generator) -> str:
         return f"answer {steps_text(answer)}"
     known = rng.integers(o.tries)  # the try that is the known solution, if the search lasts so long
     for n in range(o.tries):
-        steps = record["solution"] if n == known else random_steps(numbers, o.limit, rng)
+        aim = (
+            target if o.nearest and rng.random() < o.nearest else None
+        )  # without the option no draw: the same text as ever
+        steps = record["solution"] if n == known else random_steps(numbers, o.limit, rng, aim)
         tries.append(compared_text(steps, target))
         reached = steps[-1][3] == target
         if reached or rng.random() < o.give_up:

@@ -45,14 +45,16 @@ def compared_text(steps: list[Step], target: int) -> str:
     return f"{steps_text(steps)} vs {target} {compare(steps[-1][3], target)}"
 
 
-def random_steps(numbers: list[int], limit: int, rng: np.random.Generator) -> list[Step]:
-    """Random legal steps that use all the numbers."""
+def random_steps(numbers: list[int], limit: int, rng: np.random.Generator, aim: int | None = None) -> list[Step]:
+    """Random legal steps that use all the numbers. With ``aim`` the last operation is the one whose result is nearest to it."""
     left, steps = list(numbers), []
     while len(left) > 1:
         left = [left[i] for i in rng.permutation(len(left))]
         a, b, *rest = left
         legal = lambda a, b: [(a, x, b, c) for x in OPERATIONS if (c := calculate(a, x, b, limit)) is not None]
         choices = legal(a, b) or legal(b, a)  # one of the two differences is always legal
+        if aim is not None and not rest:
+            choices = [min(choices, key=lambda step: abs(step[3] - aim))]
         steps.append(choices[rng.integers(len(choices))])
         left = [*rest, steps[-1][3]]
     return steps
