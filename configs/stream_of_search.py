@@ -27,9 +27,10 @@ def get_config(arg=None):
     c.pretrain.optimizer = common.optimizer(0.01, name="muon")
     c.sft.update(dict(steps=1500, batch=16, max_new_tokens=longest, packing=-1, micro_batch=1, eval_every=750))
     c.sft.optimizer = common.optimizer(0.005, name="muon")
-    c.rl.update(dict(steps=200, prompts=32, group_size=8, max_new_tokens=1016, packing=-1, micro_batch=1, slots=64))
-    c.rl.eval_every = 40
-    c.rl.optimizer = common.optimizer(1e-4, schedule="constant", weight_decay=0.0)
+    # widths instead of packing: a packed sequence has the columns of the longest row, and attention costs their square
+    c.rl.update(dict(steps=120, updates=4, prompts=32, group_size=8, max_new_tokens=1016, eval_every=30))
+    c.rl.update(dict(widths=(160, 320, 640), micro_batch=8, slots=64))
+    c.rl.optimizer = common.optimizer(1.5e-4, schedule="constant", weight_decay=0.0)
     c.eval.update(dict(problems=256, attempts=2, greedy=False))  # 500 attempts of up to 1,000 tokens
     if arg.short:
         common.shorten(c)
