@@ -5,6 +5,7 @@ processes while they write to the cache, and what they leave there costs a warni
 longest are run first, so that no worker waits for one that began last.
 """
 
+import ctypes
 import gc
 import os
 from importlib.metadata import version
@@ -20,6 +21,7 @@ LONGEST = [
     ).split()
 ]
 
+LIBC = ctypes.CDLL(None)
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rljax" / "tests"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
@@ -50,9 +52,11 @@ def pytest_collection_finish():
 
 @pytest.fixture(scope="module", autouse=True)
 def forget_compiled_programs():
-    """What one file compiled, the next does not need: without this, a worker holds gigabytes of programs."""
+    """What one file compiled, the next does not need. The C library would keep the memory: up to a gigabyte of each file's."""
     yield
     import jax
 
     jax.clear_caches()
     gc.collect()
+    if hasattr(LIBC, "malloc_trim"):  # glibc
+        LIBC.malloc_trim(0)
