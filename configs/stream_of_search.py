@@ -25,7 +25,9 @@ def get_config(arg=None):
     c.model.attention_chunk = 128  # scores of 128 queries at a time stay in a core's cache
     c.pretrain.update(dict(steps=1500, batch=16, length=256, micro_batch=4, eval_every=300))
     c.pretrain.optimizer = common.optimizer(0.01, name="muon")
-    c.sft.update(dict(steps=4000, batch=16, distinct=0, max_new_tokens=longest, packing=-1, micro_batch=1, eval_every=1000))
+    c.sft.update(
+        dict(steps=4000, batch=16, distinct=0, max_new_tokens=longest, packing=-1, micro_batch=1, eval_every=1000)
+    )
     c.sft.optimizer = common.optimizer(0.005, name="muon")
     # widths instead of packing: a packed sequence has the columns of the longest row, and attention costs their square
     c.rl.update(dict(steps=120, updates=4, prompts=32, group_size=8, max_new_tokens=1016, eval_every=30))

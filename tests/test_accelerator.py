@@ -56,6 +56,7 @@ def test_the_whole_dry_run_passes_and_writes_its_keys(tmp_path, capsys):
     assert "missing here" in printed and all(name in printed for name in (*found, *skipped))
 
 
+@pytest.mark.exhaustive
 def test_a_sampler_with_wrong_logprobs_is_reported(monkeypatch):
     real = sampler.sample
 
@@ -67,6 +68,7 @@ def test_a_sampler_with_wrong_logprobs_is_reported(monkeypatch):
     assert set(verdicts(parts.check_logprobs(TINY_SIZES)).values()) == {False}
 
 
+@pytest.mark.exhaustive
 def test_a_wrong_gradient_on_the_accelerator_is_reported(monkeypatch):
     real, calls = parts.policy_gradient, []
 
@@ -79,6 +81,7 @@ def test_a_wrong_gradient_on_the_accelerator_is_reported(monkeypatch):
     assert list(verdicts(parts.check_gradients(TINY_SIZES)).values()) == [False]
 
 
+@pytest.mark.exhaustive
 def test_the_compared_gradient_is_not_zero(monkeypatch):
     seen, real = [], parts.policy_gradient
     monkeypatch.setattr(parts, "policy_gradient", lambda *a: seen.append(real(*a)) or seen[-1])
@@ -86,6 +89,7 @@ def test_the_compared_gradient_is_not_zero(monkeypatch):
     assert all(float(jnp.abs(x).max()) > 0 for x in jax.tree.leaves(seen[0]))
 
 
+@pytest.mark.exhaustive
 def test_a_kernel_with_a_wrong_output_is_reported_and_the_others_still_pass(monkeypatch):
     from rljax.transformer import attention
 
@@ -97,6 +101,7 @@ def test_a_kernel_with_a_wrong_output_is_reported_and_the_others_still_pass(monk
     assert not any("attention_chunk" in name for name in wrong)
 
 
+@pytest.mark.exhaustive
 def test_a_kernel_that_does_not_compile_fails_its_line_and_the_others_are_checked(monkeypatch):
     from rljax.transformer import attention
 

@@ -42,6 +42,7 @@ def test_the_batches_of_skipped_rl_steps_are_those_of_the_metrics(tmp_path, caps
     assert said.count("its batch is in") == MAX_FILES
 
 
+@pytest.mark.exhaustive
 def test_the_batch_of_a_skipped_supervised_step_is_saved_and_the_run_goes_on(tmp_path, capsys, monkeypatch):
     config = make_config(**LIGHT, **{"sft.start": "", "sft.steps": 6, "sft.eval_every": 6})
     real, calls = sft.make_supervised_step, []

@@ -110,6 +110,7 @@ def test_an_attempt_is_what_it_is_without_a_budget_up_to_where_its_thinking_ends
         assert one[:until] == other[:until]
 
 
+@pytest.mark.exhaustive
 def test_an_attempt_does_not_depend_on_those_beside_it(policy, drawn):
     whole = drawn[0]
     some, _ = draw(policy, WITH_END, np.arange(G, 2 * G))

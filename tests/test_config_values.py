@@ -105,6 +105,7 @@ def walk_all_keys() -> Iterator[str]:
                 yield f"{key}={value!r:.60}: {fault}"
 
 
+@pytest.mark.exhaustive
 def test_every_edge_value_of_every_key_is_accepted_or_refused_in_one_line_without_a_hang_or_large_memory():
     command = [sys.executable, "-m", "tests.test_config_values"]
     done = subprocess.run(command, cwd=Path(__file__).parent.parent, capture_output=True, text=True, timeout=600)

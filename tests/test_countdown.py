@@ -26,10 +26,10 @@ def world(**options):
     return task, jax.jit(task.problems, static_argnums=2), jax.jit(task.verify_on_device)
 
 
-def ask(options, seed=0, split="train"):
-    """MANY problems: (facts, records)."""
+def ask(options, seed=0, split="train", count=MANY):
+    """So many problems: (facts, records)."""
     task, problems, _ = world(**options)
-    facts = jax.device_get(problems(seed, jnp.arange(MANY), split).facts)
+    facts = jax.device_get(problems(seed, jnp.arange(count), split).facts)
     return facts, task.records(facts)
 
 
@@ -193,22 +193,26 @@ def test_all_chains_make_what_recursion_makes_and_nothing_else(numbers):
         assert countdown.verify(f"answer {text} <eos>", record)
 
 
-def test_each_target_that_a_split_has_is_as_likely_as_each_other():
+@pytest.fixture(scope="module")
+def uniform():
+    return {split: ask(UNIFORM, split=split, count=600) for split in tasks.SPLITS}
+
+
+def test_each_target_that_a_split_has_is_as_likely_as_each_other(uniform):
     known, held = countdown.split_targets(countdown.Options(**UNIFORM))
     assert len(held) == 4 and sorted(known + held) == list(range(5, 25))
     for split, shares in (("train", (1.0, 0.0)), ("test", (0.5, 0.5))):
-        facts, records = ask(UNIFORM, split=split)
+        facts, records = uniform[split]
         for targets, share in zip((known, held), shares, strict=True):
             seen = np.array([np.mean(facts["target"] == target) for target in targets])
             assert np.abs(seen - share / len(targets)).max() < 0.04 and abs(seen.sum() - share) < 0.05
-        assert len({tuple(map(tuple, r["solution"])) for r in records}) > 500
+        assert len({tuple(map(tuple, r["solution"])) for r in records}) > 200
         assert all(r["target"] in results_of(tuple(r["numbers"]), 60) for r in records[:50])
 
 
-def test_targets_kept_for_test_problems_are_half_of_those_and_nowhere_else():
+def test_targets_kept_for_test_problems_are_half_of_those_and_nowhere_else(uniform):
     task, held = world(**UNIFORM)[0], countdown.split_targets(countdown.Options(**UNIFORM))[1]
-    of_split = {split: ask(UNIFORM, split=split)[1] for split in tasks.SPLITS}
-    for split, records in of_split.items():
+    for split, (_, records) in uniform.items():
         kept = [r["target"] in held for r in records]
         assert kept == [r["dataset"] == "held_targets" for r in records]
         assert abs(np.mean(kept) - (0.5 if split == "test" else 0.0)) < 0.05

@@ -90,7 +90,9 @@ DAMAGE = {
     "other text": lambda content: b"[5, null]",
     **{f"a bit flipped at {at}": flip(at) for at in (0.0, 0.13, 0.31, 0.5, 0.69, 0.87, 1.0)},
 }
-MORE = {f"a bit flipped at {at}" for at in (0.13, 0.31, 0.69, 0.87)}  # of the same kind
+MORE = {"empty", "cut by a byte", "other text"} | {
+    f"a bit flipped at {at}" for at in (0.0, 0.13, 0.31, 0.69, 0.87, 1.0)
+}  # of a kind that stays
 EACH_DAMAGE = exhaustive.cases(DAMAGE, lambda name: name in MORE)
 
 

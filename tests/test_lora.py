@@ -49,6 +49,7 @@ def test_fresh_adapters_change_nothing_and_moved_ones_what_they_add(config):
     assert np.abs(beside - plain).max() > 0.05
 
 
+@pytest.mark.exhaustive
 def test_stacked_layers_and_experts_have_an_adapter_each():
     scanned = dataclasses.replace(DEEPSEEK, scan_layers=True)
     adapters = moved(lora.init_adapters(scanned, OF[DEEPSEEK], 2, jax.random.key(0)))

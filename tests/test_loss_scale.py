@@ -77,7 +77,7 @@ def gradient_error(kind, weight, scale, rank=0):
     return norm(jax.tree.map(lambda a, b: a - b, found, expected)) / norm(expected)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", exhaustive.cases(KINDS, lambda kind: kind != "dense"))
 @pytest.mark.parametrize("tokens", exhaustive.cases([256 * 512, 512 * 32768], lambda tokens: tokens < 2**20))
 def test_the_gradient_of_a_large_batch_is_as_precise_as_float16_rounds(kind, tokens):
     unscaled, scaled = gradient_error(kind, 1 / tokens, None), gradient_error(kind, 1 / tokens, INITIAL_SCALE)

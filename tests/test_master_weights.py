@@ -130,6 +130,7 @@ def sums(folder):
     return json.loads((folder / "checkpoints" / "rl" / "4" / "sums" / "metadata").read_text())
 
 
+@pytest.mark.exhaustive
 def test_a_run_on_bfloat16_weights_goes_on_with_its_masters_and_its_weights_are_read_as_they_were_rounded(tmp_path):
     rl.run(short(), tmp_path / "once")
     rl.run(short(), tmp_path / "twice", stop=2)

@@ -43,6 +43,7 @@ def left_behind(folder: Path) -> tuple:
     return [r for r in journal.read_records(folder / "metrics.jsonl") if "train/loss" in r], json.loads(sums)
 
 
+@pytest.mark.exhaustive
 def test_a_run_goes_on_with_moments_elsewhere_and_leaves_the_same_bytes(tmp_path):
     """From the devices to the host's memory, and back."""
     rl.run(configured(False), tmp_path / "once")

@@ -113,7 +113,7 @@ ALGORITHMS = {
 }
 
 
-@pytest.mark.parametrize("name", exhaustive.cases(ALGORITHMS, lambda name: "entropy" in name))
+@pytest.mark.parametrize("name", exhaustive.cases(ALGORITHMS, lambda name: name != "GRPO with a KL term"))
 def test_the_update_is_that_of_padded_rows(name):
     algorithm, options = ALGORITHMS[name]
     rollout, model = make_rollout(), MODEL if algorithm is GRPO else BIGRAM
@@ -130,7 +130,7 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("name", exhaustive.cases(MODELS, lambda name: name == "experts"))
+@pytest.mark.parametrize("name", exhaustive.cases(MODELS, lambda name: "sliding" not in name))
 def test_the_update_is_that_of_padded_rows_in_every_kind_of_model(name):
     model = dataclasses.replace(MODEL, **MODELS[name])
     rollout = make_rollout(1)
@@ -186,6 +186,7 @@ def test_supervised_learning_on_packed_rows_is_that_on_padded_rows():
     assert_same_update(*reversed(out))
 
 
+@pytest.mark.exhaustive
 def test_vmapped_runs_of_different_lengths_each_have_the_gradient_of_the_run_by_itself():
     layout = transformer.Layout(run_axis="runs")
     model = dataclasses.replace(MODEL, logprob_chunk=8)

@@ -74,7 +74,7 @@ def greedy(params, config, prompt, mask):
 
 
 @pytest.mark.parametrize(  # of the third and fourth model of a family the test above compares every logit and gradient
-    "name", exhaustive.cases(cases.MAIN, lambda name: name[-1] in "cd")
+    "name", exhaustive.cases(cases.MAIN, lambda name: name[-1] != "a")
 )
 def test_64_greedy_tokens_after_two_prompts_of_different_length_are_those_of_torch(name, loaded, monkeypatch):
     """Past every sliding window, with the cache; the full forward of prompt and response names the same tokens."""

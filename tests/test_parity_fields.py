@@ -20,7 +20,7 @@ compiled = jit(transformer.forward)
 each_family = pytest.mark.parametrize("family", cases.FAMILIES)
 
 
-@pytest.mark.parametrize("family", exhaustive.cases(cases.FAMILIES, lambda family: "_" in family or family == "qwen2"))
+@pytest.mark.parametrize("family", exhaustive.cases(cases.FAMILIES, lambda family: family != "llama"))
 def test_every_field_changes_the_logits_as_in_torch(family, tmp_path, caplog):
     """Compiled only where shapes are new: the other variants of a case are the same operations, known by then."""
     caplog.set_level(logging.ERROR)

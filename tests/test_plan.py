@@ -199,6 +199,7 @@ def assert_one_line(said, message):
     assert said.startswith("error: ") and message in said and said.count("\n") == 1
 
 
+@pytest.mark.exhaustive
 def test_weights_on_each_device_of_a_mesh_are_as_computed_by_hand():
     sizes = dict(prompts=4, group_size=2, max_new_tokens=32, micro_batch=4)
     changed = [f"--config.rl.{name}={value}" for name, value in sizes.items()]

@@ -87,7 +87,8 @@ def gradient_error(name: str, seeds: int) -> float:
     return float(np.mean(errors))
 
 
-@pytest.mark.parametrize("name", ["dense", pytest.param("latents", marks=pytest.mark.exhaustive)])
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", ["dense", "latents"])
 def test_the_gradient_is_as_exact_as_with_cotangents_of_float32(name, monkeypatch):
     short = gradient_error(name, seeds=3)
     monkeypatch.setattr(products, "is_low_precision", lambda x: False)  # JAX's own rule: float32 cotangents

@@ -59,6 +59,7 @@ def test_fewer_tokens_are_a_tokenizer_of_the_same_kind(folder, tmp_path):
         packed_weights.shorten_tokenizer(json.dumps(about | {"pre_tokenizer": None}), 270, "here")
 
 
+@pytest.mark.exhaustive
 def test_a_tiny_model_is_packed_and_trained_without_the_packages_that_a_bare_machine_lacks(folder, tmp_path):
     run = lambda *arguments: (
         subprocess.run(

@@ -248,7 +248,7 @@ def verified_by_workers(texts, workers=1, timeout=60.0, reward="correct", max_un
     return Rewards(correct, parts, info), rewards.summarize_rewards(rollout, Rewards(correct, parts, info))
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.exhaustive), 2])
 def test_a_response_that_kills_its_verifier_is_unscored_and_its_neighbours_keep_their_scores(workers, capfd):
     judge = dict(verify_batch=dies_on_bomb, verifier_metrics=("noted",))
     found, summary = verified_by_workers(["yes", "bomb", "no", "yes"], workers, reward="correct + 0.5*format", **judge)

@@ -81,8 +81,9 @@ def test_no_weights_are_collected_inside_the_decode_loop(runs):
     assert both == of_tensor
 
 
-def test_devices_that_sample_one_step_ahead_leave_what_the_algorithm_written_out_leaves(runs):
-    ahead = runs["ahead"]
+@pytest.mark.exhaustive
+def test_devices_that_sample_one_step_ahead_leave_what_the_algorithm_written_out_leaves(more_runs):
+    ahead = more_runs["ahead"]
     assert ahead["lags"] == [0, 1, 1] and ahead["gap"] > 1e-4  # it is another policy that sampled
     assert ahead["apart"] < 1e-4
     assert ahead["same bytes"]  # stopped after the second step, and continued

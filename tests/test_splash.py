@@ -243,6 +243,7 @@ def test_devices_attend_for_their_own_rows_and_heads(on_devices):
         assert run["size"] > 0.1 and run["split"] == "P(('data', 'fsdp'), 'tensor')", how
 
 
+@pytest.mark.exhaustive
 def test_nothing_is_collected_for_the_kernel(on_devices):
     """Around attention alone, laid out by rows and heads: no communication, forward or backward."""
     assert all(run["collectives"] == [] for run in on_devices.values())

@@ -46,7 +46,9 @@ def test_stacked_layers_are_the_same_function_with_the_same_gradient(config):
     jax.tree.map(lambda a, b: near(a, b, 1e-4), transformer.unstack_layers(grads, scanned)[0], expected_grads)
 
 
-@pytest.mark.parametrize("config", [DEEP, DEEPSEEK], ids=["deep", "deepseek"])
+@pytest.mark.parametrize(
+    "config", [DEEP, pytest.param(DEEPSEEK, marks=pytest.mark.exhaustive)], ids=["deep", "deepseek"]
+)
 @pytest.mark.parametrize("weights", ["", pytest.param("int8", marks=pytest.mark.exhaustive)])
 def test_stacked_layers_sample_the_same_tokens(config, weights):
     scanned, params = dataclasses.replace(config, scan_layers=True), params_of(config)

@@ -51,7 +51,7 @@ SCANNED = dataclasses.replace(EVERYTHING, scan_layers=True)
         (SMALL, ASK),
         pytest.param(SMALL, ASK._replace(temperature=0.0), marks=pytest.mark.exhaustive),
         (SMALL, ASK._replace(temperature=0.7, top_p=0.8, seed=1)),
-        (EVERYTHING, ASK._replace(attempts=4, max_new_tokens=33)),
+        pytest.param(EVERYTHING, ASK._replace(attempts=4, max_new_tokens=33), marks=pytest.mark.exhaustive),
     ],
     ids=["plain", "greedy", "truncated", "everything"],
 )
@@ -67,6 +67,7 @@ def test_streamed_tokens_are_those_of_a_rollout_with_the_same_key(config, ask):
     np.testing.assert_allclose(sampled, logprobs[:, :width], atol=1e-5)
 
 
+@pytest.mark.exhaustive
 def test_stacked_layers_stream_the_same_tokens_across_the_growth_of_the_cache():
     from rljax.transformer import stack_layers
 

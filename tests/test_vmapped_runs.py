@@ -163,6 +163,7 @@ def test_a_group_that_is_stopped_and_continued_leaves_the_same_bytes(vmapped_roo
         )
 
 
+@pytest.mark.exhaustive
 def test_a_run_without_finite_gradients_is_named_and_the_others_finish(tmp_path, monkeypatch):
     vmap_train_step = vmapped.vmap_train_step
 
