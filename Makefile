@@ -10,7 +10,8 @@ PEER_VENVS := .venv-tunix .venv-trl
 # a Python that pyenv lists but does not start is passed over
 NEWEST_PYTHON ?= $(shell for p in python3.13 python3.12 $(PYTHON); do $$p -c '' 2>/dev/null && { echo $$p; break; }; done)
 BIN := $(VENV)/bin
-PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
+# pip would compile the sources of all packages to bytecode, most of which no run imports: half of its time
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --no-compile
 CONFIG ?= configs/shop.py
 WORKDIR ?= runs/shop
 SEEDS ?= 3
@@ -35,6 +36,7 @@ $(VENV)/runtime: requirements.txt pyproject.toml setup.py
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python $(PIP_INSTALL) -r requirements.txt
 	$(BIN)/python $(PIP_INSTALL) --no-deps -e .
+	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -c 'import experiments.reproduce'
 	@touch $@
 
 $(VENV)/tests: requirements-dev.txt $(VENV)/runtime

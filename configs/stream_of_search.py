@@ -30,8 +30,8 @@ def get_config(arg=None):
     )
     c.sft.optimizer = common.optimizer(0.005, name="muon")
     # widths instead of packing: a packed sequence has the columns of the longest row, and attention costs their square
-    c.rl.update(dict(steps=120, updates=4, prompts=32, group_size=8, max_new_tokens=1016, eval_every=30))
-    c.rl.update(dict(widths=(160, 320, 640), micro_batch=8, slots=64))
+    c.rl.update(dict(steps=120, updates=2, prompts=16, group_size=8, max_new_tokens=1016, eval_every=30))
+    c.rl.update(dict(widths=(192, 448), micro_batch=8, slots=64))
     c.rl.optimizer = common.optimizer(1.5e-4, schedule="constant", weight_decay=0.0)
     c.eval.update(dict(problems=256, attempts=2, greedy=False))  # 500 attempts of up to 1,000 tokens
     if arg.short:

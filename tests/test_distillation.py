@@ -114,6 +114,7 @@ def lines(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.exhaustive
 def test_a_student_comes_nearer_to_a_wider_teacher_and_goes_on_with_it_bit_for_bit(taught, tmp_path):
     config = lambda: tiny_config(**SMALL | {"rl.teacher": f"{taught}:pretrain"})
     run = resolve(config(), "rl")

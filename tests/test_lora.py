@@ -184,6 +184,7 @@ def test_a_stopped_run_with_adapters_continues_bit_for_bit(finished, tmp_path):
     assert ours == theirs and len(ours) == 4
 
 
+@pytest.mark.exhaustive
 def test_adapters_do_not_go_on_from_other_weights_than_they_began_with(finished, tmp_path):
     folder, _ = finished
     arm = config_of(**{"rl.start": f"{folder}:sft"})

@@ -138,6 +138,7 @@ def test_the_update_is_that_of_padded_rows_in_every_kind_of_model(name):
     assert_same_update(packed, padded)
 
 
+@pytest.mark.exhaustive
 def test_the_update_is_that_of_padded_rows_over_the_tokens_that_the_sampler_kept():
     rollout = make_rollout(2, sampling_mask=True)
     model = dataclasses.replace(MODEL, logprob_chunk=5)

@@ -143,6 +143,7 @@ def test_moments_in_host_memory_are_counted_there_and_not_on_the_device():
     assert with_offload.phases["sample"] == without.phases["sample"] - moments and with_offload.peak <= without.peak
 
 
+@pytest.mark.exhaustive
 def test_settings_are_changed_until_the_plan_fits_and_only_changes_that_help_are_kept():
     plan = small_plan()
     make_plan = lambda config: planning.make_plan(planning.resolve_abstract(config))

@@ -238,6 +238,7 @@ def test_what_process_0_refuses_is_one_line_there_and_ends_the_other(two):
     assert_says_how_to_go_on(also)
 
 
+@pytest.mark.exhaustive
 def test_an_error_of_the_user_in_process_1_alone_is_one_line_there_and_ends_process_0(tmp_path):
     flags = [f"--workdir={tmp_path}", f"--coordinator=127.0.0.1:{free_port()}", "--num_processes=2"]
     flags.append("--heartbeat_timeout=5")

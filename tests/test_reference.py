@@ -172,6 +172,7 @@ def test_a_checkpoint_with_other_parts_is_refused_with_the_part_that_is_missing(
     manager.close()
 
 
+@pytest.mark.exhaustive
 def test_a_run_whose_start_is_gone_says_so_in_one_line(finished, tmp_path):
     shutil.copytree(finished, tmp_path / "start")
     config = short(**{"rl.start": f"{tmp_path / 'start'}:rl"})

@@ -25,7 +25,9 @@ def test_layers_of_one_kind_are_stacked_pattern_by_pattern():
 
 
 @pytest.mark.parametrize(
-    "config", [SMALL, pytest.param(DEEP, marks=pytest.mark.exhaustive), DEEPSEEK], ids=["small", "deep", "deepseek"]
+    "config",
+    [SMALL, *(pytest.param(config, marks=pytest.mark.exhaustive) for config in (DEEP, DEEPSEEK))],
+    ids=["small", "deep", "deepseek"],
 )
 def test_stacked_layers_are_the_same_function_with_the_same_gradient(config):
     scanned, params = dataclasses.replace(config, scan_layers=True, remat="layer"), params_of(config)

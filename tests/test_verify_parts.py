@@ -45,7 +45,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", exhaustive.cases(CASES, lambda name: "truncated" in name))
+@pytest.mark.parametrize("name", exhaustive.cases(CASES, lambda name: name != "slots, stacked layers"))
 def test_the_rollout_is_the_same_bit_for_bit_in_any_number_of_parts(name):
     model, slots, changes = CASES[name]
     whole = draw(model, 1, slots or B * G, **changes)
