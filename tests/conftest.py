@@ -51,12 +51,22 @@ def pytest_collection_finish():
 
 
 @pytest.fixture(scope="module", autouse=True)
-def forget_compiled_programs():
-    """What one file compiled, the next does not need. The C library would keep the memory: up to a gigabyte of each file's."""
+def give_memory_back():
+    """A worker would come to hold gigabytes: what the C library keeps of what is freed, and the programs of all files."""
     yield
-    import jax
+    trim = getattr(LIBC, "malloc_trim", lambda _: 0)  # glibc's
+    trim(0)
+    if resident_bytes() > 700e6:
+        import jax
 
-    jax.clear_caches()
-    gc.collect()
-    if hasattr(LIBC, "malloc_trim"):  # glibc
-        LIBC.malloc_trim(0)
+        jax.clear_caches()
+        gc.collect()
+        trim(0)
+
+
+def resident_bytes():
+    """Memory of this process; infinite where there is no /proc to read it from."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+    except OSError:
+        return float("inf")
