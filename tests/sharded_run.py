@@ -63,11 +63,14 @@ SMALL: dict[str, object] = {  # most of the time goes to compiling: one layer, a
 
 MESHES = {  # what each case is run on, beside one device
     "default": ("data=8",),
-    "statistics": ("data=2,fsdp=4",),
     "adapters": ("fsdp=4,tensor=2",),
     "experts": ("fsdp=2,tensor=2,expert=2",),
 }
-MORE_MESHES = {"default": ("data=4,tensor=2", "fsdp=4,context=2"), "grouped": ("context=2,tensor=4",)}
+MORE_MESHES = {
+    "default": ("data=4,tensor=2", "fsdp=4,context=2"),
+    "statistics": ("data=2,fsdp=4",),
+    "grouped": ("context=2,tensor=4",),
+}
 
 
 COLLECTIVE = re.compile(

@@ -173,6 +173,7 @@ def test_a_budget_that_cannot_be_is_told_in_one_line(policy, changes, said):
     assert "\n" not in str(e.value)
 
 
+@pytest.mark.exhaustive
 def test_evaluate_measures_each_budget_beside_the_policy_as_it_likes(workdir, capsys):  # noqa: F811
     c = config_of(workdir)
     c.eval.greedy = False

@@ -165,6 +165,7 @@ def test_log_probabilities_are_those_of_padded_rows_in_their_places(seed):
         assert not a[:, :P].any() and float(jnp.abs(b).max()) > 1
 
 
+@pytest.mark.exhaustive
 def test_supervised_learning_on_packed_rows_is_that_on_padded_rows():
     rng = np.random.default_rng(0)
     lengths, before = rng.integers(0, 12, (7, 1)), rng.integers(0, 3, (7, 1))

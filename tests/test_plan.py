@@ -259,6 +259,7 @@ def test_a_plan_counts_evaluation_and_restoring_and_names_the_phase_that_needs_t
     assert settings["eval.rows"] < 256 and after.memory.peak <= 0.5 * many.memory.peak
 
 
+@pytest.mark.exhaustive
 def test_a_plan_says_how_many_columns_are_computed_for_each_real_token():
     plan = planning.make_plan(planning.resolve_abstract(small_config(widths=(8, 16), packing=0)))
     assert plan.prompt_lengths is not None

@@ -41,6 +41,7 @@ def test_many_threads_at_once_get_their_own_outcomes():
     assert all(o.passed for outcomes in found.values() for o in outcomes) and len(found) == 12
 
 
+@pytest.mark.exhaustive
 def test_200_programs_come_back_in_order():
     jobs = [(f"def f(x): return x + {n % 7}", [f"assert f(1) == {n % 7 + 1 if n % 2 else -1}"]) for n in range(200)]
     outcomes = run_many(jobs)
