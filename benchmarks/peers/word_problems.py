@@ -112,8 +112,10 @@ def run_rljax(a: argparse.Namespace, seed: int, cores: range) -> dict[str, Any]:
     timings = journal.read_records(workdir / "timings.jsonl")
     ends = {t["step"]: t["seconds"] for t in timings if t["stage"] == "rl"}
     evaluated = {r["step"] for r in records if "eval/pass@1" in r}
-    # the seconds of a step are those since the last one: not where an evaluation or the compilation lies between
-    seconds = [ends[s] - ends[s - 1] for s in sorted(ends) if s > 2 and s - 1 in ends and s - 1 not in evaluated]
+    # A step is recorded when the next one has begun: the time between two records is that of one step, but not where an
+    # evaluation or the compilation lies between, nor before an evaluation, where two steps are recorded at once
+    steps = [s for s in sorted(ends) if s > 2 and s - 1 in ends]
+    seconds = [ends[s] - ends[s - 1] for s in steps if not evaluated & {s, s - 1}]
     return {
         "evaluations": [summarise(r["step"], r) for r in records if "eval/pass@1" in r],
         "reward": [r["train/reward"] for r in records if "train/reward" in r],
