@@ -85,6 +85,11 @@ def embed(params: Params, config: Config, tokens: Array) -> Array:
     return x * jnp.asarray(math.sqrt(config.width), x.dtype) if config.scale_embedding else x
 
 
+def head_weights(params: Params, config: Config) -> Params:
+    """The parameters that ``unembed`` reads."""
+    return {name: params[name] for name in ("norm", "embedding" if config.tied_head else "head")}
+
+
 def unembed(params: Params, config: Config, x: Array) -> Array:
     """The final norm and the head: [..., D] -> logits [..., V] float32.
 

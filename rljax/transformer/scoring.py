@@ -1,12 +1,12 @@
 """The log-probability of each token under the policy, and the entropy of the distribution it was drawn from."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from rljax.transformer.blocks import unembed
+from rljax.transformer.blocks import head_weights, unembed
+from rljax.transformer.column_chunks import map_columns
 from rljax.transformer.config import Array, Config, Params
 from rljax.transformer.packed_sequences import PackedSequences
 from rljax.transformer.sequence import run_layers
@@ -88,8 +88,11 @@ def score_targets(
     Columns from ``count`` on matter to nobody.
     """
 
-    def score(x: Array, targets: Array, bits: Array | None) -> tuple[Array, Array]:
-        logits, kept = unembed(params, config, x) / temperature, None
+    def score(
+        weights: tuple[Params, Array | float], x: Array, others: tuple[Array, Array | None]
+    ) -> tuple[Array, Array]:
+        (head, temperature), (targets, bits) = weights, others
+        logits, kept = unembed(head, config, x) / temperature, None
         if bits is not None:
             kept = unpack_sampling_mask(bits, config)
             logits = jnp.where(kept, logits, -jnp.inf)
@@ -104,10 +107,10 @@ def score_targets(
         mean = reduce_vocabulary(jnp.sum, weight * shifted, config) / total
         return chosen - jnp.log(total), jnp.log(total) - mean
 
-    chunk, columns = config.logprob_chunk, x.shape[1]
-    if chunk and chunk < columns:
-        return score_in_chunks(score, (x, targets, sampling_mask), chunk, config, count)
-    return score(x, targets, sampling_mask)
+    weights, others, chunk = (head_weights(params, config), temperature), (targets, sampling_mask), config.logprob_chunk
+    if chunk and chunk < x.shape[1]:
+        return map_columns(score, weights, x, others, chunk, config.layout, count)
+    return score(weights, x, others)
 
 
 def reduce_vocabulary(reduce: Callable[[Array, int], Array], x: Array, config: Config) -> Array:
@@ -129,32 +132,3 @@ def unpack_sampling_mask(bits: Array, config: Config) -> Array:
     kept = jnp.unpackbits(bits, axis=-1, count=config.vocab_size).astype(bool) | ~jnp.any(bits, -1, keepdims=True)
     between = (None,) * (kept.ndim - 3)
     return config.layout.constrain(kept, "rows", "columns", *between, "vocab")
-
-
-def score_in_chunks(
-    score: Any, arrays: tuple[Array, Array, Array | None], chunk: int, config: Config, count: Array | None = None
-) -> tuple[Array, Array]:
-    """``score`` of arrays [B, S, ...], about ``chunk`` columns at a time: each device takes its share of every chunk.
-
-    With ``count`` [] the chunks that begin at this column or behind it are not computed, and give 0.
-    """
-    columns, shards = arrays[0].shape[1], config.layout.num_shards("columns")
-    share = -(-chunk // shards)
-    pad = -columns % (shards * share)
-
-    def split_chunks(y: Array) -> Array:
-        y = jnp.pad(y, [(0, 0), (0, pad)] + [(0, 0)] * (y.ndim - 2))
-        y = jnp.moveaxis(y.reshape(y.shape[0], shards, -1, share, *y.shape[2:]), 2, 0)
-        return config.layout.constrain(y, None, "rows", "columns")
-
-    def score_chunk(xs: tuple[Array, tuple[Array, Array, Array | None]]) -> tuple[Array, Array]:
-        number, chunk = xs
-        if count is None:
-            return jax.checkpoint(score)(*chunk)
-        skip = lambda *chunk: jax.tree.map(lambda y: jnp.zeros(y.shape, y.dtype), jax.eval_shape(score, *chunk))
-        return jax.lax.cond(number * shards * share < count, jax.checkpoint(score), skip, *chunk)
-
-    chunks = jax.tree.map(split_chunks, arrays)
-    out = jax.lax.map(score_chunk, (jnp.arange(chunks[0].shape[0]), chunks))
-    logp, entropy = (jnp.moveaxis(y, 0, 2).reshape(y.shape[1], -1)[:, :columns] for y in out)
-    return logp, entropy
