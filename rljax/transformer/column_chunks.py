@@ -52,7 +52,10 @@ def map_columns(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def map_chunks(function: ChunkFunction, weights: Any, x: Array, others: Any, used: Array | int) -> Any:
-    """``function`` of the first ``used`` of n chunks, arrays [n, ...], one after the other; 0 for the others."""
+    """``function`` of the first ``used`` [] of n chunks, one after the other: arrays [n, ...], 0 for the other chunks.
+
+    ``x`` and ``others`` are arrays [n, B, shards, columns of a shard, ...]. ``weights`` are the same for all chunks.
+    """
 
     def compute(number: Array, out: Any) -> Any:
         return put_chunk(out, number, function(weights, *take_chunk((x, others), number)))
@@ -69,7 +72,7 @@ def chunks_forward(
 
 
 def chunks_backward(function: ChunkFunction, saved: tuple[Any, ...], g: Any) -> tuple[Any, Array, None, None]:
-    """The cotangents of the weights and of x."""
+    """The cotangents of the weights and of x; ``others`` and ``used`` have none."""
     weights, x, others, used = saved
 
     def compute(number: Array, sums: tuple[Any, Array]) -> tuple[Any, Array]:
@@ -88,8 +91,10 @@ map_chunks.defvjp(chunks_forward, chunks_backward)
 
 
 def take_chunk(arrays: Any, number: Array | int) -> Any:
+    """Arrays [n, ...] -> those of one chunk, [...]."""
     return jax.tree.map(lambda y: jax.lax.dynamic_index_in_dim(y, number, keepdims=False), arrays)
 
 
 def put_chunk(arrays: Any, number: Array, chunk: Any) -> Any:
+    """Arrays [n, ...] with those of one chunk, [...], in its place."""
     return jax.tree.map(lambda y, c: jax.lax.dynamic_update_index_in_dim(y, c, number, 0), arrays, chunk)
