@@ -67,7 +67,11 @@ DEEPSEEK = transformer.Config(
     router_groups=3,
     router_top_groups=2,
 )
-EACH = pytest.mark.parametrize("config", [SMALL, EVERYTHING, DEEPSEEK], ids=["small", "everything", "deepseek"])
+EACH = pytest.mark.parametrize(
+    "config",
+    [pytest.param(SMALL, marks=pytest.mark.exhaustive), EVERYTHING, DEEPSEEK],  # the second has all that the first has
+    ids=["small", "everything", "deepseek"],
+)
 
 
 @functools.cache

@@ -198,7 +198,7 @@ def test_the_rollout_used_here_has_unequal_lengths_and_stops(rollout):
     assert 0 < int(rollout.finished.sum()) < B * G
 
 
-COMMON = ("grpo", "dr_grpo", "vapo", "on_policy_distillation")
+COMMON = ("grpo", "dr_grpo", "on_policy_distillation")
 
 
 @pytest.mark.parametrize("name", exhaustive.cases(ALL, lambda name: name not in COMMON))

@@ -198,6 +198,7 @@ def uniform():
     return {split: ask(UNIFORM, split=split, count=600) for split in tasks.SPLITS}
 
 
+@pytest.mark.exhaustive  # the next test shows which targets a split has
 def test_each_target_that_a_split_has_is_as_likely_as_each_other(uniform):
     known, held = countdown.split_targets(countdown.Options(**UNIFORM))
     assert len(held) == 4 and sorted(known + held) == list(range(5, 25))

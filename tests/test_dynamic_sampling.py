@@ -107,6 +107,7 @@ def test_a_train_step_with_dynamic_sampling_asks_for_more_and_moves_the_cursor_p
             assert a[key] == pytest.approx(float(b[key]), abs=1e-6)
 
 
+@pytest.mark.exhaustive  # test_advantages has the baseline by hand
 def test_remax_subtracts_the_reward_of_the_greedy_response():
     run = easy(algorithm="reinforce", row__advantage="remax")
     _, seen = train_steps(run)

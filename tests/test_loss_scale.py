@@ -84,6 +84,7 @@ def test_the_gradient_of_a_large_batch_is_as_precise_as_float16_rounds(kind, tok
     assert unscaled > 50 * ROUNDING and scaled < 1.5 * ROUNDING
 
 
+@pytest.mark.exhaustive  # so are those of whole weights
 def test_the_gradient_of_adapters_is_as_precise_as_float16_rounds():
     assert gradient_error("dense", 1 / (512 * 32768), INITIAL_SCALE, rank=4) < 1.5 * ROUNDING
 

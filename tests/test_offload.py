@@ -53,6 +53,7 @@ def test_a_run_goes_on_with_moments_elsewhere_and_leaves_the_same_bytes(tmp_path
     assert left_behind(tmp_path / "moved") == left_behind(tmp_path / "once")
 
 
+@pytest.mark.exhaustive  # the tests above move them on one device
 def test_split_over_devices_moments_keep_their_layout_in_host_memory():
     found = simulated.on_devices(4, "offload_run.py")
     assert found["same bytes"] == [True] * 3  # with it; read back from a checkpoint, to there and from there

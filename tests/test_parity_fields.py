@@ -14,13 +14,13 @@ from parity.quickly import jit
 from rljax import pretrained, transformer
 from rljax.errors import UserError
 from rljax.pretrained.config_fields import Fields
-from tests import exhaustive
 
 compiled = jit(transformer.forward)
 each_family = pytest.mark.parametrize("family", cases.FAMILIES)
 
 
-@pytest.mark.parametrize("family", exhaustive.cases(cases.FAMILIES, lambda family: family != "llama"))
+@pytest.mark.exhaustive  # test_parity compares the usual fields, test_transformer_config shows that each matters
+@pytest.mark.parametrize("family", cases.FAMILIES)
 def test_every_field_changes_the_logits_as_in_torch(family, tmp_path, caplog):
     """Compiled only where shapes are new: the other variants of a case are the same operations, known by then."""
     caplog.set_level(logging.ERROR)

@@ -50,7 +50,7 @@ def count_products(function, params, model, platform: str) -> collections.Counte
     return found
 
 
-@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+@pytest.mark.parametrize("platform", ["cuda", pytest.param("tpu", marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize("name", MODELS)
 def test_every_product_of_bfloat16_has_operands_of_bfloat16_forward_and_backward(name, platform):
     model = model_of(name, "bfloat16")

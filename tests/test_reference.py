@@ -33,7 +33,7 @@ def dtypes(tree):
 
 
 @EACH
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float16", marks=pytest.mark.exhaustive)])
 def test_in_the_dtype_of_the_products_the_reference_gives_the_same_bits(config, dtype):
     model = dataclasses.replace(config, dtype=dtype)
     params, tokens = params_of(config), jnp.asarray(tokens_of(2, 12))

@@ -107,9 +107,7 @@ def left_behind(folder: Path):
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
-@pytest.mark.parametrize(
-    "option", exhaustive.cases(OPTIONS, lambda option: "verifier" in option or option == "adapters")
-)
+@pytest.mark.parametrize("option", exhaustive.cases(OPTIONS, lambda option: "critic" not in option))
 def test_a_run_that_is_killed_and_interrupted_ends_as_one_that_was_never_disturbed(option, tmp_path, monkeypatch):
     trained = Trained(option)
     trained.train(tmp_path / "once")

@@ -180,6 +180,7 @@ def test_the_gradient_of_an_update_is_that_of_a_masked_softmax(micro_batching):
     assert_close(ours, right, 1e-4)
 
 
+@pytest.mark.exhaustive  # the gradient above shows the policy's side
 def test_the_reference_of_the_kl_term_is_measured_over_the_same_set():
     algorithm = dataclasses.replace(pg.ALGORITHMS["dr_grpo"], kl="k3(coef=0.1)")
     r = rollout("top_p=.5")
@@ -215,6 +216,7 @@ def test_dynamic_sampling_carries_the_set_and_the_ratio_stays_one(hosted):
         assert metrics["grad_norm"] > 0
 
 
+@pytest.mark.exhaustive  # the gradient above is exact
 def test_a_policy_learns_from_truncated_samples():
     changes = {
         "optimizer.learning_rate": 0.02,

@@ -48,7 +48,7 @@ SETTINGS = {
 }
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("name", exhaustive.cases(SETTINGS, lambda name: "greedy" in name))
 def test_the_rollout_is_the_same_with_all_rows_at_once_and_with_few_slots(name):
     together = draw(MODEL, 0, **SETTINGS[name])
     for slots in (len(together.mask) // 2, 1):

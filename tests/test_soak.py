@@ -28,7 +28,11 @@ def test_the_digest_of_records_is_kept_while_they_are_written_and_is_that_of_the
         log.close(), other.close()
 
 
-@pytest.mark.parametrize("reward", ["correct", "correct + 0.1*repetition"], ids=["compiled", "hosted"])
+@pytest.mark.parametrize(
+    "reward",
+    [pytest.param("correct", marks=pytest.mark.exhaustive), "correct + 0.1*repetition"],
+    ids=["compiled", "hosted"],
+)
 def test_nothing_is_compiled_from_the_third_step_on(reward, caplog):
     config = shop.get_config("short")
     config.model.layers, config.model.width, config.workers = 1, 32, 0

@@ -48,9 +48,9 @@ SLIDING = dataclasses.replace(GROUPED, window=70, sliding=(True,))
 @pytest.mark.parametrize(
     "config, columns",
     [
-        (PLAIN, 128),
+        pytest.param(PLAIN, 128, marks=pytest.mark.exhaustive),
         (dataclasses.replace(GROUPED, attention_softcap=3.0), 300),
-        (SLIDING, 300),
+        pytest.param(SLIDING, 300, marks=pytest.mark.exhaustive),
         (dataclasses.replace(SLIDING, attention_softcap=3.0, kv_heads=1, head_width=12), 77),
     ],
     ids=["plain", "grouped and capped", "sliding", "one key head, everything"],

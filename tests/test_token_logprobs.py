@@ -12,6 +12,7 @@ from models import DEEPSEEK, EVERYTHING, SMALL, forward, near, params_of, tokens
 
 from rljax import transformer
 from rljax.errors import UserError
+from tests import exhaustive
 
 token_logprobs = jax.jit(
     transformer.token_logprobs, static_argnums=(1, 5), compiler_options={"xla_backend_optimization_level": 0}
@@ -91,7 +92,13 @@ def scored_and_pushed(config, mask):
     return jax.jit(score)(params_of(config)), jax.jit(jax.grad(lambda p: score(p).sum()))(params_of(config))
 
 
-@pytest.mark.parametrize("how", [{"attention_chunk": 4}, {"attention_chunk": 7}, {"attention": "xla"}])
+@pytest.mark.parametrize(
+    "how",
+    exhaustive.cases(
+        [{"attention_chunk": 4}, {"attention_chunk": 7}, {"attention": "xla"}],
+        lambda how: how == {"attention_chunk": 4},
+    ),
+)
 def test_attention_in_chunks_or_by_a_kernel_is_the_same_attention(how):
     columns = np.arange(23)
     mask = (columns >= np.array([[0], [4], [7]])) & (columns < np.array([[23], [20], [22]]))

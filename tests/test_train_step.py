@@ -91,6 +91,7 @@ def test_runs_that_differ_in_numbers_share_a_compiled_program(easy):
     assert program(**{"rl.row.surrogate": "cispo"}) != mine
 
 
+@pytest.mark.exhaustive  # three steps in turn are what other tests run
 def test_the_compiled_train_step_can_be_scanned(easy, after_three):
     train_step = compiled(easy)
     scanned = jax.jit(lambda s: jax.lax.scan(lambda c, _: train_step(c), s, None, length=3))

@@ -100,6 +100,7 @@ def routed_logits():
     return forward(params_of(DEEPSEEK), DEEPSEEK, tokens_of(2, 8))
 
 
+@pytest.mark.exhaustive  # test_parity compares with torch what has them all
 @pytest.mark.parametrize("field", ROUTED)
 def test_a_field_of_latents_and_experts_changes_the_logits(field, routed_logits):
     config = dataclasses.replace(DEEPSEEK, **{field: ROUTED[field]})

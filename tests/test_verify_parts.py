@@ -110,7 +110,7 @@ def raises_on_one(pairs):
     return [{"correct": float("nan") if text == "9" else 1.0} for text, _ in pairs]
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.exhaustive)])
 def test_what_is_raised_about_a_batch_is_about_all_of_its_parts(workers):
     """Of the first part every response provokes an exception, and of the second a whole share is unscored."""
     correct, info = verified(raises_on_one, [[3], [3, 4]], max_unscored=0.2, workers=workers)

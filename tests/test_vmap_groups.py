@@ -11,6 +11,7 @@ from rljax import policy_gradient as pg
 from rljax.ablation import vmap_groups, vmapped
 from rljax.errors import UserError
 from rljax.training import initial_state
+from tests import exhaustive
 
 
 def test_every_option_that_may_differ_between_runs_can_be_traced():
@@ -69,10 +70,15 @@ def test_every_option_that_may_differ_between_runs_can_be_traced():
             "row.correction": "token_mask(hi=3.0)",
             "row.advantage": "rloo(normalize=True)",
         },
-        {"levels.low": 4, "levels.rise": 2, "limit.tokens": 6, "limit.until": 2},
         {"algorithm": "orz_ppo"},
-        {"algorithm": "gspo"},
-        {"algorithm": "rejection_sampling"},
+        *exhaustive.cases(
+            [
+                {"levels.low": 4, "levels.rise": 2, "limit.tokens": 6, "limit.until": 2},
+                {"algorithm": "gspo"},
+                {"algorithm": "rejection_sampling"},
+            ],
+            lambda _: True,
+        ),
     ],
 )
 def test_a_train_step_can_be_traced_in_every_number(changes):

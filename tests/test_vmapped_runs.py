@@ -211,7 +211,11 @@ def loops_and_branches(run, configs):
     return conditions, {len(b) for b in conditionals if any(multiplies(x.jaxpr) for x in b)}
 
 
-@pytest.mark.parametrize("changes", [{}, {"rl.limit.tokens": 6, "rl.limit.until": 2}], ids=["plain", "limit"])
+@pytest.mark.parametrize(
+    "changes",
+    [pytest.param({}, marks=pytest.mark.exhaustive), {"rl.limit.tokens": 6, "rl.limit.until": 2}],
+    ids=["plain", "limit"],
+)
 def test_a_loop_has_one_condition_for_all_runs_and_a_branch_is_still_a_branch(changes):
     unpacked = {"rl.packing": 0, **changes}  # rows that are cut to one of two widths
     configs = [make_config(**of_run, **unpacked) for of_run in RUN_CHANGES[:2]]
